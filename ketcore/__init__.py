@@ -1,0 +1,12 @@
+"""ketcore: tensor-product vectors and Kronecker-factorised matrices, at the cost of their output.
+
+Pure functions on arrays (`rows`, `ket_rows`, `gather_kron`, `ket_inner`, ...) with their gradients (`..._vjp`,
+`..._jvp`), and the value objects `Ket` and `KroneckerMatrix` built on them.
+"""
+
+from ketcore import ops
+from ketcore._version import __version__
+from ketcore.ops import *  # noqa: F403  (the names are those of `ops.__all__`)
+from ketcore.shapes import suggest_dims
+
+__all__ = ["__version__", "suggest_dims", *ops.__all__]

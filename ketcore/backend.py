@@ -1,0 +1,295 @@
+"""What differs between array libraries: namespaces, dtypes, where values live, sums by index, threads, kernels.
+
+The only file that names CuPy.  Everything above it is written once, for arrays of any namespace.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from scipy.sparse import csc_array
+from threadpoolctl import ThreadpoolController
+
+Array = Any
+
+# A float32 sum of sixteen terms of one sign is off by less than 1e-6 of itself; longer ones are summed in float64.
+_SHORT_SUM = 16
+
+# Up to so many values one bincount in float64 beats the set-up of a sparse product.
+_SMALL_SUM = 1 << 14
+
+
+def as_arrays(arrays: Sequence[Any]) -> tuple[Array, ...]:
+    """Arrays as they are; nested lists and scalars as NumPy arrays."""
+    return tuple(a if is_array(a) else np.asarray(a) for a in arrays)
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array of a library that follows the array API."""
+    return isinstance(value, np.ndarray) or array_api_compat.is_array_api_obj(value)
+
+
+def namespace_of(array: Array) -> ModuleType:
+    """The array-API namespace of one array.  NumPy's is NumPy itself, which needs no wrapper."""
+    return np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
+
+
+def namespace(name: str, arrays: Sequence[Array]) -> ModuleType:
+    """The one array namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
+    if all(isinstance(a, np.ndarray) for a in arrays):
+        return np
+    libraries = sorted({type(a).__module__.split(".")[0] for a in arrays})
+    try:
+        xp = array_api_compat.array_namespace(*arrays)
+    except TypeError:
+        raise TypeError(f"{name} must be arrays of one library, got {', '.join(libraries)}") from None
+    devices = {str(array_api_compat.device(a)) for a in arrays}
+    if len(devices) > 1:
+        raise TypeError(f"{name} must lie on one device, got {', '.join(sorted(devices))}")
+    return xp
+
+
+def is_numpy(array: Array) -> bool:
+    """Whether `array` is a NumPy array."""
+    return isinstance(array, np.ndarray)
+
+
+def is_writeable_in_place(array: Array) -> bool:
+    """Whether results can be written into arrays of this library (NumPy, CuPy)."""
+    return is_numpy(array) or array_api_compat.is_cupy_array(array)
+
+
+def on_host(array: Array) -> bool:
+    """Whether reading the values of `array` neither waits for a device nor meets a traced array without values."""
+    if is_numpy(array):
+        return True
+    if array_api_compat.is_jax_array(array):
+        try:
+            return all(device.platform == "cpu" for device in array.devices())
+        except TypeError:  # what JAX raises where a traced array is asked for its values
+            return False
+    return str(array_api_compat.device(array)).lower().startswith("cpu")
+
+
+@lru_cache
+def is_floating(xp: ModuleType, dtype: Any) -> bool:
+    """Whether `dtype` is real or complex floating, bfloat16 included."""
+    return is_half(dtype) or xp.isdtype(dtype, ("real floating", "complex floating"))
+
+
+@lru_cache
+def is_complex(xp: ModuleType, dtype: Any) -> bool:
+    """Whether `dtype` is complex floating."""
+    return not is_half(dtype) and xp.isdtype(dtype, "complex floating")
+
+
+@lru_cache
+def is_half(dtype: Any) -> bool:
+    """Whether `dtype` is float16 or bfloat16 (NumPy has the latter from ml_dtypes)."""
+    return str(dtype).rpartition(".")[2] in ("float16", "bfloat16")
+
+
+@lru_cache
+def accumulation_dtype(xp: ModuleType, dtype: Any) -> Any:
+    """The dtype that sums run in: float32 for 16-bit storage, else `dtype` itself."""
+    return xp.float32 if is_half(dtype) else dtype
+
+
+def index_dtype(xp: ModuleType) -> Any:
+    """int64, or the widest integer that the library is set to (JAX without 64-bit types has int32)."""
+    if array_api_compat.is_jax_namespace(xp):
+        return xp.__array_namespace_info__().default_dtypes()["integral"]
+    return xp.int64
+
+
+def segment_sum(xp: ModuleType, values: Array, index: Array, count: int) -> Array:
+    """Sum the rows of `values` that share an index.
+
+    values   (B, W) floating
+    index    (B,) integers in [0, count)
+    returns  (count, W) in the dtype of `values`; an index that never occurs gives zeros.  On NumPy
+             float32 sums of one sign are accurate to 1e-6 of themselves at any length
+    cost     time and memory O(B W + count W)
+    """
+    if is_numpy(values):
+        return _segment_sum_numpy(values, index, count)
+    zeros = xp.zeros((count, values.shape[1]), dtype=values.dtype, device=array_api_compat.device(values))
+    if array_api_compat.is_jax_array(values):
+        return zeros.at[index].add(values)
+    if array_api_compat.is_torch_array(values):
+        return _accumulate_wide(xp, values, lambda wide: zeros.to(wide.dtype).index_add(0, index, wide))
+    if array_api_compat.is_cupy_array(values):
+        return _segment_sum_cupy(values, index, zeros)
+    # No array-API function scatters: a product with the 0/1 matrix of the index.
+    chosen = xp.astype(index[None, :] == xp.arange(count)[:, None], values.dtype)
+    return chosen @ values
+
+
+def _segment_sum_numpy(values, index, count):
+    if not len(index) or not values.shape[1]:
+        return np.zeros((count, values.shape[1]), values.dtype)
+    if np.iscomplexobj(values):
+        parts = np.ascontiguousarray(values).view(values.real.dtype)
+        return _segment_sum_numpy(parts, index, count).view(values.dtype)
+    if count > len(index):  # a large table, of which few rows occur
+        found, index = np.unique(index, return_inverse=True)
+        sums = np.zeros((count, values.shape[1]), values.dtype)
+        sums[found] = _segment_sum_numpy(values, index, len(found))
+        return sums
+    if values.size <= _SMALL_SUM:
+        return _segment_sum_small(values, index, count)
+    if values.dtype != np.float32 or np.bincount(index).max() <= _SHORT_SUM:
+        return _indicator(index, count, values.dtype) @ values
+    pieces, owner = _short_pieces(index, count)
+    partial = _indicator(pieces, len(owner), values.dtype) @ values
+    return (_indicator(owner, count, np.float64) @ partial).astype(values.dtype)
+
+
+def _segment_sum_small(values, index, count):
+    width = values.shape[1]
+    flat = index[:, None] * width + np.arange(width)
+    sums = np.bincount(flat.ravel(), weights=values.ravel(), minlength=count * width)
+    return sums.reshape(count, width).astype(values.dtype, copy=False)
+
+
+def _indicator(index, count, dtype):
+    """The sparse 0/1 matrix (count, B) whose product with values sums them by index."""
+    return csc_array((np.ones(len(index), dtype), index, np.arange(len(index) + 1)), shape=(count, len(index)))
+
+
+def _short_pieces(index, count):
+    """Number each run of up to _SHORT_SUM rows that share an index: the piece of each row, the index of each piece."""
+    hits = np.bincount(index, minlength=count)
+    # A stable sort of 16-bit integers is a radix sort, many times faster than one of 64 bits.
+    order = np.argsort(index.astype(np.uint16) if count <= 1 << 16 else index, kind="stable")
+    first_hit = np.cumsum(hits) - hits
+    pieces_of = -(-hits // _SHORT_SUM)
+    first_piece = np.cumsum(pieces_of) - pieces_of
+    occurrence = np.arange(len(index)) - np.repeat(first_hit, hits)
+    pieces = np.empty(len(index), np.int64)
+    pieces[order] = np.repeat(first_piece, hits) + occurrence // _SHORT_SUM
+    return pieces, np.repeat(np.arange(count), pieces_of)
+
+
+def _accumulate_wide(xp, values, total):
+    """`total` of float64 copies where `values` is float32, so that long sums keep their digits."""
+    if values.dtype != xp.float32:
+        return total(values)
+    return xp.astype(total(xp.astype(values, xp.float64)), values.dtype)
+
+
+def _segment_sum_cupy(values, index, zeros):
+    import cupyx
+
+    wide = zeros.astype("float64") if zeros.dtype == "float32" else zeros
+    if wide.dtype.kind == "c":
+        cupyx.scatter_add(wide.real, index, values.real)
+        cupyx.scatter_add(wide.imag, index, values.imag)
+    else:
+        cupyx.scatter_add(wide, index, values.astype(wide.dtype))
+    return wide.astype(zeros.dtype)
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+def threads() -> int:
+    """How many threads a call may use: as many as NumPy's BLAS is set to (threadpoolctl, OPENBLAS_NUM_THREADS)."""
+    return max((library.num_threads for library in _blas().lib_controllers), default=1)
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="ketcore")
+
+
+# A forked child has none of its parent's threads: it makes its own pool when it first needs one.
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def run_chunks(work: Callable[[int, int], None], total: int, chunk: int) -> None:
+    """Call `work(start, stop)` over [0, total) in pieces of at most `chunk`, on `threads()` threads.
+
+    Each thread takes one contiguous run of pieces; `work` must write to its own piece alone.
+    """
+    workers = min(threads(), -(-total // chunk)) if total > chunk else 1
+    if workers <= 1:
+        _run(work, 0, total, chunk)
+        return
+    bounds = [total * i // workers for i in range(workers + 1)]
+    jobs = [_pool().submit(_run, work, bounds[i], bounds[i + 1], chunk) for i in range(1, workers)]
+    _run(work, bounds[0], bounds[1], chunk)
+    for job in jobs:
+        job.result()
+
+
+def _run(work, start, stop, chunk):
+    for begin in range(start, stop, chunk):
+        work(begin, min(begin + chunk, stop))
+
+
+def launcher(array: Array) -> "CupyLauncher | None":
+    """What runs CUDA kernels on arrays like this one: None but for CuPy's."""
+    if not array_api_compat.is_cupy_array(array):
+        return None
+    return CupyLauncher(int(array.device.id))
+
+
+class CupyLauncher:
+    """Launches the kernels of `ketcore/ops/*.cu` on one device, on its current stream."""
+
+    def __init__(self, device: int):
+        import cupy
+
+        self.xp = cupy
+        self.device = device
+        # Bytes of shared memory that a block may ask for; beyond 48 KiB a kernel must be told.
+        self.shared_limit = cupy.cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"]
+
+    def __call__(self, source, kernel, types, grid, block, args, shared):
+        """Launch `kernel<types>` of `source`.cu on a 1-D grid; `args` as in `kernel_arguments`."""
+        function = _cupy_function(self.device, source, f"{kernel}<{','.join(types)}>")
+        with self.xp.cuda.Device(self.device):
+            if shared > 48 << 10:
+                function.max_dynamic_shared_size_bytes = shared
+            function((grid,), (block,), kernel_arguments(args), shared_mem=shared)
+
+
+def kernel_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
+    """`args` as CuPy wants them: device arrays, exact NumPy scalars, structures as 0-d arrays.
+
+    raises   TypeError for a Python number, of which CuPy would silently guess the C type
+    """
+    for position, arg in enumerate(args):
+        if isinstance(arg, bool | int | float | complex) and not isinstance(arg, np.generic):
+            raise TypeError(f"kernel argument {position} must be a NumPy scalar, got {type(arg).__name__}")
+    return tuple(np.asarray(arg) if isinstance(arg, np.void) else arg for arg in args)
+
+
+def kernel_source(source: str) -> str:
+    """The text of `source`.cu with the header before it.
+
+    One string, because CuPy's cache of compiled kernels hashes the text and not the files that it includes.
+    """
+    folder = Path(__file__).parent / "ops"
+    files = ("kernel.cuh", f"{source}.cu")
+    return "".join(f'#line 1 "{name}"\n{(folder / name).read_text()}\n' for name in files)
+
+
+@lru_cache(maxsize=None)
+def _cupy_function(device, source, name):
+    import cupy
+
+    with cupy.cuda.Device(device):
+        module = cupy.RawModule(
+            code=kernel_source(source), options=("--std=c++17",), name_expressions=(name,)
+        )
+        return module.get_function(name)

@@ -1,0 +1,150 @@
+"""Checks of arguments: once per call, before any allocation.  What comes after them trusts.
+
+Every message reads `<argument> must <rule>, got <value>`.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ketcore.backend import (
+    Array,
+    as_arrays,
+    index_dtype,
+    is_array,
+    is_complex,
+    is_floating,
+    is_numpy,
+    is_writeable_in_place,
+    namespace,
+    namespace_of,
+    on_host,
+)
+
+
+def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, tuple[Array, ...], Any]:
+    """The namespace, the arrays and the promoted dtype of N arrays (R, p_n, q_n) of one rank."""
+    xp, tables, dtype = check_floating(name, tables)
+    shapes = [tuple(table.shape) for table in tables]
+    if any(len(shape) != 3 or shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(f"{name} must be arrays (rank, rows, columns) of one rank, got shapes {shapes}")
+    if any(shape[1] < 1 or shape[2] < 1 for shape in shapes):
+        raise ValueError(f"{name} must have at least one row and one column each, got shapes {shapes}")
+    return xp, tables, dtype
+
+
+def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[Array, ...], Any]:
+    """The namespace, the arrays and the promoted dtype of at least one floating or complex array."""
+    arrays = as_arrays(arrays)
+    if not arrays:
+        raise ValueError(f"{name} must hold at least one array, got none")
+    xp = namespace(name, arrays)
+    for array in arrays:
+        if not is_floating(xp, array.dtype):
+            raise TypeError(f"{name} must have a floating or complex dtype, got {array.dtype}")
+    dtypes = {array.dtype for array in arrays}
+    return xp, arrays, dtypes.pop() if len(dtypes) == 1 else xp.result_type(*arrays)
+
+
+def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[Array, bool]:
+    """An integer array of 32 or 64 bits, and whether all its values are known to lie in [0, bound)."""
+    if not is_array(index):
+        index = np.asarray(index)
+        index = index.astype(np.int64) if index.size == 0 and index.dtype == np.float64 else index
+    xp = namespace_of(index)
+    if not xp.isdtype(index.dtype, "integral"):
+        raise TypeError(f"{name} must have an integer dtype, got {index.dtype}")
+    # A uint64 above 2**63 turns negative here, which is out of range as well; the message shows the original.
+    wide = index if index.dtype in (xp.int32, xp.int64) else xp.astype(index, index_dtype(xp))
+    known = check is not False and (bool(check) or on_host(index))
+    if known and 0 not in wide.shape:
+        # The two extremes decide, and 64-bit integers compare with any Python int.
+        least, largest = int(xp.min(wide)), int(xp.max(wide))
+        if least < 0 or largest >= bound:
+            value = _first_outside(index, bound)
+            raise IndexError(f"{name} must lie in [0, {bound}), got {value}")
+    return wide, known
+
+
+def _first_outside(index, bound):
+    return next(value for value in index.reshape((-1,)).tolist() if not 0 <= value < bound)
+
+
+def to_namespace_of(array: Array, xp: ModuleType, like: Array) -> Array:
+    """`array`, moved to the library and device of `like` where it is a NumPy array of host values."""
+    if is_numpy(array) and not is_numpy(like):
+        return xp.asarray(array, device=array_api_compat.device(like))
+    namespace("ids and factors", (array, like))
+    return array
+
+
+def check_columns(name: str, columns: Any, width: int) -> int:
+    """The length of an output row: all of `width`, or the int `columns` in [1, width]."""
+    if columns is None:
+        return width
+    if not isinstance(columns, int | np.integer) or not 1 <= columns <= width:
+        raise ValueError(f"{name} must be an int in [1, {width}], got {columns}")
+    return int(columns)
+
+
+def check_shape(shape: Any, factors: Sequence[Array]) -> tuple[int, int]:
+    """(rows, columns): all of (P, Q), or the leading block `shape`."""
+    full = tuple(prod(factor.shape[axis] for factor in factors) for axis in (1, 2))
+    if shape is None:
+        return full
+    try:
+        rows, columns = shape
+    except (TypeError, ValueError):
+        raise ValueError(f"shape must be two ints (rows, columns), got {shape}") from None
+    ints = all(isinstance(size, int | np.integer) for size in (rows, columns))
+    if not ints or not (1 <= rows <= full[0] and 1 <= columns <= full[1]):
+        raise ValueError(f"shape must be two ints from (1, 1) to {full}, got {shape}")
+    return int(rows), int(columns)
+
+
+def check_like(
+    name: str, values: Any, shape: Sequence[int], xp: ModuleType, like: Array, dtype: Any
+) -> Array:
+    """`values` as an array beside `like`, floating, of this shape; complex only where `dtype` is."""
+    (values,) = as_arrays((values,))
+    namespace(f"{name} and primals", (values, like))
+    if not is_floating(xp, values.dtype):
+        raise TypeError(f"{name} must have a floating or complex dtype, got {values.dtype}")
+    if is_complex(xp, values.dtype) and not is_complex(xp, dtype):
+        raise TypeError(f"{name} must be real as the primals are, got {values.dtype}")
+    if tuple(values.shape) != tuple(shape):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(values.shape)}")
+    return values
+
+
+def check_tangents(
+    name: str, tangents: Sequence[Any], primals: Sequence[Array], xp: ModuleType, dtype: Any
+) -> tuple[Array, ...]:
+    """One tangent per primal, of its shape."""
+    if len(tangents) != len(primals):
+        raise ValueError(f"{name} must hold {len(primals)} arrays, one per primal, got {len(tangents)}")
+    return tuple(
+        check_like(name, tangent, primal.shape, xp, primal, dtype)
+        for tangent, primal in zip(tangents, primals, strict=True)
+    )
+
+
+def check_out(out: Array | None, shape: Sequence[int], dtype: Any, like: Array, xp: ModuleType) -> Array:
+    """A new array, or `out` if results can be written into it as they are."""
+    shape = tuple(shape)
+    if out is None:
+        return xp.empty(shape, dtype=dtype, device=array_api_compat.device(like))
+    if type(out) is not type(like) or not is_writeable_in_place(out):
+        raise TypeError(f"out must be a NumPy or CuPy array like the factors, got {type(out).__name__}")
+    if tuple(out.shape) != shape or out.dtype != dtype:
+        raise ValueError(f"out must have shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}")
+    writeable = not is_numpy(out) or out.flags.writeable
+    if not (out.flags.c_contiguous and writeable):
+        raise ValueError(
+            f"out must be C-contiguous and writeable, got strides {out.strides}, writeable={writeable}"
+        )
+    return out

@@ -1,0 +1,34 @@
+"""Mixed-radix digits of row numbers, most significant first (C order)."""
+
+from collections.abc import Sequence
+from math import prod
+
+from ketcore.backend import Array, namespace_of
+from ketcore.ops.checks import check_index
+from ketcore.shapes import strides
+
+
+def digits(index: Array, radices: Sequence[int]) -> tuple[Array, ...]:
+    """Split integers into mixed-radix digits, most significant first.
+
+    index    (...) any integer dtype, each value in [0, prod(radices))
+    radices  N ints, each >= 1, with a product below 2**63
+    returns  N arrays (...) int64; digit n lies in [0, radices[n])
+    raises   TypeError if `index` is not integer, IndexError if a host value is out of range,
+             ValueError if a radix is below 1
+
+    >>> [d.tolist() for d in digits([0, 5, 23], (2, 3, 4))]
+    [[0, 0, 1], [0, 1, 2], [0, 1, 3]]
+    """
+    if not radices or min(radices) < 1:
+        raise ValueError(f"radices must be at least one int >= 1, got {tuple(radices)}")
+    index, _ = check_index("index", index, prod(radices), None)
+    return split_digits(namespace_of(index), index, radices)
+
+
+def split_digits(xp, index, radices):
+    """`digits` of an index that is known to be valid."""
+    return tuple(
+        (index // stride) % radix if position else index // stride
+        for position, (stride, radix) in enumerate(zip(strides(radices), radices, strict=True))
+    )

@@ -1,0 +1,190 @@
+"""Expand a `Lookup` into rows, and pull cotangents back: the core of rows, kets and `gather_kron`.
+
+One visible choice per function: the CUDA kernel where there is one for these arrays, chunks that fit the cache
+on NumPy, array code of any namespace otherwise.  All of them are checked against one another.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from ketcore import backend
+from ketcore.backend import Array, accumulation_dtype, is_numpy, namespace_of, run_chunks, segment_sum
+from ketcore.ops import half_tables, kernels
+from ketcore.ops.halves import contract, expand, halves, halves_jvp, leaf_cotangents
+from ketcore.ops.lookup import Lookup, leaves, made_safe, packed_views, record_leaves, scatter
+from ketcore.shapes import offsets
+
+# Bytes of output that a chunk of rows may have, so that it stays in a core's second-level cache.
+_CHUNK_BYTES = 1 << 18
+
+
+def gather(lookup: Lookup, out: Array | None = None) -> Array:
+    """Rows (B, columns) in `lookup.dtype`, into `out` where it is given.  A bad index gives a row of NaN."""
+    launch = backend.launcher(lookup.tables[0])
+    if launch is not None and kernels.supports(lookup):
+        return kernels.expand(launch, lookup, out)
+    xp = namespace_of(lookup.tables[0])
+    safe, bad = made_safe(xp, lookup)
+    if is_numpy(lookup.tables[0]):
+        return _gather_numpy(safe, bad, out)
+    left, right, bias = halves(
+        xp, leaves(xp, safe, safe.tables, 0, safe.batch), safe.split, safe.node_eps
+    )
+    result = _finished(xp, expand(xp, left, right, bias, safe.kept, safe.columns), bad, safe.dtype)
+    if out is None:
+        return result
+    out[...] = result
+    return out
+
+
+def gather_jvp(lookup: Lookup, tangents: Sequence[Array]) -> Array:
+    """The derivative (B, columns) of `gather` along `tangents` of the tables."""
+    xp = namespace_of(lookup.tables[0])
+    safe, bad = made_safe(xp, lookup)
+
+    def block(start, stop):
+        picked = leaves(xp, safe, safe.tables, start, stop)
+        moving = leaves(xp, safe, tangents, start, stop)
+        return expand(xp, *halves_jvp(xp, picked, moving, safe.split, safe.node_eps), safe.kept, safe.columns)
+
+    if not is_numpy(lookup.tables[0]):
+        return _finished(xp, block(0, safe.batch), bad, safe.dtype)
+    out = np.empty((safe.batch, safe.columns), safe.dtype)
+
+    def work(start, stop):
+        out[start:stop] = block(start, stop)
+
+    run_chunks(work, safe.batch, _chunk_rows(safe))
+    return _finished(xp, out, bad, safe.dtype)
+
+
+def gather_vjp(lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[Array, ...]:
+    """Pull `cotangent` (B, columns) back to the tables: N arrays (R, t_n, q_n) in the accumulation dtype."""
+    launch = backend.launcher(lookup.tables[0])
+    xp = namespace_of(lookup.tables[0])
+    dtype = accumulation_dtype(xp, lookup.dtype)
+    if launch is not None and kernels.supports(lookup):
+        gradients = tuple(xp.zeros(table.shape, dtype=dtype) for table in lookup.tables)
+        kernels.contract(launch, lookup, cotangent, deterministic, gradients)
+        return gradients
+    if is_numpy(cotangent) and half_tables.pay(lookup):
+        safe, bad = made_safe(xp, lookup)
+        cotangent = cotangent.astype(dtype, copy=False)
+        if bad is not None:
+            cotangent = np.where(bad[:, None], 0, cotangent)
+        return half_tables.contract(safe, cotangent, _chunk_rows(safe))
+    records = gather_records(lookup, cotangent)
+    starts = offsets(lookup.widths)
+    pieces = [records[..., start:stop] for start, stop in zip(starts, starts[1:], strict=False)]
+    return scatter(xp, made_safe(xp, lookup)[0], pieces)
+
+
+def packed_vjp(lookup: Lookup, cotangent: Array, deterministic: bool) -> Array:
+    """`gather_vjp` of kind "same", packed as the records are: (t, R, sum q_n) in the accumulation dtype."""
+    launch = backend.launcher(lookup.records)
+    xp = namespace_of(lookup.records)
+    if launch is not None and kernels.supports(lookup):
+        packed = xp.zeros(lookup.records.shape, dtype=accumulation_dtype(xp, lookup.dtype))
+        kernels.contract(launch, lookup, cotangent, deterministic, packed_views(xp, packed, lookup.widths))
+        return packed
+    records = gather_records(lookup, cotangent)
+    words, rank, width = lookup.records.shape
+    ids = made_safe(xp, lookup)[0].index
+    sums = segment_sum(xp, xp.reshape(records, (lookup.batch, rank * width)), ids, words)
+    return xp.reshape(sums, (words, rank, width))
+
+
+def gather_records(lookup: Lookup, cotangent: Array) -> Array:
+    """Pull `cotangent` (B, columns) back to the leaves of each row: (B, R, sum q_n) in the accumulation dtype."""
+    launch = backend.launcher(lookup.tables[0])
+    if launch is not None and kernels.supports(lookup):
+        return kernels.leaf_cotangents(launch, lookup, cotangent)
+    xp = namespace_of(lookup.tables[0])
+    dtype = accumulation_dtype(xp, lookup.dtype)
+    safe, bad = made_safe(xp, lookup)
+
+    def block(start, stop):
+        part = xp.astype(cotangent[start:stop], dtype, copy=False)
+        if bad is not None:
+            part = xp.where(bad[start:stop, None], xp.zeros_like(part), part)
+        return leaf_cotangents(xp, _leaves(xp, safe, start, stop), safe.split, safe.node_eps, part)
+
+    if not is_numpy(lookup.tables[0]):
+        return xp.permute_dims(xp.concat(block(0, safe.batch), axis=0), (1, 2, 0))
+    records = np.empty((safe.batch, safe.rank, sum(safe.widths)), dtype)
+
+    def work(start, stop):
+        for piece, found in zip(
+            np.split(records[start:stop], offsets(safe.widths)[1:-1], axis=2), block(start, stop), strict=True
+        ):
+            piece[...] = found.transpose(1, 2, 0)
+
+    run_chunks(work, safe.batch, _chunk_rows(safe))
+    return records
+
+
+def _leaves(xp, lookup, start, stop):
+    if lookup.records is not None and is_numpy(lookup.records):
+        return record_leaves(lookup, start, stop)
+    return leaves(xp, lookup, lookup.tables, start, stop)
+
+
+def _gather_numpy(lookup, bad, out):
+    if out is None:
+        out = np.empty((lookup.batch, lookup.columns), lookup.dtype)
+    if half_tables.pay(lookup):
+        source = half_tables.source(lookup)
+    else:
+        source = _row_source(lookup)
+
+    def work(start, stop):
+        left, right, bias = source(start, stop)
+        _write(left, right, bias, out[start:stop])
+
+    run_chunks(work, lookup.batch, _chunk_rows(lookup))
+    return _finished(np, out, bad, lookup.dtype)
+
+
+def _row_source(lookup):
+    """A function of (start, stop): left (b, kept, R), right (b, R, qb) and bias of these rows, built from their leaves."""
+
+    def source(start, stop):
+        left, right, bias = halves(np, _leaves(np, lookup, start, stop), lookup.split, lookup.node_eps)
+        return left[: lookup.kept].transpose(1, 0, 2), right.transpose(1, 2, 0), bias
+
+    return source
+
+
+def _write(left, right, bias, out):
+    """The product of halves left (b, kept, R) and right (b, R, qb), cropped, into `out` (b, columns)."""
+    batch, kept, rank = left.shape
+    width = right.shape[2]
+    in_place = kept * width == out.shape[1] and out.dtype == left.dtype
+    block = out.reshape(batch, kept, width) if in_place else np.empty((batch, kept, width), left.dtype)
+    if rank == 1:
+        # BLAS is several times slower than a plain outer product where the inner size is one.
+        np.einsum("ba,bc->bac", left[:, :, 0], np.ascontiguousarray(right[:, 0]), out=block)
+    else:
+        np.matmul(left, right, out=block)
+    if bias is not None:
+        block += bias[:, None, None]
+    if not in_place:
+        out[...] = block.reshape(batch, kept * width)[:, : out.shape[1]]
+
+
+def _finished(xp, rows, bad, dtype):
+    """Rows in the output dtype, NaN where the index was bad."""
+    rows = xp.astype(rows, dtype, copy=False)
+    if bad is None:
+        return rows
+    if is_numpy(rows):
+        rows[bad] = np.nan
+        return rows
+    return xp.where(bad[:, None], xp.full_like(rows, float("nan")), rows)
+
+
+def _chunk_rows(lookup):
+    entries = lookup.kept * prod(lookup.widths[lookup.split :])
+    return max(1, _CHUNK_BYTES // (entries * np.dtype(accumulation_dtype(np, lookup.dtype)).itemsize))

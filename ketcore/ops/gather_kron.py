@@ -1,0 +1,164 @@
+"""Sums of tensor products of gathered rows: the one primitive.
+
+    y[b] = sum_k  T_0[k, i_0b] (x) T_1[k, i_1b] (x) ... (x) T_{N-1}[k, i_{N-1}b]
+
+With the digits of a row number as index it is a row of a Kronecker-factorised matrix (word2ketXS); with the row
+number itself in every mode it is a table of kets (word2ket); with an index of its own per term a permutation or
+a hash of the ids costs no storage.
+
+Letters: N order, R rank, n mode, t_n and q_n rows and columns of table n, Q = prod q_n, ... batch of `index`.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ketcore.backend import Array, accumulation_dtype
+from ketcore.ops.checks import (
+    check_columns,
+    check_index,
+    check_like,
+    check_out,
+    check_tables,
+    check_tangents,
+    to_namespace_of,
+)
+from ketcore.ops.gather import gather, gather_jvp, gather_vjp
+from ketcore.ops.lookup import Lookup
+from ketcore.shapes import halves_split
+
+
+def gather_kron(
+    tables: Sequence[Array],
+    index: Any,
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    check: bool | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Sums over terms of tensor products of the rows that `index` picks from each table.
+
+    tables   N arrays (R, t_n, q_n), floating or complex, one R for all; t_n may differ
+    index    (N, ...) integers, 0 <= index[n] < t_n
+    per_term True: index is (N, R, ...), an index of its own for each term
+    columns  keep the first so many of the Q entries; None keeps all
+    check    True: look for bad indices and raise; False: do not, a bad one gives a row of NaN;
+             None: look where the index lies in host memory
+    out      array (..., columns) to write into, NumPy and CuPy only
+    returns  (..., columns) in the promoted dtype of `tables`; 16-bit storage is summed in float32
+    raises   TypeError, ValueError on kinds and shapes; IndexError on an index out of range
+    cost     time O(R |batch| Q), memory that of the output
+
+    >>> a, b = np.array([[[1.0, 2.0], [3.0, 4.0]]]), np.array([[[1.0, 10.0]]])
+    >>> gather_kron((a, b), [[1], [0]]).tolist() == [np.kron(a[0, 1], b[0, 0]).tolist()]
+    True
+    """
+    xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
+    if out is not None:
+        out = check_out(out, (*batch, lookup.columns), lookup.dtype, tables[0], xp)
+        gather(lookup, out.reshape((lookup.batch, lookup.columns)))
+        return out
+    return xp.reshape(gather(lookup), (*batch, lookup.columns))
+
+
+def gather_kron_vjp(
+    tables: Sequence[Array],
+    index: Any,
+    cotangent: Array,
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    check: bool | None = None,
+    deterministic: bool = True,
+) -> tuple[Array, ...]:
+    """Pull `cotangent` (..., columns) back through `gather_kron` to the tables.
+
+    deterministic   CUDA kernels only: False sums with atomics, in no fixed order
+    returns  N arrays, each of the shape and dtype of its table.  A row picked twice gets both
+             contributions, one never picked gets zero.  The plain transpose: no conjugation
+    raises   as `gather_kron`; TypeError, ValueError on the cotangent
+    cost     time O(R |batch| Q), memory O(R |batch| sum q_n) beyond the cotangent
+    """
+    xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
+    cotangent = check_like(
+        "cotangent", cotangent, (*batch, lookup.columns), xp, tables[0], lookup.dtype
+    )
+    cotangent = xp.reshape(cotangent, (lookup.batch, lookup.columns))
+    gradients = gather_vjp(lookup, cotangent, deterministic)
+    return tuple(xp.astype(g, t.dtype, copy=False) for g, t in zip(gradients, tables, strict=True))
+
+
+def gather_kron_jvp(
+    tables: Sequence[Array],
+    index: Any,
+    tangents: Sequence[Array],
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    check: bool | None = None,
+) -> Array:
+    """The derivative of `gather_kron` along `tangents`, N arrays of the shapes of the tables: (..., columns).
+
+    raises   as `gather_kron`; TypeError, ValueError on the tangents
+    cost     time O(R |batch| Q)
+    """
+    xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
+    tangents = check_tangents("tangents", tangents, tables, xp, lookup.dtype)
+    return xp.reshape(gather_jvp(lookup, tangents), (*batch, lookup.columns))
+
+
+def gather_kron_dense(
+    tables: Sequence[Array], index: Any, *, columns: int | None = None, per_term: bool = False
+) -> np.ndarray:
+    """The definition, term by term and row by row, on NumPy arrays: (..., columns)."""
+    tables = [np.asarray(table) for table in tables]
+    index = np.asarray(index)
+    rank = tables[0].shape[0]
+    if not per_term:
+        index = np.broadcast_to(index[:, None], (len(tables), rank, *index.shape[1:]))
+    batch = index.shape[2:]
+    dtype = np.result_type(*tables)
+    width = prod(table.shape[2] for table in tables)
+    rows = np.zeros((*batch, width), accumulation_dtype(np, dtype))
+    for b in np.ndindex(batch):
+        for k in range(rank):
+            term = np.ones(1, rows.dtype)
+            for n, table in enumerate(tables):
+                term = np.kron(term, table[k, index[(n, k, *b)]].astype(rows.dtype))
+            rows[b] += term
+    return rows[..., :columns].astype(dtype)
+
+
+def _lookup(tables, index, columns, per_term, check):
+    xp, tables, dtype = check_tables("tables", tables)
+    lead = (len(tables), tables[0].shape[0]) if per_term else (len(tables),)
+    index, checked = _check_indices(index, lead, [table.shape[1] for table in tables], check)
+    index = to_namespace_of(index, xp, tables[0])
+    batch = tuple(index.shape[len(lead) :])
+    widths = [table.shape[2] for table in tables]
+    lookup = Lookup(
+        tables=tables,
+        index=xp.reshape(index, (*lead, prod(batch))),
+        kind="terms" if per_term else "modes",
+        bound=0,
+        checked=checked,
+        columns=check_columns("columns", columns, prod(widths)),
+        layernorm=False,
+        eps=0.0,
+        split=halves_split(widths),
+        dtype=dtype,
+    )
+    return xp, tables, lookup, batch
+
+
+def _check_indices(index, lead, lengths, check):
+    """The index (*lead, ...) as integers, and whether each mode is known to stay within its table."""
+    whole, _ = check_index("index", index, 0, False)
+    if tuple(whole.shape[: len(lead)]) != lead:
+        rule = "(N, R, ...), one entry per table and term" if len(lead) == 2 else "(N, ...), one entry per table"
+        raise ValueError(f"index must have shape {rule}, for {lead}, got {tuple(whole.shape)}")
+    known = [check_index(f"index[{n}]", whole[n, ...], length, check)[1] for n, length in enumerate(lengths)]
+    return whole, all(known)

@@ -1,0 +1,262 @@
+"""Inner products of kets without multiplying them out.
+
+    <v, w> = sum_{k,l} prod_n <v_nk, w_nl>,   v = sum_k (x)_n v_nk,   w = sum_l (x)_n w_nl
+
+Per mode an R x R' matrix of inner products of leaves, their elementwise product over modes, and a sum.  The first
+argument is conjugated, as by np.vdot.  `ket_gram` takes all pairs of two batches, `ket_inner` one pair per entry.
+
+Letters: N order, R and R' ranks, q_n length of leaf n, ... batch.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from types import ModuleType
+
+import numpy as np
+
+from ketcore.backend import Array, accumulation_dtype, is_complex
+from ketcore.ops.checks import check_floating, check_like, check_tangents
+
+
+def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
+    """<v, w> for each entry of the batch.
+
+    v        N arrays (..., R, q_n), floating or complex; conjugated
+    w        N arrays (..., R', q_n); the batches broadcast
+    returns  (...) in the promoted dtype; 16-bit storage is summed in float32
+    raises   TypeError, ValueError on kinds and shapes
+    cost     time O(R R' sum q_n) an entry, memory O(R R')
+
+    >>> v, w = (np.array([[1.0, 2.0]]), np.array([[3.0]])), (np.array([[4.0, 5.0]]), np.array([[6.0]]))
+    >>> float(ket_inner(v, w)) == np.kron([1, 2], [3]) @ np.kron([4, 5], [6])
+    True
+    """
+    xp, v, w, dtype = _checked(v, w)
+    return xp.astype(_summed(xp, _grams(xp, _wide(xp, v), _wide(xp, w))), dtype, copy=False)
+
+
+def ket_inner_vjp(
+    v: Sequence[Array], w: Sequence[Array], cotangent: Array
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Pull `cotangent` (...) back through `ket_inner`: gradients of `v` and of `w`, in their shapes and dtypes.
+
+    The transpose under the pairing Re(sum(c y)): `w` gets c conj(v), not conjugated, and `v`, on which the
+    inner product depends through its conjugate, gets conj(c w); where the batches broadcast, sums.
+    raises   as `ket_inner`; TypeError, ValueError on the cotangent
+    cost     time O(N R R' sum q_n) an entry
+    """
+    xp, v, w, dtype = _checked(v, w)
+    batch = _broadcast(v, w)
+    cotangent = check_like("cotangent", cotangent, batch, xp, v[0], dtype)
+    (cotangent,) = _wide(xp, [cotangent])
+    wide_v, wide_w = _wide(xp, v), _wide(xp, w)
+    others = _products_of_others(xp, _grams(xp, wide_v, wide_w))
+    to_grams = [cotangent[..., None, None] * other for other in others]
+    to_v = [_conj(xp, c @ b) for c, b in zip(to_grams, wide_w, strict=True)]
+    to_w = [_swap(xp, c) @ _conj(xp, a) for c, a in zip(to_grams, wide_v, strict=True)]
+    return _like_primals(xp, to_v, v), _like_primals(xp, to_w, w)
+
+
+def ket_inner_jvp(
+    v: Sequence[Array], w: Sequence[Array], v_tangents: Sequence[Array], w_tangents: Sequence[Array]
+) -> Array:
+    """The derivative (...) of `ket_inner` along the tangents of `v` and of `w`.
+
+    raises   as `ket_inner`; TypeError, ValueError on the tangents
+    """
+    xp, v, w, dtype = _checked(v, w)
+    v_tangents = check_tangents("v_tangents", v_tangents, v, xp, dtype)
+    w_tangents = check_tangents("w_tangents", w_tangents, w, xp, dtype)
+    wide_v, wide_w = _wide(xp, v), _wide(xp, w)
+    others = _products_of_others(xp, _grams(xp, wide_v, wide_w))
+    moved = zip(
+        others,
+        _grams(xp, _wide(xp, v_tangents), wide_w),
+        _grams(xp, wide_v, _wide(xp, w_tangents)),
+        strict=True,
+    )
+    total = sum(xp.sum(other * (by_v + by_w), axis=(-2, -1)) for other, by_v, by_w in moved)
+    return xp.astype(total, dtype, copy=False)
+
+
+def ket_inner_dense(v: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
+    """The definition on NumPy arrays: both kets multiplied out, then np.vdot."""
+    dtype = np.result_type(*v, *w)
+    return np.sum(np.conj(_expanded(v)) * _expanded(w), axis=-1).astype(dtype)
+
+
+def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
+    """<v[i], w[j]> for all pairs of two batches.
+
+    v        N arrays (*i, R, q_n), floating or complex; conjugated
+    w        N arrays (*j, R', q_n)
+    returns  (*i, *j) in the promoted dtype; 16-bit storage is summed in float32
+    raises   TypeError, ValueError on kinds and shapes
+    cost     time O(R R' |i| |j| sum q_n), memory O(R R' |i| |j|)
+
+    >>> v = (np.eye(2)[:, None], np.ones((2, 1, 3)))
+    >>> ket_gram(v, v).tolist()
+    [[3.0, 0.0], [0.0, 3.0]]
+    """
+    xp, v, w, dtype = _checked(v, w)
+    first, second, rank, other_rank = _batches(v, w)
+    grams = _grams(xp, _flat(xp, _wide(xp, v)), _flat(xp, _wide(xp, w)))
+    split = xp.reshape(_product(grams), (prod(first), rank, prod(second), other_rank))
+    return xp.astype(xp.reshape(xp.sum(split, axis=(1, 3)), (*first, *second)), dtype, copy=False)
+
+
+def ket_gram_vjp(
+    v: Sequence[Array], w: Sequence[Array], cotangent: Array
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Pull `cotangent` (*i, *j) back through `ket_gram`: gradients of `v` and `w`, conjugated as `ket_inner_vjp`.
+
+    raises   as `ket_gram`; TypeError, ValueError on the cotangent
+    cost     time O(N R R' |i| |j| sum q_n)
+    """
+    xp, v, w, dtype = _checked(v, w)
+    first, second, rank, other_rank = _batches(v, w)
+    cotangent = check_like("cotangent", cotangent, (*first, *second), xp, v[0], dtype)
+    (cotangent,) = _wide(xp, [cotangent])
+    cotangent = xp.reshape(cotangent, (prod(first), 1, prod(second), 1))
+    spread = xp.broadcast_to(cotangent, (prod(first), rank, prod(second), other_rank))
+    spread = xp.reshape(spread, (prod(first) * rank, prod(second) * other_rank))
+    flat_v, flat_w = _flat(xp, _wide(xp, v)), _flat(xp, _wide(xp, w))
+    others = _products_of_others(xp, _grams(xp, flat_v, flat_w))
+    to_v = [_conj(xp, (spread * other) @ b) for other, b in zip(others, flat_w, strict=True)]
+    to_w = [_swap(xp, spread * other) @ _conj(xp, a) for other, a in zip(others, flat_v, strict=True)]
+    return _reshaped(xp, to_v, v), _reshaped(xp, to_w, w)
+
+
+def ket_gram_jvp(
+    v: Sequence[Array], w: Sequence[Array], v_tangents: Sequence[Array], w_tangents: Sequence[Array]
+) -> Array:
+    """The derivative (*i, *j) of `ket_gram` along the tangents of `v` and of `w`.
+
+    raises   as `ket_gram`; TypeError, ValueError on the tangents
+    """
+    xp, v, w, dtype = _checked(v, w)
+    first, second, rank, other_rank = _batches(v, w)
+    v_tangents = check_tangents("v_tangents", v_tangents, v, xp, dtype)
+    w_tangents = check_tangents("w_tangents", w_tangents, w, xp, dtype)
+    flat_v, flat_w = _flat(xp, _wide(xp, v)), _flat(xp, _wide(xp, w))
+    others = _products_of_others(xp, _grams(xp, flat_v, flat_w))
+    by_v = _grams(xp, _flat(xp, _wide(xp, v_tangents)), flat_w)
+    by_w = _grams(xp, flat_v, _flat(xp, _wide(xp, w_tangents)))
+    total = sum(other * (a + b) for other, a, b in zip(others, by_v, by_w, strict=True))
+    split = xp.reshape(total, (prod(first), rank, prod(second), other_rank))
+    return xp.astype(xp.reshape(xp.sum(split, axis=(1, 3)), (*first, *second)), dtype, copy=False)
+
+
+def ket_gram_dense(v: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
+    """The definition on NumPy arrays: both batches multiplied out, then all pairs of np.vdot."""
+    dtype = np.result_type(*v, *w)
+    return np.tensordot(np.conj(_expanded(v)), _expanded(w), axes=(-1, -1)).astype(dtype)
+
+
+def _checked(v, w):
+    xp, both, dtype = check_floating("v and w", [*v, *w])
+    v, w = both[: len(v)], both[len(v) :]
+    _check_ket("v", v)
+    _check_ket("w", w)
+    dims = [[leaf.shape[-1] for leaf in ket] for ket in (v, w)]
+    if dims[0] != dims[1]:
+        raise ValueError(f"v and w must have the same dims, got {tuple(dims[0])} and {tuple(dims[1])}")
+    return xp, v, w, dtype
+
+
+def _check_ket(name, ket):
+    shapes = [tuple(leaf.shape) for leaf in ket]
+    if not shapes or any(len(s) < 2 or s[:-1] != shapes[0][:-1] for s in shapes):
+        raise ValueError(f"{name} must be arrays (..., rank, dim) of one batch and rank, got shapes {shapes}")
+
+
+def _wide(xp, arrays):
+    return [xp.astype(a, accumulation_dtype(xp, a.dtype), copy=False) for a in arrays]
+
+
+def _conj(xp, array):
+    return xp.conj(array) if is_complex(xp, array.dtype) else array
+
+
+def _swap(xp, array):
+    return xp.permute_dims(array, (*range(array.ndim - 2), array.ndim - 1, array.ndim - 2))
+
+
+def _grams(xp, v, w):
+    """Per mode the inner products of all pairs of leaves: N arrays (..., R, R')."""
+    return [_conj(xp, a) @ _swap(xp, b) for a, b in zip(v, w, strict=True)]
+
+
+def _product(arrays):
+    total = arrays[0]
+    for array in arrays[1:]:
+        total = total * array
+    return total
+
+
+def _summed(xp: ModuleType, grams: Sequence[Array]) -> Array:
+    return xp.sum(_product(grams), axis=(-2, -1))
+
+
+def _products_of_others(xp, grams):
+    """For each mode the elementwise product of the matrices of all other modes (no division: one may be zero)."""
+    befores = [xp.ones_like(_product(grams))]
+    for gram in grams[:-1]:
+        befores.append(befores[-1] * gram)
+    after, found = befores[0], []
+    for before, gram in zip(reversed(befores), reversed(grams), strict=True):
+        found.append(before * after)
+        after = after * gram
+    return found[::-1]
+
+
+def _broadcast(v, w):
+    shapes = tuple(v[0].shape[:-2]), tuple(w[0].shape[:-2])
+    return np.broadcast_shapes(*shapes)
+
+
+def _like_primals(xp, gradients, primals):
+    """Gradients summed over the axes that broadcasting added, in the shapes and dtypes of the primals."""
+    found = []
+    for gradient, primal in zip(gradients, primals, strict=True):
+        extra = gradient.ndim - primal.ndim
+        axes = tuple(range(extra)) + tuple(
+            extra + i for i in range(primal.ndim - 2) if primal.shape[i] == 1 != gradient.shape[extra + i]
+        )
+        gradient = xp.sum(gradient, axis=axes) if axes else gradient
+        gradient = _real_where(xp, xp.reshape(gradient, primal.shape), primal)
+        found.append(xp.astype(gradient, primal.dtype, copy=False))
+    return tuple(found)
+
+
+def _real_where(xp, gradient, primal):
+    """The real part where the primal is real: only that part of its cotangent acts on it."""
+    if is_complex(xp, gradient.dtype) and not is_complex(xp, primal.dtype):
+        return xp.real(gradient)
+    return gradient
+
+
+def _batches(v, w):
+    """Batch shapes and ranks of both kets."""
+    return tuple(v[0].shape[:-2]), tuple(w[0].shape[:-2]), v[0].shape[-2], w[0].shape[-2]
+
+
+def _flat(xp, ket):
+    """Leaves (batch * R, q_n)."""
+    return [xp.reshape(leaf, (prod(leaf.shape[:-1]), leaf.shape[-1])) for leaf in ket]
+
+
+def _reshaped(xp, gradients, primals):
+    return _like_primals(
+        xp, [xp.reshape(g, p.shape) for g, p in zip(gradients, primals, strict=True)], primals
+    )
+
+
+def _expanded(ket):
+    """(..., Q): the kets multiplied out, term by term."""
+    ket = [np.asarray(leaf) for leaf in ket]
+    ket = [leaf.astype(accumulation_dtype(np, leaf.dtype)) for leaf in ket]
+    total = ket[0]
+    for leaf in ket[1:]:
+        total = (total[..., :, None] * leaf[..., None, :]).reshape(*leaf.shape[:-1], -1)
+    return total.sum(axis=-2)

@@ -1,0 +1,208 @@
+"""Rows of a table of kets: one packed record of leaves per word, multiplied out.
+
+    row[i] = sum_k  v_0[i, k] (x) v_1[i, k] (x) ... (x) v_{N-1}[i, k]
+
+with v_n[i, k] = leaves[i, k, s_n : s_n + q_n], s_n = q_0 + ... + q_{n-1}.  The leaves of a word are one contiguous
+record, so that a lookup reads one piece of memory.  With LayerNorm the leaves of each term are multiplied in a
+balanced binary tree, node by node normalised (`ketcore.ops.tree`), before the sum over terms.
+
+Letters: N order, R rank, S = sum q_n, Q = prod q_n, ... shape of `ids`.
+
+Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020 (the word2ket embedding; LayerNorm in section 2.3).
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ketcore.backend import Array, accumulation_dtype, is_complex, segment_sum
+from ketcore.ops.checks import (
+    check_columns,
+    check_floating,
+    check_index,
+    check_like,
+    check_out,
+    to_namespace_of,
+)
+from ketcore.ops.gather import gather, gather_jvp, gather_records, packed_vjp
+from ketcore.ops.lookup import Lookup, made_safe, packed_views
+from ketcore.shapes import halves_split, offsets, tree_split
+
+
+def ket_rows(
+    leaves: Array,
+    ids: Any,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    check: bool | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Rows `ids` of a table of kets.
+
+    leaves   (words, R, S) floating or complex, S = sum(dims)
+    ids      (...) any integer dtype, 0 <= id < words
+    dims     N ints q_n >= 1
+    layernorm   normalise each node of the tree, per row and term; real leaves only
+    columns  keep the first so many of the Q entries; None keeps all
+    eps      added to the variance of a node
+    check    True: look for bad ids and raise; False: do not, a bad one gives a row of NaN;
+             None: look where the ids lie in host memory
+    out      array (..., columns) to write into, NumPy and CuPy only
+    returns  (..., columns) in the dtype of `leaves`; 16-bit storage is summed in float32
+    raises   TypeError, ValueError on kinds and shapes; IndexError on an id out of range
+    cost     time O(R |ids| Q), memory that of the output
+
+    >>> ket_rows(np.array([[[1.0, 2.0, 1.0, 10.0]]]), 0, (2, 2)).tolist()
+    [1.0, 10.0, 2.0, 20.0]
+    """
+    xp, leaves, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
+    if out is not None:
+        out = check_out(out, (*batch, lookup.columns), lookup.dtype, leaves, xp)
+        gather(lookup, out.reshape((lookup.batch, lookup.columns)))
+        return out
+    return xp.reshape(gather(lookup), (*batch, lookup.columns))
+
+
+def ket_rows_vjp(
+    leaves: Array,
+    ids: Any,
+    cotangent: Array,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    check: bool | None = None,
+    deterministic: bool = True,
+    sparse: bool = False,
+) -> Array | tuple[Array, Array]:
+    """Pull `cotangent` (..., columns) back through `ket_rows` to the leaves.
+
+    deterministic   CUDA kernels only: False sums with atomics, in no fixed order
+    sparse   return only the rows that were picked; on a device this waits for their number
+    returns  (words, R, S) in the dtype of `leaves`, zero for a word never picked; with `sparse` the
+             pair of unique ids (U,), ascending, and their gradients (U, R, S).  Repeated ids add up.
+             The plain transpose: no conjugation, also for complex input
+    raises   as `ket_rows`; TypeError, ValueError on the cotangent
+    cost     time O(R |ids| Q), memory O(R |ids| S), and that of the dense gradient unless `sparse`
+
+    >>> ket_rows_vjp(np.ones((3, 1, 4)), [1, 1], np.ones((2, 4)), (2, 2), sparse=True)
+    (array([1]), array([[[4., 4., 4., 4.]]]))
+    """
+    xp, leaves, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
+    cotangent = check_like("cotangent", cotangent, (*batch, lookup.columns), xp, leaves, lookup.dtype)
+    cotangent = xp.reshape(cotangent, (lookup.batch, lookup.columns))
+    if not sparse:
+        return xp.astype(packed_vjp(lookup, cotangent, deterministic), leaves.dtype, copy=False)
+    records = gather_records(lookup, cotangent)
+    found, values = _summed_by_id(xp, lookup, records)
+    return found, xp.astype(values, leaves.dtype, copy=False)
+
+
+def ket_rows_jvp(
+    leaves: Array,
+    ids: Any,
+    tangent: Array,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    check: bool | None = None,
+) -> Array:
+    """The derivative of `ket_rows` along `tangent`, (words, R, S): (..., columns).
+
+    raises   as `ket_rows`; TypeError, ValueError on the tangent
+    cost     time O(R |ids| Q)
+    """
+    xp, leaves, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
+    tangent = check_like("tangent", tangent, leaves.shape, xp, leaves, lookup.dtype)
+    rows = gather_jvp(lookup, packed_views(xp, tangent, lookup.widths))
+    return xp.reshape(rows, (*batch, lookup.columns))
+
+
+def ket_rows_dense(
+    leaves: Array,
+    ids: Any,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+) -> np.ndarray:
+    """The definition on NumPy arrays, word by word and term by term: (..., columns)."""
+    leaves, ids = np.asarray(leaves), np.asarray(ids)
+    wide = leaves.astype(accumulation_dtype(np, leaves.dtype))
+
+    def node(vectors):
+        if len(vectors) == 1:
+            return vectors[0]
+        half = len(vectors) // 2
+        vector = np.kron(node(vectors[:half]), node(vectors[half:]))
+        return (vector - vector.mean()) / np.sqrt(vector.var() + eps) if layernorm else vector
+
+    rows = np.zeros((*ids.shape, prod(dims)), wide.dtype)
+    for b in np.ndindex(ids.shape):
+        for record in wide[ids[b]]:
+            rows[b] += node(np.split(record, offsets(dims)[1:-1]))
+    return rows[..., :columns].astype(leaves.dtype)
+
+
+def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
+    xp, (leaves,), dtype = check_floating("leaves", [leaves])
+    dims = _check_dims(dims)
+    if leaves.ndim != 3 or leaves.shape[2] != sum(dims):
+        raise ValueError(
+            f"leaves must have shape (words, rank, {sum(dims)}) for dims {dims}, got {tuple(leaves.shape)}"
+        )
+    if layernorm and is_complex(xp, dtype):
+        raise TypeError(f"layernorm must be False for complex leaves, got leaves of {dtype}")
+    if not eps >= 0:
+        raise ValueError(f"eps must be at least 0, got {eps}")
+    # No stand-in row can be read from an empty table, so there an id is always an error.
+    ids, checked = check_index("ids", ids, leaves.shape[0], check if leaves.shape[0] else True)
+    ids = to_namespace_of(ids, xp, leaves)
+    batch = tuple(ids.shape)
+    lookup = Lookup(
+        tables=packed_views(xp, leaves, dims),
+        index=xp.reshape(ids, (prod(batch),)),
+        kind="same",
+        bound=leaves.shape[0],
+        checked=checked,
+        columns=check_columns("columns", columns, prod(dims)),
+        layernorm=bool(layernorm),
+        eps=float(eps),
+        split=tree_split(len(dims)) if layernorm else halves_split(dims),
+        dtype=dtype,
+        records=leaves,
+    )
+    return xp, leaves, lookup, batch
+
+
+def _check_dims(dims):
+    try:
+        dims = tuple(int(dim) for dim in dims)
+    except (TypeError, ValueError):
+        raise TypeError(f"dims must be a sequence of ints, got {dims!r}") from None
+    if not dims or min(dims) < 1:
+        raise ValueError(f"dims must be at least one int >= 1, got {dims}")
+    return dims
+
+
+def _summed_by_id(xp, lookup, records):
+    """Unique valid ids, ascending, and the sums (U, R, S) of the records that share one."""
+    safe, bad = made_safe(xp, lookup)
+    ids = safe.index
+    if bad is not None:
+        ids, records = ids[~bad], records[~bad]
+    found = xp.unique_inverse(ids)
+    count, rank, width = found.values.shape[0], *records.shape[1:]
+    values = segment_sum(
+        xp, xp.reshape(records, (ids.shape[0], rank * width)), xp.reshape(found.inverse_indices, (-1,)), count
+    )
+    return found.values, xp.reshape(values, (count, rank, width))

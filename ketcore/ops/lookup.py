@@ -1,0 +1,167 @@
+"""Which leaf each output row takes from each table: what rows, kets and `gather_kron` have in common.
+
+Letters: N order, R rank, B output rows, t_n and q_n rows and columns of table n.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ketcore.backend import Array, accumulation_dtype, index_dtype, is_numpy, segment_sum
+from ketcore.ops.digits import split_digits
+from ketcore.shapes import offsets
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """B rows to expand, each the sum over terms of products of N leaves.
+
+    tables     N arrays (R, t_n, q_n), any strides
+    index      kind "digits": ids (B,), mode n takes the n-th digit of the id over radices t_n
+               kind "same": ids (B,), every mode takes the id itself
+               kind "modes": (N, B);  kind "terms": (N, R, B)
+    bound      ids are valid in [0, bound); indices of "modes" and "terms" in [0, t_n)
+    checked    True: every index is known to be valid
+    columns    length of an output row, at most Q
+    layernorm, eps   LayerNorm at the nodes of the tree, and what is added to their variances
+    split      modes [0, split) form the left half; with LayerNorm it is that of the balanced tree
+    dtype      of the output; sums run in its accumulation dtype
+    records    kind "same": the packed array (t, R, sum q_n) of which the tables are views
+    """
+
+    tables: tuple[Array, ...]
+    index: Array
+    kind: str
+    bound: int
+    checked: bool
+    columns: int
+    layernorm: bool
+    eps: float
+    split: int
+    dtype: Any = None
+    records: Array | None = None
+
+    @property
+    def batch(self) -> int:
+        """B, the number of output rows."""
+        return self.index.shape[-1]
+
+    @property
+    def rank(self) -> int:
+        """R, the number of terms."""
+        return self.tables[0].shape[0]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """q_0, ..., q_{N-1}."""
+        return tuple(table.shape[2] for table in self.tables)
+
+    @property
+    def node_eps(self) -> float | None:
+        """`eps`, or None without LayerNorm: how `ketcore.ops.tree` is told."""
+        return self.eps if self.layernorm else None
+
+    @property
+    def kept(self) -> int:
+        """How many entries of the left half reach into the first `columns` columns."""
+        return -(-self.columns // prod(self.widths[self.split :]))
+
+
+def packed_views(xp: ModuleType, packed: Array, widths: Sequence[int]) -> tuple[Array, ...]:
+    """The tables (R, t, q_n) that lie side by side in `packed` (t, R, sum q_n)."""
+    starts = offsets(widths)
+    return tuple(
+        xp.permute_dims(packed[:, :, start:stop], (1, 0, 2))
+        for start, stop in zip(starts, starts[1:], strict=False)
+    )
+
+
+def made_safe(xp: ModuleType, lookup: Lookup) -> tuple[Lookup, Array | None]:
+    """The lookup with every bad index replaced by 0, and the mask (B,) of rows that held one (None: none did)."""
+    index = xp.astype(lookup.index, index_dtype(xp), copy=False)
+    if lookup.checked:
+        return lookup if index is lookup.index else replace(lookup, index=index), None
+    bounds = _bounds(xp, lookup)
+    bad = (index < 0) | (index >= bounds)
+    safe = replace(lookup, index=xp.where(bad, xp.zeros_like(index), index), checked=True)
+    for _ in range(bad.ndim - 1):
+        bad = xp.any(bad, axis=0)
+    return safe, None if is_numpy(bad) and not bad.any() else bad
+
+
+def _bounds(xp, lookup):
+    """What indices must stay below, shaped to compare with them."""
+    if lookup.kind in ("digits", "same"):
+        return lookup.bound
+    lengths = xp.asarray([table.shape[1] for table in lookup.tables], dtype=lookup.index.dtype)
+    return xp.reshape(lengths, (-1,) + (1,) * (lookup.index.ndim - 1))
+
+
+def leaves(xp: ModuleType, lookup: Lookup, tables: Sequence[Array], start: int, stop: int) -> list[Array]:
+    """The leaves of rows start..stop-1 in the accumulation dtype: N arrays (q_n, b, R)."""
+    dtype = accumulation_dtype(xp, lookup.dtype)
+    index = lookup.index[..., start:stop]
+    if lookup.kind == "terms":
+        picked = [_pick_terms(xp, table, chosen) for table, chosen in zip(tables, index, strict=True)]
+    else:
+        chosen = _chosen(lookup, index)
+        # (R, b, q) -> (q, b, R)
+        picked = [
+            xp.permute_dims(xp.take(table, i, axis=1), (2, 1, 0))
+            for table, i in zip(tables, chosen, strict=True)
+        ]
+    return [xp.astype(leaf, dtype, copy=False) for leaf in picked]
+
+
+def _chosen(lookup, index):
+    """The index (b,) of the leaf of each mode."""
+    if lookup.kind == "digits":
+        return split_digits(None, index, [table.shape[1] for table in lookup.tables])
+    return [index] * len(lookup.tables) if lookup.kind == "same" else list(index)
+
+
+def _pick_terms(xp, table, chosen):
+    """Leaves (q, b, R) of one table by an index (R, b) of their own per term."""
+    rank, length, width = table.shape
+    flat = xp.reshape(table, (rank * length, width))
+    return xp.permute_dims(
+        xp.reshape(xp.take(flat, _flat_index(xp, chosen, length), axis=0), (*chosen.shape, width)), (2, 1, 0)
+    )
+
+
+def _flat_index(xp, chosen, length):
+    """Positions of (term, index) in a table whose terms are laid end to end."""
+    terms = xp.arange(chosen.shape[0], dtype=chosen.dtype, device=chosen.device)
+    return xp.reshape(terms[:, None] * length + chosen, (-1,))
+
+
+def record_leaves(lookup: Lookup, start: int, stop: int) -> list[Array]:
+    """`leaves` of kind "same" on NumPy: one contiguous record a word is read once."""
+    dtype = accumulation_dtype(np, lookup.dtype)
+    words = lookup.records.take(lookup.index[start:stop], axis=0).astype(dtype, copy=False)
+    columns = np.ascontiguousarray(np.moveaxis(words, 2, 0))
+    return np.split(columns, offsets(lookup.widths)[1:-1])
+
+
+def scatter(xp: ModuleType, lookup: Lookup, cotangents: Sequence[Array]) -> tuple[Array, ...]:
+    """Sum leaf cotangents, N arrays (B, R, q_n), into gradients of the tables, N arrays (R, t_n, q_n)."""
+    chosen = lookup.index if lookup.kind == "terms" else _chosen(lookup, lookup.index)
+    return tuple(
+        _scatter_one(xp, table, i, cotangent)
+        for table, i, cotangent in zip(lookup.tables, chosen, cotangents, strict=True)
+    )
+
+
+def _scatter_one(xp, table, index, cotangent):
+    rank, length, width = table.shape
+    batch = cotangent.shape[0]
+    if index.ndim == 2:
+        values = xp.reshape(xp.permute_dims(cotangent, (1, 0, 2)), (rank * batch, width))
+        sums = segment_sum(xp, values, _flat_index(xp, index, length), rank * length)
+        return xp.reshape(sums, (rank, length, width))
+    sums = segment_sum(xp, xp.reshape(cotangent, (batch, rank * width)), index, length)
+    return xp.permute_dims(xp.reshape(sums, (length, rank, width)), (1, 0, 2))

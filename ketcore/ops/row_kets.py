@@ -1,0 +1,134 @@
+"""Rows of a Kronecker-factorised matrix as kets: the leaves that the digits of each row number pick.
+
+Row i of M = sum_k (x)_n F_n[k] is the ket with leaves F_n[k, i_n].  Nothing is multiplied out.
+
+Letters: N order, R rank, p_n and q_n rows and columns of factor n, ... shape of `ids`.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ketcore.backend import Array, index_dtype, is_half, segment_sum
+from ketcore.ops.checks import (
+    check_index,
+    check_like,
+    check_shape,
+    check_tables,
+    check_tangents,
+    to_namespace_of,
+)
+from ketcore.ops.digits import split_digits
+
+
+def row_kets(
+    factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None, *, check: bool | None = None
+) -> tuple[Array, ...]:
+    """The leaves of rows `ids` of M.
+
+    factors  N arrays (R, p_n, q_n), floating or complex, one R for all
+    ids      (...) any integer dtype, 0 <= id < rows
+    shape    (rows, Q): crops the rows; a ket has no cropped columns, so those must be all Q
+    check    as in `rows`; a bad id gives a ket of NaN where it does not raise
+    returns  N arrays (..., R, q_n), each in the dtype of its factor
+    raises   TypeError, ValueError on kinds and shapes; IndexError on an id out of range
+    cost     time and memory O(R |ids| sum q_n)
+
+    >>> a, b = np.arange(4.0).reshape(1, 2, 2), np.arange(6.0).reshape(1, 3, 2)
+    >>> [leaf.tolist() for leaf in row_kets((a, b), 5)]
+    [[[2.0, 3.0]], [[4.0, 5.0]]]
+    """
+    xp, factors, ids, digits, bad = _picked(factors, ids, shape, check)
+    return _leaves(xp, factors, ids, digits, bad)
+
+
+def row_kets_vjp(
+    factors: Sequence[Array],
+    ids: Any,
+    cotangents: Sequence[Array],
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+) -> tuple[Array, ...]:
+    """Pull `cotangents`, N arrays (..., R, q_n), back through `row_kets` to the factors.
+
+    returns  N arrays, each of the shape and dtype of its factor; repeated rows add up
+    raises   as `row_kets`; TypeError, ValueError on the cotangents
+    """
+    xp, factors, ids, digits, bad = _picked(factors, ids, shape, check)
+    if len(cotangents) != len(factors):
+        raise ValueError(f"cotangents must hold {len(factors)} arrays, one per factor, got {len(cotangents)}")
+    return tuple(
+        _scatter(xp, factor, ids, digit, bad, cotangent)
+        for factor, digit, cotangent in zip(factors, digits, cotangents, strict=True)
+    )
+
+
+def row_kets_jvp(
+    factors: Sequence[Array],
+    ids: Any,
+    tangents: Sequence[Array],
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+) -> tuple[Array, ...]:
+    """The derivative of `row_kets` along `tangents`: the leaves of the tangents, since picking is linear."""
+    xp, factors, ids, digits, bad = _picked(factors, ids, shape, check)
+    tangents = check_tangents("tangents", tangents, factors, xp, xp.result_type(*factors))
+    return _leaves(xp, tangents, ids, digits, bad)
+
+
+def row_kets_dense(
+    factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None
+) -> tuple[np.ndarray, ...]:
+    """The definition on NumPy arrays, one id at a time."""
+    factors, ids = [np.asarray(factor) for factor in factors], np.asarray(ids)
+    lengths = [factor.shape[1] for factor in factors]
+    found = [np.empty((*ids.shape, f.shape[0], f.shape[2]), f.dtype) for f in factors]
+    for b in np.ndindex(ids.shape):
+        for leaf, factor, digit in zip(found, factors, np.unravel_index(ids[b], lengths), strict=True):
+            leaf[b] = factor[:, digit]
+    return tuple(found)
+
+
+def _picked(factors, ids, shape, check):
+    xp, factors, _ = check_tables("factors", factors)
+    count, columns = check_shape(shape, factors)
+    full = prod(factor.shape[2] for factor in factors)
+    if columns != full:
+        raise ValueError(f"shape must keep all {full} columns, since a ket has no cropped ones, got {shape}")
+    ids, checked = check_index("ids", ids, count, check)
+    ids = xp.astype(to_namespace_of(ids, xp, factors[0]), index_dtype(xp), copy=False)
+    bad = None
+    if not checked:
+        bad = (ids < 0) | (ids >= count)
+        ids = xp.where(bad, xp.zeros_like(ids), ids)
+    return xp, factors, ids, split_digits(xp, ids, [factor.shape[1] for factor in factors]), bad
+
+
+def _leaves(xp, tables, ids, digits, bad):
+    leaves = []
+    for table, digit in zip(tables, digits, strict=True):
+        leaf = xp.take(table, xp.reshape(digit, (-1,)), axis=1)
+        leaf = xp.reshape(xp.permute_dims(leaf, (1, 0, 2)), (*ids.shape, table.shape[0], table.shape[2]))
+        if bad is not None:
+            leaf = xp.where(bad[..., None, None], xp.full_like(leaf, float("nan")), leaf)
+        leaves.append(leaf)
+    return tuple(leaves)
+
+
+def _scatter(xp, factor, ids, digit, bad, cotangent):
+    rank, length, width = factor.shape
+    shape = (*ids.shape, rank, width)
+    cotangent = check_like("cotangents", cotangent, shape, xp, factor, factor.dtype)
+    dtype = xp.float32 if is_half(factor.dtype) else factor.dtype
+    values = xp.astype(cotangent, dtype, copy=False)
+    if bad is not None:
+        values = xp.where(bad[..., None, None], xp.zeros_like(values), values)
+    sums = segment_sum(
+        xp, xp.reshape(values, (prod(ids.shape), rank * width)), xp.reshape(digit, (-1,)), length
+    )
+    gradient = xp.permute_dims(xp.reshape(sums, (length, rank, width)), (1, 0, 2))
+    return xp.astype(gradient, factor.dtype, copy=False)

@@ -1,0 +1,149 @@
+"""Rows of a Kronecker-factorised matrix M = sum_k F_0[k] (x) ... (x) F_{N-1}[k], which is never formed.
+
+Row i of a Kronecker product is the Kronecker product of one row per factor, and the digits of i say which:
+
+    M[i] = sum_k  F_0[k, i_0] (x) F_1[k, i_1] (x) ... (x) F_{N-1}[k, i_{N-1}]
+
+Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n, Q = prod q_n, ... shape of `ids`.
+
+Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020 (the word2ketXS embedding).
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ketcore.backend import Array, accumulation_dtype
+from ketcore.ops.checks import (
+    check_index,
+    check_like,
+    check_out,
+    check_shape,
+    check_tables,
+    check_tangents,
+    to_namespace_of,
+)
+from ketcore.ops.gather import gather, gather_jvp, gather_vjp
+from ketcore.ops.lookup import Lookup
+from ketcore.shapes import halves_split
+
+
+def rows(
+    factors: Sequence[Array],
+    ids: Any,
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Rows `ids` of M.
+
+    factors  N arrays (R, p_n, q_n), floating or complex, one R for all
+    ids      (...) any integer dtype, 0 <= id < rows
+    shape    (rows, columns), the leading block of (P, Q) that M is cropped to; None is all of it
+    check    True: look for bad ids and raise; False: do not, a bad one gives a row of NaN;
+             None: look where the ids lie in host memory
+    out      array (..., columns) to write into, NumPy and CuPy only
+    returns  (..., columns) in the promoted dtype of `factors`; 16-bit storage is summed in float32
+    raises   TypeError, ValueError on kinds and shapes; IndexError on an id out of range
+    cost     time O(R |ids| Q), memory that of the output; M itself would hold P Q
+
+    >>> a, b = np.arange(4.0).reshape(1, 2, 2), np.arange(6.0).reshape(1, 3, 2)
+    >>> rows((a, b), [5]).tolist() == np.kron(a[0], b[0])[[5]].tolist()
+    True
+    """
+    xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
+    if out is not None:
+        out = check_out(out, (*batch, lookup.columns), lookup.dtype, factors[0], xp)
+        gather(lookup, out.reshape((lookup.batch, lookup.columns)))
+        return out
+    return xp.reshape(gather(lookup), (*batch, lookup.columns))
+
+
+def rows_vjp(
+    factors: Sequence[Array],
+    ids: Any,
+    cotangent: Array,
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+    deterministic: bool = True,
+) -> tuple[Array, ...]:
+    """Pull `cotangent`, shape (..., columns), back through `rows` to the factors.
+
+    deterministic   CUDA kernels only: False sums with atomics, in no fixed order
+    returns  N arrays, each of the shape and dtype of its factor.  A row picked twice gets both
+             contributions, one never picked gets zero.  The plain transpose: no conjugation,
+             also for complex input
+    raises   as `rows`; TypeError, ValueError on the cotangent
+    cost     time O(R |ids| Q), memory O(R |ids| (qa + qb)) for halves of qa qb = Q columns
+
+    >>> a, b = np.ones((1, 2, 2)), np.ones((1, 3, 2))
+    >>> [g.tolist() for g in rows_vjp((a, b), [5, 5], np.ones((2, 4)))]
+    [[[[0.0, 0.0], [4.0, 4.0]]], [[[0.0, 0.0], [0.0, 0.0], [4.0, 4.0]]]]
+    """
+    xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
+    cotangent = check_like(
+        "cotangent", cotangent, (*batch, lookup.columns), xp, factors[0], lookup.dtype
+    )
+    cotangent = xp.reshape(cotangent, (lookup.batch, lookup.columns))
+    gradients = gather_vjp(lookup, cotangent, deterministic)
+    return tuple(xp.astype(g, f.dtype, copy=False) for g, f in zip(gradients, factors, strict=True))
+
+
+def rows_jvp(
+    factors: Sequence[Array],
+    ids: Any,
+    tangents: Sequence[Array],
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+) -> Array:
+    """The derivative of `rows` along `tangents`, N arrays of the shapes of the factors: (..., columns).
+
+    raises   as `rows`; TypeError, ValueError on the tangents
+    cost     time O(R |ids| Q)
+    """
+    xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
+    tangents = check_tangents("tangents", tangents, factors, xp, lookup.dtype)
+    return xp.reshape(gather_jvp(lookup, tangents), (*batch, lookup.columns))
+
+
+def rows_dense(
+    factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The definition on NumPy arrays: M built by np.kron, then indexed.  Costs P Q memory."""
+    factors = [np.asarray(factor) for factor in factors]
+    dtype = np.result_type(*factors)
+    full = [prod(factor.shape[axis] for factor in factors) for axis in (1, 2)]
+    dense = np.zeros(full, accumulation_dtype(np, dtype))
+    for terms in zip(*factors, strict=True):
+        term = np.ones((1, 1), dense.dtype)
+        for factor in terms:
+            term = np.kron(term, factor.astype(dense.dtype))
+        dense += term
+    count, columns = full if shape is None else shape
+    return dense[:count, :columns].astype(dtype)[np.asarray(ids)]
+
+
+def _lookup(factors, ids, shape, check):
+    xp, factors, dtype = check_tables("factors", factors)
+    count, columns = check_shape(shape, factors)
+    ids, checked = check_index("ids", ids, count, check)
+    ids = to_namespace_of(ids, xp, factors[0])
+    batch = tuple(ids.shape)
+    lookup = Lookup(
+        tables=factors,
+        index=xp.reshape(ids, (prod(batch),)),
+        kind="digits",
+        bound=count,
+        checked=checked,
+        columns=columns,
+        layernorm=False,
+        eps=0.0,
+        split=halves_split([factor.shape[2] for factor in factors]),
+        dtype=dtype,
+    )
+    return xp, factors, lookup, batch

@@ -1,0 +1,116 @@
+"""Integers only: how many digits, how wide, where to split.  Standard library, no arrays.
+
+Letters: N order, mode n in 0..N-1, mode 0 the most significant digit (C order).
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from math import prod
+from operator import index as as_integer
+
+# Wider windows of divisors than this are not searched: beyond it the exact factorisation of a huge
+# number would cost more than the padding that it saves.
+_LARGEST_WINDOW = 1 << 16
+
+
+def integer_root(value: int, order: int) -> int:
+    """The largest integer whose `order`-th power is at most `value`.
+
+    value    int >= 0
+    order    int >= 1
+    returns  int; exact at any size, unlike `value ** (1 / order)`
+
+    >>> integer_root(32768, 5), integer_root(32767, 5)
+    (8, 7)
+    """
+    if value < 2 or order == 1:
+        return value
+    root = 1 << -(-value.bit_length() // order)
+    while True:  # Newton from above decreases until it reaches the floor of the root.
+        following = ((order - 1) * root + value // root ** (order - 1)) // order
+        if following >= root:
+            return root
+        root = following
+
+
+def suggest_dims(n: int, order: int) -> tuple[int, ...]:
+    """`order` balanced dims, ascending, whose product is at least `n`.
+
+    An exact factorisation of `n` where one has no dim above twice another; otherwise the least
+    padding among dims that differ by at most one.
+
+    n        int >= 1
+    order    int >= 1
+    returns  `order` ints
+    raises   ValueError if `n` or `order` is below 1
+
+    >>> suggest_dims(256, 4), suggest_dims(300, 2), suggest_dims(30428, 2)
+    ((4, 4, 4, 4), (15, 20), (174, 175))
+    """
+    n, order = as_integer(n), as_integer(order)
+    if n < 1 or order < 1:
+        raise ValueError(f"n and order must be at least 1, got {n} and {order}")
+    exact = _exact_dims(n, order, 1)
+    if exact:
+        return exact
+    root = integer_root(n, order)
+    larger = next(j for j in range(order + 1) if root ** (order - j) * (root + 1) ** j >= n)
+    return (root,) * (order - larger) + (root + 1,) * larger
+
+
+def _exact_dims(n: int, order: int, least: int) -> tuple[int, ...]:
+    """The exact ascending factorisation with the smallest last dim, none above twice the first; () if none."""
+    if order == 1:
+        return (n,)
+    root = integer_root(n, order)
+    best: tuple[int, ...] = ()
+    # Ascending dims whose last is at most twice the first start between half the root and the root.
+    first = max(least, root // 2, root - _LARGEST_WINDOW, 1)
+    for dim in range(root, first - 1, -1):
+        if n % dim == 0:
+            dims = (dim, *_exact_dims(n // dim, order - 1, dim))
+            balanced = len(dims) == order and dims[-1] <= 2 * dims[0]
+            if balanced and (not best or dims[-1] < best[-1]):
+                best = dims
+    return best
+
+
+def strides(dims: Sequence[int]) -> tuple[int, ...]:
+    """How far one step of each digit moves a C-order index.
+
+    >>> strides((2, 3, 4))
+    (12, 4, 1)
+    """
+    return tuple(reversed(list(accumulate(reversed(dims[1:]), initial=1, func=lambda a, b: a * b))))
+
+
+def offsets(dims: Sequence[int]) -> tuple[int, ...]:
+    """Where each of the consecutive pieces of lengths `dims` begins, and where the last one ends.
+
+    >>> offsets((2, 3, 4))
+    (0, 2, 5, 9)
+    """
+    return tuple(accumulate(dims, initial=0))
+
+
+def halves_split(dims: Sequence[int]) -> int:
+    """The number of modes in the left half: the split with the least qa + qb, the wider half right.
+
+    dims     N ints >= 1
+    returns  int in [1, N); 0 if N is 1 (the left half is then the empty product)
+
+    >>> halves_split((4, 4, 4, 4)), halves_split((7, 7, 7)), halves_split((5,))
+    (2, 1, 0)
+    """
+    if len(dims) == 1:
+        return 0
+    return min(range(1, len(dims)), key=lambda h: (prod(dims[:h]) + prod(dims[h:]), h))
+
+
+def tree_split(order: int) -> int:
+    """The number of modes under the left child of a balanced node over `order` modes.
+
+    >>> [tree_split(n) for n in (1, 2, 3, 4, 5)]
+    [0, 1, 1, 2, 2]
+    """
+    return order // 2
