@@ -4,6 +4,7 @@ Letters: N order, mode n in 0..N-1, mode 0 the most significant digit (C order).
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 from math import prod
 from operator import index as as_integer
@@ -93,7 +94,8 @@ def offsets(dims: Sequence[int]) -> tuple[int, ...]:
     return tuple(accumulate(dims, initial=0))
 
 
-def halves_split(dims: Sequence[int]) -> int:
+@lru_cache
+def halves_split(dims: tuple[int, ...]) -> int:
     """The number of modes in the left half: the split with the least qa + qb, the wider half right.
 
     dims     N ints >= 1

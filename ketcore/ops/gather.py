@@ -17,7 +17,7 @@ from ketcore.ops.lookup import Lookup, leaves, made_safe, packed_views, record_l
 from ketcore.shapes import offsets
 
 # Bytes of output that a chunk of rows may have, so that it stays in a core's second-level cache.
-_CHUNK_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 19
 
 
 def gather(lookup: Lookup, out: Array | None = None) -> Array:
@@ -159,19 +159,28 @@ def _row_source(lookup):
 
 def _write(left, right, bias, out):
     """The product of halves left (b, kept, R) and right (b, R, qb), cropped, into `out` (b, columns)."""
-    batch, kept, rank = left.shape
-    width = right.shape[2]
-    in_place = kept * width == out.shape[1] and out.dtype == left.dtype
-    block = out.reshape(batch, kept, width) if in_place else np.empty((batch, kept, width), left.dtype)
-    if rank == 1:
-        # BLAS is several times slower than a plain outer product where the inner size is one.
-        np.einsum("ba,bc->bac", left[:, :, 0], np.ascontiguousarray(right[:, 0]), out=block)
-    else:
-        np.matmul(left, right, out=block)
+    batch, kept, _ = left.shape
+    columns, width = out.shape[1], right.shape[2]
+    if out.dtype != left.dtype:
+        wide = np.empty(out.shape, left.dtype)
+        _write(left, right, bias, wide)
+        out[...] = wide
+        return
+    # The last entry of the left half may reach beyond the crop: its part is a product of its own.
+    whole = columns // width
+    _multiply(left[:, :whole], right, out[:, : whole * width].reshape(batch, whole, width))
+    if whole < kept:
+        _multiply(left[:, whole:], right[:, :, : columns - whole * width], out[:, None, whole * width :])
     if bias is not None:
-        block += bias[:, None, None]
-    if not in_place:
-        out[...] = block.reshape(batch, kept * width)[:, : out.shape[1]]
+        out += bias[:, None]
+
+
+def _multiply(left, right, out):
+    if left.shape[2] == 1:
+        # BLAS is several times slower than a plain outer product where the inner size is one.
+        np.einsum("ba,bc->bac", left[:, :, 0], np.ascontiguousarray(right[:, 0]), out=out)
+    else:
+        np.matmul(left, right, out=out)
 
 
 def _finished(xp, rows, bad, dtype):

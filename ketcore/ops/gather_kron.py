@@ -138,7 +138,7 @@ def _lookup(tables, index, columns, per_term, check):
     index, checked = _check_indices(index, lead, [table.shape[1] for table in tables], check)
     index = to_namespace_of(index, xp, tables[0])
     batch = tuple(index.shape[len(lead) :])
-    widths = [table.shape[2] for table in tables]
+    widths = tuple(table.shape[2] for table in tables)
     lookup = Lookup(
         tables=tables,
         index=xp.reshape(index, (*lead, prod(batch))),

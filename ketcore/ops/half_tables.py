@@ -2,14 +2,20 @@
 
 A batch of rows picks from them again and again, so that each half is multiplied out once per call and not once
 per row.  Worth it when the batch is not much smaller than a half table; without LayerNorm only.
+
+A half over modes with t_n rows and q_n columns is a table of T = prod t_n records.  Each of its factors is first
+spread to the width W of a record (a few thousand numbers), so that multiplying out runs over long rows:
+
+    half[(i, j), :] = first[i, :] * second[j, :]
 """
 
+from functools import reduce
+from itertools import accumulate
 from math import prod
 
 import numpy as np
 
 from ketcore.backend import accumulation_dtype, run_chunks, segment_sum
-from ketcore.ops import tree
 from ketcore.ops.lookup import Lookup
 
 
@@ -17,7 +23,8 @@ def pay(lookup: Lookup) -> bool:
     """Whether half tables cost less than the halves of each row."""
     if lookup.kind != "digits" or lookup.layernorm:
         return False
-    return 2 * lookup.batch >= max(_lengths(lookup))
+    lengths = [table.shape[1] for table in lookup.tables]
+    return 2 * lookup.batch >= max(prod(lengths[: lookup.split]), prod(lengths[lookup.split :]))
 
 
 def source(lookup: Lookup):
@@ -46,44 +53,44 @@ def contract(lookup: Lookup, cotangent: np.ndarray, chunk: int) -> tuple[np.ndar
         np.matmul(left.take(high[start:stop], axis=0).swapaxes(1, 2), grid, out=to_right[start:stop])
 
     run_chunks(work, lookup.batch, chunk)
-    left_sums = _sums(to_left, high, left.shape[0])
-    right_sums = _sums(to_right, low, right.shape[0])
-    split, leaves = lookup.split, _leaves(lookup)
     return (
-        *_chain(leaves[:split], _padded(left_sums.transpose(1, 0, 2), prod(lookup.widths[:split]))),
-        *_chain(leaves[split:], right_sums.transpose(2, 0, 1)),
+        *_chain(lookup, True, _sums(to_left, high, left.shape[0])),
+        *_chain(lookup, False, _sums(to_right, low, right.shape[0])),
     )
 
 
-def _lengths(lookup):
-    lengths = [table.shape[1] for table in lookup.tables]
-    return prod(lengths[: lookup.split]), prod(lengths[lookup.split :])
-
-
-def _leaves(lookup):
-    """The factors as leaves for all digits at once: (q_n, 1, ..., t_n, ..., 1, R), an axis per mode of its half."""
-    dtype = accumulation_dtype(np, lookup.dtype)
-    shaped = []
-    for mode, table in enumerate(lookup.tables):
-        first, last = (0, lookup.split) if mode < lookup.split else (lookup.split, len(lookup.tables))
-        axes = [1] * (last - first)
-        axes[mode - first] = table.shape[1]
-        leaf = np.ascontiguousarray(table.transpose(2, 1, 0), dtype)
-        shaped.append(leaf.reshape(table.shape[2], *axes, table.shape[0]))
-    return shaped
-
-
 def _tables(lookup):
-    """Left (T, kept, R) and right (T, R, qb), each row contiguous."""
-    leaves, split, (high, low) = _leaves(lookup), lookup.split, _lengths(lookup)
-    right = tree.product(np, leaves[split:], None)
-    right = right.reshape(right.shape[0], low, lookup.rank)
-    if split:
-        left = tree.product(np, leaves[:split], None)[: lookup.kept]
-        left = left.reshape(lookup.kept, high, lookup.rank)
-    else:
-        left = np.ones((1, 1, lookup.rank), right.dtype)
-    return np.ascontiguousarray(left.transpose(1, 0, 2)), np.ascontiguousarray(right.transpose(1, 2, 0))
+    """Left (T, kept, R) and right (T, R, qb), each record contiguous."""
+    return reduce(_pairs, _spread(lookup, True)), reduce(_pairs, _spread(lookup, False))
+
+
+def _pairs(first, second):
+    """(u, *w), (v, *w) -> (u*v, *w): the products of all pairs of records."""
+    pairs = first[:, None] * second[None]
+    return pairs.reshape(pairs.shape[0] * pairs.shape[1], *pairs.shape[2:])
+
+
+def _spread(lookup, left):
+    """The factors of one half spread to its records: arrays (t_n, kept, R) on the left, (t_n, R, qb) on the right."""
+    tables = lookup.tables[: lookup.split] if left else lookup.tables[lookup.split :]
+    dtype = accumulation_dtype(np, lookup.dtype)
+    if not tables:
+        return [np.ones((1, 1, lookup.rank), dtype)]
+    widths = [table.shape[2] for table in tables]
+    spread = []
+    for mode, table in enumerate(tables):
+        axes = [1] * len(widths)
+        axes[mode] = widths[mode]
+        length, rank = table.shape[1], lookup.rank
+        if left:
+            leaf = table.transpose(1, 2, 0).reshape(length, *axes, rank)
+            leaf = np.broadcast_to(leaf, (length, *widths, rank)).reshape(length, prod(widths), rank)
+            leaf = leaf[:, : lookup.kept]
+        else:
+            leaf = table.transpose(1, 0, 2).reshape(length, rank, *axes)
+            leaf = np.broadcast_to(leaf, (length, rank, *widths)).reshape(length, rank, prod(widths))
+        spread.append(np.ascontiguousarray(leaf, dtype))
+    return spread
 
 
 def _grid(cotangent, kept, width):
@@ -97,23 +104,36 @@ def _grid(cotangent, kept, width):
 
 
 def _sums(values, index, length):
-    batch = values.shape[0]
-    return segment_sum(np, values.reshape(batch, prod(values.shape[1:])), index, length).reshape(length, *values.shape[1:])
+    batch, *record = values.shape
+    return segment_sum(np, values.reshape(batch, prod(record)), index, length).reshape(length, *record)
 
 
-def _padded(sums, width):
-    """`sums` (kept, T, R) with zeros up to (width, T, R): what lies beyond the crop has no gradient."""
-    if sums.shape[0] == width:
-        return sums
-    return np.concatenate([sums, np.zeros((width - sums.shape[0], *sums.shape[1:]), sums.dtype)])
-
-
-def _chain(leaves, sums):
-    """The gradient of a half table, (q, T, R), pulled back to its factors: arrays (R, t_n, q_n)."""
-    if not leaves:
+def _chain(lookup, left, sums):
+    """The gradient of a half table, (T, *record), pulled back to its factors: arrays (R, t_n, q_n)."""
+    tables = lookup.tables[: lookup.split] if left else lookup.tables[lookup.split :]
+    if not tables:
         return ()
-    lengths = [leaf.shape[1 + mode] for mode, leaf in enumerate(leaves)]
-    cotangent = sums.reshape(sums.shape[0], *lengths, sums.shape[-1])
-    found = tree.product_vjp(np, leaves, cotangent, None)
-    others = [tuple(1 + m for m in range(len(leaves)) if m != mode) for mode in range(len(leaves))]
-    return tuple(g.sum(axis=axes).transpose(2, 1, 0) for g, axes in zip(found, others, strict=True))
+    spread = _spread(lookup, left)
+    befores = list(accumulate(spread[:-1], _pairs))
+    found = []
+    for before, last in zip(reversed(befores), reversed(spread[1:]), strict=True):
+        split = sums.reshape(before.shape[0], last.shape[0], *sums.shape[1:])
+        found.append(np.einsum("uvxy,uxy->vxy", split, before))
+        sums = np.einsum("uvxy,vxy->uxy", split, last)
+    found.append(sums)
+    return [_gathered(g, lookup, left, mode) for mode, g in enumerate(reversed(found))]
+
+
+def _gathered(gradient, lookup, left, mode):
+    """The gradient of a spread factor, summed to that of the factor: (R, t_n, q_n).  Undoes `_spread`."""
+    widths = lookup.widths[: lookup.split] if left else lookup.widths[lookup.split :]
+    length = gradient.shape[0]
+    if left:
+        missing = np.zeros((length, prod(widths) - lookup.kept, lookup.rank), gradient.dtype)
+        gradient = np.concatenate([gradient, missing], axis=1).reshape(length, *widths, lookup.rank)
+    else:
+        gradient = gradient.reshape(length, lookup.rank, *widths)
+    first = 1 if left else 2
+    others = tuple(first + m for m in range(len(widths)) if m != mode)
+    gradient = gradient.sum(axis=others) if others else gradient
+    return gradient.transpose(2, 0, 1) if left else gradient.transpose(1, 0, 2)

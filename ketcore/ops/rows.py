@@ -143,7 +143,7 @@ def _lookup(factors, ids, shape, check):
         columns=columns,
         layernorm=False,
         eps=0.0,
-        split=halves_split([factor.shape[2] for factor in factors]),
+        split=halves_split(tuple(factor.shape[2] for factor in factors)),
         dtype=dtype,
     )
     return xp, factors, lookup, batch
