@@ -84,6 +84,12 @@ def is_floating(xp: ModuleType, dtype: Any) -> bool:
 
 
 @lru_cache
+def is_integer(xp: ModuleType, dtype: Any) -> bool:
+    """Whether `dtype` is an integer; bool is not."""
+    return not is_half(dtype) and xp.isdtype(dtype, "integral")
+
+
+@lru_cache
 def is_complex(xp: ModuleType, dtype: Any) -> bool:
     """Whether `dtype` is complex floating."""
     return not is_half(dtype) and xp.isdtype(dtype, "complex floating")
@@ -137,13 +143,13 @@ def _segment_sum_numpy(values, index, count):
     if np.iscomplexobj(values):
         parts = np.ascontiguousarray(values).view(values.real.dtype)
         return _segment_sum_numpy(parts, index, count).view(values.dtype)
+    if values.size <= _SMALL_SUM and count * values.shape[1] <= 2 * _SMALL_SUM:
+        return _segment_sum_small(values, index, count)
     if count > len(index):  # a large table, of which few rows occur
         found, index = np.unique(index, return_inverse=True)
         sums = np.zeros((count, values.shape[1]), values.dtype)
         sums[found] = _segment_sum_numpy(values, index, len(found))
         return sums
-    if values.size <= _SMALL_SUM:
-        return _segment_sum_small(values, index, count)
     if values.dtype != np.float32 or np.bincount(index).max() <= _SHORT_SUM:
         return _indicator(index, count, values.dtype) @ values
     pieces, owner = _short_pieces(index, count)

@@ -18,6 +18,7 @@ from ketcore.backend import (
     is_array,
     is_complex,
     is_floating,
+    is_integer,
     is_numpy,
     is_writeable_in_place,
     namespace,
@@ -56,14 +57,14 @@ def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[
         index = np.asarray(index)
         index = index.astype(np.int64) if index.size == 0 and index.dtype == np.float64 else index
     xp = namespace_of(index)
-    if not xp.isdtype(index.dtype, "integral"):
+    if not is_integer(xp, index.dtype):
         raise TypeError(f"{name} must have an integer dtype, got {index.dtype}")
     # A uint64 above 2**63 turns negative here, which is out of range as well; the message shows the original.
     wide = index if index.dtype in (xp.int32, xp.int64) else xp.astype(index, index_dtype(xp))
     known = check is not False and (bool(check) or on_host(index))
     if known and 0 not in wide.shape:
         # The two extremes decide, and 64-bit integers compare with any Python int.
-        least, largest = int(xp.min(wide)), int(xp.max(wide))
+        least, largest = (wide.min(), wide.max()) if xp is np else (int(xp.min(wide)), int(xp.max(wide)))
         if least < 0 or largest >= bound:
             value = _first_outside(index, bound)
             raise IndexError(f"{name} must lie in [0, {bound}), got {value}")

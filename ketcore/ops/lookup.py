@@ -5,6 +5,7 @@ Letters: N order, R rank, B output rows, t_n and q_n rows and columns of table n
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from types import ModuleType
 from typing import Any
@@ -55,7 +56,7 @@ class Lookup:
         """R, the number of terms."""
         return self.tables[0].shape[0]
 
-    @property
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         """q_0, ..., q_{N-1}."""
         return tuple(table.shape[2] for table in self.tables)
@@ -65,7 +66,7 @@ class Lookup:
         """`eps`, or None without LayerNorm: how `ketcore.ops.tree` is told."""
         return self.eps if self.layernorm else None
 
-    @property
+    @cached_property
     def kept(self) -> int:
         """How many entries of the left half reach into the first `columns` columns."""
         return -(-self.columns // prod(self.widths[self.split :]))
