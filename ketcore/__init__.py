@@ -6,7 +6,19 @@ Pure functions on arrays (`rows`, `ket_rows`, `gather_kron`, `ket_inner`, ...) w
 
 from ketcore import ops
 from ketcore._version import __version__
+from ketcore.io import load_word2ket
+from ketcore.ket import Ket, ket
+from ketcore.matrix import KroneckerMatrix, eye
 from ketcore.ops import *  # noqa: F403  (the names are those of `ops.__all__`)
 from ketcore.shapes import suggest_dims
 
-__all__ = ["__version__", "suggest_dims", *ops.__all__]
+__all__ = [
+    "Ket",
+    "KroneckerMatrix",
+    "__version__",
+    "eye",
+    "ket",
+    "load_word2ket",
+    "suggest_dims",
+    *ops.__all__,
+]

@@ -13,7 +13,6 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
-from scipy.sparse import csc_array
 from threadpoolctl import ThreadpoolController
 
 Array = Any
@@ -49,7 +48,8 @@ def namespace(name: str, arrays: Sequence[Array]) -> ModuleType:
         xp = array_api_compat.array_namespace(*arrays)
     except TypeError:
         raise TypeError(f"{name} must be arrays of one library, got {', '.join(libraries)}") from None
-    devices = {str(array_api_compat.device(a)) for a in arrays}
+    # An array that JAX traces has no device yet.
+    devices = {str(array_api_compat.device(a)) for a in arrays} - {"None"}
     if len(devices) > 1:
         raise TypeError(f"{name} must lie on one device, got {', '.join(sorted(devices))}")
     return xp
@@ -60,48 +60,70 @@ def is_numpy(array: Array) -> bool:
     return isinstance(array, np.ndarray)
 
 
+def compact(array: Array) -> Array:
+    """A NumPy array laid out in C order, so that elementwise work on it is one long loop; others as they are."""
+    return np.ascontiguousarray(array) if is_numpy(array) else array
+
+
 def is_writeable_in_place(array: Array) -> bool:
     """Whether results can be written into arrays of this library (NumPy, CuPy)."""
     return is_numpy(array) or array_api_compat.is_cupy_array(array)
 
 
 def on_host(array: Array) -> bool:
-    """Whether reading the values of `array` neither waits for a device nor meets a traced array without values."""
+    """Whether the values of `array` lie in host memory, so that reading them waits for no device."""
     if is_numpy(array):
         return True
-    if array_api_compat.is_jax_array(array):
-        try:
-            return all(device.platform == "cpu" for device in array.devices())
-        except TypeError:  # what JAX raises where a traced array is asked for its values
-            return False
-    return str(array_api_compat.device(array)).lower().startswith("cpu")
+    # A traced array of JAX has no device yet; `extremes` finds out that it has no values either.
+    return str(array_api_compat.device(array)).lower().startswith(("cpu", "tfrt_cpu", "none"))
 
 
-@lru_cache
+def extremes(array: Array) -> tuple[int, int] | None:
+    """The least and the largest of some integers; None where the array is traced and has no values."""
+    if is_numpy(array):
+        return array.min(), array.max()
+    xp = namespace_of(array)
+    try:
+        return int(xp.min(array)), int(xp.max(array))
+    except TypeError:  # what JAX raises where a traced array is asked for its values
+        return None
+
+
+def to_host(array: Array) -> np.ndarray:
+    """The values of `array` as a NumPy array; waits for its device."""
+    if array_api_compat.is_cupy_array(array):
+        return array.get()
+    return np.asarray(array)
+
+
 def is_floating(xp: ModuleType, dtype: Any) -> bool:
     """Whether `dtype` is real or complex floating, bfloat16 included."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "fc" or is_half(dtype)
     return is_half(dtype) or xp.isdtype(dtype, ("real floating", "complex floating"))
 
 
-@lru_cache
-def is_integer(xp: ModuleType, dtype: Any) -> bool:
-    """Whether `dtype` is an integer; bool is not."""
-    return not is_half(dtype) and xp.isdtype(dtype, "integral")
-
-
-@lru_cache
 def is_complex(xp: ModuleType, dtype: Any) -> bool:
     """Whether `dtype` is complex floating."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind == "c"
     return not is_half(dtype) and xp.isdtype(dtype, "complex floating")
 
 
-@lru_cache
+def is_integer(xp: ModuleType, dtype: Any) -> bool:
+    """Whether `dtype` is an integer; bool is not."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "iu"
+    return not is_half(dtype) and xp.isdtype(dtype, "integral")
+
+
 def is_half(dtype: Any) -> bool:
     """Whether `dtype` is float16 or bfloat16 (NumPy has the latter from ml_dtypes)."""
+    if isinstance(dtype, np.dtype) and dtype.itemsize != 2:
+        return False
     return str(dtype).rpartition(".")[2] in ("float16", "bfloat16")
 
 
-@lru_cache
 def accumulation_dtype(xp: ModuleType, dtype: Any) -> Any:
     """The dtype that sums run in: float32 for 16-bit storage, else `dtype` itself."""
     return xp.float32 if is_half(dtype) else dtype
@@ -166,6 +188,8 @@ def _segment_sum_small(values, index, count):
 
 def _indicator(index, count, dtype):
     """The sparse 0/1 matrix (count, B) whose product with values sums them by index."""
+    from scipy.sparse import csc_array  # here, because it takes most of the time to import ketcore
+
     return csc_array((np.ones(len(index), dtype), index, np.arange(len(index) + 1)), shape=(count, len(index)))
 
 

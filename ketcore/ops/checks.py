@@ -14,6 +14,7 @@ import numpy as np
 from ketcore.backend import (
     Array,
     as_arrays,
+    extremes,
     index_dtype,
     is_array,
     is_complex,
@@ -24,6 +25,7 @@ from ketcore.backend import (
     namespace,
     namespace_of,
     on_host,
+    to_host,
 )
 
 
@@ -51,28 +53,38 @@ def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[
     return xp, arrays, dtypes.pop() if len(dtypes) == 1 else xp.result_type(*arrays)
 
 
-def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[Array, bool]:
-    """An integer array of 32 or 64 bits, and whether all its values are known to lie in [0, bound)."""
+def as_integers(name: str, index: Any) -> Array:
+    """`index` as an array; TypeError unless its dtype is an integer.  An empty list counts as integers."""
     if not is_array(index):
         index = np.asarray(index)
         index = index.astype(np.int64) if index.size == 0 and index.dtype == np.float64 else index
-    xp = namespace_of(index)
-    if not is_integer(xp, index.dtype):
+    if not is_integer(namespace_of(index), index.dtype):
         raise TypeError(f"{name} must have an integer dtype, got {index.dtype}")
+    return index
+
+
+def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[Array, bool]:
+    """An integer array of 32 or 64 bits, and whether all its values are known to lie in [0, bound)."""
+    index = as_integers(name, index)
+    xp = namespace_of(index)
     # A uint64 above 2**63 turns negative here, which is out of range as well; the message shows the original.
     wide = index if index.dtype in (xp.int32, xp.int64) else xp.astype(index, index_dtype(xp))
-    known = check is not False and (bool(check) or on_host(index))
-    if known and 0 not in wide.shape:
-        # The two extremes decide, and 64-bit integers compare with any Python int.
-        least, largest = (wide.min(), wide.max()) if xp is np else (int(xp.min(wide)), int(xp.max(wide)))
-        if least < 0 or largest >= bound:
-            value = _first_outside(index, bound)
-            raise IndexError(f"{name} must lie in [0, {bound}), got {value}")
-    return wide, known
+    if check is False or not (check or on_host(index)):
+        return wide, False
+    if 0 in wide.shape:
+        return wide, True
+    # The two extremes decide, and 64-bit integers compare with any Python int.
+    found = extremes(wide)
+    if found is None:
+        return wide, False
+    if found[0] < 0 or found[1] >= bound:
+        raise IndexError(f"{name} must lie in [0, {bound}), got {_first_outside(index, bound)}")
+    return wide, True
 
 
 def _first_outside(index, bound):
-    return next(value for value in index.reshape((-1,)).tolist() if not 0 <= value < bound)
+    flat = np.asarray(to_host(index)).ravel()
+    return next(value for value in flat.tolist() if not 0 <= value < bound)
 
 
 def to_namespace_of(array: Array, xp: ModuleType, like: Array) -> Array:

@@ -16,7 +16,7 @@ from ketcore.ops.halves import contract, expand, halves, halves_jvp, leaf_cotang
 from ketcore.ops.lookup import Lookup, leaves, made_safe, packed_views, record_leaves, scatter
 from ketcore.shapes import offsets
 
-# Bytes of output that a chunk of rows may have, so that it stays in a core's second-level cache.
+# Bytes that a chunk of rows may fill, so that it stays in a core's second-level cache.
 _CHUNK_BYTES = 1 << 19
 
 
@@ -106,7 +106,7 @@ def gather_records(lookup: Lookup, cotangent: Array) -> Array:
     safe, bad = made_safe(xp, lookup)
 
     def block(start, stop):
-        part = xp.astype(cotangent[start:stop], dtype, copy=False)
+        part = xp.astype(cotangent[start:stop, ...], dtype, copy=False)
         if bad is not None:
             part = xp.where(bad[start:stop, None], xp.zeros_like(part), part)
         return leaf_cotangents(xp, _leaves(xp, safe, start, stop), safe.split, safe.node_eps, part)
@@ -160,19 +160,14 @@ def _row_source(lookup):
 def _write(left, right, bias, out):
     """The product of halves left (b, kept, R) and right (b, R, qb), cropped, into `out` (b, columns)."""
     batch, kept, _ = left.shape
-    columns, width = out.shape[1], right.shape[2]
-    if out.dtype != left.dtype:
-        wide = np.empty(out.shape, left.dtype)
-        _write(left, right, bias, wide)
-        out[...] = wide
-        return
-    # The last entry of the left half may reach beyond the crop: its part is a product of its own.
-    whole = columns // width
-    _multiply(left[:, :whole], right, out[:, : whole * width].reshape(batch, whole, width))
-    if whole < kept:
-        _multiply(left[:, whole:], right[:, :, : columns - whole * width], out[:, None, whole * width :])
+    width = right.shape[2]
+    in_place = kept * width == out.shape[1] and out.dtype == left.dtype
+    block = out.reshape(batch, kept, width) if in_place else np.empty((batch, kept, width), left.dtype)
+    _multiply(left, right, block)
     if bias is not None:
-        out += bias[:, None]
+        block += bias[:, None, None]
+    if not in_place:
+        out[...] = block.reshape(batch, kept * width)[:, : out.shape[1]]
 
 
 def _multiply(left, right, out):
@@ -195,5 +190,7 @@ def _finished(xp, rows, bad, dtype):
 
 
 def _chunk_rows(lookup):
-    entries = lookup.kept * prod(lookup.widths[lookup.split :])
+    """Rows per chunk, by what is larger: the output or the two halves of all terms."""
+    width = prod(lookup.widths[lookup.split :])
+    entries = max(lookup.kept * width, lookup.rank * (lookup.kept + width))
     return max(1, _CHUNK_BYTES // (entries * np.dtype(accumulation_dtype(np, lookup.dtype)).itemsize))

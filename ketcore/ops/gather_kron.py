@@ -17,6 +17,7 @@ import numpy as np
 
 from ketcore.backend import Array, accumulation_dtype
 from ketcore.ops.checks import (
+    as_integers,
     check_columns,
     check_index,
     check_like,
@@ -156,9 +157,9 @@ def _lookup(tables, index, columns, per_term, check):
 
 def _check_indices(index, lead, lengths, check):
     """The index (*lead, ...) as integers, and whether each mode is known to stay within its table."""
-    whole, _ = check_index("index", index, 0, False)
-    if tuple(whole.shape[: len(lead)]) != lead:
+    index = as_integers("index", index)
+    if tuple(index.shape[: len(lead)]) != lead:
         rule = "(N, R, ...), one entry per table and term" if len(lead) == 2 else "(N, ...), one entry per table"
-        raise ValueError(f"index must have shape {rule}, for {lead}, got {tuple(whole.shape)}")
-    known = [check_index(f"index[{n}]", whole[n, ...], length, check)[1] for n, length in enumerate(lengths)]
-    return whole, all(known)
+        raise ValueError(f"index must have shape {rule}, for {lead}, got {tuple(index.shape)}")
+    known = [check_index(f"index[{n}]", index[n, ...], length, check)[1] for n, length in enumerate(lengths)]
+    return check_index("index", index, 0, False)[0], all(known)

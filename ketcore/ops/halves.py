@@ -9,7 +9,7 @@ tree LayerNorm is a scale on the left half and a bias (see `ketcore.ops.tree`). 
 from collections.abc import Sequence
 from types import ModuleType
 
-from ketcore.backend import Array
+from ketcore.backend import Array, compact
 from ketcore.ops import tree
 
 
@@ -26,14 +26,14 @@ def halves(
 
 def _children(xp, leaves, split, eps):
     right = tree.product(xp, leaves[split:], eps)
-    return (tree.product(xp, leaves[:split], eps) if split else xp.ones_like(right[:1])), right
+    return (tree.product(xp, leaves[:split], eps) if split else xp.ones_like(right[:1, ...])), right
 
 
 def expand(
     xp: ModuleType, left: Array, right: Array, bias: Array | None, kept: int, columns: int
 ) -> Array:
     """Rows (b, columns) from their halves; only the first `kept` entries of the left half matter."""
-    rows = xp.permute_dims(left[:kept], (1, 0, 2)) @ xp.permute_dims(right, (1, 2, 0))
+    rows = xp.permute_dims(left[:kept, ...], (1, 0, 2)) @ xp.permute_dims(right, (1, 2, 0))
     rows = xp.reshape(rows, (rows.shape[0], kept * right.shape[0]))[:, :columns]
     return rows if bias is None else rows + bias[:, None]
 
@@ -65,10 +65,10 @@ def contract(xp: ModuleType, left: Array, right: Array, cotangent: Array) -> tup
         cotangent = xp.concat([cotangent, padding], axis=1)
     grid = xp.reshape(cotangent, (batch, kept, width))
     to_left = xp.permute_dims(grid @ xp.permute_dims(right, (1, 0, 2)), (1, 0, 2))
-    to_right = xp.permute_dims(xp.permute_dims(left[:kept], (1, 2, 0)) @ grid, (2, 0, 1))
+    to_right = xp.permute_dims(xp.permute_dims(left[:kept, ...], (1, 2, 0)) @ grid, (2, 0, 1))
     if kept < left.shape[0]:
-        to_left = xp.concat([to_left, xp.zeros_like(left[kept:])], axis=0)
-    return to_left, to_right
+        to_left = xp.concat([to_left, xp.zeros_like(left[kept:, ...])], axis=0)
+    return compact(to_left), compact(to_right)
 
 
 def halves_jvp(
@@ -80,7 +80,7 @@ def halves_jvp(
     """
     right, right_tangent = tree.product_jvp(xp, leaves[split:], tangents[split:], eps)
     if not split:
-        return xp.ones_like(right[:1]), right_tangent, None
+        return xp.ones_like(right[:1, ...]), right_tangent, None
     left, left_tangent = tree.product_jvp(xp, leaves[:split], tangents[:split], eps)
     bias = None
     if eps is not None:

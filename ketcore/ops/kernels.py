@@ -1,7 +1,176 @@
-"""Placeholder until the kernels land."""
+"""The CUDA kernels of `gather.cu` and `scatter.cu`: which there are, when they can run, how to launch them.
 
-TABLE = ()
+    expand      rows (B, columns) from a `Lookup`                                              1 launch
+    contract    gradients of its tables from the cotangent of the rows: with atomics           1 launch
+                deterministic: records, private sums of fixed chunks of rows, their sum        3 launches
+                a large table whose modes all take the same leaf: records, sorted by leaf      5 launches
+
+One launch more where an index is not contiguous.  A launcher is called as
+
+    launch(source, kernel, types, grid, block, args, shared)
+
+with args of device arrays and NumPy scalars, structs among them; `launch.xp` is the namespace of its arrays
+and `launch.shared_limit` the shared memory in bytes that a block may ask for.
+"""
+
+from collections.abc import Callable, Sequence
+
+from ketcore.backend import Array
+from ketcore.ops.kernel_plan import (
+    MAX_ORDER,
+    SHARED_FLOOR,
+    Launch,
+    address,
+    chunk_launches,
+    filled,
+    gather_launch,
+    geometry,
+    segment_launch,
+)
+from ketcore.ops.lookup import Lookup
+
+_STORAGE = {"float32": "float", "float64": "double", "float16": "float16", "bfloat16": "bfloat16"}
+_INDEX = {"int32": "int", "int64": "long long"}
+_SUMS = ("float", "double")
+
+# (kernel, template arguments, source): all that is ever launched, and what tests compile and run.
+TABLE = (
+    *(
+        (kernel, (t, i), "gather")
+        for kernel in ("expand", "contract")
+        for t in _STORAGE.values()
+        for i in _INDEX.values()
+    ),
+    *(
+        (kernel, (t, i), "scatter")
+        for kernel in ("accumulate", "pieces", "segments")
+        for t in _SUMS
+        for i in _INDEX.values()
+    ),
+    *(("reduce", (t,), "scatter") for t in _SUMS),
+)
+
+# Tables of more rows than this, all modes of which take the same leaf, are summed through a sort: it reads
+# and writes only what was picked.
+_SORT_ABOVE = 1024
 
 
-def supports(lookup):
-    return False
+def supports(lookup: Lookup) -> bool:
+    """Whether the kernels can run this lookup: a matter of dtypes and sizes, the same on every GPU."""
+    tables, name = lookup.tables, lookup.tables[0].dtype.name
+    if name not in _STORAGE or any(table.dtype != tables[0].dtype for table in tables):
+        return False
+    if lookup.dtype is not None and lookup.dtype != tables[0].dtype:
+        return False
+    if len(tables) > MAX_ORDER or lookup.rank < 1 or max(table.shape[1] for table in tables) >= 1 << 31:
+        return False
+    if any(stride % table.dtype.itemsize for table in tables for stride in table.strides):
+        return False
+    # The backward needs more room than the forward.
+    return gather_launch(geometry(lookup), True, SHARED_FLOOR, False) is not None
+
+
+def expand(launch: Callable, lookup: Lookup, out: Array | None = None) -> Array:
+    """Rows (B, columns) in the dtype of the tables; a bad index gives a row of NaN.
+
+    out      C-contiguous array to write into
+    """
+    if out is None:
+        out = launch.xp.empty((lookup.batch, lookup.columns), dtype=lookup.tables[0].dtype)
+    if not lookup.batch:
+        return out
+    shape, lanes = geometry(lookup), 16 // out.dtype.itemsize
+    vector = lookup.columns % lanes == 0 and shape.right % lanes == 0 and address(out) % 16 == 0
+    found = gather_launch(shape, False, _shared_limit(launch), vector)
+    index = _index(launch, lookup)
+    types = (_STORAGE[out.dtype.name], _INDEX[index.dtype.name])
+    _run(launch, found, "gather", "expand", types, filled(found, lookup.tables), index, out)
+    return out
+
+
+def leaf_cotangents(launch: Callable, lookup: Lookup, cotangent: Array) -> Array:
+    """Pull `cotangent` (B, columns) back to the leaves of each row.
+
+    cotangent   rounded to the dtype of the tables
+    returns     (B, R, sum q_n) in the accumulation dtype; zero where an index is bad
+    """
+    shape = (lookup.batch, lookup.rank, sum(lookup.widths))
+    records = launch.xp.empty(shape, dtype=_sum_dtype(lookup))
+    _contract(launch, lookup, cotangent, records, ())
+    return records
+
+
+def contract(
+    launch: Callable, lookup: Lookup, cotangent: Array, deterministic: bool, gradients: Sequence[Array]
+) -> None:
+    """Pull `cotangent` (B, columns) back to the tables.
+
+    deterministic   False: add with atomics, in no fixed order and in the accumulation dtype alone
+    gradients       N arrays (R, t_n, q_n) of zeros in the accumulation dtype, any strides: written
+    """
+    if not lookup.batch:
+        return
+    if not deterministic:
+        _contract(launch, lookup, cotangent, launch.xp.empty(0, dtype=_sum_dtype(lookup)), gradients)
+        return
+    records = leaf_cotangents(launch, lookup, cotangent)
+    shape = geometry(lookup)
+    if shape.kind == "same" and shape.bound > _SORT_ABOVE:
+        _sum_segments(launch, lookup, records, gradients)
+    else:
+        _sum_chunks(launch, lookup, records, gradients)
+
+
+def _contract(launch, lookup, cotangent, records, gradients):
+    """Write `records`, or where there are gradients add to them with atomics."""
+    if not lookup.batch:
+        return
+    storage, index = lookup.tables[0].dtype, _index(launch, lookup)
+    cotangent = launch.xp.ascontiguousarray(cotangent.astype(storage, copy=False))
+    found = gather_launch(geometry(lookup), True, _shared_limit(launch), False)
+    plan = filled(found, lookup.tables, gradients)
+    plan["atomic"] = bool(gradients)
+    types = (_STORAGE[storage.name], _INDEX[index.dtype.name])
+    _run(launch, found, "gather", "contract", types, plan, index, cotangent, records)
+
+
+def _sum_chunks(launch, lookup, records, gradients):
+    accumulate, reduce = chunk_launches(geometry(lookup))
+    chunks, sums = int(accumulate.plan["chunks"]), int(accumulate.plan["sums"])
+    if not sums:  # tables without rows
+        return
+    index, name = _index(launch, lookup), _STORAGE[records.dtype.name]
+    partials = launch.xp.empty((chunks, sums), dtype=records.dtype)
+    types = (name, _INDEX[index.dtype.name])
+    _run(launch, accumulate, "scatter", "accumulate", types, filled(accumulate), index, records, partials)
+    _run(launch, reduce, "scatter", "reduce", (name,), filled(reduce, (), gradients), partials)
+
+
+def _sum_segments(launch, lookup, records, gradients):
+    index = _index(launch, lookup).reshape(-1)
+    order = launch.xp.argsort(index, kind="stable")
+    ids = index[order]
+    found, types = segment_launch(geometry(lookup)), (_STORAGE[records.dtype.name], _INDEX[index.dtype.name])
+    plan = filled(found, (), gradients)
+    for kernel in ("pieces", "segments"):
+        _run(launch, found, "scatter", kernel, types, plan, ids, order, records)
+
+
+def _run(launch, found: Launch, source, kernel, types, *args):
+    launch(source, kernel, types, found.grid, found.block, args, found.shared)
+
+
+def _index(launch, lookup):
+    """The index as the kernels read it: contiguous, of 32 or 64 bits."""
+    index = lookup.index
+    if index.dtype.name not in _INDEX:
+        index = index.astype("int64")
+    return launch.xp.ascontiguousarray(index)
+
+
+def _sum_dtype(lookup):
+    return "float64" if lookup.tables[0].dtype.name == "float64" else "float32"
+
+
+def _shared_limit(launch):
+    return getattr(launch, "shared_limit", SHARED_FLOOR)

@@ -32,6 +32,7 @@ def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
     True
     """
     xp, v, w, dtype = _checked(v, w)
+    _broadcast(v, w)
     return xp.astype(_summed(xp, _grams(xp, _wide(xp, v), _wide(xp, w))), dtype, copy=False)
 
 
@@ -65,6 +66,7 @@ def ket_inner_jvp(
     raises   as `ket_inner`; TypeError, ValueError on the tangents
     """
     xp, v, w, dtype = _checked(v, w)
+    _broadcast(v, w)
     v_tangents = check_tangents("v_tangents", v_tangents, v, xp, dtype)
     w_tangents = check_tangents("w_tangents", w_tangents, w, xp, dtype)
     wide_v, wide_w = _wide(xp, v), _wide(xp, w)
@@ -168,6 +170,8 @@ def _check_ket(name, ket):
     shapes = [tuple(leaf.shape) for leaf in ket]
     if not shapes or any(len(s) < 2 or s[:-1] != shapes[0][:-1] for s in shapes):
         raise ValueError(f"{name} must be arrays (..., rank, dim) of one batch and rank, got shapes {shapes}")
+    if any(s[-1] < 1 for s in shapes):
+        raise ValueError(f"{name} must have dims of at least 1, got shapes {shapes}")
 
 
 def _wide(xp, arrays):
@@ -212,7 +216,10 @@ def _products_of_others(xp, grams):
 
 def _broadcast(v, w):
     shapes = tuple(v[0].shape[:-2]), tuple(w[0].shape[:-2])
-    return np.broadcast_shapes(*shapes)
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(f"v and w must have batches that broadcast, got {shapes[0]} and {shapes[1]}") from None
 
 
 def _like_primals(xp, gradients, primals):

@@ -13,6 +13,7 @@ Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020 (the word2ket embedding; La
 
 from collections.abc import Sequence
 from math import prod
+from operator import index as as_integer
 from typing import Any
 
 import numpy as np
@@ -186,8 +187,8 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
 
 def _check_dims(dims):
     try:
-        dims = tuple(int(dim) for dim in dims)
-    except (TypeError, ValueError):
+        dims = tuple(as_integer(dim) for dim in dims)
+    except TypeError:
         raise TypeError(f"dims must be a sequence of ints, got {dims!r}") from None
     if not dims or min(dims) < 1:
         raise ValueError(f"dims must be at least one int >= 1, got {dims}")

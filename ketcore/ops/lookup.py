@@ -10,6 +10,7 @@ from math import prod
 from types import ModuleType
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from ketcore.backend import Array, accumulation_dtype, index_dtype, is_numpy, segment_sum
@@ -107,7 +108,7 @@ def leaves(xp: ModuleType, lookup: Lookup, tables: Sequence[Array], start: int, 
     dtype = accumulation_dtype(xp, lookup.dtype)
     index = lookup.index[..., start:stop]
     if lookup.kind == "terms":
-        picked = [_pick_terms(xp, table, chosen) for table, chosen in zip(tables, index, strict=True)]
+        picked = [_pick_terms(xp, table, index[n, ...]) for n, table in enumerate(tables)]
     else:
         chosen = _chosen(lookup, index)
         # (R, b, q) -> (q, b, R)
@@ -119,10 +120,10 @@ def leaves(xp: ModuleType, lookup: Lookup, tables: Sequence[Array], start: int, 
 
 
 def _chosen(lookup, index):
-    """The index (b,) of the leaf of each mode."""
+    """The index of the leaf of each mode: (b,), or (R, b) of kind "terms"."""
     if lookup.kind == "digits":
         return split_digits(None, index, [table.shape[1] for table in lookup.tables])
-    return [index] * len(lookup.tables) if lookup.kind == "same" else list(index)
+    return [index if lookup.kind == "same" else index[n, ...] for n in range(len(lookup.tables))]
 
 
 def _pick_terms(xp, table, chosen):
@@ -136,7 +137,7 @@ def _pick_terms(xp, table, chosen):
 
 def _flat_index(xp, chosen, length):
     """Positions of (term, index) in a table whose terms are laid end to end."""
-    terms = xp.arange(chosen.shape[0], dtype=chosen.dtype, device=chosen.device)
+    terms = xp.arange(chosen.shape[0], dtype=chosen.dtype, device=array_api_compat.device(chosen))
     return xp.reshape(terms[:, None] * length + chosen, (-1,))
 
 
@@ -150,7 +151,7 @@ def record_leaves(lookup: Lookup, start: int, stop: int) -> list[Array]:
 
 def scatter(xp: ModuleType, lookup: Lookup, cotangents: Sequence[Array]) -> tuple[Array, ...]:
     """Sum leaf cotangents, N arrays (B, R, q_n), into gradients of the tables, N arrays (R, t_n, q_n)."""
-    chosen = lookup.index if lookup.kind == "terms" else _chosen(lookup, lookup.index)
+    chosen = _chosen(lookup, lookup.index)
     return tuple(
         _scatter_one(xp, table, i, cotangent)
         for table, i, cotangent in zip(lookup.tables, chosen, cotangents, strict=True)

@@ -25,7 +25,7 @@ def product(xp: ModuleType, leaves: Sequence[Array], eps: float | None) -> Array
         return leaves[0]
     half = tree_split(len(leaves))
     left, right = product(xp, leaves[:half], eps), product(xp, leaves[half:], eps)
-    node = outer(left, right)
+    node = outer(xp, left, right)
     if eps is None:
         return node
     mean, scale = node_statistics(xp, left, right, eps)
@@ -41,8 +41,8 @@ def product_vjp(
     half = tree_split(len(leaves))
     left, right = product(xp, leaves[:half], eps), product(xp, leaves[half:], eps)
     split = xp.reshape(cotangent, (left.shape[0], right.shape[0], *cotangent.shape[1:]))
-    to_left = xp.sum(split * right[None], axis=1, dtype=cotangent.dtype)
-    to_right = xp.sum(split * left[:, None], axis=0, dtype=cotangent.dtype)
+    to_left = xp.sum(split * right[None, ...], axis=1, dtype=cotangent.dtype)
+    to_right = xp.sum(split * left[:, None, ...], axis=0, dtype=cotangent.dtype)
     if eps is not None:
         total = xp.sum(cotangent, axis=0, dtype=cotangent.dtype)
         to_left, to_right = node_vjp(xp, left, right, to_left, to_right, total, eps)
@@ -61,8 +61,8 @@ def product_jvp(
     half = tree_split(len(leaves))
     left, left_tangent = product_jvp(xp, leaves[:half], tangents[:half], eps)
     right, right_tangent = product_jvp(xp, leaves[half:], tangents[half:], eps)
-    node = outer(left, right)
-    tangent = outer(left_tangent, right) + outer(left, right_tangent)
+    node = outer(xp, left, right)
+    tangent = outer(xp, left_tangent, right) + outer(xp, left, right_tangent)
     if eps is None:
         return node, tangent
     mean, scale = node_statistics(xp, left, right, eps)
@@ -70,10 +70,10 @@ def product_jvp(
     return node, layernorm_jvp(xp, node, tangent, scale)
 
 
-def outer(left: Array, right: Array) -> Array:
+def outer(xp: ModuleType, left: Array, right: Array) -> Array:
     """Kronecker product along axis 0: (i, ...), (j, ...) -> (i*j, ...)."""
-    pairs = left[:, None] * right[None]
-    return pairs.reshape((left.shape[0] * right.shape[0], *pairs.shape[2:]))
+    pairs = left[:, None, ...] * right[None, ...]
+    return xp.reshape(pairs, (left.shape[0] * right.shape[0], *pairs.shape[2:]))
 
 
 def node_statistics(xp: ModuleType, left: Array, right: Array, eps: float) -> tuple[Array, Array]:

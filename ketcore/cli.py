@@ -1,0 +1,65 @@
+"""The command line: `ketcore demo`, `ketcore --version`."""
+
+import argparse
+from collections.abc import Sequence
+
+from ketcore._version import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    arguments  the words after `ketcore`; None takes those of the process
+    raises     SystemExit after --help and --version (0), and on a bad option (2)
+    """
+    about = "Tensor-product vectors and Kronecker-factorised matrices."
+    parser = argparse.ArgumentParser(prog="ketcore", description=about)
+    parser.add_argument("--version", action="version", version=f"ketcore {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    _add_demo(commands)
+    options = parser.parse_args(arguments)
+    if "run" not in options:
+        parser.print_help()
+        return 2
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted")
+        # The status that a shell gives to a command that Ctrl-C ended.
+        return 130
+
+
+def _add_demo(commands) -> None:
+    """Add `ketcore demo` to the subparsers."""
+    about = "train text classifiers with dense and compressed embedding tables"
+    detail = (
+        "Train intent classifiers on CLINC150 (22,500 sentences, shipped with ketcore) that differ in their "
+        "embedding table alone, and compare the size of the table with the accuracy on the test split."
+    )
+    demo = commands.add_parser("demo", help=about, description=detail)
+    add = demo.add_argument
+    add("--epochs", type=int, default=12, help="passes over the training split (default: 12)")
+    add("--seed", type=int, default=0, help="of the start and of the order of the sentences (default: 0)")
+    add(
+        "--seeds",
+        type=int,
+        default=1,
+        help="train with so many seeds and show means (default: 1)",
+    )
+    add("--only", nargs="+", metavar="NAME", help='only these tables, for example: dense "XS 2/10"')
+    add("--ask", metavar="SENTENCE", help="print the intents predicted for this sentence")
+    add("--plot", metavar="FILE", help="save a picture of accuracy against bytes (needs matplotlib)")
+    add("--json", metavar="FILE", help="save the results as JSON")
+    demo.set_defaults(run=_run_demo, fail=demo.error)
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    # Imported here, so that the other commands do not wait for SciPy.
+    from ketcore.demo import job
+
+    try:
+        tables, corpus = job.prepare(options)
+    except ValueError as error:
+        options.fail(str(error))
+    job.run(tables, corpus, options)
+    return 0

@@ -1,0 +1,92 @@
+"""Tables of other packages."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from ketcore.ket import Ket
+from ketcore.matrix import KroneckerMatrix
+
+_LAYERS = ("EmbeddingKet", "EmbeddingKetXS")
+_LEAVES = "weight_leafs"
+
+
+def load_word2ket(
+    source: Any, shape: Sequence[int] | None = None, layer: str | None = None
+) -> Ket | KroneckerMatrix:
+    """The table of a layer of the word2ket package (release 0.0.2), with the numbers of its rows.
+
+    source   the layer itself; or its state dict, which holds one array under `weight_leafs` (with any
+             prefix); or that array (order, rank, t, q).  Torch tensors are copied to the host
+    shape    (num_embeddings, embedding_dim) of the layer; the layer itself knows it.  None: not cropped
+    layer    "EmbeddingKet" (t is the number of words) or "EmbeddingKetXS" (t is the number of leaves of a
+             mode).  The arrays look alike, so it is needed unless `source` or `shape` tells
+    returns  EmbeddingKetXS: a KroneckerMatrix of `shape`; M.rows(ids) are the rows of the layer.
+             EmbeddingKet: a Ket of batch shape (t,); the package crops its vectors, which
+             ket_rows(ket.packed, ids, ket.dims, columns=embedding_dim) does as well
+    raises   ValueError where the layer cannot be told, or where `shape` does not fit the leaves
+
+    Both layers are in C order, the first leaf the most significant.  Two quirks are not reproduced: ids
+    from num_embeddings up to t**order, which the package answers with rows that were never trained, are
+    errors here; and columns beyond embedding_dim, which it keeps with `lazy=False`, are cropped.
+
+    >>> load_word2ket(np.ones((2, 3, 10, 4)), shape=(95, 16)).shape
+    (95, 16)
+    >>> load_word2ket({"embed.weight_leafs": np.ones((2, 3, 10, 4))}, layer="EmbeddingKet").shape
+    (10, 16)
+    """
+    if hasattr(source, _LEAVES):
+        layer = layer or next((c.__name__ for c in type(source).__mro__ if c.__name__ in _LAYERS), None)
+        shape = shape or (source.num_embeddings, source.embedding_dim)
+    leaves = _leaves(source)
+    layer = layer or _told_by_shape(leaves.shape, shape)
+    if layer not in _LAYERS:
+        raise ValueError(f"layer must be one of {_LAYERS}, got {layer!r}")
+    if layer == "EmbeddingKetXS":
+        return KroneckerMatrix(tuple(leaves), shape)
+    return _kets(leaves, shape)
+
+
+def _leaves(source):
+    """The leaf array (order, rank, t, q) in the host's memory."""
+    if isinstance(source, Mapping):
+        found = [key for key in source if key == _LEAVES or str(key).endswith("." + _LEAVES)]
+        if len(found) != 1:
+            raise ValueError(f"source must hold one array named {_LEAVES}, got {found} among {list(source)}")
+        source = source[found[0]]
+    source = getattr(source, _LEAVES, source)
+    leaves = np.asarray(source.detach().cpu().numpy() if hasattr(source, "detach") else source)
+    if leaves.ndim != 4:
+        raise ValueError(f"source must hold leaves of shape (order, rank, t, q), got {leaves.shape}")
+    return leaves
+
+
+def _told_by_shape(leaves_shape, shape):
+    """The layer that makes leaves of this shape for a table of `shape`."""
+    order, _, count, _ = leaves_shape
+    if shape is None:
+        raise ValueError(
+            f"layer must be one of {_LAYERS} where no shape tells, got leaves of shape {leaves_shape}"
+        )
+    words = shape[0]
+    # The package's own rounding, which is not always the root that integers give.
+    fits = (count == words, count == ceil(words ** (1 / order)))
+    if fits[0] == fits[1]:
+        raise ValueError(
+            f"layer must be one of {_LAYERS} where shape {tuple(shape)} does not tell, "
+            f"got leaves of shape {leaves_shape}"
+        )
+    return _LAYERS[0] if fits[0] else _LAYERS[1]
+
+
+def _kets(leaves, shape):
+    order, rank, words, width = leaves.shape
+    if shape is not None and (shape[0] != words or not 1 <= shape[1] <= width**order):
+        raise ValueError(
+            f"shape must be ({words}, at most {width**order}) for leaves of shape {leaves.shape}, "
+            f"got {tuple(shape)}"
+        )
+    packed = leaves.transpose(2, 1, 0, 3).reshape(words, rank, order * width)
+    return Ket.from_packed(packed, (width,) * order)

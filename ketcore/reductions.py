@@ -1,0 +1,140 @@
+"""Sums over the elements of a cropped Kronecker matrix, without its elements.
+
+A leading block [0, rows) x [0, columns) is a disjoint union of boxes of row digits times boxes of column
+digits (`boxes.prefix_boxes`).  Over one pair of boxes every digit runs over a range of its own, so that
+
+    sum_{i,j} prod_n F_n[k, i_n, j_n]  =  prod_n sum_{i_n, j_n} F_n[k, i_n, j_n],
+
+and the same for inner products and traces: at most N^2 pairs (N for a trace), each as cheap as
+the factors are.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from itertools import product
+from operator import add, mul
+
+import array_api_compat
+import numpy as np
+
+from ketcore import arithmetic
+from ketcore.backend import Array
+from ketcore.boxes import prefix_boxes
+from ketcore.indexing import entries
+from ketcore.ops import ket_inner, ket_rows
+from ketcore.ops.checks import check_floating
+
+# Elements of a diagonal that are summed at a time where the factors are not square.
+_CHUNK = 1 << 16
+
+
+def dims_of(factors: Sequence[Array], axis: int) -> tuple[int, ...]:
+    """The radices of the rows (axis 1) or of the columns (axis 2)."""
+    return tuple(factor.shape[axis] for factor in factors)
+
+
+def restricted(factors: Sequence[Array], shape: tuple[int, int]) -> Iterator[list[Array]]:
+    """Views of the factors whose Kronecker matrices tile the leading block `shape`."""
+    pairs = product(prefix_boxes(shape[0], dims_of(factors, 1)), prefix_boxes(shape[1], dims_of(factors, 2)))
+    for row_box, column_box in pairs:
+        ranges = zip(factors, row_box, column_box, strict=True)
+        yield [factor[:, a:b, c:d] for factor, (a, b), (c, d) in ranges]
+
+
+def flattened(factors: Sequence[Array]) -> list[Array]:
+    """Matrix factors (R, p, q) as ket factors (R, p q)."""
+    xp = array_api_compat.array_namespace(*factors)
+    return [xp.reshape(f, (f.shape[0], f.shape[1] * f.shape[2])) for f in factors]
+
+
+def inner(left: Sequence[Array], right: Sequence[Array], shape: tuple[int, int]) -> Array:
+    """sum_ij conj(A_ij) B_ij over the leading block `shape` of two matrices of equal dims.
+
+    cost     O(N^2 R R' sum p_n q_n) where both axes are cropped, O(R R' sum p_n q_n) where none is
+    """
+    xp, _, dtype = check_floating("matrices", (left[0], right[0]))
+    sides = (restricted(arithmetic.widened(side), shape) for side in (left, right))
+    total = reduce(add, (ket_inner(flattened(a), flattened(b)) for a, b in zip(*sides, strict=True)))
+    return xp.astype(total, dtype, copy=False)
+
+
+def total(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
+    """The sum of all elements of the leading block, a scalar."""
+    xp, factors, finish = _wide(factors)
+    parts = restricted(factors, shape)
+    return finish(reduce(add, (_product(xp, [xp.sum(f, axis=(1, 2)) for f in part]) for part in parts)))
+
+
+def column_sums(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
+    """The sums (columns,) over the rows of the leading block: a ket with R terms per box of rows."""
+    xp, factors, finish = _wide(factors)
+    groups = [
+        xp.concat([xp.sum(f[:, a:b, :], axis=1) for f, (a, b) in zip(factors, box, strict=True)], axis=-1)
+        for box in prefix_boxes(shape[0], dims_of(factors, 1))
+    ]
+    return finish(_vector(xp, xp.concat(groups, axis=0), dims_of(factors, 2), shape[1]))
+
+
+def diagonal(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
+    """M[i, i] for i < min(shape): a ket of diagonals for square factors, element by element otherwise."""
+    count = min(shape)
+    if dims_of(factors, 1) != dims_of(factors, 2):
+        return entries(factors, range(count), range(count))
+    xp = array_api_compat.array_namespace(*factors)
+    leaves = xp.concat([_diagonals(xp, f) for f in factors], axis=-1)
+    return _vector(xp, leaves, dims_of(factors, 1), count)
+
+
+def trace(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
+    """The sum of the diagonal: factored for square factors, in O(R N) per element otherwise."""
+    xp, factors, finish = _wide(factors)
+    count = min(shape)
+    if dims_of(factors, 1) != dims_of(factors, 2):
+        pieces = (range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK))
+        return finish(reduce(add, (xp.sum(entries(factors, piece, piece)) for piece in pieces)))
+    diagonals = [_diagonals(xp, f) for f in factors]
+    boxes = prefix_boxes(count, dims_of(factors, 1))
+    sums = (
+        _product(xp, [xp.sum(d[:, a:b], axis=1) for d, (a, b) in zip(diagonals, box, strict=True)])
+        for box in boxes
+    )
+    return finish(reduce(add, sums))
+
+
+def _wide(factors):
+    """The namespace, the factors in their accumulation dtype, and the cast of a result to their own."""
+    xp = array_api_compat.array_namespace(*factors)
+    dtype = factors[0].dtype
+
+    def finish(result):
+        return arithmetic.unboxed(xp.astype(result, dtype, copy=False))
+
+    return xp, arithmetic.widened(factors), finish
+
+
+def _product(xp, parts):
+    """sum_k prod_n parts[n][k]."""
+    return xp.sum(reduce(mul, parts))
+
+
+def _diagonals(xp, factor):
+    """The diagonals (R, p) of square factors (R, p, p): every (p + 1)-th of the flattened elements."""
+    rank, size, _ = factor.shape
+    return xp.reshape(factor, (rank, size * size))[:, :: size + 1]
+
+
+def _vector(xp, packed, dims, columns):
+    """The leading `columns` elements of the ket of `packed` leaves (R, sum dims)."""
+    return ket_rows(packed[None, ...], np.asarray(0), dims, columns=columns, check=False)
+
+
+def norm(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
+    """The Frobenius norm of the leading block."""
+    shapes = [f.shape for f in factors]
+
+    def squared(left, right):
+        xp = array_api_compat.array_namespace(*left)
+        sides = [[xp.reshape(f, s) for f, s in zip(side, shapes, strict=True)] for side in (left, right)]
+        return inner(*sides, shape)
+
+    return arithmetic.norm(flattened(factors), squared)
