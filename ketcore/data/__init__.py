@@ -1,0 +1,1 @@
+"""Data sets shipped with ketcore, each in a folder with its licence."""

@@ -1,0 +1,122 @@
+"""The demo from its options to its output.  A bad option is found before the training, not after it.
+
+`options` has the fields of the command line: epochs, seed, seeds, only, ask, plot, json.
+"""
+
+import json
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ketcore.demo import report
+from ketcore.demo.data import Corpus, average_words, load, tokenize
+from ketcore.demo.tables import COLUMNS, Table, all_tables
+from ketcore.demo.train import Result, fit
+
+
+def prepare(options: Namespace) -> tuple[list[Table], Corpus]:
+    """Check the options, read the data, choose the tables.
+
+    raises  ValueError on a bad option
+    """
+    for name, least in (("epochs", 1), ("seed", 0), ("seeds", 1)):
+        if getattr(options, name) < least:
+            raise ValueError(f"--{name} must be at least {least}, got {getattr(options, name)}")
+    _check_picture(options.plot)
+    _check_writable("--plot", options.plot)
+    _check_writable("--json", options.json)
+    corpus = load()
+    if options.ask is not None and not any(word in corpus.vocabulary for word in tokenize(options.ask)):
+        raise ValueError(f"--ask must have a word of the training split, got {options.ask!r}")
+    return choose(all_tables(corpus.words), options.only), corpus
+
+
+def choose(tables: Sequence[Table], names: Sequence[str] | None) -> list[Table]:
+    """The tables with these names, in upper or lower case; all of them for None."""
+    if names is None:
+        return list(tables)
+    known = {table.name.lower(): table for table in tables}
+    for name in names:
+        if name.lower() not in known:
+            listed = ", ".join(repr(table.name) for table in tables)
+            raise ValueError(f"--only must name tables among {listed}, got {name!r}")
+    return [known[name] for name in dict.fromkeys(name.lower() for name in names)]
+
+
+def run(tables: Sequence[Table], corpus: Corpus, options: Namespace) -> None:
+    """Train a classifier with each table, print the results, and save them where the options say."""
+    sentences, intents = len(corpus.train.intents), len(corpus.intents)
+    print(f"CLINC150: {sentences:,} training sentences, {corpus.words:,} words, {intents} intents")
+    # Said beside the ratios, because it is what remains when the table is small.
+    print(f"Every classifier has {(COLUMNS + 1) * intents:,} parameters beside its table.\n")
+    results = train_all(tables, corpus, options)
+    dense_bytes = 4 * COLUMNS * corpus.words
+    records = [report.make_record(group, dense_bytes) for group in results]
+    print(report.format_table(records))
+    if options.ask is not None:
+        answer(options.ask, [group[0] for group in results], corpus)
+    if options.json is not None:
+        Path(options.json).write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    if options.plot is not None:
+        report.draw_picture(records).savefig(options.plot, dpi=150)
+
+
+def train_all(tables: Sequence[Table], corpus: Corpus, options: Namespace) -> list[list[Result]]:
+    """For each table a list of results, one per seed."""
+    seeds = range(options.seed, options.seed + options.seeds)
+    with progress_bar(len(tables) * len(seeds) * options.epochs) as progress:
+        return [[fit(table, corpus, options.epochs, seed, progress) for seed in seeds] for table in tables]
+
+
+@contextmanager
+def progress_bar(total: int) -> Iterator[Callable[[str], None]]:
+    """A function to call with a line of text at each of `total` steps: tqdm's bar, or else plain lines."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield print
+        return
+    form = "{percentage:3.0f}% |{bar:20}| {elapsed} < {remaining}  {desc}"
+    with tqdm(total=total, bar_format=form, leave=False) as bar:
+
+        def progress(line: str) -> None:
+            bar.set_description_str(line, refresh=False)
+            bar.update()
+
+        yield progress
+
+
+def answer(sentence: str, results: Sequence[Result], corpus: Corpus) -> None:
+    """Print the intents predicted for `sentence`, and which of its words the training split does not have."""
+    unknown = [word for word in tokenize(sentence) if word not in corpus.vocabulary]
+    note = f" (unknown: {', '.join(unknown)})" if unknown else ""
+    print(f"\n{sentence}{note}")
+    print(report.format_answers(results, average_words([sentence], corpus.vocabulary), corpus.intents))
+
+
+def _check_picture(path: str | None) -> None:
+    """Raise ValueError where matplotlib is missing or does not know this kind of file."""
+    if path is None:
+        return
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise ValueError("--plot must have matplotlib, got none installed: pip install matplotlib") from None
+    kinds = sorted(FigureCanvasBase.get_supported_filetypes())
+    if Path(path).suffix[1:].lower() not in kinds:
+        raise ValueError(f"--plot must end in one of .{', .'.join(kinds)}, got {path!r}")
+
+
+def _check_writable(name: str, path: str | None) -> None:
+    """Raise ValueError where no file can be written at `path`; leave what is there as it is."""
+    if path is None:
+        return
+    existed = Path(path).exists()
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise ValueError(f"{name} must be a writable file, got {path!r}: {error.strerror}") from None
+    if not existed:
+        Path(path).unlink()
