@@ -1,0 +1,59 @@
+"""Property tests for code on tensor products: hypothesis strategies; assertions on values and derivatives.
+
+Made for other people's code as much as for this package's own: an assertion takes plain callables and arrays
+of any array-API library (NumPy, CuPy, torch, jax, array-api-strict), a strategy draws NumPy arrays or what
+`asarray` makes of them.
+
+    tolerance                   the one place where precision is decided: from dtype and length of the sums
+    assert_dense_equal          values against a dense definition
+    assert_vjp, assert_jvp      first derivatives: exact transpose, and finite differences in float64
+    assert_second_order         derivatives of a vjp
+    assert_adjoint              <A x, y> = <x, A^H y>
+    factors, indices, kets, kronecker_matrices, ...     what to call them with
+
+Letters: primals are the arrays that are differentiated; a jvp maps `(*primals, *tangents)` to the tangent of
+the output; a vjp maps `(*primals, cotangent)` to one gradient per primal.  The pairing of a cotangent c with
+an output y is Re(sum(c * y)): nothing is conjugated, and a vjp is the plain transpose of the jvp, also for
+complex arrays.
+
+hypothesis comes with the extra `test`: pip install "ketcore[test]".
+"""
+
+from ketcore.testing.adjoint import assert_adjoint
+from ketcore.testing.arrays import from_numpy, to_numpy
+from ketcore.testing.dense import assert_dense_equal, tolerance
+from ketcore.testing.derivatives import assert_jvp, assert_vjp
+from ketcore.testing.second_order import assert_second_order
+from ketcore.testing.strategies import (
+    arrays,
+    crops,
+    dtypes,
+    factors,
+    half_dtypes,
+    indices,
+    kets,
+    kronecker_matrices,
+    leaves,
+    mode_dims,
+)
+
+__all__ = [
+    "arrays",
+    "assert_adjoint",
+    "assert_dense_equal",
+    "assert_jvp",
+    "assert_second_order",
+    "assert_vjp",
+    "crops",
+    "dtypes",
+    "factors",
+    "from_numpy",
+    "half_dtypes",
+    "indices",
+    "kets",
+    "kronecker_matrices",
+    "leaves",
+    "mode_dims",
+    "to_numpy",
+    "tolerance",
+]

@@ -1,0 +1,179 @@
+"""Assertions on jvps and vjps: random inner products, exact where the map allows it, else finite differences.
+
+A random tangent t and cotangent c find a wrong entry of a Jacobian J with probability one, for the price of a
+call: the pairing <c, J t> = Re(sum(c * J t)) must be <J^T c, t>.  J t comes from up to three sources, each of
+them checked:
+    linearity           the function itself with one primal replaced by its tangent: exact
+    jvp                 a jvp that the caller gives: exact
+    finite differences  five points in float64
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ketcore.testing.arrays import Array, call_untouched, from_numpy, many, to_numpy, to_wide, widen
+from ketcore.testing.dense import tolerance
+from ketcore.testing.probes import (
+    ROUNDING,
+    call_vjp,
+    check_like,
+    difference,
+    draw,
+    magnitude,
+    move_like,
+    pairing,
+)
+
+# The largest of three random products sets the scale, because a single one can cancel.
+_PROBES = 3
+
+
+def assert_vjp(
+    function: Callable,
+    vjp: Callable,
+    primals: Sequence[Array],
+    *,
+    jvp: Callable | None = None,
+    multilinear: bool = False,
+    terms: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Fail unless `vjp` is the plain transpose of the derivative of `function` at `primals`.
+
+    function     (*primals) -> array, or a tuple of arrays
+    vjp          (*primals, cotangent) -> a gradient per primal; cotangent is a tuple where `function` returns
+                 one
+    primals      real or complex floating arrays of any library.  The derivative is taken in float64, which
+                 `function` must keep; the gradients are those at `primals` as given, and get the tolerance of
+                 their dtype
+    jvp          (*primals, *tangents) -> as `function`: the vjp must be its exact transpose as well
+    multilinear  `function` is real-linear in each primal apart: its transpose is checked without a jvp
+    terms        number of terms summed in an entry of a gradient, for the tolerance; by default the size of
+                 the output
+    raises       AssertionError that names the gradient and its wrong shape, dtype or value, or the input
+                 written to; TypeError on primals that are not floating
+
+    >>> def outer_vjp(a, b, cotangent):
+    ...     return cotangent @ b, a @ cotangent
+    >>> a, b = np.arange(3.0), np.arange(2.0) + 1
+    >>> assert_vjp(np.outer, outer_vjp, (a, b), multilinear=True)
+    >>> assert_vjp(np.outer, lambda a, b, cotangent: (cotangent @ b, -a @ cotangent), (a, b))
+    Traceback (most recent call last):
+    AssertionError: gradient 1 must be the transpose of finite differences, got ...
+    """
+    primals, rng = tuple(primals), np.random.default_rng(seed)
+    wide = [widen(primal) for primal in primals]
+    output = call_untouched(function, "function", ("primal", primals))
+    probes = []
+    for _ in range(_PROBES):
+        tangents = [draw(rng, primal) for primal in primals]
+        cotangents = [draw(rng, array, unit=True) for array in many(output)]
+        probes.append((tangents, cotangents, call_vjp(vjp, primals, cotangents, output)))
+    terms = terms or sum(to_numpy(array).size for array in many(output))
+    values = [to_numpy(array) for array in many(output)]
+    for source, push in _pushes(function, jvp, multilinear, wide).items():
+        differences = source == "finite differences"
+        allowed = max(tolerance(primal.dtype, terms, differences=differences) for primal in primals)
+        _compare_pairings(source, push, probes, values, allowed)
+
+
+def assert_jvp(
+    function: Callable,
+    jvp: Callable,
+    primals: Sequence[Array],
+    *,
+    multilinear: bool = False,
+    terms: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Fail unless `jvp` is the derivative of `function` at `primals`, along random tangents.
+
+    function, primals, multilinear, terms, seed    as in `assert_vjp`
+    jvp      (*primals, *tangents) -> as `function`, in its shape and dtype
+    raises   AssertionError on shape, dtype, value or an input that was written to
+
+    >>> def outer_jvp(a, b, da, db):
+    ...     return np.outer(da, b) + np.outer(a, db)
+    >>> assert_jvp(np.outer, outer_jvp, (np.arange(3.0), np.arange(2.0)))
+    >>> assert_jvp(np.outer, lambda a, b, da, db: np.outer(da, b), (np.arange(3.0), np.arange(2.0)))
+    Traceback (most recent call last):
+    AssertionError: jvp must equal finite differences, got ...
+    """
+    primals, rng = tuple(primals), np.random.default_rng(seed)
+    wide = [widen(primal) for primal in primals]
+    output = many(call_untouched(function, "function", ("primal", primals)))
+    terms = terms or max(to_numpy(array).size for array in output)
+    probes = []
+    for _ in range(_PROBES):
+        tangents = [draw(rng, primal) for primal in primals]
+        moved = [from_numpy(tangent, primal) for tangent, primal in zip(tangents, primals, strict=True)]
+        pushed = many(call_untouched(jvp, "jvp", ("primal", primals), ("tangent", moved)))
+        check_like("jvp", pushed, output)
+        probes.append((tangents, [to_wide(array) for array in pushed]))
+    values = [to_numpy(array) for array in output]
+    for source, push in _pushes(function, None, multilinear, wide).items():
+        differences = source == "finite differences"
+        allowed = max(tolerance(array.dtype, terms, differences=differences) for array in output)
+        _compare_outputs(source, push, probes, values, allowed)
+
+
+def _pushes(function, jvp, multilinear, wide):
+    """The sources of J t by name: functions of tangents (NumPy) that give a list of outputs (NumPy)."""
+
+    def linearity(tangents):
+        replaced = ([*wide[:n], from_numpy(t, wide[n]), *wide[n + 1 :]] for n, t in enumerate(tangents))
+        outputs = [[to_wide(y) for y in many(function(*at))] for at in replaced]
+        return [sum(parts) for parts in zip(*outputs, strict=True)]
+
+    def pushforward(tangents):
+        return [to_wide(array) for array in many(jvp(*wide, *move_like(tangents, wide)))]
+
+    pushes = {"linearity": linearity} if multilinear else {}
+    if jvp is not None:
+        pushes["the jvp"] = pushforward
+    return pushes | {"finite differences": lambda tangents: difference(function, wide, tangents)}
+
+
+def _compare_pairings(source, push, probes, values, allowed):
+    """Fail unless <gradients, tangents> is <cotangents, J tangents> for every probe."""
+    pushes = [push(tangents) for tangents, _, _ in probes]
+    bound = allowed * max(
+        magnitude(c, y) + magnitude(g, t) + ROUNDING * magnitude(c, values)
+        for (t, c, g), y in zip(probes, pushes, strict=True)
+    )
+    for (tangents, cotangents, gradients), pushed in zip(probes, pushes, strict=True):
+        if not abs(pairing(gradients, tangents) - pairing(cotangents, pushed)) <= bound:
+            raise AssertionError(_blame(source, push, tangents, cotangents, gradients, bound))
+
+
+def _blame(source, push, tangents, cotangents, gradients, bound):
+    """The message for the gradient whose pairing is furthest off when the other tangents are zero."""
+    found = []
+    for n in range(len(tangents)):
+        alone = [t if m == n else np.zeros_like(t) for m, t in enumerate(tangents)]
+        found.append((pairing(gradients, alone), pairing(cotangents, push(alone))))
+    errors = np.array([abs(left - right) for left, right in found])
+    worst = int(np.argmax(np.nan_to_num(errors, nan=np.inf)))
+    left, right = found[worst]
+    return (
+        f"gradient {worst} must be the transpose of {source}, got <gradient, tangent> = {left:.8g} and "
+        f"<cotangent, J tangent> = {right:.8g}: error {errors[worst]:.3g}, allowed {bound:.3g}"
+    )
+
+
+def _compare_outputs(source, push, probes, values, allowed):
+    """Fail unless J tangents is what the jvp gave, for every probe and every output."""
+    pushes = [push(tangents) for tangents, _ in probes]
+    for k, value in enumerate(values):
+        largest = max(np.abs(pushed[k]).max(initial=0.0) for pushed in pushes)
+        bound = allowed * (largest + ROUNDING * np.abs(to_wide(value)).max(initial=0.0))
+        for (_, found), pushed in zip(probes, pushes, strict=True):
+            error = np.abs(found[k] - pushed[k])
+            if not (error <= bound).all():
+                flat = int(np.argmax(np.nan_to_num(error, nan=np.inf)))
+                at = tuple(int(i) for i in np.unravel_index(flat, error.shape))
+                raise AssertionError(
+                    f"jvp must equal {source}, got {found[k][at]:.8g} for {pushed[k][at]:.8g} "
+                    f"in output {k} at {at}: error {error[at]:.3g}, allowed {bound:.3g}"
+                )
