@@ -1,0 +1,76 @@
+"""`python -m bench`: measure, print the table, save JSON and a picture."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.machine import THREAD_VARIABLES
+from bench.workloads import BATCHES, DTYPES
+
+
+def main() -> None:
+    options = _parse(sys.argv[1:])
+    if options.worker:
+        from bench.worker import run
+
+        return run(options)
+    from bench import report
+
+    results = report.merge([_spawn(options, threads) for threads in options.threads])
+    print(report.table(results))
+    if options.json:
+        Path(options.json).write_text(json.dumps(results, indent=1))
+    if options.plot:
+        report.plot(results, options.plot)
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="float32, one thread, batches 1024 and 16384, short samples")
+    add("--only", default="", metavar="REGEX", help="workloads whose name, as in the table, matches")
+    add("--threads", type=_numbers, metavar="N,...", help="1: CPU time; more: wall time (default 1,2)")
+    add("--batch", type=_numbers, metavar="N,...", help=f"default {','.join(map(str, BATCHES))}")
+    add("--dtype", type=_words, metavar="NAME,...", help=f"default {','.join(DTYPES)}")
+    add("--seconds", type=float, help="timing of one case, all contestants together")
+    add("--extra", action="append", default=[], metavar="PATH.py", help="a contestant (peers/extra_peer.py)")
+    add("--json", metavar="FILE", help="save every number")
+    add("--plot", metavar="FILE", help="save a picture of the ratios")
+    add("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    options.threads = options.threads or ([1] if options.quick else [1, 2])
+    options.batch = sorted(options.batch or (BATCHES[1:] if options.quick else BATCHES))
+    options.dtype = options.dtype or list(DTYPES[:1] if options.quick else DTYPES)
+    options.seconds = options.seconds or (0.15 if options.quick else 0.7)
+    return options
+
+
+def _words(text):
+    return text.split(",")
+
+
+def _numbers(text):
+    return [int(number) for number in _words(text)]
+
+
+def _spawn(options, threads):
+    """Results of a process of its own: libraries read the number of threads when they load, and may crash."""
+    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"JAX_PLATFORMS": "cpu"}
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "results.json")
+        command = [sys.executable, "-m", "bench", f"--worker={target}", f"--only={options.only}"]
+        command += [f"--threads={threads}", f"--batch={','.join(map(str, options.batch))}"]
+        command += [f"--dtype={','.join(options.dtype)}", f"--seconds={options.seconds}"]
+        command += [f"--extra={path}" for path in options.extra]
+        ended = subprocess.run(command, env=environment, check=False)
+        if not target.exists():
+            sys.exit(f"the measuring process ended with status {ended.returncode} and no results")
+        return json.loads(target.read_text()) | {"status": ended.returncode}
+
+
+if __name__ == "__main__":
+    main()

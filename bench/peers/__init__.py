@@ -1,0 +1,68 @@
+"""The contestants of the benchmark: ketcore, the peers, the yardstick.
+
+Each module here has `build(case) -> Contestant`, or None where it has nothing for that case; it raises
+ImportError where its library is missing.  To add a peer: one such module, and its name in MODULES.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import numpy as np
+
+MODULES = (
+    "ketcore_peer",
+    "word2ket_peer",
+    "tensorly_peer",
+    "linear_operator_peer",
+    "torch_peer",
+    "jax_peer",
+    "embedding_peer",
+)
+
+KINDS = ("ours", "package", "code", "yardstick", "extra")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Who, and how to call it.
+
+    call     no arguments -> anything; this is what is timed
+    collect  the result of `call` -> (rows (batch, dim), list of gradients), NumPy arrays in the common form:
+             rows: the N factors (R, t, q);  kets: the packed leaves (vocab, R, N q), or unique ids and values
+    """
+
+    name: str
+    kind: str
+    call: Callable
+    collect: Callable
+
+
+def builders(extra: tuple[str, ...] = ()) -> dict[str, Callable]:
+    """Name of each contestant's module -> its `build`, with the modules at the paths `extra` at the end."""
+    from bench.peers import extra_peer
+
+    found = {name.removesuffix("_peer"): import_module(f"bench.peers.{name}").build for name in MODULES}
+    return found | {path: extra_peer.builder(path) for path in extra}
+
+
+def torch_contestant(name: str, kind: str, case, forward: Callable, parameters: list, to_common: Callable):
+    """A contestant from a torch expression: `forward()` -> rows, `to_common(gradients)` -> common form."""
+    import torch
+
+    cotangent = torch.from_numpy(case.cotangent)
+
+    def value():
+        with torch.no_grad():
+            return forward(), ()
+
+    def value_and_gradients():
+        rows = forward()
+        return rows, torch.autograd.grad(rows, parameters, cotangent)
+
+    def collect(result):
+        rows, gradients = result
+        common = to_common(gradients) if gradients else []
+        return rows.detach().numpy(), [np.asarray(array) for array in common]
+
+    return Contestant(name, kind, value if case.task == "forward" else value_and_gradients, collect)

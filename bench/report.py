@@ -1,0 +1,207 @@
+"""The table and the picture, from the records that the measuring processes saved."""
+
+from itertools import product
+from statistics import geometric_mean
+
+PEERS = ("package", "code")
+SHORT = {"float32": "f32", "float64": "f64"}
+HEADER = (
+    f"{'workload':<28} {'batch':>6} {'type':<4} {'pass':<8} {'ketcore':>9} {'quartiles':>17}"
+    f"   {'best package':<26} {'best peer':<26} {'ratio':>6} {'dense':>6} {'floor':>6} {'memory':>7}"
+)
+LEGEND = """
+ketcore       median of one call; quartiles of its samples
+best package  fastest package that does the same work; > before its time: a lower bound, from a smaller batch
+best peer     that, or the obvious code in torch or jax
+ratio         best peer / ketcore: above 1, ketcore is ahead
+dense         torch.nn.Embedding on a dense table / ketcore: a yardstick, not a peer
+floor         ketcore / the least time of this machine for the bytes and flops of the case (README.md)
+memory        peak memory growth of the forward / its output; ! marks 2 and more
+"""
+
+
+def merge(parts: list[dict]) -> dict:
+    """One result from those of several processes."""
+    records = [record for part in parts for record in part["records"]]
+    missing = sorted({name for part in parts for name in part["missing"]})
+    status = [part["status"] for part in parts]
+    return {"machine": parts[0]["machine"], "missing": missing, "status": status, "records": records}
+
+
+def table(results: dict) -> str:
+    """All of it as text: a table for each number of threads, who is missing, who wins."""
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}",
+        versions,
+        LEGEND,
+    ]
+    extras = _extras(results["records"])
+    for threads in sorted({record["threads"] for record in results["records"]}):
+        records = [record for record in results["records"] if record["threads"] == threads]
+        lines += [_clock(threads), "", HEADER + "".join(f" {name:>22}" for name in extras)]
+        lines += [_line(record, extras) for record in records]
+        lines += ["", *_summary(records), ""]
+    lines += [f"{name}: not installed" for name in results["missing"]]
+    lines += [f"a measuring process ended with status {status}" for status in results["status"] if status]
+    return "\n".join(lines + _troubles(results["records"]))
+
+
+def ratio(record: dict, kinds: tuple[str, ...]) -> float | None:
+    """Time of the fastest of these kinds / time of ketcore, or None where one of them was not timed."""
+    ours, theirs = _best(record, ("ours",)), _best(record, kinds)
+    return theirs["median"] / ours["median"] if ours and theirs else None
+
+
+def seconds(value: float) -> str:
+    """Three digits and a unit.
+
+    >>> seconds(0.0000123), seconds(0.5), seconds(12.3)
+    ('12.3us', '500ms', '12.3s')
+    """
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value / 1e-6:.3g}us"
+
+
+def plot(results: dict, path: str) -> None:
+    """A picture of others / ketcore on a log axis, by threads: best package, and best peer of any kind."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    records = results["records"]
+    names = list(dict.fromkeys(record["workload"] for record in records))
+    threads = sorted({record["threads"] for record in records})
+    kinds = {"package": ("package",), "package or code": PEERS}
+    size = (5 * len(threads) * len(kinds), 2 + 0.35 * len(names))
+    figure, panels = pyplot.subplots(1, len(threads) * len(kinds), sharex=True, sharey=True, figsize=size)
+    for panel, (count, words) in zip(panels, product(threads, kinds), strict=True):
+        chosen = [record for record in records if record["threads"] == count]
+        _panel(panel, chosen, names, kinds[words])
+        panel.set_title(f"{_clock(count)}: best {words}", size=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _panel(panel, records, names, kinds):
+    styles = {"forward": ("o", "C0"), "backward": ("s", "C1"), "sparse": ("^", "C2")}
+    batches = sorted({record["batch"] for record in records})
+    for record in [record for record in records if ratio(record, kinds)]:
+        marker, colour = styles[record["task"]]
+        fill = colour if record["dtype"] == "float32" else "none"
+        offset = batches.index(record["batch"]) - (len(batches) - 1) / 2
+        place = names.index(record["workload"]) + 0.25 * offset
+        panel.plot(ratio(record, kinds), place, marker, color=colour, markerfacecolor=fill, markersize=4)
+    for task, (marker, colour) in styles.items():
+        panel.plot([], [], marker, color=colour, label=task)
+    panel.axvline(1, color="black", linewidth=0.8)
+    panel.set_xscale("log")
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(max(len(names), 1) - 0.5, -0.5)
+    panel.set_xlabel(
+        "its time / time of ketcore; hollow: float64;\n"
+        f"top to bottom in a row: batch {', '.join(map(str, batches))}",
+        size=9,
+    )
+    panel.legend()
+
+
+def _best(record, kinds):
+    timed = [c for c in record["contestants"] if c["kind"] in kinds and "median" in c]
+    return min(timed, key=lambda contestant: contestant["median"], default=None)
+
+
+def _extras(records):
+    contestants = [contestant for record in records for contestant in record["contestants"]]
+    return list(dict.fromkeys(c["name"] for c in contestants if c["kind"] == "extra"))
+
+
+def _clock(threads):
+    return "1 thread, CPU time" if threads == 1 else f"{threads} threads, wall time"
+
+
+def _line(record, extras):
+    ours, low, high = _best(record, ("ours",)), None, None
+    if ours:
+        low, high = ours["quartiles"]
+    spread = f"{seconds(low)}..{seconds(high)}" if ours else ""
+    cells = [
+        f"{record['workload']:<28} {record['batch']:>6} {SHORT[record['dtype']]:<4} {record['task']:<8}",
+        f"{seconds(ours['median']) if ours else '-':>9} {spread:>17}  ",
+        f"{_who(_best(record, ('package',))):<26} {_who(_best(record, PEERS)):<26}",
+        f"{_number(ratio(record, PEERS)):>6} {_number(ratio(record, ('yardstick',))):>6}",
+        f"{_number(ours['median'] / record['floor'] if ours else None):>6} {_memory(record['memory']):>7}",
+    ]
+    times = {c["name"]: c["median"] for c in record["contestants"] if "median" in c}
+    return " ".join(cells + [f"{_against(ours, times.get(name)):>22}" for name in extras])
+
+
+def _who(contestant):
+    if contestant is None:
+        return "-"
+    bound = ">" if contestant["status"] == "bound" else ""
+    return f"{contestant['name']} {bound}{seconds(contestant['median'])}"
+
+
+def _against(ours, time):
+    """An extra contestant: its time, and how many of its times ketcore takes."""
+    if time is None:
+        return "-"
+    return f"{seconds(time)}, x{_number(ours['median'] / time if ours else None)}"
+
+
+def _number(value):
+    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _memory(value):
+    return "" if value is None else f"{value:.2f}{'!' if value >= 2 else ''}"
+
+
+def _summary(records):
+    lines = []
+    for kind in dict.fromkeys(record["kind"] for record in records):
+        for kinds, words in ((("package",), "every package"), (PEERS, "every peer")):
+            ratios = [(ratio(r, kinds), r) for r in records if r["kind"] == kind]
+            known = [(value, r) for value, r in ratios if value]
+            if not known:
+                continue
+            lost = [(value, r) for value, r in known if value < 1]
+            mean = geometric_mean([value for value, _ in known])
+            count = f"{len(known) - len(lost)} of {len(known)} cases"
+            lines.append(f"{kind}: ahead of {words} in {count}, {mean:.3g} times in the geometric mean")
+            lines += [f"    {_who(_best(r, kinds))} wins {value:.2f}: {_case(r)}" for value, r in lost]
+    return lines + [line for name in _extras(records) for line in _summary_of_extra(records, name)]
+
+
+def _summary_of_extra(records, name):
+    ratios = []
+    for record in records:
+        ours = _best(record, ("ours",))
+        times = [c["median"] for c in record["contestants"] if c["name"] == name and "median" in c]
+        ratios += [ours["median"] / time for time in times if ours]
+    if not ratios:
+        return []
+    mean, most = f"{geometric_mean(ratios):.3g}", f"{max(ratios):.3g}"
+    return [f"{name}: ketcore takes {mean} of its time in the mean of {len(ratios)} cases, {most} at most"]
+
+
+def _case(record):
+    return f"{record['workload']} batch {record['batch']} {record['dtype']} {record['task']}"
+
+
+def _troubles(records):
+    cases = {}
+    for record in records:
+        for contestant in record["contestants"]:
+            if contestant["status"] not in ("ok", "bound"):
+                cases.setdefault((contestant["name"], contestant["status"]), []).append(_case(record))
+    return [
+        f"not timed: {name}: {status} ({len(found)} cases, first {found[0]})"
+        for (name, status), found in cases.items()
+    ]

@@ -1,0 +1,229 @@
+"""The benchmark's arithmetic, its race between contestants and its report; no peer is needed."""
+
+import doctest
+from dataclasses import replace
+from time import sleep
+
+import numpy as np
+import pytest
+
+from bench import machine, measure, report, workloads
+from bench.peers import Contestant, builders, extra_peer, ketcore_peer
+from bench.workloads import Workload, make_case
+
+TINY = Workload("rows", 30, 9, 2, 2)
+
+# The interface of --extra, by one einsum over the digits or the packed words.
+EXTRA = """
+import numpy as np
+
+def n(operation, spec):
+    rows = operation.startswith("xs")
+    tables = spec["factors"] if rows else spec["leaves"]
+    left, right = tables
+    def picked():
+        first, second = np.divmod(spec["ids"], right.shape[1]) if rows else (spec["ids"], spec["ids"])
+        return first, second, left[:, first], right[:, second]
+    def forward():
+        *_, a, b = picked()
+        return np.einsum("rbi,rbj->bij", a, b).reshape(len(spec["ids"]), -1)[:, :spec["p"]]
+    def both():
+        first, second, a, b = picked()
+        cotangent = spec["cot"].reshape(len(a[0]), a.shape[2], b.shape[2])
+        gradients = np.zeros_like(left), np.zeros_like(right)
+        np.add.at(gradients[0], (slice(None), first), np.einsum("bij,rbj->rbi", cotangent, b))
+        np.add.at(gradients[1], (slice(None), second), np.einsum("bij,rbi->rbj", cotangent, a))
+        if rows:
+            return forward(), gradients
+        unique = np.unique(spec["ids"])
+        return forward(), [(unique, gradient[:, unique]) for gradient in gradients]
+    return both if operation.endswith("_fb") else forward
+"""
+
+
+def contestant(name, value, kind="package", seconds=0.0):
+    def call():
+        sleep(seconds)
+        return value
+
+    return Contestant(name, kind, call, lambda result: (result, []))
+
+
+def record(**changes):
+    timed = {"quartiles": [1e-3, 2e-3], "samples": 5}
+    contestants = [
+        {"name": "ketcore", "kind": "ours", "status": "ok", "median": 1e-3, **timed},
+        {"name": "word2ket", "kind": "package", "status": "bound", "median": 0.5, **timed},
+        {"name": "torch code", "kind": "code", "status": "ok", "median": 5e-4, **timed},
+        {"name": "nn.Embedding", "kind": "yardstick", "status": "ok", "median": 2e-4, **timed},
+        {"name": "mine", "kind": "extra", "status": "ok", "median": 2e-3, **timed},
+        {"name": "other", "kind": "package", "status": "disagrees: rows by 1.0e+00 of its largest entry"},
+    ]
+    made = {
+        "workload": TINY.name,
+        "kind": "rows",
+        "batch": 32,
+        "dtype": "float32",
+        "task": "forward",
+        "threads": 1,
+    }
+    return made | {"floor": 1e-4, "memory": 2.5, "contestants": contestants} | changes
+
+
+def results(*records):
+    about = {"processor": "a processor", "cores": 2, "python": "3", "versions": {"numpy": "2", "jax": None}}
+    return report.merge([{"machine": about, "missing": ["jax"], "status": 0, "records": list(records)}])
+
+
+@pytest.mark.parametrize("module", [workloads, report])
+def test_doctests(module):
+    assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("number", [1, 2, 255, 256, 257, 118655])
+def test_ceil_root(number, degree):
+    root = workloads.ceil_root(number, degree)
+    assert root**degree >= number
+    assert (root - 1) ** degree < number
+
+
+def test_workloads():
+    found = workloads.workloads()
+    assert len(found) == 16
+    assert len({workload.name for workload in found}) == 16
+    for workload in found:
+        assert np.prod(workload.dims) >= workload.dim
+        assert np.prod(workload.radices) >= workload.vocab
+        assert ("sparse" in workload.tasks) == (workload.kind == "kets")
+
+
+@pytest.mark.parametrize("kind", ["rows", "kets"])
+def test_make_case_is_reproducible(kind):
+    workload = replace(TINY, kind=kind)
+    case, again = (make_case(workload, 7, "float32", "backward") for _ in range(2))
+    np.testing.assert_array_equal(case.ids, again.ids)
+    np.testing.assert_array_equal(case.cotangent, again.cotangent)
+    assert case.cotangent.shape == (7, 9)
+    assert [table.shape for table in case.tables] == ([(2, 6, 3)] * 2 if kind == "rows" else [(30, 2, 6)])
+    assert {table.dtype for table in case.tables} == {np.dtype(np.float32)}
+    assert case.output_bytes == 7 * 9 * 4
+
+
+def test_flops():
+    assert workloads.flops(TINY, 10, "forward") == 3 * 10 * 9
+    assert workloads.flops(TINY, 10, "backward") == 11 * 10 * 9
+
+
+def test_floor_is_the_slower_of_bytes_and_flops(monkeypatch):
+    case = make_case(TINY, 100, "float64", "forward")
+    monkeypatch.setattr(machine, "fill_seconds", lambda size, threads: size / 1e9)
+    monkeypatch.setattr(machine, "copy_seconds", lambda size, threads: size / 1e8)
+    monkeypatch.setattr(machine, "gemm_rate", lambda dtype, threads: 1e12)
+    assert machine.floor_seconds(case, 1) == 7200 / 1e9
+    assert machine.floor_seconds(replace(case, task="backward"), 1) == 7200 / 1e8
+    monkeypatch.setattr(machine, "gemm_rate", lambda dtype, threads: 1e3)
+    assert machine.floor_seconds(case, 1) == 2.7
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_machine_rates(threads):
+    assert 0 < machine.fill_seconds(1000, threads) < machine.fill_seconds(1 << 24, threads)
+    assert machine.copy_seconds(1 << 22, threads) > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"), [(kind, task) for kind in ("rows", "kets") for task in replace(TINY, kind=kind).tasks]
+)
+def test_ketcore_agrees_with_an_extra_contestant(tmp_path, kind, task):
+    path = tmp_path / "mine.py"
+    path.write_text(EXTRA)
+    case = make_case(replace(TINY, kind=kind), 40, "float64", task)
+    entrants = [build(case) for build in (ketcore_peer.build, extra_peer.builder(str(path)))]
+    if kind == "kets" and task == "backward":
+        assert entrants.pop() is None
+    timings = measure.race(entrants, {}, "float64", 1, 0.01)
+    assert [timing.status for timing in timings] == ["ok"] * len(entrants)
+    assert all(timing.median > 0 and len(timing.samples) >= 3 for timing in timings)
+
+
+def test_ketcore_with_layernorm():
+    case = make_case(replace(TINY, kind="kets", layernorm=True), 40, "float32", "backward")
+    (timing,) = measure.race([ketcore_peer.build(case)], {}, "float32", 1, 0.01)
+    assert timing.status == "ok"
+
+
+def test_race_says_who_disagrees_and_who_fails():
+    def broken():
+        raise RuntimeError("no\nmemory")
+
+    entrants = [
+        contestant("ketcore", np.ones((2, 2)), "ours"),
+        contestant("same", np.ones((2, 2)) + 1e-12),
+        contestant("wrong", np.full((2, 2), 1.5)),
+        contestant("poisoned", np.full((2, 2), np.nan)),
+        contestant("cropped", np.ones((2, 1))),
+        Contestant("broken", "package", broken, None),
+    ]
+    found = {timing.name: timing for timing in measure.race(entrants, {}, "float64", 1, 0.01)}
+    assert [name for name, timing in found.items() if timing.timed] == ["ketcore", "same"]
+    assert found["wrong"].status == "disagrees: rows by 5.0e-01 of its largest entry"
+    assert found["poisoned"].status == "disagrees: rows by nan of its largest entry"
+    assert found["cropped"].status == "disagrees: rows of shape (2, 1), not (2, 2)"
+    assert found["broken"].status == "failed: RuntimeError: no"
+
+
+def test_race_spares_the_slow(monkeypatch):
+    monkeypatch.setattr(measure, "PATIENCE", 0.02)
+    entrants = [
+        contestant("ketcore", np.ones((2, 2)), "ours", 1e-4),
+        contestant("slow", np.ones((2, 2)), seconds=0.03),
+        contestant("known", np.zeros((2, 2)), seconds=1.0),
+    ]
+    ours, slow, known = measure.race(entrants, {"known": 5.0}, "float64", 2, 0.01)
+    assert len(ours.samples) >= 3
+    assert len(slow.samples) == 1
+    assert (known.status, known.samples) == ("bound", [5.0])
+
+
+def test_peak_memory():
+    size = 1 << 20
+    assert (
+        2 * size
+        <= measure.peak_memory(lambda: np.ones(size, np.uint8) + np.ones(size, np.uint8)[:1])
+        < 3.1 * size
+    )
+
+
+def test_table():
+    slower = record(batch=1024, contestants=record()["contestants"][:2], memory=None)
+    text = report.table(results(record(), slower, record(threads=2)))
+    line = next(line for line in text.splitlines() if line.startswith(TINY.name))
+    shown = "32 f32 forward 1ms 1ms..2ms word2ket >500ms torch code 500us 0.5 0.2 10 2.50! 2ms, x0.5"
+    assert " ".join(line.split()) == f"{TINY.name} {shown}"
+    assert "1 thread, CPU time" in text
+    assert "2 threads, wall time" in text
+    assert "rows: ahead of every package in 2 of 2 cases, 500 times in the geometric mean" in text
+    assert "torch code 500us wins 0.50: rows 30x9 2/2 batch 32 float32 forward" in text
+    assert "mine: ketcore takes 0.5 of its time in the mean of 1 cases, 0.5 at most" in text
+    assert "jax: not installed" in text
+    assert (
+        "not timed: other: disagrees: rows by 1.0e+00 of its largest entry (2 cases, first rows 30x9" in text
+    )
+
+
+def test_table_without_ketcore_or_peers():
+    everyone = record()["contestants"]
+    for contestants in (everyone[:1], everyone[1:], []):
+        assert TINY.name in report.table(results(record(contestants=contestants)))
+
+
+def test_plot(tmp_path):
+    report.plot(results(record(), record(threads=2, dtype="float64")), str(tmp_path / "picture.png"))
+    report.plot(results(record(contestants=[])), str(tmp_path / "empty.png"))
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_contestant_has_a_module():
+    assert next(iter(builders())) == "ketcore"
+    assert len(builders()) == 7
