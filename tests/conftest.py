@@ -1,0 +1,150 @@
+"""The `xp` fixture: one test body on every array library, on awkward NumPy arrays and on simulated CUDA."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from ketcore.ops import kernels
+from ketcore.testing import to_numpy
+from tests.cusim import SimLauncher, available
+from tests.require import require
+
+# Examples are the same in every run; the fixture that the examples of a test share keeps no state between
+# them.
+hypothesis.settings.register_profile(
+    "ketcore",
+    deadline=None,
+    derandomize=True,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("ketcore")
+
+# jax compiles every operation for every new shape, seconds an example: test_backends.py has a few shapes for
+# it.
+BACKENDS = ("numpy", "numpy-awkward", "array-api-strict", "torch", "cusim", "cusim-awkward")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library under test.
+
+    name       as in BACKENDS, or cupy
+    asarray    makes its array from a NumPy one
+    examples   how many examples `check` runs: fewer where a call is slow
+    half       whether it has float16 and bfloat16
+    writes     whether results can be written into its arrays
+    """
+
+    name: str
+    asarray: Callable[[np.ndarray], Any]
+    examples: int
+    half: bool = True
+    writes: bool = True
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        """A copy in NumPy, a bfloat16 of torch as float32."""
+        return to_numpy(array)
+
+    def check(self, strategy: Any, body: Callable[[Any], None]) -> None:
+        """Run `body` on examples of `strategy`."""
+
+        # An undecorated name, so that hypothesis finds no arguments but its own.
+        def example(case):
+            body(case)
+
+        settings(max_examples=self.examples)(given(strategy)(example))()
+
+
+@pytest.fixture(params=[*BACKENDS, pytest.param("cupy", marks=pytest.mark.gpu)])
+def xp(request, monkeypatch) -> Backend:
+    """Every backend in turn; one that is missing skips, or fails where KETCORE_REQUIRE names it."""
+    return {
+        "numpy": lambda: Backend("numpy", np.array, 25),
+        "numpy-awkward": lambda: Backend("numpy-awkward", awkward, 25),
+        "array-api-strict": _strict,
+        "torch": _torch,
+        "cusim": lambda: _cusim(monkeypatch, "cusim", np.array, "forward"),
+        "cusim-awkward": lambda: _cusim(monkeypatch, "cusim-awkward", awkward, "random"),
+        "cupy": _cupy,
+    }[request.param]()
+
+
+def awkward(values: np.ndarray) -> np.ndarray:
+    """The same values read-only, with negative strides and gaps."""
+    values = np.asarray(values)
+    spread = np.empty(tuple(2 * size for size in values.shape), values.dtype)
+    backwards = (slice(None, None, -2),) * values.ndim
+    spread[backwards] = values
+    view = spread[backwards] if values.ndim else values.copy()
+    view.flags.writeable = False
+    return view
+
+
+def _library(name, module):
+    require(name, find_spec(module) is not None, f"{module} is not installed")
+    return import_module(module)
+
+
+def _strict():
+    strict = _library("array-api-strict", "array_api_strict")
+    return Backend(
+        "array-api-strict", lambda values: strict.asarray(np.array(values)), 10, half=False, writes=False
+    )
+
+
+def _torch():
+    torch = _library("torch", "torch")
+
+    def asarray(values):
+        values = np.array(values)
+        if values.dtype.name == "bfloat16":
+            return torch.from_numpy(values.astype(np.float32)).to(torch.bfloat16)
+        return torch.from_numpy(values)
+
+    return Backend("torch", asarray, 10, writes=False)
+
+
+def _cusim(monkeypatch, name, asarray, order):
+    """NumPy arrays that run the CUDA sources on the simulator, through the same host code as CuPy's."""
+    require("cusim", not available(), available())
+    launch = _simulator(order)
+    monkeypatch.setattr("ketcore.backend.launcher", lambda array: launch)
+    return Backend(name, asarray, 25)
+
+
+@cache
+def _simulator(order):
+    launch = SimLauncher(Path(kernels.__file__).parent, kernels.TABLE, order=order)
+    launch.xp = _Poisoned()
+    return launch
+
+
+class _Poisoned:
+    """NumPy, but that new arrays hold NaN: what a kernel leaves unwritten shows."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def empty(self, shape, dtype):
+        dtype = np.dtype(dtype)
+        return np.full(shape, -1 if dtype.kind in "iu" else np.nan, dtype)
+
+
+def _cupy():
+    cupy = _library("cupy", "cupy")
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError:
+        count = 0
+    require("cupy", count > 0, "there is no GPU")
+    return Backend("cupy", cupy.asarray, 25)

@@ -1,0 +1,81 @@
+"""Compile CUDA sources with g++ into libraries that the simulator runs, cached by the hash of all that goes in."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent
+HEADERS = ("core.h", "cuda.h", "launch.h", "exports.h", "sanitizers.h", "stack.h")
+COMPILER = os.environ.get("CXX", "g++")
+
+# Undefined behaviour is checked in every mode, by handlers of the simulator's own.  Contraction is off so that the results
+# are those of the source; a GPU contracts, so a test must not ask for more than its tolerance.
+FLAGS = ("-std=c++17", "-fPIC", "-w", "-ffp-contract=off", "-U_FORTIFY_SOURCE")
+MODES = {
+    "plain": ("-O1", "-fsanitize=undefined"),
+    "asan": ("-O1", "-g", "-fsanitize=address,undefined", "-fsanitize-recover=address", "-fno-omit-frame-pointer"),
+    "tsan": ("-O1", "-g", "-fsanitize=thread"),
+}
+# The core fills shared memory itself: a call of memset would be an access in the sanitizers' eyes.
+# One process loads many libraries with kernels of the same names: none may see another's.
+KERNEL_FLAGS = ("-fvisibility=hidden", "-fno-gnu-unique")
+CORE_FLAGS = ("-O2", "-fno-tree-loop-distribute-patterns")
+
+
+@cache
+def available() -> str:
+    """An empty string if kernels can be compiled here, else the reason why not."""
+    return "" if shutil.which(COMPILER) else f"{COMPILER} is not installed"
+
+
+def library(text: str, mode: str) -> Path:
+    """The shared library of C++ source `text`."""
+    return _build(text, ("-shared", *FLAGS, *KERNEL_FLAGS, *MODES[mode], f"-I{HERE}"), ".so", core(mode))
+
+
+@cache
+def core(mode: str) -> Path:
+    """The shared library of the simulator's core, one for all kernels."""
+    defines = {"plain": (), "asan": ("-DCUSIM_ASAN=1",), "tsan": ("-DCUSIM_TSAN=1",)}[mode]
+    return _build((HERE / "core.cpp").read_text(), ("-shared", *FLAGS, *CORE_FLAGS, *defines, f"-I{HERE}"), ".so")
+
+
+def _build(text: str, flags: tuple[str, ...], suffix: str, *objects: Path) -> Path:
+    digest = hashlib.sha256("\0".join((text, *flags, *map(str, objects), _surroundings())).encode()).hexdigest()[:24]
+    target = cache_directory() / (digest + suffix)
+    if not target.exists():
+        source, scratch = target.with_suffix(".cpp"), target.with_suffix(f".{os.getpid()}{suffix}")
+        source.write_text(text)
+        command = [COMPILER, *flags, str(source), *map(str, objects), "-o", str(scratch)]
+        result = call(command)
+        if result.returncode:
+            raise RuntimeError(f"the simulator's compiler failed\n{' '.join(command)}\n{result.stderr[:6000]}")
+        # Another process may have built the same file: both are right, and the last one stays.
+        os.replace(scratch, target)
+    return target
+
+
+@cache
+def _surroundings() -> str:
+    """What a build depends on besides its own text: the simulator's headers and the compiler."""
+    return call([COMPILER, "--version"]).stdout + "".join((HERE / name).read_text() for name in HEADERS)
+
+
+def call(command) -> subprocess.CompletedProcess:
+    """Run a tool, without the sanitizer that this process may have been given."""
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@cache
+def cache_directory() -> Path:
+    """Where the libraries are kept from one run to the next."""
+    directory = Path(tempfile.gettempdir()) / f"ketcore-cusim-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.stat().st_uid != os.getuid():
+        raise PermissionError(f"{directory} belongs to another user")
+    return directory

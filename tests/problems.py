@@ -1,0 +1,196 @@
+"""One strategy per op: random problems in a shape that every test of ops can run.
+
+A new op needs one line in STRATEGIES; a test fails where the table of ops has a name that is not there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ketcore import testing
+from ketcore.testing import to_numpy
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call of an op, flattened: functions of the differentiated arrays alone.
+
+    op           entry of the table: name, forward, vjp, jvp, dense
+    arrays       the arrays that are differentiated
+    index        ids or indices, None for the ops of two kets
+    options      keywords that all of the op's functions take
+    second       where the arrays of the second ket begin; None for the ops with an index
+    packed       the op takes one packed array instead of a sequence
+    multilinear  the op is real-linear in each array apart
+    """
+
+    op: Any
+    arrays: Sequence[Any]
+    index: Any = None
+    options: dict = field(default_factory=dict)
+    second: int | None = None
+    packed: bool = False
+    multilinear: bool = True
+
+    def on(self, xp) -> "Problem":
+        """The same problem in the arrays of a backend."""
+        index = None if self.index is None else xp.asarray(self.index)
+        return replace(self, arrays=tuple(xp.asarray(array) for array in self.arrays), index=index)
+
+    def forward(self, *arrays, **more):
+        return self.op.forward(*self._arguments(arrays), **self.options, **more)
+
+    def vjp(self, *arrays_and_cotangent, **more):
+        *arrays, cotangent = arrays_and_cotangent
+        gradients = self.op.vjp(*self._arguments(arrays), cotangent, **self.options, **more)
+        if self.second is not None:
+            return (*gradients[0], *gradients[1])
+        return (gradients,) if self.packed else gradients
+
+    def jvp(self, *arrays_and_tangents, **more):
+        half = len(arrays_and_tangents) // 2
+        arrays, tangents = arrays_and_tangents[:half], arrays_and_tangents[half:]
+        if self.second is not None:
+            tangents = self._arguments(tangents)
+        else:
+            tangents = (tangents[0] if self.packed else tangents,)
+        return self.op.jvp(*self._arguments(arrays), *tangents, **self.options, **more)
+
+    def dense(self, *arrays):
+        """The dense definition, on NumPy arrays."""
+        index = None if self.index is None else to_numpy(self.index)
+        return self.op.dense(*replace(self, index=index)._arguments(arrays), **self.options)
+
+    def expected(self):
+        """The dense definition in float64 or complex128."""
+        return _several(self.dense(*self._wide()))
+
+    def scale(self):
+        """The magnitude of what each output adds up, for the tolerance."""
+        if not self.options.get("layernorm"):
+            return _several(self.dense(*(np.abs(array) for array in self._wide())))
+        # A LayerNorm amplifies what its input loses: the scale is its response to relative changes of the
+        # leaves.
+        (leaves,) = self._wide()
+        rng, step, found = np.random.default_rng(0), 2.0**-20, np.abs(self.dense(leaves))
+        for _ in range(4):
+            change = step * rng.choice((-1.0, 1.0), size=leaves.shape) * leaves
+            found = np.maximum(
+                found, np.abs(self.dense(leaves + change) - self.dense(leaves - change)) / step
+            )
+        return (np.max(found, initial=0.0),)
+
+    @property
+    def terms(self) -> int:
+        """A bound on the number of terms in a sum of the forward map."""
+        return max(int(np.prod(array.shape)) for array in self.arrays)
+
+    def _arguments(self, arrays):
+        if self.second is not None:
+            return tuple(arrays[: self.second]), tuple(arrays[self.second :])
+        return (arrays[0] if self.packed else tuple(arrays)), self.index
+
+    def _wide(self):
+        wide = [to_numpy(array) for array in self.arrays]
+        return [array.astype(np.complex128 if array.dtype.kind == "c" else np.float64) for array in wide]
+
+
+def _several(outputs):
+    return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
+
+
+# Small shapes of every kind, and a batch that is longer than the half tables.
+_ids_shapes = st.sampled_from((None, None, (90,)))
+
+
+@st.composite
+def _rows(draw, op, dtype):
+    factors = draw(testing.factors(dtype=dtype))
+    rows, columns = (int(np.prod([factor.shape[axis] for factor in factors])) for axis in (1, 2))
+    shape = draw(testing.crops(rows, columns))
+    ids = draw(testing.indices(rows if shape is None else shape[0], shape=draw(_ids_shapes)))
+    return Problem(op, factors, ids, {} if shape is None else {"shape": shape})
+
+
+@st.composite
+def _row_kets(draw, op, dtype):
+    problem, options = draw(_rows(op, dtype)), {}
+    if "shape" in problem.options:
+        columns = int(np.prod([factor.shape[2] for factor in problem.arrays]))
+        options["shape"] = (problem.options["shape"][0], columns)
+    # Each output is linear in its own factor and constant in the others.
+    return replace(problem, options=options, multilinear=False)
+
+
+@st.composite
+def _gather_kron(draw, op, dtype):
+    tables = draw(testing.factors(dtype=dtype))
+    order, rank = len(tables), tables[0].shape[0]
+    lengths = [table.shape[1] for table in tables]
+    batch = draw(st.sampled_from(((), (0,), (1,), (5,), (2, 3), (90,))))
+    per_term = draw(st.booleans())
+    shape = (rank, *batch) if per_term else batch
+    integer = draw(st.sampled_from(("int8", "uint8", "int32", "int64", "uint64")))
+    index = [draw(testing.indices(length, shape=shape, dtype=integer)) for length in lengths]
+    width = int(np.prod([table.shape[2] for table in tables]))
+    columns = draw(st.sampled_from((None, width, draw(st.integers(1, width)))))
+    return Problem(
+        op, tables, np.array(index).reshape(order, *shape), {"columns": columns, "per_term": per_term}
+    )
+
+
+@st.composite
+def _ket_rows(draw, op, dtype):
+    dims = draw(testing.mode_dims(max_order=5))
+    layernorm = np.dtype(dtype).kind != "c" and draw(st.booleans())
+    if layernorm and not _varies(dims):
+        # A node of one entry is zero with its derivatives: only rounding would be left to compare.
+        dims = tuple(max(2, dim) for dim in dims)
+    leaves, dims = draw(testing.leaves(dtype=dtype, dims=dims))
+    ids = draw(testing.indices(leaves.shape[0], shape=draw(_ids_shapes)))
+    width = int(np.prod(dims))
+    options = {"dims": dims, "columns": draw(st.sampled_from((None, draw(st.integers(1, width)))))}
+    if layernorm:
+        options |= {"layernorm": True, "eps": draw(st.sampled_from((1e-5, 1e-2, 1.0)))}
+    return Problem(op, (leaves,), ids, options, packed=True, multilinear=False)
+
+
+def _varies(dims):
+    """Whether every product in the balanced tree over these modes has more than one entry."""
+    half = len(dims) // 2
+    return len(dims) == 1 or (np.prod(dims) > 1 and _varies(dims[:half]) and _varies(dims[half:]))
+
+
+@st.composite
+def _two_kets(draw, op, dtype, batches):
+    dims = draw(testing.mode_dims(max_dim=6))
+    left, right = draw(st.sampled_from(batches))
+    ranks = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    kets = [
+        [draw(testing.arrays((*batch, rank, size), dtype)) for size in dims]
+        for batch, rank in zip((left, right), ranks, strict=True)
+    ]
+    return Problem(op, (*kets[0], *kets[1]), second=len(dims))
+
+
+_BROADCAST = (((), ()), ((4,), (4,)), ((4,), ()), ((), (3,)), ((2, 1), (3,)), ((0,), (1,)), ((1, 2), (3, 1)))
+_PAIRS = (((), ()), ((4,), (3,)), ((4,), ()), ((2, 2), (3,)), ((0,), (2,)), ((2,), (0, 3)))
+
+STRATEGIES = {
+    "gather_kron": _gather_kron,
+    "rows": _rows,
+    "row_kets": _row_kets,
+    "ket_rows": _ket_rows,
+    "ket_inner": lambda op, dtype: _two_kets(op, dtype, _BROADCAST),
+    "ket_gram": lambda op, dtype: _two_kets(op, dtype, _PAIRS),
+}
+
+
+@st.composite
+def problems(draw, op: Any, *, half: bool = False, wide: bool = False):
+    """A problem for an op of the table, in one dtype: any, half precision too, or only the wide ones."""
+    found = st.sampled_from(("float64", "complex128")) if wide else testing.dtypes(half=half)
+    return draw(STRATEGIES[op.name](op, draw(found)))

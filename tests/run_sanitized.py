@@ -1,0 +1,99 @@
+"""Run pytest, or any Python, with the simulator under a sanitizer.
+
+    python -m tests.run_sanitized {plain,asan,tsan} [pytest arguments]
+
+Kernels are then compiled with the sanitizer; Python itself is not.  What the sanitizer reports becomes an error of
+the launch during which it was found, so that the test that made it fails, with file and line of the kernel.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from tests.cusim import build
+
+ROOT = Path(__file__).parent.parent
+MODES = ("plain", "asan", "tsan")
+RUNTIMES = {"plain": (), "asan": ("libasan.so", "libubsan.so"), "tsan": ("libtsan.so",)}
+# Equal reports are not suppressed, because a second launch with the same bug must fail as well.
+OPTIONS = {
+    "asan": "detect_leaks=0:detect_stack_use_after_return=0:halt_on_error=0",
+    "tsan": "exitcode=0:report_signal_unsafe=0:suppress_equal_stacks=0:suppress_equal_addresses=0",
+}
+
+
+def run_sanitized(mode: str, arguments, timeout: float = 900) -> subprocess.CompletedProcess:
+    """Run this Python with `arguments` in a process of its own, its kernels under `mode`; the output is captured."""
+    # The launcher reads the reports from files: pytest swallows them there no more than it can mix them up.
+    with tempfile.TemporaryDirectory(prefix="ketcore-cusim-") as reports:
+        return _run(mode, [sys.executable, *arguments], _prefix(mode), Path(reports) / "report", timeout)
+
+
+@cache
+def outcomes(module: str) -> dict[str, dict[str, str | None]]:
+    """What became of the bugs that `module` prints a report of, for every mode that can run here.
+
+    The modes run side by side; a mode in which the module fails, as it does if sources without bugs are not clean, is
+    an error.
+    """
+    modes = [mode for mode in MODES if not missing(mode)]
+    with ThreadPoolExecutor(len(MODES)) as pool:
+        results = list(pool.map(lambda mode: run_sanitized(mode, ["-m", module]), modes))
+    for mode, result in zip(modes, results, strict=True):
+        assert result.returncode == 0, f"{mode}\n{result.stdout}\n{result.stderr}"
+    return {mode: json.loads(result.stdout) for mode, result in zip(modes, results, strict=True)}
+
+
+@cache
+def missing(mode: str) -> str:
+    """An empty string if `mode` can run here, else the reason why not."""
+    if build.available():
+        return build.available()
+    absent = [name for name in RUNTIMES[mode] if not Path(_runtime(name)).exists()]
+    if absent:
+        return f"{', '.join(absent)} is not installed"
+    return "" if _prefix(mode) is not None else f"a process with {RUNTIMES[mode][0]} does not start here"
+
+
+@cache
+def _prefix(mode):
+    """What to put before a command, or None if there is nothing with which it starts."""
+    if mode == "plain":
+        return ()
+    # Python is not built with the runtime, so it is preloaded; by env, for setarch is to run without it.
+    preload = ("env", "LD_PRELOAD=" + " ".join(map(_runtime, RUNTIMES[mode])))
+    # ThreadSanitizer cannot map its shadow where the kernel randomises addresses widely, and a container may not
+    # be allowed to have them fixed.
+    prefixes = (("setarch", "-R", *preload), preload) if mode == "tsan" else (preload,)
+    for prefix in prefixes:
+        try:
+            if _run(mode, [sys.executable, "-c", ""], prefix, "", 60).returncode == 0:
+                return prefix
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def _run(mode, command, prefix, log, timeout):
+    # One thread: a pool of BLAS would only cost time.
+    environment = {**os.environ, "KETCORE_CUSIM": mode, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    if mode != "plain":
+        environment["KETCORE_CUSIM_LOG"] = str(log)
+        environment[f"{mode.upper()}_OPTIONS"] = OPTIONS[mode] + (f":log_path={log}" if log else "")
+    command = [*prefix, *command]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def _runtime(name):
+    return build.call([build.COMPILER, f"-print-file-name={name}"]).stdout.strip()
+
+
+if __name__ == "__main__":
+    finished = run_sanitized(sys.argv[1], ["-m", "pytest", "-p", "no:cacheprovider", *sys.argv[2:]], 3600)
+    print(finished.stdout, finished.stderr, sep="\n")
+    sys.exit(finished.returncode)

@@ -1,0 +1,208 @@
+"""Keys by NumPy's rules: what a matrix gives for a key is what its dense array gives."""
+
+import tracemalloc
+from itertools import product
+from math import prod
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketcore import indexing
+from ketcore.boxes import prefix_boxes
+from ketcore.indexing import parse_key
+from ketcore.ket import Ket
+from ketcore.matrix import KroneckerMatrix
+from ketcore.testing import assert_dense_equal, indices, kronecker_matrices, mode_dims
+
+SCALE = 1e3  # far above the elements of small normal factors: keys are under test here, not rounding
+
+
+@st.composite
+def slices(draw, size):
+    ends = st.none() | st.integers(-size - 2, size + 2)
+    return slice(draw(ends), draw(ends), draw(st.none() | st.sampled_from([-3, -2, -1, 1, 2, 3])))
+
+
+@st.composite
+def arrays_of_indices(draw, size):
+    """Indices of any integer dtype and shape, negative ones among them."""
+    ids = draw(indices(size))
+    if ids.dtype.kind == "i" and draw(st.booleans()):
+        ids = np.where(ids % 2 == 0, ids, ids - np.asarray(size).astype(ids.dtype)) if size < 128 else ids
+    return ids
+
+
+@st.composite
+def entries(draw, size):
+    """One entry of a key for an axis of this size."""
+    mask = st.lists(st.booleans(), min_size=size, max_size=size)
+    return draw(
+        st.one_of(
+            st.integers(-size, size - 1),
+            st.integers(-size, size - 1).map(np.int64),
+            slices(size),
+            arrays_of_indices(size),
+            st.lists(st.integers(-size, size - 1), max_size=4),
+            mask,
+            mask.map(np.array),
+        )
+    )
+
+
+def numpy_or_error(array, key):
+    try:
+        return array[key]
+    except (IndexError, ValueError) as error:
+        return error
+
+
+def as_numpy_key(entry):
+    """An empty list means no index, not an array of floats."""
+    return np.zeros(0, int) if isinstance(entry, list) and not entry else entry
+
+
+@given(kronecker_matrices(), st.data())
+def test_keys_of_one_entry(m, data):
+    key = data.draw(entries(m.shape[0]))
+    assert_dense_equal(m[key], m.to_dense()[as_numpy_key(key)], scale=SCALE, dtype=m.dtype)
+
+
+@given(kronecker_matrices(), st.data())
+def test_keys_of_two_entries(m, data):
+    key = (data.draw(entries(m.shape[0])), data.draw(entries(m.shape[1])))
+    expected = numpy_or_error(m.to_dense(), tuple(map(as_numpy_key, key)))
+    if isinstance(expected, Exception):  # index arrays that do not broadcast
+        with pytest.raises((IndexError, ValueError)):
+            m[key]
+    else:
+        assert_dense_equal(m[key], expected, scale=SCALE, dtype=m.dtype)
+
+
+@given(kronecker_matrices())
+def test_whole_keys(m):
+    a = m.to_dense()
+    mask = a.real > 0
+    empty = slice(0, 2, -1)
+    for key in (
+        (),
+        slice(None),
+        (slice(None), slice(None)),
+        mask,
+        mask.tolist(),
+        empty,
+        (0, empty),
+        (empty, empty),
+    ):
+        assert_dense_equal(m[key], a[key], scale=SCALE)
+    assert_dense_equal(np.stack(list(m)), a, scale=SCALE)
+
+
+def test_results_are_numpys():
+    m = KroneckerMatrix.random((6, 4), 2, rng=0)
+    assert isinstance(m[0, 0], np.float64)
+    assert m[0].shape == (4,)
+    assert m[[0]].shape == (1, 4)
+    assert m[[], 1].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "text"),
+    [
+        (None, TypeError, "key must be integers, slices, integer arrays or a boolean mask, got None"),
+        (..., TypeError, "got Ellipsis"),
+        ((0, None), TypeError, "got None"),
+        ((0, ...), TypeError, "got Ellipsis"),
+        (1.0, TypeError, "got an array of float64"),
+        ([0.5], TypeError, "got an array of float64"),
+        ("row", TypeError, "got 'row'"),
+        (True, TypeError, "got True"),
+        (np.array(True), IndexError, r"masks of the shape of their axes \(5,\), got \(\)"),
+        (np.ones((4,), bool), IndexError, r"masks of the shape of their axes \(5,\), got \(4,\)"),
+        (np.ones((5, 4), bool), IndexError, r"axes \(5, 3\), got \(5, 4\)"),
+        ((0, np.ones(5, bool)), IndexError, r"axes \(3,\), got \(5,\)"),
+        ((0, 0, 0), IndexError, "key must have at most 2 entries, got 3"),
+        ((np.ones((5, 3), bool), 0), IndexError, "key must have at most 2 entries, got 3"),
+        (5, IndexError, r"key must lie in \[-5, 5\) on axis 0, got 5"),
+        (-6, IndexError, r"key must lie in \[-5, 5\) on axis 0, got -6"),
+        ((0, 3), IndexError, r"key must lie in \[-3, 3\) on axis 1, got 3"),
+        ([0, -6], IndexError, r"key must lie in \[-5, 5\) on axis 0, got -6"),
+        (np.array([7], np.uint8), IndexError, r"key must lie in \[0, 5\) on axis 0, got 7"),
+        (np.array([2**64 - 1], np.uint64), IndexError, "on axis 0, got 18446744073709551615"),
+        (10**30, IndexError, "on axis 0, got 1000000000000000000000000000000"),
+        ([10**30], TypeError, "got an array of object"),
+        (([0, 1], [0, 1, 2]), ValueError, "broadcast"),
+    ],
+)
+def test_keys_are_refused(key, error, text):
+    m = KroneckerMatrix.random((5, 3), 2, rng=0)
+    with pytest.raises(error, match=text):
+        m[key]
+
+
+def test_indices_on_a_device_are_not_read(monkeypatch):
+    """An index outside, on a device: a row or an element of NaN, and nothing raised."""
+    monkeypatch.setattr(indexing, "on_host", lambda array: False)
+    m = KroneckerMatrix.random((5, 3), 2, rng=0)
+    a = m.to_dense()
+    ids = np.array([0, -5, 5, -6, 4])
+    bad = np.array([False, False, True, True, False])
+    for found, expected in ((m[ids], a[np.where(bad, 0, ids)]), (m[ids, 1], a[np.where(bad, 0, ids), 1])):
+        assert np.isnan(found[bad]).all()
+        assert_dense_equal(found[~bad], expected[~bad], scale=SCALE)
+    columns = np.array([0, 3, -4, -3])
+    assert np.isnan(m[4, columns]).tolist() == [False, True, True, False]
+
+
+def test_kets_of_indices_on_a_device(monkeypatch):
+    monkeypatch.setattr(indexing, "on_host", lambda array: False)
+    v = Ket.random((2, 3), batch_shape=(4, 3, 2), rng=0)
+    ids, good = np.array([[0], [-5], [4]]), np.array([[0], [0], [0]])
+    bad = np.array([[False], [True], [True]])
+    a = v.to_dense()
+    for at in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2)):
+        key, safe = ([slice(None)] * 3 for _ in range(2))
+        for axis in at:
+            key[axis], safe[axis] = ids, good
+        expected = a[tuple(safe)]
+        first = at[0] if at[-1] - at[0] == len(at) - 1 else 0
+        expected[(slice(None),) * first + (bad,)] = np.nan
+        np.testing.assert_allclose(v[tuple(key)].to_dense(), expected, rtol=1e-12)
+    assert np.isnan(v[0, :, np.array([7])].to_dense()).all()
+
+
+def test_the_cost_is_that_of_the_output():
+    m = KroneckerMatrix.random((2**40, 2**40), 10, rng=0, dtype="float32")
+    ids, columns = np.array([2**39, 5]), slice(2**20, 2**20 + 6)
+    keys = [(ids, columns), (columns, ids), (columns, columns), (3, slice(None, None, 2**30)), (ids, ids)]
+    tracemalloc.start()
+    try:
+        for key in keys:
+            assert m[key].size <= 2**10
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+    tall = KroneckerMatrix.random((2**16, 2**16), 4, rng=0)
+    assert tall[:, [3, 1]].shape == (2**16, 2)
+    assert tall[7, 2:].shape == (2**16 - 2,)
+
+
+@given(mode_dims(), st.data())
+def test_prefix_boxes_tile_the_prefix(radices, data):
+    count = data.draw(st.integers(0, prod(radices)))
+    boxes = prefix_boxes(count, radices)
+    assert len(boxes) <= len(radices)
+    found = []
+    for box in boxes:
+        digits = product(*(range(start, stop) for start, stop in box))
+        found += [int(np.ravel_multi_index(d, radices)) for d in digits]
+    assert found == list(range(count))
+
+
+def test_parsed_selectors():
+    row, column = parse_key((np.int8(-1), slice(None, None, -2)), (300, 5))
+    assert (row, column) == (299, range(4, -1, -2))
+    (ids,) = parse_key(np.array([-1, 127], np.int8), (300,))
+    assert ids.tolist() == [299, 127]
+    assert ids.dtype == np.int64

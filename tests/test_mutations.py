@@ -1,0 +1,32 @@
+"""Every seeded bug in the kernels turns a check red, and the kernels as they are turn none."""
+
+import pytest
+
+from ketcore.ops import kernels
+from tests import mutations, nvrtc
+from tests.cusim import source_text
+from tests.require import require
+from tests.run_sanitized import missing, outcomes
+
+CAUGHT = [(bug, mode) for bug in mutations.BUGS for mode in bug.caught]
+
+
+@pytest.mark.parametrize(("bug", "mode"), CAUGHT, ids=[f"{mode}: {bug.name}" for bug, mode in CAUGHT])
+def test_bug_is_caught(bug, mode):
+    require("cusim", not missing(mode), missing(mode))
+    found = outcomes("tests.mutations")[mode][bug.name]
+    assert found is not None, "the bug went unseen"
+    assert bug.caught[mode] in found
+
+
+def test_every_kernel_has_a_bug():
+    named = {bug.name.split(":")[0] for bug in mutations.BUGS}
+    assert named == {kernel for kernel, _, _ in kernels.TABLE}
+
+
+@pytest.mark.parametrize(("name", "file", "old", "new"), mutations.SPILLS, ids=[s[0] for s in mutations.SPILLS])
+def test_spill_is_caught(name, file, old, new):
+    require("nvrtc", nvrtc.path(12) is not None, "the wheel nvidia-cuda-nvrtc-cu12 is not installed")
+    text = source_text(mutations.OPS, file.removesuffix(".cu"), [(file, old, new)])
+    usages = nvrtc.load(12).compile(text, 90, ["expand<float,int>"])
+    assert not all(usage.clean for usage in usages)
