@@ -1,7 +1,7 @@
 """ketcore: tensor-product vectors and Kronecker-factorised matrices, at the cost of their output.
 
-Pure functions on arrays (`rows`, `ket_rows`, `gather_kron`, `ket_inner`, ...) with their gradients (`..._vjp`,
-`..._jvp`), and the value objects `Ket` and `KroneckerMatrix` built on them.
+Pure functions on arrays (`rows`, `ket_rows`, `gather_kron`, `ket_inner`, ...) with their gradients
+(`..._vjp`, `..._jvp`), and the value objects `Ket` and `KroneckerMatrix` built on them.
 """
 
 from ketcore import ops

@@ -1,4 +1,4 @@
-"""What differs between array libraries: namespaces, dtypes, where values live, sums by index, threads, kernels.
+"""What differs between array libraries: namespaces, dtypes, where values lie, sums by index, kernels.
 
 The only file that names CuPy.  Everything above it is written once, for arrays of any namespace.
 """
@@ -6,7 +6,7 @@ The only file that names CuPy.  Everything above it is written once, for arrays 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,8 @@ from threadpoolctl import ThreadpoolController
 
 Array = Any
 
-# A float32 sum of sixteen terms of one sign is off by less than 1e-6 of itself; longer ones are summed in float64.
+# A float32 sum of sixteen terms of one sign is off by less than 1e-6 of itself; longer ones are summed
+# in float64.
 _SHORT_SUM = 16
 
 # Up to so many values one bincount in float64 beats the set-up of a sparse product.
@@ -40,7 +41,7 @@ def namespace_of(array: Array) -> ModuleType:
 
 
 def namespace(name: str, arrays: Sequence[Array]) -> ModuleType:
-    """The one array namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
+    """The one namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
     if all(isinstance(a, np.ndarray) for a in arrays):
         return np
     libraries = sorted({type(a).__module__.split(".")[0] for a in arrays})
@@ -61,7 +62,7 @@ def is_numpy(array: Array) -> bool:
 
 
 def compact(array: Array) -> Array:
-    """A NumPy array laid out in C order, so that elementwise work on it is one long loop; others as they are."""
+    """A NumPy array laid out in C order, so that elementwise work on it is one loop; others as they are."""
     return np.ascontiguousarray(array) if is_numpy(array) else array
 
 
@@ -94,6 +95,13 @@ def to_host(array: Array) -> np.ndarray:
     if array_api_compat.is_cupy_array(array):
         return array.get()
     return np.asarray(array)
+
+
+def cast_gradient(xp: ModuleType, gradient: Array, primal: Array) -> Array:
+    """`gradient` in the dtype of `primal`; its real part where the primal is real."""
+    if is_complex(xp, gradient.dtype) and not is_complex(xp, primal.dtype):
+        gradient = xp.real(gradient)
+    return xp.astype(gradient, primal.dtype, copy=False)
 
 
 def is_floating(xp: ModuleType, dtype: Any) -> bool:
@@ -154,9 +162,10 @@ def segment_sum(xp: ModuleType, values: Array, index: Array, count: int) -> Arra
         return _accumulate_wide(xp, values, lambda wide: zeros.to(wide.dtype).index_add(0, index, wide))
     if array_api_compat.is_cupy_array(values):
         return _segment_sum_cupy(values, index, zeros)
-    # No array-API function scatters: a product with the 0/1 matrix of the index.
-    chosen = xp.astype(index[None, :] == xp.arange(count)[:, None], values.dtype)
-    return chosen @ values
+    # No function of the array API scatters.  A product with a 0/1 matrix would spread NaN to every index.
+    nothing = xp.zeros_like(values)
+    sums = [xp.sum(xp.where((index == i)[:, None], values, nothing), axis=0) for i in range(count)]
+    return xp.stack(sums) if sums else zeros
 
 
 def _segment_sum_numpy(values, index, count):
@@ -190,11 +199,13 @@ def _indicator(index, count, dtype):
     """The sparse 0/1 matrix (count, B) whose product with values sums them by index."""
     from scipy.sparse import csc_array  # here, because it takes most of the time to import ketcore
 
-    return csc_array((np.ones(len(index), dtype), index, np.arange(len(index) + 1)), shape=(count, len(index)))
+    return csc_array(
+        (np.ones(len(index), dtype), index, np.arange(len(index) + 1)), shape=(count, len(index))
+    )
 
 
 def _short_pieces(index, count):
-    """Number each run of up to _SHORT_SUM rows that share an index: the piece of each row, the index of each piece."""
+    """Cut rows that share an index into pieces of _SHORT_SUM: the piece of a row, the index of a piece."""
     hits = np.bincount(index, minlength=count)
     # A stable sort of 16-bit integers is a radix sort, many times faster than one of 64 bits.
     order = np.argsort(index.astype(np.uint16) if count <= 1 << 16 else index, kind="stable")
@@ -232,7 +243,7 @@ def _blas() -> ThreadpoolController:
 
 
 def threads() -> int:
-    """How many threads a call may use: as many as NumPy's BLAS is set to (threadpoolctl, OPENBLAS_NUM_THREADS)."""
+    """How many threads a call may use: as many as NumPy's BLAS is set to, by threadpoolctl for one."""
     return max((library.num_threads for library in _blas().lib_controllers), default=1)
 
 
@@ -314,7 +325,7 @@ def kernel_source(source: str) -> str:
     return "".join(f'#line 1 "{name}"\n{(folder / name).read_text()}\n' for name in files)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _cupy_function(device, source, name):
     import cupy
 

@@ -186,7 +186,7 @@ def entries(factors: Sequence[Array], row: Selector, column: Selector) -> Array:
     sides = [to_namespace_of(_as_indices(side), xp, like) for side in (row, column)]
     checked = all(on_host(side) for side in (row, column) if not isinstance(side, int | range))
     radices = [[f.shape[axis] for f in factors] for axis in (1, 2)]
-    picked = [split_digits(xp, side, dims) for side, dims in zip(sides, radices, strict=True)]
+    picked = [split_digits(side, dims) for side, dims in zip(sides, radices, strict=True)]
     index = [i * q + j for q, i, j in zip(radices[1], *picked, strict=True)]
     if not checked:
         bad = (sides[0] < 0) | (sides[1] < 0)

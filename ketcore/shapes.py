@@ -60,7 +60,7 @@ def suggest_dims(n: int, order: int) -> tuple[int, ...]:
 
 
 def _exact_dims(n: int, order: int, least: int) -> tuple[int, ...]:
-    """The exact ascending factorisation with the smallest last dim, none above twice the first; () if none."""
+    """The exact ascending dims with the smallest last, at most twice the first; () if there are none."""
     if order == 1:
         return (n,)
     root = integer_root(n, order)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from ketcore.ops import kernel_plan, kernels
 from tests.cusim import available
 from tests.kernel_problems import (
+    FLOATS,
     KINDS,
     Launcher,
     close,
@@ -90,6 +91,17 @@ def check(lookup, launch=None):
         kernels.contract(launch, lookup, cotangent, deterministic, gradients)
         close(flat(gradients), lookup, compute, sum_dtype(lookup))
     return launch
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("columns", [72, 64, 61])
+def test_stores_of_sixteen_bytes(name, aligned, columns):
+    """They are used where the output and its rows are aligned, and never else."""
+    lookup, launch = make((3, 3), (3, 24), 9, columns=columns, dtype=name), Launcher()
+    out = kernels.expand(launch, lookup, nan_rows(lookup, aligned))
+    close(out, lookup, lambda lookup: reference(lookup)[0], lookup.dtype)
+    assert launch.launches[0][-1][0]["vector"] == (aligned and columns != 61)
 
 
 @pytest.mark.parametrize("layernorm", [False, True])

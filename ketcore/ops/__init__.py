@@ -42,4 +42,9 @@ OPS = (
     Op("ket_gram", ket_gram, ket_gram_vjp, ket_gram_jvp, ket_gram_dense),
 )
 
-__all__ = ["OPS", "Op", "digits", *(f"{op.name}{suffix}" for op in OPS for suffix in ("", "_vjp", "_jvp", "_dense"))]
+__all__ = [
+    "OPS",
+    "Op",
+    "digits",
+    *(f"{op.name}{suffix}" for op in OPS for suffix in ("", "_vjp", "_jvp", "_dense")),
+]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 
-from ketcore.backend import Array, namespace_of
+from ketcore.backend import Array, index_dtype, namespace_of
 from ketcore.ops.checks import check_index
 from ketcore.shapes import strides
 
@@ -23,10 +23,11 @@ def digits(index: Array, radices: Sequence[int]) -> tuple[Array, ...]:
     if not radices or min(radices) < 1:
         raise ValueError(f"radices must be at least one int >= 1, got {tuple(radices)}")
     index, _ = check_index("index", index, prod(radices), None)
-    return split_digits(namespace_of(index), index, radices)
+    xp = namespace_of(index)
+    return split_digits(xp.astype(index, index_dtype(xp), copy=False), radices)
 
 
-def split_digits(xp, index, radices):
+def split_digits(index, radices):
     """`digits` of an index that is known to be valid."""
     return tuple(
         (index // stride) % radix if position else index // stride

@@ -1,10 +1,11 @@
 """Expand a `Lookup` into rows, and pull cotangents back: the core of rows, kets and `gather_kron`.
 
-One visible choice per function: the CUDA kernel where there is one for these arrays, chunks that fit the cache
-on NumPy, array code of any namespace otherwise.  All of them are checked against one another.
+One visible choice per function: the CUDA kernel where there is one for these arrays, chunks that fit the
+cache on NumPy, array code of any namespace otherwise.  All of them are checked against one another.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from ketcore import backend
 from ketcore.backend import Array, accumulation_dtype, is_numpy, namespace_of, run_chunks, segment_sum
 from ketcore.ops import half_tables, kernels
-from ketcore.ops.halves import contract, expand, halves, halves_jvp, leaf_cotangents
+from ketcore.ops.halves import expand, halves, halves_jvp, leaf_cotangents
 from ketcore.ops.lookup import Lookup, leaves, made_safe, packed_views, record_leaves, scatter
 from ketcore.shapes import offsets
 
@@ -29,9 +30,7 @@ def gather(lookup: Lookup, out: Array | None = None) -> Array:
     safe, bad = made_safe(xp, lookup)
     if is_numpy(lookup.tables[0]):
         return _gather_numpy(safe, bad, out)
-    left, right, bias = halves(
-        xp, leaves(xp, safe, safe.tables, 0, safe.batch), safe.split, safe.node_eps
-    )
+    left, right, bias = halves(xp, leaves(xp, safe, safe.tables, 0, safe.batch), safe.split, safe.node_eps)
     result = _finished(xp, expand(xp, left, right, bias, safe.kept, safe.columns), bad, safe.dtype)
     if out is None:
         return result
@@ -77,7 +76,7 @@ def gather_vjp(lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[A
         return half_tables.contract(safe, cotangent, _chunk_rows(safe))
     records = gather_records(lookup, cotangent)
     starts = offsets(lookup.widths)
-    pieces = [records[..., start:stop] for start, stop in zip(starts, starts[1:], strict=False)]
+    pieces = [records[..., start:stop] for start, stop in pairwise(starts)]
     return scatter(xp, made_safe(xp, lookup)[0], pieces)
 
 
@@ -97,7 +96,7 @@ def packed_vjp(lookup: Lookup, cotangent: Array, deterministic: bool) -> Array:
 
 
 def gather_records(lookup: Lookup, cotangent: Array) -> Array:
-    """Pull `cotangent` (B, columns) back to the leaves of each row: (B, R, sum q_n) in the accumulation dtype."""
+    """Pull `cotangent` (B, columns) back to each row's leaves: (B, R, sum q_n) in the accumulation dtype."""
     launch = backend.launcher(lookup.tables[0])
     if launch is not None and kernels.supports(lookup):
         return kernels.leaf_cotangents(launch, lookup, cotangent)
@@ -134,10 +133,7 @@ def _leaves(xp, lookup, start, stop):
 def _gather_numpy(lookup, bad, out):
     if out is None:
         out = np.empty((lookup.batch, lookup.columns), lookup.dtype)
-    if half_tables.pay(lookup):
-        source = half_tables.source(lookup)
-    else:
-        source = _row_source(lookup)
+    source = half_tables.source(lookup) if half_tables.pay(lookup) else _row_source(lookup)
 
     def work(start, stop):
         left, right, bias = source(start, stop)
@@ -148,7 +144,7 @@ def _gather_numpy(lookup, bad, out):
 
 
 def _row_source(lookup):
-    """A function of (start, stop): left (b, kept, R), right (b, R, qb) and bias of these rows, built from their leaves."""
+    """A function of (start, stop): left (b, kept, R), right (b, R, qb) and bias of these rows."""
 
     def source(start, stop):
         left, right, bias = halves(np, _leaves(np, lookup, start, stop), lookup.split, lookup.node_eps)

@@ -2,9 +2,9 @@
 
     y[b] = sum_k  T_0[k, i_0b] (x) T_1[k, i_1b] (x) ... (x) T_{N-1}[k, i_{N-1}b]
 
-With the digits of a row number as index it is a row of a Kronecker-factorised matrix (word2ketXS); with the row
-number itself in every mode it is a table of kets (word2ket); with an index of its own per term a permutation or
-a hash of the ids costs no storage.
+With the digits of a row number as index it is a row of a Kronecker-factorised matrix (word2ketXS); with
+the row number itself in every mode it is a table of kets (word2ket); with an index of its own per term a
+permutation or a hash of the ids costs no storage.
 
 Letters: N order, R rank, n mode, t_n and q_n rows and columns of table n, Q = prod q_n, ... batch of `index`.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype
+from ketcore.backend import Array, accumulation_dtype, cast_gradient
 from ketcore.ops.checks import (
     as_integers,
     check_columns,
@@ -84,12 +84,10 @@ def gather_kron_vjp(
     cost     time O(R |batch| Q), memory O(R |batch| sum q_n) beyond the cotangent
     """
     xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
-    cotangent = check_like(
-        "cotangent", cotangent, (*batch, lookup.columns), xp, tables[0], lookup.dtype
-    )
+    cotangent = check_like("cotangent", cotangent, (*batch, lookup.columns), xp, tables[0], lookup.dtype)
     cotangent = xp.reshape(cotangent, (lookup.batch, lookup.columns))
     gradients = gather_vjp(lookup, cotangent, deterministic)
-    return tuple(xp.astype(g, t.dtype, copy=False) for g, t in zip(gradients, tables, strict=True))
+    return tuple(cast_gradient(xp, g, t) for g, t in zip(gradients, tables, strict=True))
 
 
 def gather_kron_jvp(
@@ -159,7 +157,9 @@ def _check_indices(index, lead, lengths, check):
     """The index (*lead, ...) as integers, and whether each mode is known to stay within its table."""
     index = as_integers("index", index)
     if tuple(index.shape[: len(lead)]) != lead:
-        rule = "(N, R, ...), one entry per table and term" if len(lead) == 2 else "(N, ...), one entry per table"
+        rule = (
+            "(N, R, ...), one entry per table and term" if len(lead) == 2 else "(N, ...), one entry per table"
+        )
         raise ValueError(f"index must have shape {rule}, for {lead}, got {tuple(index.shape)}")
     known = [check_index(f"index[{n}]", index[n, ...], length, check)[1] for n, length in enumerate(lengths)]
     return check_index("index", index, 0, False)[0], all(known)

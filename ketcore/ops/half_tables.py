@@ -1,10 +1,10 @@
-"""Rows through two half tables on NumPy: the products of the left factors, and of the right ones, for all digits.
+"""Rows through two half tables on NumPy: the products of the left and of the right factors, for all digits.
 
-A batch of rows picks from them again and again, so that each half is multiplied out once per call and not once
-per row.  Worth it when the batch is not much smaller than a half table; without LayerNorm only.
+A batch of rows picks from them again and again, so that each half is multiplied out once per call and not
+once per row.  Worth it when the batch is not much smaller than a half table; without LayerNorm only.
 
-A half over modes with t_n rows and q_n columns is a table of T = prod t_n records.  Each of its factors is first
-spread to the width W of a record (a few thousand numbers), so that multiplying out runs over long rows:
+A half over modes with t_n rows and q_n columns is a table of T = prod t_n records.  Each of its factors is
+first spread to the width of a record (some hundred numbers), so that multiplying out runs over long rows:
 
     half[(i, j), :] = first[i, :] * second[j, :]
 """
@@ -73,7 +73,7 @@ def _pairs(first, second):
 
 
 def _spread(lookup, left):
-    """The factors of one half spread to its records: arrays (t_n, kept, R) on the left, (t_n, R, qb) on the right."""
+    """The factors of a half spread to its records: (t_n, kept, R) on the left, (t_n, R, qb) on the right."""
     tables = lookup.tables[: lookup.split] if left else lookup.tables[lookup.split :]
     dtype = accumulation_dtype(np, lookup.dtype)
     if not tables:

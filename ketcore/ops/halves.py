@@ -2,8 +2,8 @@
 
     row[a, b] = sum_k left[a, k] right[k, b]          (qa x R) times (R x qb)
 
-so that expanding a row is one small matrix product, and so are both parts of its gradient.  At the root of the
-tree LayerNorm is a scale on the left half and a bias (see `ketcore.ops.tree`).  Halves lie as (q, b, R) here.
+so that expanding a row is one small matrix product, and so are both parts of its gradient.  At the root of
+the tree LayerNorm is a scale on the left half and a bias (see `ketcore.ops.tree`).  Halves lie as (q, b, R).
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,7 @@ def _children(xp, leaves, split, eps):
     return (tree.product(xp, leaves[:split], eps) if split else xp.ones_like(right[:1, ...])), right
 
 
-def expand(
-    xp: ModuleType, left: Array, right: Array, bias: Array | None, kept: int, columns: int
-) -> Array:
+def expand(xp: ModuleType, left: Array, right: Array, bias: Array | None, kept: int, columns: int) -> Array:
     """Rows (b, columns) from their halves; only the first `kept` entries of the left half matter."""
     rows = xp.permute_dims(left[:kept, ...], (1, 0, 2)) @ xp.permute_dims(right, (1, 2, 0))
     rows = xp.reshape(rows, (rows.shape[0], kept * right.shape[0]))[:, :columns]
@@ -76,7 +74,8 @@ def halves_jvp(
 ) -> tuple[Array, Array, Array | None]:
     """Halves of twice the rank, and a bias, that expand to the derivative of rows along leaf `tangents`.
 
-    d(left (x) right) = dleft (x) right + left (x) dright; LayerNorm at the root adds a multiple of left (x) right.
+    d(left (x) right) = dleft (x) right + left (x) dright; LayerNorm at the root adds a multiple of the
+    product itself.
     """
     right, right_tangent = tree.product_jvp(xp, leaves[split:], tangents[split:], eps)
     if not split:

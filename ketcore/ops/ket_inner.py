@@ -2,8 +2,9 @@
 
     <v, w> = sum_{k,l} prod_n <v_nk, w_nl>,   v = sum_k (x)_n v_nk,   w = sum_l (x)_n w_nl
 
-Per mode an R x R' matrix of inner products of leaves, their elementwise product over modes, and a sum.  The first
-argument is conjugated, as by np.vdot.  `ket_gram` takes all pairs of two batches, `ket_inner` one pair per entry.
+Per mode an R x R' matrix of inner products of leaves, their elementwise product over modes, and a sum.  The
+first argument is conjugated, as by np.vdot.  `ket_gram` takes all pairs of two batches, `ket_inner` one pair
+per entry.
 
 Letters: N order, R and R' ranks, q_n length of leaf n, ... batch.
 """
@@ -14,7 +15,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, is_complex
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_complex
 from ketcore.ops.checks import check_floating, check_like, check_tangents
 
 
@@ -33,13 +34,13 @@ def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """
     xp, v, w, dtype = _checked(v, w)
     _broadcast(v, w)
-    return xp.astype(_summed(xp, _grams(xp, _wide(xp, v), _wide(xp, w))), dtype, copy=False)
+    return xp.astype(_summed(xp, _grams(xp, _wide(xp, v, dtype), _wide(xp, w, dtype))), dtype, copy=False)
 
 
 def ket_inner_vjp(
     v: Sequence[Array], w: Sequence[Array], cotangent: Array
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Pull `cotangent` (...) back through `ket_inner`: gradients of `v` and of `w`, in their shapes and dtypes.
+    """Pull `cotangent` (...) back through `ket_inner` to `v` and `w`, in their shapes and dtypes.
 
     The transpose under the pairing Re(sum(c y)): `w` gets c conj(v), not conjugated, and `v`, on which the
     inner product depends through its conjugate, gets conj(c w); where the batches broadcast, sums.
@@ -49,8 +50,8 @@ def ket_inner_vjp(
     xp, v, w, dtype = _checked(v, w)
     batch = _broadcast(v, w)
     cotangent = check_like("cotangent", cotangent, batch, xp, v[0], dtype)
-    (cotangent,) = _wide(xp, [cotangent])
-    wide_v, wide_w = _wide(xp, v), _wide(xp, w)
+    (cotangent,) = _wide(xp, [cotangent], dtype)
+    wide_v, wide_w = _wide(xp, v, dtype), _wide(xp, w, dtype)
     others = _products_of_others(xp, _grams(xp, wide_v, wide_w))
     to_grams = [cotangent[..., None, None] * other for other in others]
     to_v = [_conj(xp, c @ b) for c, b in zip(to_grams, wide_w, strict=True)]
@@ -69,12 +70,12 @@ def ket_inner_jvp(
     _broadcast(v, w)
     v_tangents = check_tangents("v_tangents", v_tangents, v, xp, dtype)
     w_tangents = check_tangents("w_tangents", w_tangents, w, xp, dtype)
-    wide_v, wide_w = _wide(xp, v), _wide(xp, w)
+    wide_v, wide_w = _wide(xp, v, dtype), _wide(xp, w, dtype)
     others = _products_of_others(xp, _grams(xp, wide_v, wide_w))
     moved = zip(
         others,
-        _grams(xp, _wide(xp, v_tangents), wide_w),
-        _grams(xp, wide_v, _wide(xp, w_tangents)),
+        _grams(xp, _wide(xp, v_tangents, dtype), wide_w),
+        _grams(xp, wide_v, _wide(xp, w_tangents, dtype)),
         strict=True,
     )
     total = sum(xp.sum(other * (by_v + by_w), axis=(-2, -1)) for other, by_v, by_w in moved)
@@ -102,7 +103,7 @@ def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """
     xp, v, w, dtype = _checked(v, w)
     first, second, rank, other_rank = _batches(v, w)
-    grams = _grams(xp, _flat(xp, _wide(xp, v)), _flat(xp, _wide(xp, w)))
+    grams = _grams(xp, _flat(xp, _wide(xp, v, dtype)), _flat(xp, _wide(xp, w, dtype)))
     split = xp.reshape(_product(grams), (prod(first), rank, prod(second), other_rank))
     return xp.astype(xp.reshape(xp.sum(split, axis=(1, 3)), (*first, *second)), dtype, copy=False)
 
@@ -110,7 +111,7 @@ def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
 def ket_gram_vjp(
     v: Sequence[Array], w: Sequence[Array], cotangent: Array
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Pull `cotangent` (*i, *j) back through `ket_gram`: gradients of `v` and `w`, conjugated as `ket_inner_vjp`.
+    """Pull `cotangent` (*i, *j) back through `ket_gram` to `v` and `w`, conjugated as by `ket_inner_vjp`.
 
     raises   as `ket_gram`; TypeError, ValueError on the cotangent
     cost     time O(N R R' |i| |j| sum q_n)
@@ -118,11 +119,11 @@ def ket_gram_vjp(
     xp, v, w, dtype = _checked(v, w)
     first, second, rank, other_rank = _batches(v, w)
     cotangent = check_like("cotangent", cotangent, (*first, *second), xp, v[0], dtype)
-    (cotangent,) = _wide(xp, [cotangent])
+    (cotangent,) = _wide(xp, [cotangent], dtype)
     cotangent = xp.reshape(cotangent, (prod(first), 1, prod(second), 1))
     spread = xp.broadcast_to(cotangent, (prod(first), rank, prod(second), other_rank))
     spread = xp.reshape(spread, (prod(first) * rank, prod(second) * other_rank))
-    flat_v, flat_w = _flat(xp, _wide(xp, v)), _flat(xp, _wide(xp, w))
+    flat_v, flat_w = _flat(xp, _wide(xp, v, dtype)), _flat(xp, _wide(xp, w, dtype))
     others = _products_of_others(xp, _grams(xp, flat_v, flat_w))
     to_v = [_conj(xp, (spread * other) @ b) for other, b in zip(others, flat_w, strict=True)]
     to_w = [_swap(xp, spread * other) @ _conj(xp, a) for other, a in zip(others, flat_v, strict=True)]
@@ -140,10 +141,10 @@ def ket_gram_jvp(
     first, second, rank, other_rank = _batches(v, w)
     v_tangents = check_tangents("v_tangents", v_tangents, v, xp, dtype)
     w_tangents = check_tangents("w_tangents", w_tangents, w, xp, dtype)
-    flat_v, flat_w = _flat(xp, _wide(xp, v)), _flat(xp, _wide(xp, w))
+    flat_v, flat_w = _flat(xp, _wide(xp, v, dtype)), _flat(xp, _wide(xp, w, dtype))
     others = _products_of_others(xp, _grams(xp, flat_v, flat_w))
-    by_v = _grams(xp, _flat(xp, _wide(xp, v_tangents)), flat_w)
-    by_w = _grams(xp, flat_v, _flat(xp, _wide(xp, w_tangents)))
+    by_v = _grams(xp, _flat(xp, _wide(xp, v_tangents, dtype)), flat_w)
+    by_w = _grams(xp, flat_v, _flat(xp, _wide(xp, w_tangents, dtype)))
     total = sum(other * (a + b) for other, a, b in zip(others, by_v, by_w, strict=True))
     split = xp.reshape(total, (prod(first), rank, prod(second), other_rank))
     return xp.astype(xp.reshape(xp.sum(split, axis=(1, 3)), (*first, *second)), dtype, copy=False)
@@ -174,8 +175,9 @@ def _check_ket(name, ket):
         raise ValueError(f"{name} must have dims of at least 1, got shapes {shapes}")
 
 
-def _wide(xp, arrays):
-    return [xp.astype(a, accumulation_dtype(xp, a.dtype), copy=False) for a in arrays]
+def _wide(xp, arrays, dtype):
+    """`arrays` in the accumulation dtype of the promoted `dtype`."""
+    return [xp.astype(a, accumulation_dtype(xp, dtype), copy=False) for a in arrays]
 
 
 def _conj(xp, array):
@@ -203,7 +205,7 @@ def _summed(xp: ModuleType, grams: Sequence[Array]) -> Array:
 
 
 def _products_of_others(xp, grams):
-    """For each mode the elementwise product of the matrices of all other modes (no division: one may be zero)."""
+    """Per mode the elementwise product of the matrices of all others (no division: an entry may be zero)."""
     befores = [xp.ones_like(_product(grams))]
     for gram in grams[:-1]:
         befores.append(befores[-1] * gram)
@@ -219,7 +221,9 @@ def _broadcast(v, w):
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
-        raise ValueError(f"v and w must have batches that broadcast, got {shapes[0]} and {shapes[1]}") from None
+        raise ValueError(
+            f"v and w must have batches that broadcast, got {shapes[0]} and {shapes[1]}"
+        ) from None
 
 
 def _like_primals(xp, gradients, primals):
@@ -231,16 +235,8 @@ def _like_primals(xp, gradients, primals):
             extra + i for i in range(primal.ndim - 2) if primal.shape[i] == 1 != gradient.shape[extra + i]
         )
         gradient = xp.sum(gradient, axis=axes) if axes else gradient
-        gradient = _real_where(xp, xp.reshape(gradient, primal.shape), primal)
-        found.append(xp.astype(gradient, primal.dtype, copy=False))
+        found.append(cast_gradient(xp, xp.reshape(gradient, primal.shape), primal))
     return tuple(found)
-
-
-def _real_where(xp, gradient, primal):
-    """The real part where the primal is real: only that part of its cotangent acts on it."""
-    if is_complex(xp, gradient.dtype) and not is_complex(xp, primal.dtype):
-        return xp.real(gradient)
-    return gradient
 
 
 def _batches(v, w):
@@ -265,5 +261,7 @@ def _expanded(ket):
     ket = [leaf.astype(accumulation_dtype(np, leaf.dtype)) for leaf in ket]
     total = ket[0]
     for leaf in ket[1:]:
-        total = (total[..., :, None] * leaf[..., None, :]).reshape(*leaf.shape[:-1], -1)
+        total = (total[..., :, None] * leaf[..., None, :]).reshape(
+            *leaf.shape[:-1], total.shape[-1] * leaf.shape[-1]
+        )
     return total.sum(axis=-2)

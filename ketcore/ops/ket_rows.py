@@ -2,9 +2,9 @@
 
     row[i] = sum_k  v_0[i, k] (x) v_1[i, k] (x) ... (x) v_{N-1}[i, k]
 
-with v_n[i, k] = leaves[i, k, s_n : s_n + q_n], s_n = q_0 + ... + q_{n-1}.  The leaves of a word are one contiguous
-record, so that a lookup reads one piece of memory.  With LayerNorm the leaves of each term are multiplied in a
-balanced binary tree, node by node normalised (`ketcore.ops.tree`), before the sum over terms.
+with v_n[i, k] = leaves[i, k, s_n : s_n + q_n], s_n = q_0 + ... + q_{n-1}.  The leaves of a word are one
+contiguous record, so that a lookup reads one piece of memory.  With LayerNorm the leaves of each term are
+multiplied in a balanced binary tree, node by node normalised (`ketcore.ops.tree`), before the sum over terms.
 
 Letters: N order, R rank, S = sum q_n, Q = prod q_n, ... shape of `ids`.
 

@@ -6,6 +6,7 @@ Letters: N order, R rank, B output rows, t_n and q_n rows and columns of table n
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 from types import ModuleType
 from typing import Any
@@ -76,14 +77,11 @@ class Lookup:
 def packed_views(xp: ModuleType, packed: Array, widths: Sequence[int]) -> tuple[Array, ...]:
     """The tables (R, t, q_n) that lie side by side in `packed` (t, R, sum q_n)."""
     starts = offsets(widths)
-    return tuple(
-        xp.permute_dims(packed[:, :, start:stop], (1, 0, 2))
-        for start, stop in zip(starts, starts[1:], strict=False)
-    )
+    return tuple(xp.permute_dims(packed[:, :, start:stop], (1, 0, 2)) for start, stop in pairwise(starts))
 
 
 def made_safe(xp: ModuleType, lookup: Lookup) -> tuple[Lookup, Array | None]:
-    """The lookup with every bad index replaced by 0, and the mask (B,) of rows that held one (None: none did)."""
+    """The lookup with each bad index replaced by 0, and the mask (B,) of rows that held one (None: none)."""
     index = xp.astype(lookup.index, index_dtype(xp), copy=False)
     if lookup.checked:
         return lookup if index is lookup.index else replace(lookup, index=index), None
@@ -122,7 +120,7 @@ def leaves(xp: ModuleType, lookup: Lookup, tables: Sequence[Array], start: int, 
 def _chosen(lookup, index):
     """The index of the leaf of each mode: (b,), or (R, b) of kind "terms"."""
     if lookup.kind == "digits":
-        return split_digits(None, index, [table.shape[1] for table in lookup.tables])
+        return split_digits(index, [table.shape[1] for table in lookup.tables])
     return [index if lookup.kind == "same" else index[n, ...] for n in range(len(lookup.tables))]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, index_dtype, is_half, segment_sum
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype, segment_sum
 from ketcore.ops.checks import (
     check_index,
     check_like,
@@ -105,7 +105,7 @@ def _picked(factors, ids, shape, check):
     if not checked:
         bad = (ids < 0) | (ids >= count)
         ids = xp.where(bad, xp.zeros_like(ids), ids)
-    return xp, factors, ids, split_digits(xp, ids, [factor.shape[1] for factor in factors]), bad
+    return xp, factors, ids, split_digits(ids, [factor.shape[1] for factor in factors]), bad
 
 
 def _leaves(xp, tables, ids, digits, bad):
@@ -123,12 +123,11 @@ def _scatter(xp, factor, ids, digit, bad, cotangent):
     rank, length, width = factor.shape
     shape = (*ids.shape, rank, width)
     cotangent = check_like("cotangents", cotangent, shape, xp, factor, factor.dtype)
-    dtype = xp.float32 if is_half(factor.dtype) else factor.dtype
-    values = xp.astype(cotangent, dtype, copy=False)
+    values = xp.astype(cotangent, accumulation_dtype(xp, factor.dtype), copy=False)
     if bad is not None:
         values = xp.where(bad[..., None, None], xp.zeros_like(values), values)
     sums = segment_sum(
         xp, xp.reshape(values, (prod(ids.shape), rank * width)), xp.reshape(digit, (-1,)), length
     )
     gradient = xp.permute_dims(xp.reshape(sums, (length, rank, width)), (1, 0, 2))
-    return xp.astype(gradient, factor.dtype, copy=False)
+    return cast_gradient(xp, gradient, factor)

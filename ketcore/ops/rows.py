@@ -4,7 +4,8 @@ Row i of a Kronecker product is the Kronecker product of one row per factor, and
 
     M[i] = sum_k  F_0[k, i_0] (x) F_1[k, i_1] (x) ... (x) F_{N-1}[k, i_{N-1}]
 
-Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n, Q = prod q_n, ... shape of `ids`.
+Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n, Q = prod q_n, ... shape of
+`ids`.
 
 Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020 (the word2ketXS embedding).
 """
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype
+from ketcore.backend import Array, accumulation_dtype, cast_gradient
 from ketcore.ops.checks import (
     check_index,
     check_like,
@@ -85,12 +86,10 @@ def rows_vjp(
     [[[[0.0, 0.0], [4.0, 4.0]]], [[[0.0, 0.0], [0.0, 0.0], [4.0, 4.0]]]]
     """
     xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
-    cotangent = check_like(
-        "cotangent", cotangent, (*batch, lookup.columns), xp, factors[0], lookup.dtype
-    )
+    cotangent = check_like("cotangent", cotangent, (*batch, lookup.columns), xp, factors[0], lookup.dtype)
     cotangent = xp.reshape(cotangent, (lookup.batch, lookup.columns))
     gradients = gather_vjp(lookup, cotangent, deterministic)
-    return tuple(xp.astype(g, f.dtype, copy=False) for g, f in zip(gradients, factors, strict=True))
+    return tuple(cast_gradient(xp, g, f) for g, f in zip(gradients, factors, strict=True))
 
 
 def rows_jvp(
@@ -111,9 +110,7 @@ def rows_jvp(
     return xp.reshape(gather_jvp(lookup, tangents), (*batch, lookup.columns))
 
 
-def rows_dense(
-    factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None
-) -> np.ndarray:
+def rows_dense(factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M built by np.kron, then indexed.  Costs P Q memory."""
     factors = [np.asarray(factor) for factor in factors]
     dtype = np.result_type(*factors)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-HEADERS = ("core.h", "cuda.h", "launch.h", "exports.h", "sanitizers.h", "stack.h")
+HEADERS = sorted(path for path in HERE.iterdir() if path.suffix == ".h")
 COMPILER = os.environ.get("CXX", "g++")
 
 # Undefined behaviour is checked in every mode, by handlers of the simulator's own.  Contraction is off so that the results
@@ -62,7 +62,7 @@ def _build(text: str, flags: tuple[str, ...], suffix: str, *objects: Path) -> Pa
 @cache
 def _surroundings() -> str:
     """What a build depends on besides its own text: the simulator's headers and the compiler."""
-    return call([COMPILER, "--version"]).stdout + "".join((HERE / name).read_text() for name in HEADERS)
+    return call([COMPILER, "--version"]).stdout + "".join(path.read_text() for path in HEADERS)
 
 
 def call(command) -> subprocess.CompletedProcess:

@@ -1,194 +1,28 @@
-// The simulator: every CUDA thread of a block is a fiber (a stack of its own, switched by hand on one CPU thread).
+// The simulator: every CUDA thread of a block is a fiber (a stack of its own, switched by hand on one CPU
+// thread).
 //
-// Blocks run one after the other.  Within a block the scheduler runs every fiber that is ready until it waits or ends,
-// then completes the warp collectives and the block barrier whose threads have all arrived, and so on.
+// Blocks run one after the other.  Within a block the scheduler runs every fiber that is ready until it
+// waits or ends, then completes the warp collectives and the block barrier whose threads have all
+// arrived, and so on.
 //
-// Under ThreadSanitizer each fiber is a thread of its own, and only CUDA's synchronisation makes one access happen before
-// another.  So a race is found whatever order the fibers happened to run in, between threads and between blocks.
-#include "core.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-
+// Under ThreadSanitizer each fiber is a thread of its own, and only CUDA's synchronisation makes one
+// access happen before another.  So a race is found whatever order the fibers happened to run in, between
+// threads and between blocks.
 #include <algorithm>
 
-#include "sanitizers.h"
-#include "stack.h"
+#include "fiber.h"
+#include "shared_memory.h"
 
 namespace cusim {
-
-Thread* current;
-uint3 block_index;
-dim3 block_size, grid_size;
-
 namespace {
 
-constexpr unsigned kMaxThreads = 1024, kWarp = 32;
-constexpr size_t kStack = 64 << 10, kPage = 4 << 10;
-// The most shared memory that any supported architecture gives to one block.
-constexpr size_t kMaxShared = 227 << 10;
-constexpr unsigned char kPoison = 0xff;
-
-enum State { kReady, kAtBlockBarrier, kAtWarp, kDone };
-enum Collective { kSync, kVote, kShuffle };
-
-struct Fiber : Thread {
-  State state;
-  const Site* site;
-  // The warp collective that it waits in: what it gives, and what it gets.
-  Collective collective;
-  unsigned mask, ballot;
-  bool predicate;
-  int source;
-  Word given, got;
-  char* clock;
-  unsigned barriers;
-  // The machinery of switching.
-  Context context;
-  char* stack;
-  SanitizerFiber sanitizer;
-};
-
-Fiber fibers[kMaxThreads];
-unsigned threads;
-Launch launched;
-void (*body)(void*);
-void* body_argument;
 uint64_t random_state;
 
-bool failed;
-char message[640];
-
-Context scheduler_context;
-SanitizerFiber scheduler;
-
-// Memory addresses that stand for synchronisation in ThreadSanitizer's eyes.
-char launch_start, launch_end;
+// Addresses that stand for barriers in ThreadSanitizer's eyes.
 constexpr unsigned kWarpClocks = 1024;
 char *block_clocks, *warp_clocks;
 unsigned next_warp_clock;
 int arrived_with_predicate;
-
-Fiber* self() { return static_cast<Fiber*>(current); }
-Fiber* end() { return fibers + threads; }
-
-// ---- switching ----
-
-void to_scheduler() {
-  Fiber* me = self();
-  leave_fiber(&me->sanitizer, &scheduler, me->state == kDone || failed);
-  switch_context(&me->context, &scheduler_context);
-  enter_fiber(&me->sanitizer, &scheduler);
-}
-
-void to_fiber(Fiber* fiber) {
-  current = fiber;
-  leave_scheduler(&scheduler, &fiber->sanitizer, fiber->stack, kStack);
-  switch_context(&scheduler_context, &fiber->context);
-  enter_scheduler(&scheduler);
-  current = nullptr;
-}
-
-void fiber_main() {
-  enter_fiber(&self()->sanitizer, &scheduler);
-  acquire(&launch_start);
-  body(body_argument);
-  release(&launch_end);
-  self()->state = kDone;
-  to_scheduler();
-}
-
-// A stack, and for ThreadSanitizer a thread.  Making one takes it a millisecond, so they are kept: the launches come one
-// after the other anyway, and within a launch every thread of every block gets its own.  A launch of more than kWorkers
-// threads uses them again, and some races between blocks far apart go unseen.
-struct Worker {
-  char* stack;
-  SanitizerFiber sanitizer;
-};
-constexpr unsigned kWorkers = kMaxThreads;
-Worker workers[kWorkers];
-unsigned next_worker;
-
-Worker* take_worker() {
-  Worker* worker = &workers[next_worker++ % kWorkers];
-  if (worker->stack) return worker;
-  char* pages = static_cast<char*>(fresh_pages(nullptr, kStack + kPage));
-  // The lowest page is a guard: a fiber that overflows its stack must not write into another one's.
-  mprotect(pages, kPage, PROT_NONE);
-  worker->stack = pages + kPage;
-  worker->sanitizer = new_fiber();
-  return worker;
-}
-
-void prepare(Fiber* fiber, unsigned flat) {
-  const Worker* worker = take_worker();
-  fiber->stack = worker->stack;
-  fiber->sanitizer = worker->sanitizer;
-  fiber->index = {flat % block_size.x, flat / block_size.x % block_size.y, flat / (block_size.x * block_size.y)};
-  fiber->flat = flat;
-  fiber->state = kReady;
-  fiber->barriers = 0;
-  make_context(&fiber->context, fiber->stack, kStack, fiber_main);
-}
-
-void finish(Fiber* fiber) {
-  // A fiber abandoned by an error never came to the end of the launch, yet nothing of it runs after.
-  if (fiber->state != kDone) abandon_fiber(&fiber->sanitizer, &scheduler, &launch_end, fiber->stack, kStack);
-}
-
-// ---- errors ----
-
-void record_failure(const Fiber* at, const char* file, int line, const char* text) {
-  if (failed) return;
-  failed = true;
-  int used = snprintf(message, sizeof message, "%s", text);
-  if (file) used += snprintf(message + used, sizeof message - used, " at %s:%d", file, line);
-  if (at) snprintf(message + used, sizeof message - used, " [block %u, thread %u]", block_index.x, at->flat);
-}
-
-void fail_at(const Fiber* fiber, const char* text) {
-  record_failure(fiber, fiber->site ? fiber->site->file : nullptr, fiber->site ? fiber->site->line : 0, text);
-}
-
-// ---- shared memory ----
-
-struct Region {
-  const void* declaration;
-  char *base, *data;
-  size_t bytes;
-};
-constexpr unsigned kMaxRegions = 64;
-Region regions[kMaxRegions];
-unsigned region_count;
-Region dynamic;
-
-// Writes just beyond a region land here and are found when the block ends; AddressSanitizer wants none of it, because it
-// knows the exact end itself.
-constexpr size_t kCanary = CUSIM_ASAN ? 0 : 1024;
-
-Region new_region(const void* declaration, size_t bytes, size_t alignment) {
-  // No better aligned than it must be: a 16-byte access to an array of floats is misaligned on a GPU too.
-  const size_t shift = alignment < 16 ? alignment : 0;
-  char* base = static_cast<char*>(allocate(shift + bytes + kCanary));
-  for (size_t i = 0; i < shift + bytes + kCanary; ++i) base[i] = static_cast<char>(kPoison);
-  return {declaration, base, base + shift, bytes};
-}
-
-void end_region(const Region& region) {
-  for (size_t i = 0; i < kCanary; ++i)
-    if (static_cast<unsigned char>(region.data[region.bytes + i]) != kPoison) {
-      record_failure(nullptr, nullptr, 0, "a write beyond the end of shared memory");
-      break;
-    }
-  deallocate(region.base);
-}
-
-size_t shared_in_use() {
-  size_t total = dynamic.bytes;
-  for (unsigned i = 0; i < region_count; ++i) total += regions[i].bytes;
-  return total;
-}
 
 // ---- warp collectives ----
 
@@ -224,7 +58,8 @@ void give(Fiber* fiber, unsigned ballot) {
   fiber->ballot = ballot;
   fiber->got = fiber->given;
   if (fiber->collective != kShuffle || fiber->source == kOwnValue) return;
-  if (!(existing_lanes(fiber) >> fiber->source & 1)) fail_at(fiber, "a shuffle reads a lane outside its mask");
+  if (!(existing_lanes(fiber) >> fiber->source & 1))
+    fail_at(fiber, "a shuffle reads a lane outside its mask");
   fiber->got = fibers[first_lane(fiber) + fiber->source].given;
 }
 
@@ -251,10 +86,13 @@ bool complete_warps() {
   return any;
 }
 
-// Lanes that meet in one __syncwarp share a clock, and no other lanes do: sub-warps stay unordered among themselves.
+// Lanes that meet in one __syncwarp share a clock, and no other lanes do: sub-warps stay unordered among
+// themselves.
 char* meeting_clock(const Fiber* me) {
-  for (const Fiber* other = fibers + first_lane(me); other < end() && first_lane(other) == first_lane(me); ++other)
-    if (other != me && other->state == kAtWarp && other->mask == me->mask && other->site == me->site) return other->clock;
+  for (const Fiber* other = fibers + first_lane(me); other < end() && first_lane(other) == first_lane(me);
+       ++other)
+    if (other != me && other->state == kAtWarp && other->mask == me->mask && other->site == me->site)
+      return other->clock;
   return warp_clocks + next_warp_clock++ % kWarpClocks;
 }
 
@@ -263,7 +101,8 @@ void wait_in_warp(const Site* site, unsigned mask, Collective collective) {
   me->site = site;
   me->mask = mask;
   me->collective = collective;
-  if (!(mask >> me->flat % kWarp & 1)) fail(site->file, site->line, "a warp collective is called by a lane outside its mask");
+  if (!(mask >> me->flat % kWarp & 1))
+    fail(site->file, site->line, "a warp collective is called by a lane outside its mask");
   if (collective == kSync) me->clock = meeting_clock(me);
   char* clock = me->clock;
   if (collective == kSync) release(clock);
@@ -306,11 +145,13 @@ unsigned count(State state) {
 bool complete_block_barrier() {
   const unsigned waiting = count(kAtBlockBarrier), done = count(kDone);
   if (!waiting || waiting + done < threads) return false;
-  Fiber* first = std::find_if(fibers, end(), [](const Fiber& fiber) { return fiber.state == kAtBlockBarrier; });
+  Fiber* first =
+      std::find_if(fibers, end(), [](const Fiber& fiber) { return fiber.state == kAtBlockBarrier; });
   if (done) fail_at(first, "__syncthreads is reached when some threads of the block have exited");
   arrived_with_predicate = 0;
   for (Fiber* fiber = fibers; fiber < end() && !failed; ++fiber) {
-    if (fiber->site != first->site) fail_at(fiber, "__syncthreads is reached at different places in the source (divergent)");
+    if (fiber->site != first->site)
+      fail_at(fiber, "__syncthreads is reached at different places in the source (divergent)");
     arrived_with_predicate += fiber->predicate;
     fiber->state = kReady;
   }
@@ -323,7 +164,8 @@ void schedule_block() {
     any |= complete_warps();
     if (!failed) any |= complete_block_barrier();
     if (any || failed) continue;
-    const Fiber* stuck = std::find_if(fibers, end(), [](const Fiber& fiber) { return fiber.state != kDone; });
+    const Fiber* stuck =
+        std::find_if(fibers, end(), [](const Fiber& fiber) { return fiber.state != kDone; });
     fail_at(stuck, "deadlock: threads of a block wait in different collectives (divergent)");
   }
 }
@@ -359,7 +201,8 @@ void run_grid() {
   const uint64_t start = launched.order == 2 ? next_random() % blocks : 0;
   for (uint64_t i = 0; i < blocks && !failed; ++i) {
     const uint64_t flat = launched.order == 1 ? blocks - 1 - i : (start + i) % blocks;
-    block_index = {unsigned(flat % grid[0]), unsigned(flat / grid[0] % grid[1]), unsigned(flat / grid[0] / grid[1])};
+    block_index = {unsigned(flat % grid[0]), unsigned(flat / grid[0] % grid[1]),
+                   unsigned(flat / grid[0] / grid[1])};
     run_block();
   }
 }
@@ -368,7 +211,8 @@ void run_grid() {
 
 int sync_block(const Site* site, bool predicate) {
   Fiber* me = self();
-  // Two clocks taken in turn: a thread that has come through must not be seen by one that is still to wake up.
+  // Two clocks taken in turn: a thread that has come through must not be seen by one that is still to
+  // wake up.
   char* clock = block_clocks + (me->barriers++ & 1);
   me->site = site;
   me->predicate = predicate;
@@ -398,7 +242,8 @@ Word exchange(const Site* site, unsigned mask, Word mine, int source) {
 void* shared_static(const void* declaration, size_t bytes, size_t alignment) {
   for (unsigned i = 0; i < region_count; ++i)
     if (regions[i].declaration == declaration) return regions[i].data;
-  if (region_count == kMaxRegions || shared_in_use() + bytes > kMaxShared) fail(nullptr, 0, "more than 227 KiB of shared memory");
+  if (region_count == kMaxRegions || shared_in_use() + bytes > kMaxShared)
+    fail(nullptr, 0, "more than 227 KiB of shared memory");
   regions[region_count] = new_region(declaration, bytes, alignment);
   return regions[region_count++].data;
 }

@@ -1,4 +1,5 @@
-// The part of CUDA C++ that kernels use, on the simulator.  Included before kernel.cuh; what is missing here does not compile.
+// The part of CUDA C++ that kernels use, on the simulator.  Included before kernel.cuh; what is missing
+// here does not compile.
 #pragma once
 #define CUSIM 1
 
@@ -46,10 +47,10 @@ inline float rsqrt(float x) { return rsqrtf(x); }
 
 // ---- collectives: each place in the source is an object of its own ----
 
-#define CUSIM_SITE                                      \
-  ([]() -> const cusim::Site* {                         \
+#define CUSIM_SITE                                     \
+  ([]() -> const cusim::Site* {                        \
     static const cusim::Site site{__FILE__, __LINE__}; \
-    return &site;                                       \
+    return &site;                                      \
   }())
 
 #define __syncthreads() cusim::sync_block(CUSIM_SITE, false)
@@ -70,13 +71,16 @@ namespace cusim {
 
 inline void warp(const Site* site, unsigned mask = ~0u) { sync_warp(site, mask); }
 
-inline int all(const Site* site, unsigned mask, bool predicate) { return vote(site, mask, !predicate) == 0; }
+inline int all(const Site* site, unsigned mask, bool predicate) {
+  return vote(site, mask, !predicate) == 0;
+}
 
 inline int lane() { return int(current->flat % 32); }
 
 template <class T>
 T shuffle(const Site* site, unsigned mask, T value, int source) {
-  static_assert(sizeof(T) <= sizeof(Word) && std::is_trivially_copyable_v<T>, "a shuffle moves at most 16 plain bytes");
+  static_assert(sizeof(T) <= sizeof(Word) && std::is_trivially_copyable_v<T>,
+                "a shuffle moves at most 16 plain bytes");
   Word word{};
   memcpy(&word, &value, sizeof value);
   word = exchange(site, mask, word, source);
@@ -96,7 +100,8 @@ T shuffle_up(const Site* site, unsigned mask, T value, unsigned delta, int width
 
 template <class T>
 T shuffle_down(const Site* site, unsigned mask, T value, unsigned delta, int width = 32) {
-  return shuffle(site, mask, value, lane() % width + int(delta) < width ? lane() + int(delta) : kOwnValue);
+  return shuffle(site, mask, value,
+                 lane() % width + int(delta) < width ? lane() + int(delta) : kOwnValue);
 }
 
 // Lanes may read from earlier groups of `width` lanes, not from later ones.
@@ -126,10 +131,11 @@ T atomicAdd(T* address, std::common_type_t<T> value) {
 // ---- shared memory ----
 
 // An array as on a GPU, so that sizeof and the bounds check see its length.
-#define KET_SHARED(T, name, N)                                                            \
-  T(&name)[N] = *static_cast<T(*)[N]>([]() {                                              \
-    static char declaration;                                                              \
-    return cusim::shared_static(&declaration, sizeof(T) * (N), alignof(T));               \
+#define KET_SHARED(T, name, N)                                              \
+  T(&name)                                                                  \
+  [N] = *static_cast<T(*)[N]>([]() {                                        \
+    static char declaration;                                                \
+    return cusim::shared_static(&declaration, sizeof(T) * (N), alignof(T)); \
   }())
 
 #define KET_DYN_SHARED(name) unsigned char* name = static_cast<unsigned char*>(cusim::shared_dynamic())

@@ -1,4 +1,5 @@
-// Included after the kernels: launches one of them from the addresses of its arguments, and describes its parameters.
+// Included after the kernels: launches one of them from the addresses of its arguments, and describes its
+// parameters.
 #pragma once
 #include <utility>
 
@@ -23,11 +24,11 @@ Parameter describe() {
   constexpr bool pointer = std::is_pointer_v<T>;
   using Pointed = std::conditional_t<pointer, std::remove_pointer_t<T>, T>;
   using Value = std::remove_cv_t<Pointed>;
-  const char kind = std::is_same_v<Value, bool>          ? 'b'
-                    : std::is_floating_point_v<Value>     ? 'f'
-                    : !std::is_integral_v<Value>          ? 'V'
-                    : std::is_signed_v<Value>             ? 'i'
-                                                          : 'u';
+  const char kind = std::is_same_v<Value, bool>       ? 'b'
+                    : std::is_floating_point_v<Value> ? 'f'
+                    : !std::is_integral_v<Value>      ? 'V'
+                    : std::is_signed_v<Value>         ? 'i'
+                                                      : 'u';
   return {type_text<Value>(), kind, pointer, std::is_const_v<Pointed>, int(sizeof(Value))};
 }
 
@@ -72,11 +73,13 @@ inline const char* launch(const Kernel& kernel, const Launch& configuration, voi
 
 }  // namespace cusim
 
-// ---- undefined behaviour: the compiler's checks call these, and the launch ends with an error that says where ----
+// ---- undefined behaviour: the compiler's checks call these, and the launch ends with an error that says
+// where ----
 
-#define CUSIM_UNDEFINED(name, text)                                                                    \
-  extern "C" __attribute__((used, no_sanitize("undefined"))) void __ubsan_handle_##name(const cusim::Location* location) { \
-    cusim::fail(location->file, location->line, "undefined behaviour: " text);                         \
+#define CUSIM_UNDEFINED(name, text)                                                      \
+  extern "C" __attribute__((used, no_sanitize("undefined"))) void __ubsan_handle_##name( \
+      const cusim::Location* location) {                                                 \
+    cusim::fail(location->file, location->line, "undefined behaviour: " text);           \
   }
 
 namespace cusim {

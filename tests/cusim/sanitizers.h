@@ -1,6 +1,8 @@
-// What the sanitizers must be told about fibers, in one place; without a sanitizer every function here is empty.
+// What the sanitizers must be told about fibers, in one place; without a sanitizer every function here is
+// empty.
 //
-// The core is not instrumented itself, so that the compiler's own macros are not set: the build defines CUSIM_ASAN or CUSIM_TSAN.
+// The core is not instrumented itself, so that the compiler's own macros are not set: the build defines
+// CUSIM_ASAN or CUSIM_TSAN.
 #pragma once
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -50,7 +52,8 @@ inline void acquire(char* clock) {
 
 // ---- memory ----
 
-// Zeroed pages.  ThreadSanitizer forgets the accesses it has recorded there: a finished thread's stack is a new one's.
+// Zeroed pages.  ThreadSanitizer forgets the accesses it has recorded there: a finished thread's stack is
+// a new one's.
 inline void* fresh_pages(void* at, size_t bytes) {
 #if CUSIM_TSAN
   AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
@@ -67,8 +70,8 @@ inline void* fresh_pages(void* at, size_t bytes) {
 }
 
 #if CUSIM_TSAN
-// Blocks must not share addresses, or one block's shared memory would race with another's.  When the arena is used up,
-// between two blocks, it is made fresh.
+// Blocks must not share addresses, or one block's shared memory would race with another's.  When the
+// arena is used up, between two blocks, it is made fresh.
 constexpr size_t kArena = 64 << 20;
 inline char* arena;
 inline size_t arena_used = kArena;
@@ -117,9 +120,10 @@ inline SanitizerFiber new_fiber() {
   return fiber;
 }
 
-// For a fiber that an error has cut short: it releases `clock` as if it had come to its end, and the red zones of its
-// frames go, for the next fiber on this stack.
-inline void abandon_fiber(SanitizerFiber* fiber, SanitizerFiber* scheduler, char* clock, char* stack, size_t bytes) {
+// For a fiber that an error has cut short: it releases `clock` as if it had come to its end, and the red
+// zones of its frames go, for the next fiber on this stack.
+inline void abandon_fiber(SanitizerFiber* fiber, SanitizerFiber* scheduler, char* clock, char* stack,
+                          size_t bytes) {
 #if CUSIM_TSAN
   __tsan_switch_to_fiber(fiber->thread, __tsan_switch_to_fiber_no_sync);
   __tsan_release(clock);
@@ -132,7 +136,8 @@ inline void abandon_fiber(SanitizerFiber* fiber, SanitizerFiber* scheduler, char
 
 inline void leave_fiber(SanitizerFiber* fiber, SanitizerFiber* scheduler, bool for_ever) {
 #if CUSIM_ASAN
-  __sanitizer_start_switch_fiber(for_ever ? nullptr : &fiber->fake_stack, scheduler->stack, scheduler->stack_bytes);
+  __sanitizer_start_switch_fiber(for_ever ? nullptr : &fiber->fake_stack, scheduler->stack,
+                                 scheduler->stack_bytes);
 #endif
 #if CUSIM_TSAN
   __tsan_switch_to_fiber(scheduler->thread, __tsan_switch_to_fiber_no_sync);

@@ -6,8 +6,9 @@
 
 #if defined(__x86_64__)
 
-// Saves what a called function must preserve on the running stack, its top in *save, and takes up the stack `load`.
-// swapcontext does the same with two system calls, and the sanitizers have wrapped it in guesses of their own.
+// Saves what a called function must preserve on the running stack, its top in *save, and takes up the
+// stack `load`. swapcontext does the same with two system calls, and the sanitizers have wrapped it in
+// guesses of their own.
 extern "C" void cusim_switch(void** save, void* load);
 asm(R"(
   .text

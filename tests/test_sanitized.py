@@ -1,0 +1,31 @@
+"""The tests of the kernels once more, with the sanitizers watching the kernels on the simulator.
+
+AddressSanitizer and UndefinedBehaviorSanitizer run always; ThreadSanitizer, which takes a minute, where CI is set or
+KETCORE_REQUIRE names tsan.  Left out is what checks many numbers and no other accesses.
+"""
+
+import os
+
+import pytest
+
+from tests.require import require, required
+from tests.run_sanitized import missing, run_sanitized
+
+TESTS = ("tests/test_kernels.py", "-k", "not hot_row and not bit_for_bit and not sixteen_bit")
+
+
+def test_kernels_stay_in_bounds():
+    _run("asan")
+
+
+def test_kernels_have_no_races():
+    if not (os.environ.get("CI") or "tsan" in required()):
+        pytest.skip("ThreadSanitizer runs where CI is set or KETCORE_REQUIRE names tsan")
+    _run("tsan")
+
+
+def _run(mode):
+    require(mode if mode == "tsan" else "cusim", not missing(mode), missing(mode))
+    result = run_sanitized(mode, ["-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS])
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+    assert " passed" in result.stdout

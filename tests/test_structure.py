@@ -1,0 +1,189 @@
+"""The frame: floors of imports, what `import ketcore` loads, file sizes, docstrings, version, packaging."""
+
+import ast
+import configparser
+import re
+import subprocess
+import sys
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import ketcore
+from ketcore.ops import OPS
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "ketcore"
+
+# A module imports only what stands before it.  "x.*" are the modules of package x that are not listed.
+FLOORS = (
+    ("_version", "shapes", "boxes", "display"),
+    ("backend",),
+    (
+        "ops.checks", "ops.digits", "ops.lookup", "ops.tree", "ops.halves", "ops.half_tables",
+        "ops.kernel_plan", "ops.kernels", "ops.gather", "ops.*", "ops",
+    ),
+    ("arithmetic", "indexing", "reductions", "ket", "matrix"),
+    ("io",),
+    ("", "data", "testing.*", "testing", "demo.*", "demo", "cli"),
+)  # fmt: skip
+ORDER = [name for floor in FLOORS for name in floor]
+# Modules of these packages may import one another; operations may not.
+FREE = {"testing.*", "demo.*"}
+
+RUN_TIME = {"numpy", "scipy", "array_api_compat", "threadpoolctl"}
+# What else may be imported, and by which modules alone.
+BRIDGES = {
+    "cupy": "backend",
+    "cupyx": "backend",
+    "torch": "torch",
+    "jax": "jax",
+    "hypothesis": "testing*",
+    "ml_dtypes": "testing*",
+    "matplotlib": "demo*",
+    "tqdm": "demo*",
+}
+
+
+@cache
+def modules():
+    """The syntax tree of every module, by its name within the package; "" is the package itself."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return found
+
+
+def imports(name):
+    """Full names of what a module imports, at any depth of its code."""
+    for node in ast.walk(modules()[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name} imports relatively, line {node.lineno}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_module(full):
+    """The module of ketcore that an imported name belongs to; None for other packages."""
+    if full.partition(".")[0] != "ketcore":
+        return None
+    name = full.removeprefix("ketcore").removeprefix(".")
+    return name if name in modules() else name.rpartition(".")[0]
+
+
+def place(name):
+    """Where a module stands in ORDER."""
+    if name in ORDER:
+        return ORDER.index(name)
+    group = name.rpartition(".")[0] + ".*"
+    assert group in ORDER, f"module {name!r} has no place in FLOORS"
+    return ORDER.index(group)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_imports_go_down_the_floors(name):
+    for full in imports(name):
+        used = own_module(full)
+        if used is None:
+            continue
+        below = place(used) < place(name) or (place(used) == place(name) and ORDER[place(name)] in FREE)
+        assert below, f"{name} must not import {used}, which stands above it or beside it"
+
+
+@pytest.mark.parametrize("name", modules())
+def test_other_packages_are_imported_where_they_belong(name):
+    for full in imports(name):
+        top = full.partition(".")[0]
+        if top == "ketcore" or top in sys.stdlib_module_names or top in RUN_TIME:
+            continue
+        assert top in BRIDGES, f"{name} imports {top}, which is no dependency"
+        assert fnmatch(name, BRIDGES[top]), f"{name} imports {top}, which is for {BRIDGES[top]} alone"
+
+
+def test_only_the_backend_names_cupy():
+    for name, tree in modules().items():
+        fields = ("id", "attr", "name", "module")
+        words = [getattr(node, field, None) for node in ast.walk(tree) for field in fields]
+        named = [word for word in words if isinstance(word, str) and "cupy" in word.lower()]
+        assert not named or name == "backend", f"{name} names {named}"
+
+
+def test_import_loads_nothing_but_what_it_needs():
+    code = "import sys; before = set(sys.modules); import ketcore; print(*(set(sys.modules) - before))"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in result.stdout.split()}
+    assert loaded - sys.stdlib_module_names <= RUN_TIME | {"ketcore"}
+
+
+@pytest.mark.parametrize("folder", ["ketcore", "tests", "bench"])
+def test_files_are_short(folder):
+    kinds = {".py", ".cu", ".cuh", ".cpp", ".h"}
+    paths = [path for path in (ROOT / folder).rglob("*") if path.suffix in kinds]
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
+    assert not {name: length for name, length in lengths.items() if length > 400}
+
+
+@pytest.mark.parametrize("name", modules())
+def test_public_names_have_docstrings(name):
+    tree = modules()[name]
+    assert ast.get_docstring(tree) or not tree.body or name == "_version", f"module {name!r} has no docstring"
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    outer = [node for node in tree.body if isinstance(node, kinds)]
+    inner = [(node.name, child) for node in outer if isinstance(node, ast.ClassDef) for child in node.body]
+    named = [(node.name, node) for node in outer]
+    named += [(f"{owner}.{node.name}", node) for owner, node in inner if isinstance(node, kinds)]
+    private = re.compile(r"(^|\.)_")
+    assert not [path for path, node in named if not private.search(path) and not ast.get_docstring(node)]
+
+
+def test_exported_names_exist_once():
+    assert len(set(ketcore.__all__)) == len(ketcore.__all__)
+    assert not [name for name in ketcore.__all__ if not hasattr(ketcore, name)]
+
+
+def test_an_operation_is_whole():
+    for op in OPS:
+        functions = {"": op.forward, "_vjp": op.vjp, "_jvp": op.jvp, "_dense": op.dense}
+        assert {suffix: f.__name__ for suffix, f in functions.items()} == {s: op.name + s for s in functions}
+        assert len({f.__module__ for f in functions.values()}) == 1
+
+
+def test_the_version_is_written_once():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert settings["metadata"]["version"] == "attr: ketcore._version.__version__"
+    version = re.compile(rf"\b{re.escape(ketcore.__version__)}\b")
+    paths = [*ROOT.glob("*.md"), *ROOT.glob("*.toml"), ROOT / "setup.cfg", *PACKAGE.rglob("*.py")]
+    written = [path.name for path in paths if version.search(path.read_text(encoding="utf-8"))]
+    assert written == ["CHANGELOG.md", "_version.py"]
+
+
+def test_the_changelog_begins_with_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", text, re.MULTILINE)
+    assert versions[0] == ketcore.__version__
+
+
+def test_every_file_is_packaged():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    data = settings["options.package_data"]
+    patterns = [
+        f"{package.replace('.', '/')}/{pattern.strip()}"
+        for package, listed in data.items()
+        for pattern in listed.split(",")
+    ]
+    files = [path.relative_to(ROOT) for path in PACKAGE.rglob("*") if path.is_file()]
+    files = [path for path in files if path.suffix not in (".py", ".pyc")]
+    assert not [str(path) for path in files if not any(path.match(pattern) for pattern in patterns)]
+
+
+def test_pyproject_is_the_build_system_alone():
+    tables = re.findall(r"^\[(.*)\]$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert tables == ["build-system"]
