@@ -256,12 +256,13 @@ def _pool() -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def run_chunks(work: Callable[[int, int], None], total: int, chunk: int) -> None:
+def run_chunks(work: Callable[[int, int], None], total: int, chunk: int, alone: bool = False) -> None:
     """Call `work(start, stop)` over [0, total) in pieces of at most `chunk`, on `threads()` threads.
 
-    Each thread takes one contiguous run of pieces; `work` must write to its own piece alone.
+    Each thread takes one contiguous run of pieces; `work` must write to its own piece alone.  `alone` keeps
+    to the calling thread, for work that BLAS spreads over threads by itself.
     """
-    workers = min(threads(), -(-total // chunk)) if total > chunk else 1
+    workers = min(threads(), -(-total // chunk)) if total > chunk and not alone else 1
     if workers <= 1:
         _run(work, 0, total, chunk)
         return

@@ -20,6 +20,9 @@ from ketcore.shapes import offsets
 # Bytes that a chunk of rows may fill, so that it stays in a core's second-level cache.
 _CHUNK_BYTES = 1 << 19
 
+# Multiplications in one matrix product above which OpenBLAS spreads it over threads of its own.
+_BLAS_THREADS_ABOVE = 1 << 18
+
 
 def gather(lookup: Lookup, out: Array | None = None) -> Array:
     """Rows (B, columns) in `lookup.dtype`, into `out` where it is given.  A bad index gives a row of NaN."""
@@ -55,7 +58,7 @@ def gather_jvp(lookup: Lookup, tangents: Sequence[Array]) -> Array:
     def work(start, stop):
         out[start:stop] = block(start, stop)
 
-    run_chunks(work, safe.batch, _chunk_rows(safe))
+    _run(work, safe)
     return _finished(xp, out, bad, safe.dtype)
 
 
@@ -73,7 +76,7 @@ def gather_vjp(lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[A
         cotangent = cotangent.astype(dtype, copy=False)
         if bad is not None:
             cotangent = np.where(bad[:, None], 0, cotangent)
-        return half_tables.contract(safe, cotangent, _chunk_rows(safe))
+        return half_tables.contract(safe, cotangent, _run)
     records = gather_records(lookup, cotangent)
     starts = offsets(lookup.widths)
     pieces = [records[..., start:stop] for start, stop in pairwise(starts)]
@@ -120,7 +123,7 @@ def gather_records(lookup: Lookup, cotangent: Array) -> Array:
         ):
             piece[...] = found.transpose(1, 2, 0)
 
-    run_chunks(work, safe.batch, _chunk_rows(safe))
+    _run(work, safe)
     return records
 
 
@@ -139,7 +142,7 @@ def _gather_numpy(lookup, bad, out):
         left, right, bias = source(start, stop)
         _write(left, right, bias, out[start:stop])
 
-    run_chunks(work, lookup.batch, _chunk_rows(lookup))
+    _run(work, lookup)
     return _finished(np, out, bad, lookup.dtype)
 
 
@@ -185,8 +188,10 @@ def _finished(xp, rows, bad, dtype):
     return xp.where(bad[:, None], xp.full_like(rows, float("nan")), rows)
 
 
-def _chunk_rows(lookup):
-    """Rows per chunk, by what is larger: the output or the two halves of all terms."""
-    width = prod(lookup.widths[lookup.split :])
-    entries = max(lookup.kept * width, lookup.rank * (lookup.kept + width))
-    return max(1, _CHUNK_BYTES // (entries * np.dtype(accumulation_dtype(np, lookup.dtype)).itemsize))
+def _run(work, lookup):
+    """Call `work(start, stop)` over the rows, in chunks sized by the output or by the halves of all terms."""
+    kept, width = lookup.kept, prod(lookup.widths[lookup.split :])
+    itemsize = np.dtype(accumulation_dtype(np, lookup.dtype)).itemsize
+    entries = max(kept * width, lookup.rank * (kept + width))
+    chunk = max(1, _CHUNK_BYTES // max(1, entries * itemsize))
+    run_chunks(work, lookup.batch, chunk, alone=kept * width * lookup.rank > _BLAS_THREADS_ABOVE)

@@ -9,13 +9,14 @@ first spread to the width of a record (some hundred numbers), so that multiplyin
     half[(i, j), :] = first[i, :] * second[j, :]
 """
 
+from collections.abc import Callable
 from functools import reduce
 from itertools import accumulate
 from math import prod
 
 import numpy as np
 
-from ketcore.backend import accumulation_dtype, run_chunks, segment_sum
+from ketcore.backend import accumulation_dtype, segment_sum
 from ketcore.ops.lookup import Lookup
 
 
@@ -41,8 +42,8 @@ def source(lookup: Lookup):
     return pick
 
 
-def contract(lookup: Lookup, cotangent: np.ndarray, chunk: int) -> tuple[np.ndarray, ...]:
-    """Pull `cotangent` (B, columns) back to the factors: N arrays (R, t_n, q_n)."""
+def contract(lookup: Lookup, cotangent: np.ndarray, run: Callable) -> tuple[np.ndarray, ...]:
+    """Pull `cotangent` (B, columns) back to the factors: N arrays (R, t_n, q_n); `run` makes the chunks."""
     left, right = _tables(lookup)
     high, low = np.divmod(lookup.index, right.shape[0])
     to_left = np.empty((lookup.batch, *left.shape[1:]), left.dtype)
@@ -54,7 +55,7 @@ def contract(lookup: Lookup, cotangent: np.ndarray, chunk: int) -> tuple[np.ndar
         np.matmul(grid, right.take(low[start:stop], axis=0).swapaxes(1, 2), out=to_left[start:stop])
         np.matmul(left.take(high[start:stop], axis=0).swapaxes(1, 2), grid, out=to_right[start:stop])
 
-    run_chunks(work, lookup.batch, chunk)
+    run(work, lookup)
     return (
         *_chain(lookup, True, _sums(to_left, high, left.shape[0])),
         *_chain(lookup, False, _sums(to_right, low, right.shape[0])),
