@@ -76,7 +76,8 @@ def _exact_dims(n: int, order: int, least: int) -> tuple[int, ...]:
     return best
 
 
-def strides(dims: Sequence[int]) -> tuple[int, ...]:
+@lru_cache
+def strides(dims: tuple[int, ...]) -> tuple[int, ...]:
     """How far one step of each digit moves a C-order index.
 
     >>> strides((2, 3, 4))

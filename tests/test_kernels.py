@@ -58,6 +58,16 @@ def test_leaf_cotangents(lookup, launch):
     )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_cotangent_wider_than_the_tables_keeps_its_digits(dtype):
+    lookup = make((3, 4), (2, 4), 9, dtype=dtype)
+    cotangent = np.linspace(1e5, 1e5 + 1, 9 * 8, dtype=np.float32).reshape(9, 8)
+    records = kernels.leaf_cotangents(Launcher(), lookup, cotangent)
+    np.testing.assert_allclose(
+        records, reference(lookup)[1](cotangent.astype(np.float64)), rtol=1e-5, atol=0.1
+    )
+
+
 @given(lookup=lookups(), launch=launchers, deterministic=st.booleans(), sort_above=st.sampled_from((0, 1024)))
 @settings(max_examples=100)
 def test_contract(lookup, launch, deterministic, sort_above):

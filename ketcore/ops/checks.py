@@ -68,7 +68,7 @@ def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[
     index = as_integers(name, index)
     xp = namespace_of(index)
     # A uint64 above 2**63 turns negative here, which is out of range as well; the message shows the original.
-    wide = index if index.dtype in (xp.int32, xp.int64) else xp.astype(index, index_dtype(xp))
+    wide = index if _is_wide(xp, index.dtype) else xp.astype(index, index_dtype(xp))
     if check is False or not (check or on_host(index)):
         return wide, False
     if 0 in wide.shape:
@@ -82,6 +82,12 @@ def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[
     return wide, True
 
 
+def _is_wide(xp, dtype):
+    if isinstance(dtype, np.dtype):
+        return dtype.kind == "i" and dtype.itemsize >= 4
+    return dtype in (xp.int32, xp.int64)
+
+
 def _first_outside(index, bound):
     flat = np.asarray(to_host(index)).ravel()
     return next(value for value in flat.tolist() if not 0 <= value < bound)
@@ -89,7 +95,9 @@ def _first_outside(index, bound):
 
 def to_namespace_of(array: Array, xp: ModuleType, like: Array) -> Array:
     """`array`, moved to the library and device of `like` where it is a NumPy array of host values."""
-    if is_numpy(array) and not is_numpy(like):
+    if is_numpy(array):
+        if is_numpy(like):
+            return array
         return xp.asarray(array, device=array_api_compat.device(like))
     namespace("ids and factors", (array, like))
     return array

@@ -31,5 +31,5 @@ def split_digits(index, radices):
     """`digits` of an index that is known to be valid."""
     return tuple(
         (index // stride) % radix if position else index // stride
-        for position, (stride, radix) in enumerate(zip(strides(radices), radices, strict=True))
+        for position, (stride, radix) in enumerate(zip(strides(tuple(radices)), radices, strict=True))
     )

@@ -201,8 +201,8 @@ __device__ inline A warp_sum(A x) {
 
 // The row's cotangent G (qa, qb), read once, panel by panel: G C^T to the left half, A^T G to the right;
 // returns sum(G).
-template <int TALL, class T, class A>
-__device__ inline A contract_root(const Plan& plan, const Scratch<A>& own, const T* __restrict__ cotangent) {
+template <int TALL, class G, class A>
+__device__ inline A contract_root(const Plan& plan, const Scratch<A>& own, const G* __restrict__ cotangent) {
   const Node &root = plan.nodes[plan.root], &left = plan.nodes[root.left], &right = plan.nodes[root.right];
   const int pitch = plan.panel_pitch;
   A total = 0;
@@ -286,8 +286,8 @@ __device__ inline void normalise_backward(const Plan& plan, const Scratch<A>& ow
 }
 
 // From the cotangent of a row to the cotangents of its leaves, in the slopes of the leaves.
-template <class T, class A>
-__device__ inline void shrink_tree(const Plan& plan, const Scratch<A>& own, const T* cotangent) {
+template <class G, class A>
+__device__ inline void shrink_tree(const Plan& plan, const Scratch<A>& own, const G* cotangent) {
   const A total =
       plan.rank == 1 ? contract_root<1>(plan, own, cotangent) : contract_root<4>(plan, own, cotangent);
   if (plan.layernorm) normalise_backward(plan, own, plan.root, total);
@@ -315,10 +315,11 @@ __device__ inline void emit(const Plan& plan, const Scratch<A>& own, A* record) 
   }
 }
 
-// A row with a bad index has no gradient: its record is zero, and nothing is added for it.
-template <class T, class I>
+// A row with a bad index has no gradient: its record is zero, and nothing is added for it.  The cotangent comes
+// in the storage type T or in the type that sums run in: rounding it to 16 bits first would lose digits.
+template <class T, class G, class I>
 __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
-    contract(const Plan plan, const I* __restrict__ index, const T* __restrict__ cotangent,
+    contract(const Plan plan, const I* __restrict__ index, const G* __restrict__ cotangent,
              typename Accumulation<T>::type* records) {
   typedef typename Accumulation<T>::type A;
   KET_DYN_SHARED(shared);

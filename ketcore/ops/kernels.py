@@ -35,10 +35,11 @@ _SUMS = ("float", "double")
 
 # (kernel, template arguments, source): all that is ever launched, and what tests compile and run.
 TABLE = (
+    *(("expand", (t, i), "gather") for t in _STORAGE.values() for i in _INDEX.values()),
     *(
-        (kernel, (t, i), "gather")
-        for kernel in ("expand", "contract")
+        ("contract", (t, g, i), "gather")
         for t in _STORAGE.values()
+        for g in dict.fromkeys((t, "double" if t == "double" else "float"))
         for i in _INDEX.values()
     ),
     *(
@@ -91,7 +92,7 @@ def expand(launch: Callable, lookup: Lookup, out: Array | None = None) -> Array:
 def leaf_cotangents(launch: Callable, lookup: Lookup, cotangent: Array) -> Array:
     """Pull `cotangent` (B, columns) back to the leaves of each row.
 
-    cotangent   rounded to the dtype of the tables
+    cotangent   read in the dtype of the tables, any other as the dtype that sums run in
     returns     (B, R, sum q_n) in the accumulation dtype; zero where an index is bad
     """
     shape = (lookup.batch, lookup.rank, sum(lookup.widths))
@@ -126,11 +127,13 @@ def _contract(launch, lookup, cotangent, records, gradients):
     if not lookup.batch:
         return
     storage, index = lookup.tables[0].dtype, _index(launch, lookup)
-    cotangent = launch.xp.ascontiguousarray(cotangent.astype(storage, copy=False))
+    if cotangent.dtype != storage:
+        cotangent = cotangent.astype(records.dtype, copy=False)
+    cotangent = launch.xp.ascontiguousarray(cotangent)
     found = gather_launch(geometry(lookup), True, _shared_limit(launch), False)
     plan = filled(found, lookup.tables, gradients)
     plan["atomic"] = bool(gradients)
-    types = (_STORAGE[storage.name], _INDEX[index.dtype.name])
+    types = (_STORAGE[storage.name], _STORAGE[cotangent.dtype.name], _INDEX[index.dtype.name])
     _run(launch, found, "gather", "contract", types, plan, index, cotangent, records)
 
 
