@@ -1,7 +1,8 @@
 """Compile CUDA sources for every architecture with NVRTC, through ctypes: no GPU, no driver, no nvcc.
 
-The library comes from a wheel, nvidia-cuda-nvrtc-cu12 or nvidia-cuda-nvrtc.  It brings no headers, nor do the kernels
-need any.  What ptxas says tells how many registers a kernel takes, and whether it spills or keeps arrays in memory.
+The library comes from a wheel, nvidia-cuda-nvrtc-cu12 or nvidia-cuda-nvrtc.  It brings no headers, nor do
+the kernels need any.  What ptxas says tells how many registers a kernel takes, and whether it spills or
+keeps arrays in memory.
 """
 
 import ctypes
@@ -65,9 +66,9 @@ class Nvrtc:
         self.architectures = tuple(sorted(set(ARCHITECTURES) & set(self._supported())))
 
     def compile(self, text: str, architecture: int, names) -> list[Usage]:
-        """Compile `text` to machine code with the instantiations `names`; RuntimeError with the log if it fails."""
-        program = ctypes.c_void_p()
-        self._check(self._library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None))
+        """Compile `text` with the instantiations `names`; RuntimeError with the log where that fails."""
+        program, create = ctypes.c_void_p(), self._library.nvrtcCreateProgram
+        self._check(create(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None))
         try:
             for name in names:
                 self._check(self._library.nvrtcAddNameExpression(program, name.encode()))

@@ -1,4 +1,4 @@
-"""What a test needs and may be missing: it skips with the reason, or fails where KETCORE_REQUIRE names the need."""
+"""What a test needs and may be missing: it skips with the reason, or fails where KETCORE_REQUIRE says so."""
 
 import os
 

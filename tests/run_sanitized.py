@@ -2,8 +2,9 @@
 
     python -m tests.run_sanitized {plain,asan,tsan} [pytest arguments]
 
-Kernels are then compiled with the sanitizer; Python itself is not.  What the sanitizer reports becomes an error of
-the launch during which it was found, so that the test that made it fails, with file and line of the kernel.
+Kernels are then compiled with the sanitizer; Python itself is not.  What the sanitizer reports becomes an
+error of the launch during which it was found, so that the test that made it fails, with file and line of
+the kernel.
 """
 
 import json
@@ -16,12 +17,13 @@ from functools import cache
 from pathlib import Path
 
 from tests.cusim import build
+from tests.require import require
 
 ROOT = Path(__file__).parent.parent
 MODES = ("plain", "asan", "tsan")
 RUNTIMES = {"plain": (), "asan": ("libasan.so", "libubsan.so"), "tsan": ("libtsan.so",)}
-# A report takes long to write: one for each place in the code is enough, but one at every address where it happens,
-# for memory is used again.
+# A report takes long to write, so further ones from a place in the code are left out; not those about an
+# address that was reported before, because memory is used again.
 OPTIONS = {
     "asan": "detect_leaks=0:detect_stack_use_after_return=0:halt_on_error=0",
     "tsan": "exitcode=0:report_signal_unsafe=0:suppress_equal_addresses=0",
@@ -29,7 +31,7 @@ OPTIONS = {
 
 
 def run_sanitized(mode: str, arguments, timeout: float = 900) -> subprocess.CompletedProcess:
-    """Run this Python with `arguments` in a process of its own, its kernels under `mode`; the output is captured."""
+    """Run this Python with `arguments` in a process of its own, its kernels under `mode`."""
     # The launcher reads the reports from files: pytest swallows them there no more than it can mix them up.
     with tempfile.TemporaryDirectory(prefix="ketcore-cusim-") as reports:
         return _run(mode, [sys.executable, *arguments], _prefix(mode), Path(reports) / "report", timeout)
@@ -39,8 +41,8 @@ def run_sanitized(mode: str, arguments, timeout: float = 900) -> subprocess.Comp
 def outcomes(module: str) -> dict[str, dict[str, str | None]]:
     """What became of the bugs that `module` prints a report of, for every mode that can run here.
 
-    The modes run side by side; a mode in which the module fails, as it does if sources without bugs are not clean, is
-    an error.
+    The modes run side by side.  A mode in which the module fails is an error; so it does if kernels
+    without bugs are not clean.
     """
     modes = [mode for mode in MODES if not missing(mode)]
     with ThreadPoolExecutor(len(MODES)) as pool:
@@ -48,6 +50,11 @@ def outcomes(module: str) -> dict[str, dict[str, str | None]]:
     for mode, result in zip(modes, results, strict=True):
         assert result.returncode == 0, f"{mode}\n{result.stdout}\n{result.stderr}"
     return {mode: json.loads(result.stdout) for mode, result in zip(modes, results, strict=True)}
+
+
+def require_mode(mode: str) -> None:
+    """Skip the running test if `mode` cannot run here, or fail where KETCORE_REQUIRE names cusim, or tsan."""
+    require("tsan" if mode == "tsan" else "cusim", not missing(mode), missing(mode))
 
 
 @cache
@@ -68,8 +75,8 @@ def _prefix(mode):
         return ()
     # Python is not built with the runtime, so it is preloaded; by env, for setarch is to run without it.
     preload = ("env", "LD_PRELOAD=" + " ".join(map(_runtime, RUNTIMES[mode])))
-    # ThreadSanitizer cannot map its shadow where the kernel randomises addresses widely, and a container may not
-    # be allowed to have them fixed.
+    # ThreadSanitizer cannot map its shadow where the kernel randomises addresses widely, and a container may
+    # not be allowed to have them fixed.
     prefixes = (("setarch", "-R", *preload), preload) if mode == "tsan" else (preload,)
     for prefix in prefixes:
         try:

@@ -5,7 +5,7 @@ import pytest
 
 from tests.cusim import SimLauncher, available, selftest
 from tests.require import require
-from tests.run_sanitized import missing, outcomes
+from tests.run_sanitized import outcomes, require_mode
 
 CAUGHT = [(bug, mode) for bug in selftest.BUGS for mode in bug.caught]
 
@@ -18,14 +18,14 @@ def launch():
 
 @pytest.mark.parametrize(("bug", "mode"), CAUGHT, ids=[f"{mode}: {bug.name}" for bug, mode in CAUGHT])
 def test_bug_is_caught(bug, mode):
-    require("cusim", not missing(mode), missing(mode))
+    require_mode(mode)
     found = outcomes("tests.cusim.selftest")[mode][bug.name]
     assert found is not None, "the bug went unseen"
     assert bug.caught[mode] in found
 
 
 def test_report_names_file_and_line():
-    require("cusim", not missing("tsan"), missing("tsan"))
+    require_mode("tsan")
     assert "selftest.cu:" in outcomes("tests.cusim.selftest")["tsan"]["a sum that is not atomic"]
 
 

@@ -6,14 +6,14 @@ from ketcore.ops import kernels
 from tests import mutations, nvrtc
 from tests.cusim import source_text
 from tests.require import require
-from tests.run_sanitized import missing, outcomes
+from tests.run_sanitized import outcomes, require_mode
 
 CAUGHT = [(bug, mode) for bug in mutations.BUGS for mode in bug.caught]
 
 
 @pytest.mark.parametrize(("bug", "mode"), CAUGHT, ids=[f"{mode}: {bug.name}" for bug, mode in CAUGHT])
 def test_bug_is_caught(bug, mode):
-    require("cusim", not missing(mode), missing(mode))
+    require_mode(mode)
     found = outcomes("tests.mutations")[mode][bug.name]
     assert found is not None, "the bug went unseen"
     assert bug.caught[mode] in found
@@ -24,9 +24,9 @@ def test_every_kernel_has_a_bug():
     assert named == {kernel for kernel, _, _ in kernels.TABLE}
 
 
-@pytest.mark.parametrize(("name", "file", "old", "new"), mutations.SPILLS, ids=[s[0] for s in mutations.SPILLS])
-def test_spill_is_caught(name, file, old, new):
+@pytest.mark.parametrize("edit", mutations.SPILLS.values(), ids=mutations.SPILLS)
+def test_spill_is_caught(edit):
     require("nvrtc", nvrtc.path(12) is not None, "the wheel nvidia-cuda-nvrtc-cu12 is not installed")
-    text = source_text(mutations.OPS, file.removesuffix(".cu"), [(file, old, new)])
+    text = source_text(mutations.OPS, "gather", [edit])
     usages = nvrtc.load(12).compile(text, 90, ["expand<float,int>"])
     assert not all(usage.clean for usage in usages)

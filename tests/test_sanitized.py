@@ -1,15 +1,15 @@
 """The tests of the kernels once more, with the sanitizers watching the kernels on the simulator.
 
-AddressSanitizer and UndefinedBehaviorSanitizer run always; ThreadSanitizer, which takes a minute, where CI is set or
-KETCORE_REQUIRE names tsan.  Left out is what checks many numbers and no other accesses.
+AddressSanitizer and UndefinedBehaviorSanitizer run always; ThreadSanitizer, which takes a minute, where
+CI is set or KETCORE_REQUIRE names tsan.  Left out is what checks many numbers and no other accesses.
 """
 
 import os
 
 import pytest
 
-from tests.require import require, required
-from tests.run_sanitized import missing, run_sanitized
+from tests.require import required
+from tests.run_sanitized import require_mode, run_sanitized
 
 TESTS = ("tests/test_kernels.py", "-k", "not hot_row and not bit_for_bit and not sixteen_bit")
 
@@ -25,7 +25,7 @@ def test_kernels_have_no_races():
 
 
 def _run(mode):
-    require(mode if mode == "tsan" else "cusim", not missing(mode), missing(mode))
+    require_mode(mode)
     result = run_sanitized(mode, ["-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS])
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert " passed" in result.stdout

@@ -1,10 +1,17 @@
-"""cusim: run ketcore's CUDA kernels on the CPU, one fiber per CUDA thread, with the sanitizers of g++ watching.
+"""cusim: ketcore's CUDA kernels on the CPU, one fiber per CUDA thread, with the sanitizers of g++ watching.
 
-What a file holds: cuda.h the part of CUDA C++ that kernels use; core.cpp fibers, barriers, warps and shared memory;
-sanitizers.h what the sanitizers must be told; launch.h arguments; build.py g++; launcher.py the launch protocol.
+    cuda.h                      the part of CUDA C++ that kernels use
+    core.cpp                    barriers, warps and the scheduler
+    fiber.h, stack.h            threads of a block, and switching between them
+    shared_memory.h             exact in size, full of NaN
+    sanitizers.h                what the sanitizers must be told
+    launch.h, exports.h         arguments; what Python calls
+    build.py, launcher.py       g++; the launch protocol
+    selftest.*, bugs.py         kernels with bugs that must be noticed
 
-It cannot see: speed, coalescing, bank conflicts; the contraction of a * b + c, flushing to zero; weak memory order
-between blocks; launch bounds and registers (NVRTC tells those); tensor cores, asynchronous copies, streams.
+It cannot see: speed, coalescing, bank conflicts; the contraction of a * b + c, flushing to zero; weak memory
+order between blocks; launch bounds and registers (NVRTC tells those); tensor cores, asynchronous copies,
+streams.
 """
 
 from .build import available

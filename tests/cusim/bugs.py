@@ -41,5 +41,5 @@ def outcome(bug: Bug, directory, table, mode: str = MODE) -> str | None:
 
 
 def print_report(bugs, directory, table) -> None:
-    """Run every bug that the mode of this process must catch; print {name: text of the error or null} as JSON."""
+    """Run every bug that the mode of this process must catch; print {name: text of the error or null}."""
     print(json.dumps({bug.name: outcome(bug, directory, table) for bug in bugs if MODE in bug.caught}))

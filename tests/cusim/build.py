@@ -1,4 +1,4 @@
-"""Compile CUDA sources with g++ into libraries that the simulator runs, cached by the hash of all that goes in."""
+"""Compile CUDA sources with g++ into libraries for the simulator, kept under the hash of all that goes in."""
 
 import hashlib
 import os
@@ -12,12 +12,12 @@ HERE = Path(__file__).parent
 HEADERS = sorted(path for path in HERE.iterdir() if path.suffix == ".h")
 COMPILER = os.environ.get("CXX", "g++")
 
-# Undefined behaviour is checked in every mode, by handlers of the simulator's own.  Contraction is off so that the results
-# are those of the source; a GPU contracts, so a test must not ask for more than its tolerance.
+# Undefined behaviour is checked by handlers of the simulator's own, except under ThreadSanitizer.
+# Contraction is off so that the results are those of the source; a GPU contracts.
 FLAGS = ("-std=c++17", "-fPIC", "-w", "-ffp-contract=off", "-U_FORTIFY_SOURCE")
 MODES = {
     "plain": ("-O1", "-fsanitize=undefined"),
-    "asan": ("-O1", "-g", "-fsanitize=address,undefined", "-fsanitize-recover=address", "-fno-omit-frame-pointer"),
+    "asan": ("-O1", "-g", "-fsanitize=address,undefined", "-fsanitize-recover=address"),
     "tsan": ("-O1", "-g", "-fsanitize=thread"),
 }
 # The core fills shared memory itself: a call of memset would be an access in the sanitizers' eyes.
@@ -41,11 +41,13 @@ def library(text: str, mode: str) -> Path:
 def core(mode: str) -> Path:
     """The shared library of the simulator's core, one for all kernels."""
     defines = {"plain": (), "asan": ("-DCUSIM_ASAN=1",), "tsan": ("-DCUSIM_TSAN=1",)}[mode]
-    return _build((HERE / "core.cpp").read_text(), ("-shared", *FLAGS, *CORE_FLAGS, *defines, f"-I{HERE}"), ".so")
+    flags = ("-shared", *FLAGS, *CORE_FLAGS, *defines, f"-I{HERE}")
+    return _build((HERE / "core.cpp").read_text(), flags, ".so")
 
 
 def _build(text: str, flags: tuple[str, ...], suffix: str, *objects: Path) -> Path:
-    digest = hashlib.sha256("\0".join((text, *flags, *map(str, objects), _surroundings())).encode()).hexdigest()[:24]
+    ingredients = "\0".join((text, *flags, *map(str, objects), _surroundings()))
+    digest = hashlib.sha256(ingredients.encode()).hexdigest()[:24]
     target = cache_directory() / (digest + suffix)
     if not target.exists():
         source, scratch = target.with_suffix(".cpp"), target.with_suffix(f".{os.getpid()}{suffix}")
@@ -53,7 +55,7 @@ def _build(text: str, flags: tuple[str, ...], suffix: str, *objects: Path) -> Pa
         command = [COMPILER, *flags, str(source), *map(str, objects), "-o", str(scratch)]
         result = call(command)
         if result.returncode:
-            raise RuntimeError(f"the simulator's compiler failed\n{' '.join(command)}\n{result.stderr[:6000]}")
+            raise RuntimeError(f"{' '.join(command)} failed\n{result.stderr[:6000]}")
         # Another process may have built the same file: both are right, and the last one stays.
         os.replace(scratch, target)
     return target

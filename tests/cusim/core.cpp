@@ -1,5 +1,5 @@
-// The simulator: every CUDA thread of a block is a fiber (a stack of its own, switched by hand on one CPU
-// thread).
+// The simulator: every CUDA thread of a block is a fiber, with a stack of its own, and all take turns on one
+// CPU thread.
 //
 // Blocks run one after the other.  Within a block the scheduler runs every fiber that is ready until it
 // waits or ends, then completes the warp collectives and the block barrier whose threads have all

@@ -73,8 +73,7 @@ inline const char* launch(const Kernel& kernel, const Launch& configuration, voi
 
 }  // namespace cusim
 
-// ---- undefined behaviour: the compiler's checks call these, and the launch ends with an error that says
-// where ----
+// ---- undefined behaviour: the compiler's checks call these, and the launch ends with an error ----
 
 #define CUSIM_UNDEFINED(name, text)                                                      \
   extern "C" __attribute__((used, no_sanitize("undefined"))) void __ubsan_handle_##name( \

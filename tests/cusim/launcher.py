@@ -2,8 +2,8 @@
 
     launch(source, kernel, types, grid, block, args, shared)
 
-It checks what a GPU would not: the number and the C type of every argument, that nothing read-only is written to, and
-that the instantiation is in the table that the other checks iterate over.
+It checks what a GPU would not: the number and the C type of every argument, that nothing read-only is
+written to, and that the instantiation is in the table that the other checks iterate over.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from . import build
 
 ORDERS = ("forward", "reverse", "random")
 MODE = os.environ.get("KETCORE_CUSIM", "plain")
-# Under a sanitizer the runner sets this: reports go to files with this prefix, and become errors of the launch.
+# Under a sanitizer the runner sets this: reports go to files with this prefix, and become errors of launches.
 _LOG = os.environ.get("KETCORE_CUSIM_LOG", "")
 # Structs of the kernels that stand for a NumPy dtype.
 _STRUCTS = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16"}
@@ -31,12 +31,14 @@ class SimLauncher:
     directory      where the .cu files and kernel.cuh are
     table          (kernel, types, source) that may be launched
     order, seed    in which the threads of a block run between barriers: forward, reverse or random
-    edits          (file name, old text, new text) applied to the sources: a seeded bug; old must be there exactly once
+    edits          (file name, old text, new text) of seeded bugs; old must stand in the file exactly once
     alone          compile an instantiation alone, and not with all of the table that begin with the same type
     launches       names of the kernels launched so far
     """
 
     xp = np
+    # The most that a block gets on any supported architecture.
+    shared_limit = 227 << 10
 
     def __init__(self, directory, table, *, order="forward", seed=0, edits=(), alone=False, mode=MODE):
         self.directory, self.table, self.edits, self.mode = Path(directory), tuple(table), tuple(edits), mode
@@ -78,8 +80,9 @@ def source_text(directory, source, edits=()):
     for path in (Path(directory) / "kernel.cuh", Path(directory) / f"{source}.cu"):
         text = path.read_text()
         for _, old, new in (edit for edit in edits if edit[0] == path.name):
-            if text.count(old) != 1:
-                raise ValueError(f"{old!r} must stand in {path.name} exactly once, got {text.count(old)} times")
+            count = text.count(old)
+            if count != 1:
+                raise ValueError(f"{old!r} must stand in {path.name} exactly once, got {count} times")
             text = text.replace(old, new)
         parts += [f'#line 1 "{path}"', text.replace('#include "kernel.cuh"', "")]
     return "\n".join(parts)
@@ -125,9 +128,10 @@ class _Kernel:
 @cache
 def _load(text, names, mode):
     entries = ",\n".join(f'  cusim::make_kernel("{name}", &{name})' for name in names)
-    footer = f'\n#include "launch.h"\nstatic const cusim::Kernel kernels[] = {{\n{entries}}};\n#include "exports.h"\n'
-    # PyDLL keeps the GIL: the simulator has one state per library.
-    library = ctypes.PyDLL(str(build.library('#include "cuda.h"\n' + text + footer, mode)))
+    table = f"static const cusim::Kernel kernels[] = {{\n{entries}}};"
+    parts = ('#include "cuda.h"', text, '#include "launch.h"', table, '#include "exports.h"\n')
+    # PyDLL keeps the GIL: the simulator has one state for all threads of Python.
+    library = ctypes.PyDLL(str(build.library("\n".join(parts), mode)))
     library.cusim_launch.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
     library.cusim_launch.restype = library.cusim_name.restype = ctypes.c_char_p
     library.cusim_parameters.restype = ctypes.POINTER(_Parameter)
@@ -141,7 +145,8 @@ def _marshal(name, kernel, args):
     values, keep = (ctypes.c_void_p * len(args))(), []
     for position, (value, parameter) in enumerate(zip(args, kernel.parameters, strict=True)):
         what = f"{name}: argument {position}"
-        keep.append(_pointer(what, value, parameter) if parameter.pointer else _scalar(what, value, parameter))
+        marshal = _pointer if parameter.pointer else _scalar
+        keep.append(marshal(what, value, parameter))
         values[position] = keep[-1].ctypes.data
     return values, keep
 
@@ -160,8 +165,9 @@ def _scalar(what, value, parameter):
     if not isinstance(value, np.generic):
         raise TypeError(f"{what} must be a NumPy scalar, got {type(value).__name__}")
     if isinstance(value, np.void):
-        if parameter.kind != b"V" or value.dtype.itemsize != parameter.size:
-            raise TypeError(f"{what} must be a {parameter.dtype} of {parameter.size} bytes, got {value.dtype.itemsize}")
+        size = value.dtype.itemsize
+        if parameter.kind != b"V" or size != parameter.size:
+            raise TypeError(f"{what} must be a {parameter.dtype} of {parameter.size} bytes, got {size}")
     elif value.dtype.name != parameter.dtype:
         raise TypeError(f"{what} must be {parameter.dtype}, got {value.dtype.name}")
     # A copy in an array of doubles is aligned for any struct that kernels take by value.
@@ -186,7 +192,7 @@ _sanitizer_report.position = 0
 
 
 def _with_lines(report):
-    """The report with file and line for addresses in kernels, which the sanitizers' own symbolizer has missed."""
+    """The report with file and line for addresses in kernels, where the sanitizer's symbolizer has none."""
 
     def place(match):
         library = build.cache_directory() / Path(match[1]).name

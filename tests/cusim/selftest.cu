@@ -1,5 +1,5 @@
-// Small kernels with which the tests check the simulator and NVRTC: right as they stand, and each line that matters is
-// there to be broken.
+// Small kernels with which the tests check the simulator and NVRTC: right as they stand, and each line that
+// matters is there to be broken.
 #include "kernel.cuh"
 
 template <class T>
@@ -57,7 +57,8 @@ __global__ void scale(const T* __restrict__ x, T* __restrict__ y, long long n, c
 // bins[which[i]] += 1, over any grid.
 template <class T, class I>
 __global__ void histogram(const I* which, T* bins, I n) {
-  for (I i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) atomicAdd(&bins[which[i]], T(1));
+  for (I i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
+    atomicAdd(&bins[which[i]], T(1));
 }
 
 // Sums of 8 neighbours by each width of shuffle, and a vote of the whole block.

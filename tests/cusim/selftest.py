@@ -1,6 +1,7 @@
 """The simulator's own test: kernels that are right, and the same kernels with one bug each.
 
-As a program it runs the former, then every bug that the mode of this process must catch, and prints what became of it.
+As a program it runs the former, then every bug that the mode of this process must catch, and prints what
+became of it.
 """
 
 from pathlib import Path

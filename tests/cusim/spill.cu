@@ -1,4 +1,5 @@
-// What NVRTC's report must not pass: too many live values for the registers, and an array that must lie in memory.
+// What NVRTC's report must not pass: too many live values for the registers, and an array that must lie in
+// memory.
 
 __global__ void __launch_bounds__(1024, 2) spills(const float* x, float* y, int n) {
   float kept[64];
