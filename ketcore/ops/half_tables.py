@@ -21,7 +21,7 @@ from ketcore.ops.lookup import Lookup
 
 
 def pay(lookup: Lookup) -> bool:
-    """Whether half tables cost less than the halves of each row, in at most half of the room of the output."""
+    """Whether half tables cost less than the halves of each row, in at most half the room of the output."""
     if lookup.kind != "digits" or lookup.layernorm:
         return False
     lengths = [table.shape[1] for table in lookup.tables]
