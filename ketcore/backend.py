@@ -6,6 +6,7 @@ The only file that names CuPy.  Everything above it is written once, for arrays 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -160,8 +161,6 @@ def segment_sum(xp: ModuleType, values: Array, index: Array, count: int) -> Arra
         return zeros.at[index].add(values)
     if array_api_compat.is_torch_array(values):
         return _accumulate_wide(xp, values, lambda wide: zeros.to(wide.dtype).index_add(0, index, wide))
-    if array_api_compat.is_cupy_array(values):
-        return _segment_sum_cupy(values, index, zeros)
     # No function of the array API scatters.  A product with a 0/1 matrix would spread NaN to every index.
     nothing = xp.zeros_like(values)
     sums = [xp.sum(xp.where((index == i)[:, None], values, nothing), axis=0) for i in range(count)]
@@ -225,18 +224,6 @@ def _accumulate_wide(xp, values, total):
     return xp.astype(total(xp.astype(values, xp.float64)), values.dtype)
 
 
-def _segment_sum_cupy(values, index, zeros):
-    import cupyx
-
-    wide = zeros.astype("float64") if zeros.dtype == "float32" else zeros
-    if wide.dtype.kind == "c":
-        cupyx.scatter_add(wide.real, index, values.real)
-        cupyx.scatter_add(wide.imag, index, values.imag)
-    else:
-        cupyx.scatter_add(wide, index, values.astype(wide.dtype))
-    return wide.astype(zeros.dtype)
-
-
 @lru_cache(maxsize=1)
 def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
@@ -285,6 +272,11 @@ def launcher(array: Array) -> "CupyLauncher | None":
     return CupyLauncher(int(array.device.id))
 
 
+def on_device_of(array: Array) -> AbstractContextManager:
+    """A context in which new arrays lie on the device of this one: CuPy's is the current device otherwise."""
+    return array.device if array_api_compat.is_cupy_array(array) else nullcontext()
+
+
 class CupyLauncher:
     """Launches the kernels of `ketcore/ops/*.cu` on one device, on its current stream."""
 
@@ -298,10 +290,8 @@ class CupyLauncher:
 
     def __call__(self, source, kernel, types, grid, block, args, shared):
         """Launch `kernel<types>` of `source`.cu on a 1-D grid; `args` as in `kernel_arguments`."""
-        function = _cupy_function(self.device, source, f"{kernel}<{','.join(types)}>")
+        function = _cupy_function(self.device, self.shared_limit, source, f"{kernel}<{','.join(types)}>")
         with self.xp.cuda.Device(self.device):
-            if shared > 48 << 10:
-                function.max_dynamic_shared_size_bytes = shared
             function((grid,), (block,), kernel_arguments(args), shared_mem=shared)
 
 
@@ -327,11 +317,14 @@ def kernel_source(source: str) -> str:
 
 
 @cache
-def _cupy_function(device, source, name):
+def _cupy_function(device, shared_limit, source, name):
     import cupy
 
     with cupy.cuda.Device(device):
         module = cupy.RawModule(
             code=kernel_source(source), options=("--std=c++17",), name_expressions=(name,)
         )
-        return module.get_function(name)
+        function = module.get_function(name)
+        # Once, and not per launch, so that threads which launch with different sizes do not race.
+        function.max_dynamic_shared_size_bytes = shared_limit
+        return function

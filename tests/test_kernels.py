@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from ketcore.ops import kernel_plan, kernels
+from ketcore.ops import kernel_plan, kernels, segments
 from tests.cusim import available
 from tests.kernel_problems import (
     FLOATS,
@@ -258,3 +258,20 @@ def test_supports():
     )
     assert not kernels.supports(make((1,) * 17, (1,) * 17, 2))
     assert not kernels.supports(make((2, 2), (2000, 2000), 2))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+@pytest.mark.parametrize(("batch", "count"), [(0, 3), (1, 1), (700, 5), (40, 3000)])
+def test_sums_by_index(monkeypatch, dtype, batch, count):
+    launch = Launcher()
+    monkeypatch.setattr("ketcore.backend.launcher", lambda array: launch)
+    rng = np.random.default_rng(0)
+    index, values = rng.integers(0, count, batch), rng.standard_normal((batch, 6)).astype(dtype)
+    expected = np.zeros((count, 6), np.result_type(dtype, np.float64))
+    np.add.at(expected, index, values)
+    before = values.copy()
+    sums = segments.segment_sum(np, values, index, count)
+    np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-5)
+    assert sums.dtype == dtype
+    np.testing.assert_array_equal(values, before)
+    assert bool(launch.launches) == bool(batch)

@@ -11,10 +11,11 @@ from math import prod
 import numpy as np
 
 from ketcore import backend
-from ketcore.backend import Array, accumulation_dtype, is_numpy, namespace_of, run_chunks, segment_sum
+from ketcore.backend import Array, accumulation_dtype, is_numpy, namespace_of, run_chunks
 from ketcore.ops import half_tables, kernels
 from ketcore.ops.halves import expand, halves, halves_jvp, leaf_cotangents
-from ketcore.ops.lookup import Lookup, leaves, made_safe, packed_views, record_leaves, scatter
+from ketcore.ops.lookup import Lookup, leaves, made_safe, packed_views, record_leaves
+from ketcore.ops.segments import scatter, segment_sum
 from ketcore.shapes import offsets
 
 # Bytes that a chunk of rows may fill, so that it stays in a core's second-level cache.
@@ -28,7 +29,8 @@ def gather(lookup: Lookup, out: Array | None = None) -> Array:
     """Rows (B, columns) in `lookup.dtype`, into `out` where it is given.  A bad index gives a row of NaN."""
     launch = backend.launcher(lookup.tables[0])
     if launch is not None and kernels.supports(lookup):
-        return kernels.expand(launch, lookup, out)
+        with backend.on_device_of(lookup.tables[0]):
+            return kernels.expand(launch, lookup, out)
     xp = namespace_of(lookup.tables[0])
     safe, bad = made_safe(xp, lookup)
     if is_numpy(lookup.tables[0]):
@@ -68,8 +70,9 @@ def gather_vjp(lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[A
     xp = namespace_of(lookup.tables[0])
     dtype = accumulation_dtype(xp, lookup.dtype)
     if launch is not None and kernels.supports(lookup):
-        gradients = tuple(xp.zeros(table.shape, dtype=dtype) for table in lookup.tables)
-        kernels.contract(launch, lookup, cotangent, deterministic, gradients)
+        with backend.on_device_of(lookup.tables[0]):
+            gradients = tuple(xp.zeros(table.shape, dtype=dtype) for table in lookup.tables)
+            kernels.contract(launch, lookup, cotangent, deterministic, gradients)
         return gradients
     if is_numpy(cotangent) and half_tables.pay(lookup):
         safe, bad = made_safe(xp, lookup)
@@ -88,8 +91,10 @@ def packed_vjp(lookup: Lookup, cotangent: Array, deterministic: bool) -> Array:
     launch = backend.launcher(lookup.records)
     xp = namespace_of(lookup.records)
     if launch is not None and kernels.supports(lookup):
-        packed = xp.zeros(lookup.records.shape, dtype=accumulation_dtype(xp, lookup.dtype))
-        kernels.contract(launch, lookup, cotangent, deterministic, packed_views(xp, packed, lookup.widths))
+        with backend.on_device_of(lookup.records):
+            packed = xp.zeros(lookup.records.shape, dtype=accumulation_dtype(xp, lookup.dtype))
+            gradients = packed_views(xp, packed, lookup.widths)
+            kernels.contract(launch, lookup, cotangent, deterministic, gradients)
         return packed
     records = gather_records(lookup, cotangent)
     words, rank, width = lookup.records.shape
@@ -102,7 +107,8 @@ def gather_records(lookup: Lookup, cotangent: Array) -> Array:
     """Pull `cotangent` (B, columns) back to each row's leaves: (B, R, sum q_n) in the accumulation dtype."""
     launch = backend.launcher(lookup.tables[0])
     if launch is not None and kernels.supports(lookup):
-        return kernels.leaf_cotangents(launch, lookup, cotangent)
+        with backend.on_device_of(lookup.tables[0]):
+            return kernels.leaf_cotangents(launch, lookup, cotangent)
     xp = namespace_of(lookup.tables[0])
     dtype = accumulation_dtype(xp, lookup.dtype)
     safe, bad = made_safe(xp, lookup)

@@ -19,6 +19,7 @@ from ketcore.backend import Array
 from ketcore.ops.kernel_plan import (
     MAX_ORDER,
     SHARED_FLOOR,
+    Geometry,
     Launch,
     address,
     chunk_launches,
@@ -151,12 +152,41 @@ def _sum_chunks(launch, lookup, records, gradients):
 
 def _sum_segments(launch, lookup, records, gradients):
     index = _index(launch, lookup).reshape(-1)
+    _sorted_sums(launch, segment_launch(geometry(lookup)), index, records, gradients)
+
+
+def _sorted_sums(launch, found, index, records, gradients):
     order = launch.xp.argsort(index, kind="stable")
     ids = index[order]
-    found, types = segment_launch(geometry(lookup)), (_STORAGE[records.dtype.name], _INDEX[index.dtype.name])
+    types = (_STORAGE[records.dtype.name], _INDEX[index.dtype.name])
     plan = filled(found, (), gradients)
     for kernel in ("pieces", "segments"):
         _run(launch, found, "scatter", kernel, types, plan, ids, order, records)
+
+
+def segment_sum(launch: Callable, values: Array, index: Array, count: int) -> Array:
+    """Sum the rows of `values` (B, W), float32 or float64, that share an index in [0, count), in fixed order."""
+    batch, width = values.shape
+    sums = launch.xp.zeros((count, width), dtype=values.dtype)
+    if not batch or not width:
+        return sums
+    found = segment_launch(
+        Geometry(
+            rows=batch,
+            columns=width,
+            kind="same",
+            bound=count,
+            rank=1,
+            counts=(count,),
+            widths=(width,),
+            split=0,
+            eps=None,
+            itemsize=values.dtype.itemsize,
+        )
+    )
+    # The kernels put partial sums into the rows that they read.
+    _sorted_sums(launch, found, index, launch.xp.array(values, order="C"), (sums[None],))
+    return sums
 
 
 def _run(launch, found: Launch, source, kernel, types, *args):

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, is_complex, segment_sum
+from ketcore.backend import Array, accumulation_dtype, is_complex
 from ketcore.ops.checks import (
     check_columns,
     check_floating,
@@ -29,6 +29,7 @@ from ketcore.ops.checks import (
 )
 from ketcore.ops.gather import gather, gather_jvp, gather_records, packed_vjp
 from ketcore.ops.lookup import Lookup, made_safe, packed_views
+from ketcore.ops.segments import segment_sum
 from ketcore.shapes import halves_split, offsets, tree_split
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, index_dtype, is_numpy, segment_sum
+from ketcore.backend import Array, accumulation_dtype, index_dtype, is_numpy
 from ketcore.ops.digits import split_digits
 from ketcore.shapes import offsets
 
@@ -108,7 +108,7 @@ def leaves(xp: ModuleType, lookup: Lookup, tables: Sequence[Array], start: int, 
     if lookup.kind == "terms":
         picked = [_pick_terms(xp, table, index[n, ...]) for n, table in enumerate(tables)]
     else:
-        chosen = _chosen(lookup, index)
+        chosen = chosen_leaves(lookup, index)
         # (R, b, q) -> (q, b, R)
         picked = [
             xp.permute_dims(xp.take(table, i, axis=1), (2, 1, 0))
@@ -117,7 +117,7 @@ def leaves(xp: ModuleType, lookup: Lookup, tables: Sequence[Array], start: int, 
     return [xp.astype(leaf, dtype, copy=False) for leaf in picked]
 
 
-def _chosen(lookup, index):
+def chosen_leaves(lookup: Lookup, index: Array) -> Sequence[Array]:
     """The index of the leaf of each mode: (b,), or (R, b) of kind "terms"."""
     if lookup.kind == "digits":
         return split_digits(index, [table.shape[1] for table in lookup.tables])
@@ -129,11 +129,11 @@ def _pick_terms(xp, table, chosen):
     rank, length, width = table.shape
     flat = xp.reshape(table, (rank * length, width))
     return xp.permute_dims(
-        xp.reshape(xp.take(flat, _flat_index(xp, chosen, length), axis=0), (*chosen.shape, width)), (2, 1, 0)
+        xp.reshape(xp.take(flat, flat_index(xp, chosen, length), axis=0), (*chosen.shape, width)), (2, 1, 0)
     )
 
 
-def _flat_index(xp, chosen, length):
+def flat_index(xp: ModuleType, chosen: Array, length: int) -> Array:
     """Positions of (term, index) in a table whose terms are laid end to end."""
     terms = xp.arange(chosen.shape[0], dtype=chosen.dtype, device=array_api_compat.device(chosen))
     return xp.reshape(terms[:, None] * length + chosen, (-1,))
@@ -145,23 +145,3 @@ def record_leaves(lookup: Lookup, start: int, stop: int) -> list[Array]:
     words = lookup.records.take(lookup.index[start:stop], axis=0).astype(dtype, copy=False)
     columns = np.ascontiguousarray(np.moveaxis(words, 2, 0))
     return np.split(columns, offsets(lookup.widths)[1:-1])
-
-
-def scatter(xp: ModuleType, lookup: Lookup, cotangents: Sequence[Array]) -> tuple[Array, ...]:
-    """Sum leaf cotangents, N arrays (B, R, q_n), into gradients of the tables, N arrays (R, t_n, q_n)."""
-    chosen = _chosen(lookup, lookup.index)
-    return tuple(
-        _scatter_one(xp, table, i, cotangent)
-        for table, i, cotangent in zip(lookup.tables, chosen, cotangents, strict=True)
-    )
-
-
-def _scatter_one(xp, table, index, cotangent):
-    rank, length, width = table.shape
-    batch = cotangent.shape[0]
-    if index.ndim == 2:
-        values = xp.reshape(xp.permute_dims(cotangent, (1, 0, 2)), (rank * batch, width))
-        sums = segment_sum(xp, values, _flat_index(xp, index, length), rank * length)
-        return xp.reshape(sums, (rank, length, width))
-    sums = segment_sum(xp, xp.reshape(cotangent, (batch, rank * width)), index, length)
-    return xp.permute_dims(xp.reshape(sums, (length, rank, width)), (1, 0, 2))

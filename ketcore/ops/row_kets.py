@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype, segment_sum
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype
 from ketcore.ops.checks import (
     check_index,
     check_like,
@@ -21,6 +21,7 @@ from ketcore.ops.checks import (
     to_namespace_of,
 )
 from ketcore.ops.digits import split_digits
+from ketcore.ops.segments import segment_sum
 
 
 def row_kets(
