@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # As CuPy compiles them, which appends the flushing of subnormals itself.
-OPTIONS = ("--std=c++17", "-ftz=true", "--ptxas-options=-v")
+# As CuPy compiles, and a report of registers and spills.
+OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space", "--ptxas-options=-v")
 ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
 _PLACES = {12: "cuda_nvrtc/lib/libnvrtc.so.12", 13: "cu13/lib/libnvrtc.so.13"}
 _ENTRY = re.compile(

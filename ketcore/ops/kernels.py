@@ -165,7 +165,7 @@ def _sorted_sums(launch, found, index, records, gradients):
 
 
 def segment_sum(launch: Callable, values: Array, index: Array, count: int) -> Array:
-    """Sum the rows of `values` (B, W), float32 or float64, that share an index, in a fixed order: (count, W)."""
+    """Sum the real rows of `values` (B, W) that share an index, in a fixed order: (count, W)."""
     batch, width = values.shape
     sums = launch.xp.zeros((count, width), dtype=values.dtype)
     if not batch or not width:
