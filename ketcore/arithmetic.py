@@ -59,16 +59,28 @@ def widened(factors: Sequence[Array]) -> list[Array]:
 def unit_leaves(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     """Factors in their accumulation dtype over their largest magnitudes, and these (...), one per factor.
 
-    Products of the scaled leaves do not overflow where products of the leaves do.  A factor of zeros,
-    or one that is not finite, counts as of magnitude 1.
+    Products of the scaled leaves do not overflow where products of the leaves do, and a term vanishes only
+    where it is negligible beside another.  A factor of zeros, or one that is not finite, counts as of
+    magnitude 1.
     """
     xp = array_api_compat.array_namespace(*factors)
     units, peaks = [], []
-    for wide in widened(factors):
+    for wide in _levelled(xp, widened(factors)):
         peak = _or_one(xp, xp.max(xp.abs(wide), axis=(-2, -1), keepdims=True))
         units.append(wide / peak)
         peaks.append(peak[..., 0, 0])
     return units, peaks
+
+
+def _levelled(xp, factors):
+    """The same terms, the leaves of each near one norm: scaled by powers of two, which rounds nothing."""
+    logs = [xp.log2(_or_one(xp, _leaf_norms(xp, factor))) for factor in factors]
+    mean = sum(logs) / len(logs)
+    shifts = [xp.round(mean - log) for log in logs[:-1]]
+    shifts.append(-sum(shifts) if shifts else xp.zeros_like(mean))
+    # In two steps, since one power of two may overflow where the product does not.
+    steps = [(xp.round(shift / 2), shift - xp.round(shift / 2)) for shift in shifts]
+    return [factor * 2.0**first * 2.0**second for factor, (first, second) in zip(factors, steps, strict=True)]
 
 
 def root_of_squared(squared: Array) -> Array:

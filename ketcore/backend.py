@@ -173,7 +173,8 @@ def _segment_sum_numpy(values, index, count):
     if np.iscomplexobj(values):
         parts = np.ascontiguousarray(values).view(values.real.dtype)
         return _segment_sum_numpy(parts, index, count).view(values.dtype)
-    if values.size <= _SMALL_SUM and count * values.shape[1] <= 2 * _SMALL_SUM:
+    # bincount sums in float64, which a long double does not fit.
+    if values.itemsize <= 8 and values.size <= _SMALL_SUM and count * values.shape[1] <= 2 * _SMALL_SUM:
         return _segment_sum_small(values, index, count)
     if count > len(index):  # a large table, of which few rows occur
         found, index = np.unique(index, return_inverse=True)

@@ -18,6 +18,7 @@ from ketcore.backend import Array, index_dtype, on_host
 from ketcore.ops import gather_kron, rows
 from ketcore.ops.checks import to_namespace_of
 from ketcore.ops.digits import split_digits
+from ketcore.shapes import strides
 
 Selector = int | range | Array
 
@@ -129,6 +130,7 @@ def block(factors: Sequence[Array], shape: tuple[int, int], key: Any) -> Array:
     """
     row, column = parse_key(key, shape)
     if not isinstance(row, range) and not isinstance(column, range):
+        _check_broadcast([tuple(s.shape) for s in (row, column) if not isinstance(s, int)])
         return entries(factors, row, column)
     cut = _cut(factors, shape[0], row, column)
     if cut is None:
@@ -141,6 +143,13 @@ def block(factors: Sequence[Array], shape: tuple[int, int], key: Any) -> Array:
     return entries(factors, row[(...,) + (None,) * column.ndim], column)
 
 
+def _check_broadcast(shapes):
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise IndexError(f"key must hold index arrays that broadcast, got shapes {shapes}") from None
+
+
 def _cut(factors, count, row, column):
     """Whole rows (..., span) with the range `column` cut out; None where that would waste too much."""
     if not isinstance(column, range):
@@ -148,7 +157,11 @@ def _cut(factors, count, row, column):
     span = max(column[0], column[-1]) + 1 if column else 0
     if span > _ROW_ADVANTAGE * len(column):
         return None
-    picked = rows(factors, _as_indices(row), (count, max(span, 1)), check=False)
+    span = max(span, 1)
+    # Leading modes of which the first `span` columns see only some: whole, their products would outgrow it.
+    widths = strides(tuple(f.shape[2] for f in factors))
+    narrow = [f[:, :, : min(f.shape[2], -(-span // width))] for f, width in zip(factors, widths, strict=True)]
+    picked = rows(narrow, _as_indices(row), (count, span), check=False)
     if not column:
         return picked[..., :0]
     if column.step < 0:

@@ -58,7 +58,7 @@ def _leaves(source):
         source = source[found[0]]
     source = getattr(source, _LEAVES, source)
     leaves = np.asarray(source.detach().cpu().numpy() if hasattr(source, "detach") else source)
-    if leaves.ndim != 4:
+    if leaves.ndim != 4 or not leaves.shape[0]:
         raise ValueError(f"source must hold leaves of shape (order, rank, t, q), got {leaves.shape}")
     return leaves
 

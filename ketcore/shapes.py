@@ -110,6 +110,19 @@ def halves_split(dims: tuple[int, ...]) -> int:
     return min(range(1, len(dims)), key=lambda h: (prod(dims[:h]) + prod(dims[h:]), h))
 
 
+@lru_cache
+def reached_dims(dims: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """How many values each digit takes among the numbers below `count`.
+
+    dims     N ints >= 1
+    count    int in [1, prod(dims)]
+
+    >>> reached_dims((32, 32, 32), 40), reached_dims((32, 32, 32), 1025)
+    ((1, 2, 32), (2, 32, 32))
+    """
+    return tuple(min(dim, -(-count // stride)) for dim, stride in zip(dims, strides(dims), strict=True))
+
+
 def tree_split(order: int) -> int:
     """The number of modes under the left child of a balanced node over `order` modes.
 

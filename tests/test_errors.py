@@ -298,6 +298,8 @@ def test_digits_and_dims():
         (lambda: ops.digits([-1], (2, 3)), IndexError, r"index must lie in \[0, 6\), got -1"),
         (lambda: ops.digits([0.5], (2, 3)), TypeError, "index must have an integer dtype, got float64"),
         (lambda: ops.digits([0], ()), ValueError, r"radices must be at least one int >= 1, got \(\)"),
+        (lambda: ops.digits([0], (2.5, 2)), TypeError, r"radices must be a sequence of ints, got \(2.5, 2\)"),
+        (lambda: ops.digits([0], 6), TypeError, "radices must be a sequence of ints, got 6"),
         (lambda: ops.digits([0], (2, 0)), ValueError, r"radices must be at least one int >= 1, got \(2, 0\)"),
         (lambda: suggest_dims(0, 2), ValueError, "n and order must be at least 1, got 0 and 2"),
         (lambda: suggest_dims(4, 0), ValueError, "n and order must be at least 1, got 4 and 0"),
@@ -318,3 +320,46 @@ def test_a_matrix_of_more_rows_than_an_id_can_name_does_not_wrap_around():
     assert ops.rows(factors, np.array([2**63 - 1, 5])).ravel().tolist() == [15.0, 5.0]
     with pytest.raises(IndexError, match=r"ids must lie in \[0, 18446744073709551616\), got -1"):
         ops.rows(factors, [-1])
+
+
+def test_digits_beyond_64_bits():
+    """Leading digits whose stride no index reaches are zero; an index has 63 bits."""
+    assert [int(d) for d in ops.digits(2**62 + 5, (4,) * 40)] == [0] * 8 + [1] + [0] * 29 + [1, 1]
+    with pytest.raises(IndexError, match=rf"index must lie in \[0, {2**63}\), got {2**63}"):
+        ops.digits(np.array([2**63], np.uint64), (2,) * 64)
+    factors = [np.ones((1, 4, 1))] * 39 + [np.arange(4.0).reshape(1, 4, 1)]
+    assert ops.rows(factors, [6], (100, 1)).tolist() == [[2.0]]
+    assert ops.row_kets(factors, [6])[-1].tolist() == [[[2.0]]]
+
+
+@pytest.mark.parametrize("name", OF_FACTORS + OF_TABLES)
+def test_what_is_no_sequence_of_arrays(name):
+    argument = "tables" if name in OF_TABLES else "factors"
+    wrong = {argument: None}
+    fails(name, TypeError, f"{argument} must be a sequence of arrays, got NoneType", **wrong)
+    ragged = {argument: [[[[1.0, 2.0], [3.0]]], B]}
+    fails(name, ValueError, f"{argument} must be arrays or regular nested lists, got ragged lists", **ragged)
+
+
+@pytest.mark.parametrize("name", OF_FACTORS + OF_TABLES)
+def test_dtypes_that_do_not_promote(name):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    argument = "tables" if name in OF_TABLES else "factors"
+    halves = {argument: (A.astype(np.float16), B.astype(ml_dtypes.bfloat16))}
+    message = f"{argument} must have dtypes that promote to one, got bfloat16, float16"
+    fails(name, TypeError, message, **halves)
+
+
+def test_row_kets_jvp_keeps_the_dtypes_of_row_kets():
+    mixed = (A.astype(np.float32), B.astype(np.complex128))
+    found = ops.row_kets_jvp(mixed, IDS, (A, B.astype(np.complex128)))
+    assert [leaf.dtype for leaf in found] == [leaf.dtype for leaf in ops.row_kets(mixed, IDS)]
+    fails("row_kets_jvp", TypeError, "tangents must be real", factors=mixed, tangents=(A + 1j, B))
+
+
+def test_long_doubles_keep_their_digits():
+    tiny = np.finfo(np.longdouble).eps
+    cotangent = np.array([[1], [tiny]], np.longdouble)
+    (gradient,) = ops.rows_vjp([np.ones((1, 2, 1), np.longdouble)], [1, 1], cotangent)
+    assert gradient.dtype == np.longdouble
+    assert gradient.ravel().tolist() == [0, 1 + tiny]

@@ -131,6 +131,7 @@ LEAVES = np.ones((2, 3, 10, 4))
             r"source must hold one array named weight_leafs, got \[\] among \['weight'\]",
         ),
         (({"a.weight_leafs": 1, "b.weight_leafs": 2},), r"got \['a.weight_leafs', 'b.weight_leafs'\] among"),
+        ((np.ones((0, 3, 10, 4)), (10, 16)), r"source must hold leaves of shape .* got \(0, 3, 10, 4\)"),
         ((np.ones((3, 10, 4)),), r"source must hold leaves of shape \(order, rank, t, q\), got \(3, 10, 4\)"),
     ],
 )

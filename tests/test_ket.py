@@ -369,3 +369,11 @@ def test_libraries_do_not_mix():
         Ket([np.ones((1, 2)), torch.ones((1, 2))])
     with pytest.raises(TypeError, match="kets must be arrays of one library"):
         ket(np.ones(2)) + ket(torch.ones(2))
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1e90, "float64"), (1e12, "float32"), (1e-30, "float32")])
+def test_norm_of_terms_in_very_different_gauges(scale, dtype):
+    scale = np.dtype(dtype).type(scale)
+    v = Ket([np.stack([[scale], [1 / scale]]), np.stack([[1 / scale], [scale]])])
+    assert v.norm() == pytest.approx(2, rel=1e-6)
+    assert v.normalize().to_dense() == pytest.approx([1], rel=1e-6)

@@ -1,5 +1,7 @@
 """The options and the edges that ops share: out=, bad ids, sparse gradients, mixed dtypes, rank 0."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -336,3 +338,21 @@ def test_a_cotangent_that_is_not_finite_spoils_the_leaves_of_its_row_alone(batch
     gradient = to_numpy(ops.ket_rows_vjp(leaves, xp.asarray(ids), xp.asarray(cotangent), (2, 2)))
     assert np.isfinite(gradient[1:]).all()
     assert np.isnan(gradient[0]).any()
+
+
+def test_rows_cropped_to_few_columns_cost_those_columns():
+    factors = [np.random.default_rng(n).standard_normal((2, 32, 32)) for n in range(12)]
+    shape, ids = (2**60, 40), [0, 2**59 + 7]
+    tracemalloc.start()
+    found = ops.rows(factors, ids, shape)
+    gradients = ops.rows_vjp(factors, ids, np.ones((2, 40)), shape)
+    moved = ops.rows_jvp(factors, ids, factors, shape)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    few = [factor[:, :, :1] for factor in factors[:10]] + [factors[10][:, :, :2], factors[11]]
+    np.testing.assert_allclose(found, ops.rows(few, ids, shape))
+    np.testing.assert_allclose(moved, 12 * found)
+    for gradient, part in zip(gradients, ops.rows_vjp(few, ids, np.ones((2, 40)), shape), strict=True):
+        np.testing.assert_allclose(gradient[:, :, : part.shape[2]], part)
+        assert not gradient[:, :, part.shape[2] :].any()

@@ -23,7 +23,7 @@ FLOORS = (
     ("backend",),
     (
         "ops.checks", "ops.digits", "ops.lookup", "ops.tree", "ops.halves", "ops.half_tables",
-        "ops.kernel_plan", "ops.kernels", "ops.gather", "ops.*", "ops",
+        "ops.kernel_plan", "ops.kernels", "ops.segments", "ops.gather", "ops.*", "ops",
     ),
     ("arithmetic", "indexing", "reductions", "ket", "matrix"),
     ("io",),

@@ -42,7 +42,12 @@ def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, tuple[Ar
 
 def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[Array, ...], Any]:
     """The namespace, the arrays and the promoted dtype of at least one floating or complex array."""
-    arrays = as_arrays(arrays)
+    try:
+        arrays = as_arrays(arrays)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of arrays, got {type(arrays).__name__}") from None
+    except ValueError:
+        raise ValueError(f"{name} must be arrays or regular nested lists, got ragged lists") from None
     if not arrays:
         raise ValueError(f"{name} must hold at least one array, got none")
     xp = namespace(name, arrays)
@@ -50,7 +55,13 @@ def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[
         if not is_floating(xp, array.dtype):
             raise TypeError(f"{name} must have a floating or complex dtype, got {array.dtype}")
     dtypes = {array.dtype for array in arrays}
-    return xp, arrays, dtypes.pop() if len(dtypes) == 1 else xp.result_type(*arrays)
+    if len(dtypes) == 1:
+        return xp, arrays, dtypes.pop()
+    try:
+        return xp, arrays, xp.result_type(*arrays)
+    except TypeError:  # NumPy promotes no float16 with bfloat16
+        got = ", ".join(sorted(map(str, dtypes)))
+        raise TypeError(f"{name} must have dtypes that promote to one, got {got}") from None
 
 
 def as_integers(name: str, index: Any) -> Array:
@@ -78,7 +89,10 @@ def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[
     if found is None:
         return wide, False
     if found[0] < 0 or found[1] >= bound:
-        raise IndexError(f"{name} must lie in [0, {bound}), got {_first_outside(index, bound)}")
+        value = _first_outside(index, min(bound, 1 << 63))
+        # Of more than 2**63 rows a uint64 can name some that int64 cannot.
+        limit = 1 << 63 if 0 <= value < bound else bound
+        raise IndexError(f"{name} must lie in [0, {limit}), got {value}")
     return wide, True
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
+from operator import index as as_integer
 
 from ketcore.backend import Array, index_dtype, namespace_of
 from ketcore.ops.checks import check_index
@@ -12,16 +13,20 @@ def digits(index: Array, radices: Sequence[int]) -> tuple[Array, ...]:
     """Split integers into mixed-radix digits, most significant first.
 
     index    (...) any integer dtype, each value in [0, prod(radices))
-    radices  N ints, each >= 1, with a product below 2**63
+    radices  N ints, each >= 1; their product may exceed 2**63, an index may not
     returns  N arrays (...) int64; digit n lies in [0, radices[n])
-    raises   TypeError if `index` is not integer, IndexError if a host value is out of range,
+    raises   TypeError if `index` or a radix is not integer, IndexError if a host value is out of range,
              ValueError if a radix is below 1
 
     >>> [d.tolist() for d in digits([0, 5, 23], (2, 3, 4))]
     [[0, 0, 1], [0, 1, 2], [0, 1, 3]]
     """
+    try:
+        radices = tuple(as_integer(radix) for radix in radices)
+    except TypeError:
+        raise TypeError(f"radices must be a sequence of ints, got {radices!r}") from None
     if not radices or min(radices) < 1:
-        raise ValueError(f"radices must be at least one int >= 1, got {tuple(radices)}")
+        raise ValueError(f"radices must be at least one int >= 1, got {radices}")
     index, _ = check_index("index", index, prod(radices), None)
     xp = namespace_of(index)
     return split_digits(xp.astype(index, index_dtype(xp), copy=False), radices)
@@ -29,7 +34,9 @@ def digits(index: Array, radices: Sequence[int]) -> tuple[Array, ...]:
 
 def split_digits(index, radices):
     """`digits` of an index that is known to be valid."""
-    return tuple(
-        (index // stride) % radix if position else index // stride
-        for position, (stride, radix) in enumerate(zip(strides(tuple(radices)), radices, strict=True))
-    )
+    found = []
+    for position, (stride, radix) in enumerate(zip(strides(tuple(radices)), radices, strict=True)):
+        # A stride of 2**63 does not fit the dtype, and no index reaches it.
+        digit = index // stride if stride < 1 << 63 else index * 0
+        found.append(digit % radix if position else digit)
+    return tuple(found)

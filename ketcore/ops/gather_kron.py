@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient
+from ketcore.backend import Array, accumulation_dtype
 from ketcore.ops.checks import (
     as_integers,
     check_columns,
@@ -27,7 +27,7 @@ from ketcore.ops.checks import (
     to_namespace_of,
 )
 from ketcore.ops.gather import gather, gather_jvp, gather_vjp
-from ketcore.ops.lookup import Lookup
+from ketcore.ops.lookup import Lookup, narrowed, widened
 from ketcore.shapes import halves_split
 
 
@@ -51,7 +51,7 @@ def gather_kron(
     out      array (..., columns) to write into, NumPy and CuPy only
     returns  (..., columns) in the promoted dtype of `tables`; 16-bit storage is summed in float32
     raises   TypeError, ValueError on kinds and shapes; IndexError on an index out of range
-    cost     time O(R |batch| Q), memory that of the output
+    cost     time O(R |batch| columns), memory that of the output
 
     >>> a, b = np.array([[[1.0, 2.0], [3.0, 4.0]]]), np.array([[[1.0, 10.0]]])
     >>> gather_kron((a, b), [[1], [0]]).tolist() == [np.kron(a[0, 1], b[0, 0]).tolist()]
@@ -87,7 +87,7 @@ def gather_kron_vjp(
     cotangent = check_like("cotangent", cotangent, (*batch, lookup.columns), xp, tables[0], lookup.dtype)
     cotangent = xp.reshape(cotangent, (lookup.batch, lookup.columns))
     gradients = gather_vjp(lookup, cotangent, deterministic)
-    return tuple(cast_gradient(xp, g, t) for g, t in zip(gradients, tables, strict=True))
+    return widened(xp, gradients, tables)
 
 
 def gather_kron_jvp(
@@ -106,7 +106,7 @@ def gather_kron_jvp(
     """
     xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
     tangents = check_tangents("tangents", tangents, tables, xp, lookup.dtype)
-    return xp.reshape(gather_jvp(lookup, tangents), (*batch, lookup.columns))
+    return xp.reshape(gather_jvp(lookup, narrowed(tangents, lookup.columns)), (*batch, lookup.columns))
 
 
 def gather_kron_dense(
@@ -137,17 +137,18 @@ def _lookup(tables, index, columns, per_term, check):
     index, checked = _check_indices(index, lead, [table.shape[1] for table in tables], check)
     index = to_namespace_of(index, xp, tables[0])
     batch = tuple(index.shape[len(lead) :])
-    widths = tuple(table.shape[2] for table in tables)
+    columns = check_columns("columns", columns, prod(table.shape[2] for table in tables))
+    cut = narrowed(tables, columns)
     lookup = Lookup(
-        tables=tables,
+        tables=cut,
         index=xp.reshape(index, (*lead, prod(batch))),
         kind="terms" if per_term else "modes",
         bound=0,
         checked=checked,
-        columns=check_columns("columns", columns, prod(widths)),
+        columns=columns,
         layernorm=False,
         eps=0.0,
-        split=halves_split(widths),
+        split=halves_split(tuple(table.shape[2] for table in cut)),
         dtype=dtype,
     )
     return xp, tables, lookup, batch

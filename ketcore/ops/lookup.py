@@ -14,9 +14,9 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, index_dtype, is_numpy
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype, is_numpy
 from ketcore.ops.digits import split_digits
-from ketcore.shapes import offsets
+from ketcore.shapes import offsets, reached_dims
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,27 @@ def packed_views(xp: ModuleType, packed: Array, widths: Sequence[int]) -> tuple[
     """The tables (R, t, q_n) that lie side by side in `packed` (t, R, sum q_n)."""
     starts = offsets(widths)
     return tuple(xp.permute_dims(packed[:, :, start:stop], (1, 0, 2)) for start, stop in pairwise(starts))
+
+
+def narrowed(tables: Sequence[Array], columns: int) -> tuple[Array, ...]:
+    """Views of tables (R, t_n, q_n) without what reaches beyond the first `columns` entries alone."""
+    widths = tuple(table.shape[2] for table in tables)
+    reached = reached_dims(widths, columns)
+    if reached == widths:
+        return tuple(tables)
+    return tuple(table[:, :, :width] for table, width in zip(tables, reached, strict=True))
+
+
+def widened(xp: ModuleType, gradients: Sequence[Array], tables: Sequence[Array]) -> tuple[Array, ...]:
+    """Gradients of `narrowed` tables as those of the tables: zeros where they were cut, and their dtypes."""
+    found = []
+    for gradient, table in zip(gradients, tables, strict=True):
+        missing = table.shape[2] - gradient.shape[2]
+        if missing:
+            zeros = xp.broadcast_to(xp.zeros_like(gradient[:, :, :1]), (*table.shape[:2], missing))
+            gradient = xp.concat([gradient, zeros], axis=2)
+        found.append(cast_gradient(xp, gradient, table))
+    return tuple(found)
 
 
 def made_safe(xp: ModuleType, lookup: Lookup) -> tuple[Lookup, Array | None]:

@@ -17,7 +17,6 @@ from ketcore.ops.checks import (
     check_like,
     check_shape,
     check_tables,
-    check_tangents,
     to_namespace_of,
 )
 from ketcore.ops.digits import split_digits
@@ -75,10 +74,20 @@ def row_kets_jvp(
     *,
     check: bool | None = None,
 ) -> tuple[Array, ...]:
-    """The derivative of `row_kets` along `tangents`: the leaves of the tangents, since picking is linear."""
+    """The derivative of `row_kets` along `tangents`: the leaves of the tangents, since picking is linear.
+
+    returns  N arrays (..., R, q_n), each in the dtype of its factor
+    raises   as `row_kets`; TypeError, ValueError on the tangents
+    """
     xp, factors, ids, digits, bad = _picked(factors, ids, shape, check)
-    tangents = check_tangents("tangents", tangents, factors, xp, xp.result_type(*factors))
-    return _leaves(xp, tangents, ids, digits, bad)
+    if len(tangents) != len(factors):
+        raise ValueError(f"tangents must hold {len(factors)} arrays, one per primal, got {len(tangents)}")
+    checked = [
+        check_like("tangents", tangent, factor.shape, xp, factor, factor.dtype)
+        for tangent, factor in zip(tangents, factors, strict=True)
+    ]
+    moving = [xp.astype(t, f.dtype, copy=False) for t, f in zip(checked, factors, strict=True)]
+    return _leaves(xp, moving, ids, digits, bad)
 
 
 def row_kets_dense(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient
+from ketcore.backend import Array, accumulation_dtype
 from ketcore.ops.checks import (
     check_index,
     check_like,
@@ -27,7 +27,7 @@ from ketcore.ops.checks import (
     to_namespace_of,
 )
 from ketcore.ops.gather import gather, gather_jvp, gather_vjp
-from ketcore.ops.lookup import Lookup
+from ketcore.ops.lookup import Lookup, narrowed, widened
 from ketcore.shapes import halves_split
 
 
@@ -49,7 +49,7 @@ def rows(
     out      array (..., columns) to write into, NumPy and CuPy only
     returns  (..., columns) in the promoted dtype of `factors`; 16-bit storage is summed in float32
     raises   TypeError, ValueError on kinds and shapes; IndexError on an id out of range
-    cost     time O(R |ids| Q), memory that of the output; M itself would hold P Q
+    cost     time O(R |ids| columns), memory that of the output; M itself would hold P Q
 
     >>> a, b = np.arange(4.0).reshape(1, 2, 2), np.arange(6.0).reshape(1, 3, 2)
     >>> rows((a, b), [5]).tolist() == np.kron(a[0], b[0])[[5]].tolist()
@@ -89,7 +89,7 @@ def rows_vjp(
     cotangent = check_like("cotangent", cotangent, (*batch, lookup.columns), xp, factors[0], lookup.dtype)
     cotangent = xp.reshape(cotangent, (lookup.batch, lookup.columns))
     gradients = gather_vjp(lookup, cotangent, deterministic)
-    return tuple(cast_gradient(xp, g, f) for g, f in zip(gradients, factors, strict=True))
+    return widened(xp, gradients, factors)
 
 
 def rows_jvp(
@@ -107,7 +107,7 @@ def rows_jvp(
     """
     xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
     tangents = check_tangents("tangents", tangents, factors, xp, lookup.dtype)
-    return xp.reshape(gather_jvp(lookup, tangents), (*batch, lookup.columns))
+    return xp.reshape(gather_jvp(lookup, narrowed(tangents, lookup.columns)), (*batch, lookup.columns))
 
 
 def rows_dense(factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -131,8 +131,9 @@ def _lookup(factors, ids, shape, check):
     ids, checked = check_index("ids", ids, count, check)
     ids = to_namespace_of(ids, xp, factors[0])
     batch = tuple(ids.shape)
+    cut = narrowed(factors, columns)
     lookup = Lookup(
-        tables=factors,
+        tables=cut,
         index=xp.reshape(ids, (prod(batch),)),
         kind="digits",
         bound=count,
@@ -140,7 +141,7 @@ def _lookup(factors, ids, shape, check):
         columns=columns,
         layernorm=False,
         eps=0.0,
-        split=halves_split(tuple(factor.shape[2] for factor in factors)),
+        split=halves_split(tuple(table.shape[2] for table in cut)),
         dtype=dtype,
     )
     return xp, factors, lookup, batch
