@@ -21,13 +21,13 @@ from ketcore.ops.lookup import Lookup
 
 
 def pay(lookup: Lookup) -> bool:
-    """Whether half tables cost less than the halves of each row, in at most half the room of the output."""
+    """Whether half tables cost less than the halves of each row, in at most the room of the output."""
     if lookup.kind != "digits" or lookup.layernorm:
         return False
     lengths = [table.shape[1] for table in lookup.tables]
     high, low = prod(lengths[: lookup.split]), prod(lengths[lookup.split :])
     entries = lookup.rank * (high * lookup.kept + low * prod(lookup.widths[lookup.split :]))
-    return 2 * lookup.batch >= max(high, low) and 2 * entries <= lookup.batch * lookup.columns
+    return 2 * lookup.batch >= max(high, low) and entries <= lookup.batch * lookup.columns
 
 
 def source(lookup: Lookup):

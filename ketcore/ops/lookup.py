@@ -81,12 +81,18 @@ def packed_views(xp: ModuleType, packed: Array, widths: Sequence[int]) -> tuple[
 
 
 def narrowed(tables: Sequence[Array], columns: int) -> tuple[Array, ...]:
-    """Views of tables (R, t_n, q_n) without what reaches beyond the first `columns` entries alone."""
+    """Tables (R, t_n, q_n), or views of less than half, without what lies beyond the first `columns` entries.
+
+    A smaller cut is left to whoever multiplies them out: whole tables are faster to pick from.
+    """
     widths = tuple(table.shape[2] for table in tables)
     reached = reached_dims(widths, columns)
-    if reached == widths:
+    if all(2 * reach > width for reach, width in zip(reached, widths, strict=True)):
         return tuple(tables)
-    return tuple(table[:, :, :width] for table, width in zip(tables, reached, strict=True))
+    return tuple(
+        table[:, :, :reach] if 2 * reach <= width else table
+        for table, reach, width in zip(tables, reached, widths, strict=True)
+    )
 
 
 def widened(xp: ModuleType, gradients: Sequence[Array], tables: Sequence[Array]) -> tuple[Array, ...]:
@@ -132,10 +138,15 @@ def leaves(xp: ModuleType, lookup: Lookup, tables: Sequence[Array], start: int, 
         chosen = chosen_leaves(lookup, index)
         # (R, b, q) -> (q, b, R)
         picked = [
-            xp.permute_dims(xp.take(table, i, axis=1), (2, 1, 0))
+            xp.permute_dims(_rows_of(xp, table, i), (2, 1, 0))
             for table, i in zip(tables, chosen, strict=True)
         ]
     return [xp.astype(leaf, dtype, copy=False) for leaf in picked]
+
+
+def _rows_of(xp, table, index):
+    """(R, b, q): the rows of every term.  NumPy's `take` would copy a table that is not contiguous."""
+    return table[:, index] if is_numpy(table) else xp.take(table, index, axis=1)
 
 
 def chosen_leaves(lookup: Lookup, index: Array) -> Sequence[Array]:
