@@ -333,3 +333,10 @@ def test_without_hypothesis_the_import_names_the_extra():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert 'ImportError: ketcore.testing must find hypothesis: pip install "ketcore[test]"' in done.stderr
+
+
+def test_wrong_gradient_of_a_small_primal_beside_a_large_one():
+    primals = np.full(2, 1e10), np.full(2, 1e-10)
+    testing.assert_vjp(lambda a, b: 2 * a + b, lambda a, b, c: (2 * c, c), primals, multilinear=False)
+    with pytest.raises(AssertionError, match="gradient 1 must be the transpose"):
+        testing.assert_vjp(lambda a, b: a * b, lambda a, b, c: (c * b, 3 * c * a), primals)
