@@ -9,7 +9,6 @@ from functools import reduce
 from math import sqrt
 from numbers import Number
 from operator import and_, mul, truediv
-from operator import index as as_integer
 from typing import Any
 
 import array_api_compat
@@ -17,6 +16,7 @@ import numpy as np
 
 from ketcore.backend import Array, accumulation_dtype, is_complex
 from ketcore.ops import ket_inner
+from ketcore.shapes import check_size
 
 
 def is_scalar(value: Any) -> bool:
@@ -165,12 +165,7 @@ def random_leaves(
     dtype = np.dtype(dtype)
     if not (dtype.kind in "fc" or dtype.name == "bfloat16"):
         raise TypeError(f"dtype must be floating or complex, got {dtype}")
-    if not std >= 0:
-        raise ValueError(f"std must be at least 0, got {std}")
-    if as_integer(rank) < 0:
-        raise ValueError(f"rank must be at least 0, got {rank}")
-    if not shapes:
-        raise ValueError("dims must be at least one int >= 1, got none")
+    std = check_size("std", std)
     rng = rng if hasattr(rng, "standard_normal") else np.random.default_rng(rng)
     leaf_std = (std / sqrt(max(rank, 1))) ** (1 / len(shapes))
     if dtype.kind != "c":

@@ -1,6 +1,7 @@
 """How objects describe themselves: one line of text, a small HTML table, sizes in words.  No arrays."""
 
 from html import escape
+from numbers import Real
 from typing import Any
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -59,6 +60,8 @@ def check_dense_size(elements: int, itemsize: int, what: str, max_bytes: int) ->
 
     raises   MemoryError, naming the size, where `elements * itemsize` is above `max_bytes`
     """
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, Real):
+        raise TypeError(f"max_bytes must be a number of bytes, got {max_bytes!r}")
     needed = elements * itemsize
     if needed > max_bytes:
         size = f"{needed} ({in_words(needed)})"

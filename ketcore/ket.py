@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
-from operator import index as as_integer
 from typing import Any
 
 import array_api_compat
@@ -20,8 +19,8 @@ from ketcore import arithmetic, display
 from ketcore.backend import Array
 from ketcore.indexing import parse_key, take
 from ketcore.ops import ket_gram, ket_inner, ket_rows
-from ketcore.ops.checks import check_floating
-from ketcore.shapes import offsets
+from ketcore.ops.checks import as_sequence, check_floating
+from ketcore.shapes import check_dims, check_int, offsets
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -68,9 +67,7 @@ class Ket:
         (6,)
         """
         _, (packed,), _ = check_floating("packed", (packed,))
-        dims = tuple(as_integer(dim) for dim in dims)
-        if not dims or min(dims) < 1:
-            raise ValueError(f"dims must be at least one int >= 1, got {dims}")
+        dims = check_dims("dims", dims)
         if packed.ndim < 2 or packed.shape[-1] != sum(dims):
             raise ValueError(
                 f"packed must have shape (..., rank, {sum(dims)}) for dims {dims}, got {tuple(packed.shape)}"
@@ -98,7 +95,11 @@ class Ket:
         >>> Ket.random((2, 3), rank=4, batch_shape=(5,), rng=0).shape
         (5, 6)
         """
-        shapes = [(*batch_shape, rank, dim) for dim in dims]
+        rank = check_int("rank", rank, 0)
+        batch_shape = tuple(
+            check_int("batch_shape", size, 0) for size in as_sequence("batch_shape", batch_shape)
+        )
+        shapes = [(*batch_shape, rank, dim) for dim in check_dims("dims", dims)]
         return cls(arithmetic.random_leaves(shapes, rank, std, rng, dtype))
 
     @property

@@ -9,17 +9,16 @@ and columns of factor n, P = prod p_n, Q = prod q_n.  `shape` is (P, Q) or a lea
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from operator import index as as_integer
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic, display, indexing, ops, reductions
-from ketcore.backend import Array
+from ketcore.backend import Array, is_array
 from ketcore.ket import Ket
-from ketcore.ops.checks import check_floating, check_shape, check_tables
-from ketcore.shapes import suggest_dims
+from ketcore.ops.checks import as_sequence, check_floating, check_shape, check_tables
+from ketcore.shapes import check_dims, check_int, suggest_dims
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -73,6 +72,11 @@ class KroneckerMatrix:
         >>> KroneckerMatrix.random((30428, 256), order=4, rng=0).row_dims
         (13, 13, 13, 14)
         """
+        rank, shape = check_int("rank", rank, 0), check_dims("shape", shape)
+        if len(shape) != 2:
+            raise ValueError(f"shape must be two ints (rows, columns), got {shape}")
+        row_dims = None if row_dims is None else check_dims("row_dims", row_dims)
+        col_dims = None if col_dims is None else check_dims("col_dims", col_dims)
         given = [dims for dims in (row_dims, col_dims) if dims is not None]
         orders = {len(dims) for dims in given} | ({order} if order is not None else set())
         if len(orders) != 1:
@@ -80,12 +84,8 @@ class KroneckerMatrix:
                 f"order, row_dims and col_dims must give one order, got {order}, {row_dims} and {col_dims}"
             )
         (order,) = orders
-        try:
-            rows, columns = shape
-        except (TypeError, ValueError):
-            raise ValueError(f"shape must be two ints (rows, columns), got {shape}") from None
-        row_dims = suggest_dims(rows, order) if row_dims is None else row_dims
-        col_dims = suggest_dims(columns, order) if col_dims is None else col_dims
+        row_dims = suggest_dims(shape[0], order) if row_dims is None else row_dims
+        col_dims = suggest_dims(shape[1], order) if col_dims is None else col_dims
         shapes = [(rank, p, q) for p, q in zip(row_dims, col_dims, strict=True)]
         return cls(arithmetic.random_leaves(shapes, rank, std, rng, dtype), shape)
 
@@ -98,7 +98,7 @@ class KroneckerMatrix:
         >>> KroneckerMatrix.from_terms([[np.eye(2), np.eye(3)], [np.eye(2), np.ones((3, 3))]]).rank
         2
         """
-        terms = [list(term) for term in terms]
+        terms = [as_sequence("terms", term) for term in as_sequence("terms", terms)]
         if not terms or any(len(term) != len(terms[0]) for term in terms):
             orders = [len(term) for term in terms]
             raise ValueError(f"terms must be at least one list of matrices, all of one order, got {orders}")
@@ -366,9 +366,11 @@ def eye(dims: int | Sequence[int], dtype: Any = "float64", like: Array | None = 
     >>> eye((2, 3)).shape, float(eye((2, 3)).trace())
     ((6, 6), 6.0)
     """
-    dims = (dims,) if np.ndim(dims) == 0 else dims
-    identities = [np.eye(as_integer(dim), dtype=dtype) for dim in dims]
+    dims = check_dims("dims", (dims,) if np.ndim(dims) == 0 else dims)
+    identities = [np.eye(dim, dtype=dtype) for dim in dims]
     if like is not None:
+        if not is_array(like):
+            raise TypeError(f"like must be an array, got {type(like).__name__}")
         xp = array_api_compat.array_namespace(like)
         identities = [xp.asarray(matrix, device=array_api_compat.device(like)) for matrix in identities]
     return KroneckerMatrix(identities)

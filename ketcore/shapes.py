@@ -6,12 +6,51 @@ Letters: N order, mode n in 0..N-1, mode 0 the most significant digit (C order).
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
-from math import prod
+from math import inf, prod
+from numbers import Real
 from operator import index as as_integer
+from typing import Any
 
 # Wider windows of divisors than this are not searched: beyond it the exact factorisation of a huge
 # number would cost more than the padding that it saves.
 _LARGEST_WINDOW = 1 << 16
+
+
+def check_int(name: str, value: Any, least: int) -> int:
+    """`value` as an int of at least `least`, no bool; TypeError or ValueError that names it otherwise."""
+    try:
+        found = as_integer(value)
+    except TypeError:
+        found = None
+    if found is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if found < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return found
+
+
+def check_dims(name: str, dims: Any) -> tuple[int, ...]:
+    """`dims` as at least one int >= 1; TypeError or ValueError that names it otherwise.
+
+    >>> check_dims("dims", [2, 3])
+    (2, 3)
+    """
+    try:
+        found = tuple(as_integer(dim) for dim in dims)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of ints, got {dims!r}") from None
+    if not found or min(found) < 1:
+        raise ValueError(f"{name} must be at least one int >= 1, got {found}")
+    return found
+
+
+def check_size(name: str, value: Any) -> float:
+    """`value` as a finite float of at least 0; TypeError or ValueError that names it otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if not 0 <= value < inf:
+        raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+    return float(value)
 
 
 def integer_root(value: int, order: int) -> int:
@@ -43,14 +82,12 @@ def suggest_dims(n: int, order: int) -> tuple[int, ...]:
     n        int >= 1
     order    int >= 1
     returns  `order` ints
-    raises   ValueError if `n` or `order` is below 1
+    raises   TypeError if `n` or `order` is no int, ValueError if it is below 1
 
     >>> suggest_dims(256, 4), suggest_dims(300, 2), suggest_dims(30428, 2)
     ((4, 4, 4, 4), (15, 20), (174, 175))
     """
-    n, order = as_integer(n), as_integer(order)
-    if n < 1 or order < 1:
-        raise ValueError(f"n and order must be at least 1, got {n} and {order}")
+    n, order = check_int("n", n, 1), check_int("order", order, 1)
     exact = _exact_dims(n, order, 1)
     if exact:
         return exact

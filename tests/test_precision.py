@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ketcore import ops, testing
+from ketcore import backend, ops, testing
 from ketcore.testing import assert_dense_equal, half_dtypes, to_numpy
 
 HITS = 2_000_000
@@ -162,3 +162,10 @@ def test_subnormal_and_huge_factors_survive_their_product(dtype):
     factors = [np.full((1, 2, 2), tiny, dtype), np.full((1, 2, 2), huge, dtype)]
     rows = ops.rows(factors, [0, 3])
     assert_dense_equal(rows, np.full((2, 4), np.float64(tiny) * np.float64(huge)))
+
+
+def test_sums_by_more_indices_than_16_bits_hold():
+    index = np.concatenate([np.arange(70_000), np.full(9_000, 5), np.full(9_000, 5 + 65_536)])
+    values = np.linspace(1, 2, len(index), dtype=np.float32)[:, None]
+    expected = np.bincount(index, values[:, 0])
+    np.testing.assert_allclose(backend.segment_sum(np, values, index, 70_000)[:, 0], expected, rtol=1e-6)

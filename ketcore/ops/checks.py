@@ -64,10 +64,21 @@ def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[
         raise TypeError(f"{name} must have dtypes that promote to one, got {got}") from None
 
 
+def as_sequence(name: str, values: Any) -> tuple[Any, ...]:
+    """`values` as a tuple; TypeError where it is no sequence."""
+    try:
+        return tuple(values)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence, got {type(values).__name__}") from None
+
+
 def as_integers(name: str, index: Any) -> Array:
     """`index` as an array; TypeError unless its dtype is an integer.  An empty list counts as integers."""
     if not is_array(index):
-        index = np.asarray(index)
+        try:
+            index = np.asarray(index)
+        except ValueError:
+            raise ValueError(f"{name} must be integers or regular nested lists, got ragged lists") from None
         index = index.astype(np.int64) if index.size == 0 and index.dtype == np.float64 else index
     if not is_integer(namespace_of(index), index.dtype):
         raise TypeError(f"{name} must have an integer dtype, got {index.dtype}")
@@ -117,11 +128,15 @@ def to_namespace_of(array: Array, xp: ModuleType, like: Array) -> Array:
     return array
 
 
+def _is_int(value):
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def check_columns(name: str, columns: Any, width: int) -> int:
     """The length of an output row: all of `width`, or the int `columns` in [1, width]."""
     if columns is None:
         return width
-    if not isinstance(columns, int | np.integer) or not 1 <= columns <= width:
+    if not _is_int(columns) or not 1 <= columns <= width:
         raise ValueError(f"{name} must be an int in [1, {width}], got {columns}")
     return int(columns)
 
@@ -135,7 +150,7 @@ def check_shape(shape: Any, factors: Sequence[Array]) -> tuple[int, int]:
         rows, columns = shape
     except (TypeError, ValueError):
         raise ValueError(f"shape must be two ints (rows, columns), got {shape}") from None
-    ints = all(isinstance(size, int | np.integer) for size in (rows, columns))
+    ints = all(_is_int(size) for size in (rows, columns))
     if not ints or not (1 <= rows <= full[0] and 1 <= columns <= full[1]):
         raise ValueError(f"shape must be two ints from (1, 1) to {full}, got {shape}")
     return int(rows), int(columns)
@@ -160,6 +175,7 @@ def check_tangents(
     name: str, tangents: Sequence[Any], primals: Sequence[Array], xp: ModuleType, dtype: Any
 ) -> tuple[Array, ...]:
     """One tangent per primal, of its shape."""
+    tangents = as_sequence(name, tangents)
     if len(tangents) != len(primals):
         raise ValueError(f"{name} must hold {len(primals)} arrays, one per primal, got {len(tangents)}")
     return tuple(

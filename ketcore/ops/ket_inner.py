@@ -16,7 +16,7 @@ from types import ModuleType
 import numpy as np
 
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_complex
-from ketcore.ops.checks import check_floating, check_like, check_tangents
+from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tangents
 
 
 def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
@@ -157,6 +157,7 @@ def ket_gram_dense(v: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
 
 
 def _checked(v, w):
+    v, w = as_sequence("v", v), as_sequence("w", w)
     xp, both, dtype = check_floating("v and w", [*v, *w])
     v, w = both[: len(v)], both[len(v) :]
     _check_ket("v", v)

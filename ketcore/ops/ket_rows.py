@@ -13,7 +13,6 @@ Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020 (the word2ket embedding; La
 
 from collections.abc import Sequence
 from math import prod
-from operator import index as as_integer
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from ketcore.ops.checks import (
 from ketcore.ops.gather import gather, gather_jvp, gather_records, packed_vjp
 from ketcore.ops.lookup import Lookup, made_safe, packed_views
 from ketcore.ops.segments import segment_sum
-from ketcore.shapes import halves_split, offsets, tree_split
+from ketcore.shapes import check_dims, check_size, halves_split, offsets, tree_split
 
 
 def ket_rows(
@@ -157,15 +156,13 @@ def ket_rows_dense(
 
 def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
     xp, (leaves,), dtype = check_floating("leaves", [leaves])
-    dims = _check_dims(dims)
+    dims, eps = check_dims("dims", dims), check_size("eps", eps)
     if leaves.ndim != 3 or leaves.shape[2] != sum(dims):
         raise ValueError(
             f"leaves must have shape (words, rank, {sum(dims)}) for dims {dims}, got {tuple(leaves.shape)}"
         )
     if layernorm and is_complex(xp, dtype):
         raise TypeError(f"layernorm must be False for complex leaves, got leaves of {dtype}")
-    if not eps >= 0:
-        raise ValueError(f"eps must be at least 0, got {eps}")
     # No stand-in row can be read from an empty table, so there an id is always an error.
     ids, checked = check_index("ids", ids, leaves.shape[0], check if leaves.shape[0] else True)
     ids = to_namespace_of(ids, xp, leaves)
@@ -178,22 +175,12 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
         checked=checked,
         columns=check_columns("columns", columns, prod(dims)),
         layernorm=bool(layernorm),
-        eps=float(eps),
+        eps=eps,
         split=tree_split(len(dims)) if layernorm else halves_split(dims),
         dtype=dtype,
         records=leaves,
     )
     return xp, leaves, lookup, batch
-
-
-def _check_dims(dims):
-    try:
-        dims = tuple(as_integer(dim) for dim in dims)
-    except TypeError:
-        raise TypeError(f"dims must be a sequence of ints, got {dims!r}") from None
-    if not dims or min(dims) < 1:
-        raise ValueError(f"dims must be at least one int >= 1, got {dims}")
-    return dims
 
 
 def _summed_by_id(xp, lookup, records):

@@ -13,6 +13,7 @@ import numpy as np
 
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype
 from ketcore.ops.checks import (
+    as_sequence,
     check_index,
     check_like,
     check_shape,
@@ -58,6 +59,7 @@ def row_kets_vjp(
     raises   as `row_kets`; TypeError, ValueError on the cotangents
     """
     xp, factors, ids, digits, bad = _picked(factors, ids, shape, check)
+    cotangents = as_sequence("cotangents", cotangents)
     if len(cotangents) != len(factors):
         raise ValueError(f"cotangents must hold {len(factors)} arrays, one per factor, got {len(cotangents)}")
     return tuple(
