@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from math import prod
-from operator import index as as_integer
 
 from ketcore.backend import Array, index_dtype, namespace_of
 from ketcore.ops.checks import check_index
-from ketcore.shapes import strides
+from ketcore.shapes import check_dims, strides
 
 
 def digits(index: Array, radices: Sequence[int]) -> tuple[Array, ...]:
@@ -21,12 +20,7 @@ def digits(index: Array, radices: Sequence[int]) -> tuple[Array, ...]:
     >>> [d.tolist() for d in digits([0, 5, 23], (2, 3, 4))]
     [[0, 0, 1], [0, 1, 2], [0, 1, 3]]
     """
-    try:
-        radices = tuple(as_integer(radix) for radix in radices)
-    except TypeError:
-        raise TypeError(f"radices must be a sequence of ints, got {radices!r}") from None
-    if not radices or min(radices) < 1:
-        raise ValueError(f"radices must be at least one int >= 1, got {radices}")
+    radices = check_dims("radices", radices)
     index, _ = check_index("index", index, prod(radices), None)
     xp = namespace_of(index)
     return split_digits(xp.astype(index, index_dtype(xp), copy=False), radices)

@@ -7,12 +7,15 @@ cache on NumPy, array code of any namespace otherwise.  All of them are checked 
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from ketcore import backend
 from ketcore.backend import Array, accumulation_dtype, is_numpy, namespace_of, run_chunks
 from ketcore.ops import half_tables, kernels
+from ketcore.ops.checks import check_like, check_out
 from ketcore.ops.halves import expand, halves, halves_jvp, leaf_cotangents
 from ketcore.ops.lookup import Lookup, leaves, made_safe, packed_views, record_leaves
 from ketcore.ops.segments import scatter, segment_sum
@@ -23,6 +26,23 @@ _CHUNK_BYTES = 1 << 19
 
 # Multiplications in one matrix product above which OpenBLAS spreads it over threads of its own.
 _BLAS_THREADS_ABOVE = 1 << 18
+
+
+def expanded(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], out: Array | None) -> Array:
+    """Rows (*batch, columns) of a lookup, into `out` where it is given and fits."""
+    shape = (*batch, lookup.columns)
+    if out is None:
+        return xp.reshape(gather(lookup), shape)
+    out = check_out(out, shape, lookup.dtype, lookup.tables[0], xp)
+    gather(lookup, out.reshape((lookup.batch, lookup.columns)))
+    return out
+
+
+def as_rows(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], cotangent: Any) -> Array:
+    """The cotangent (*batch, columns) of a lookup, checked, as (B, columns)."""
+    shape = (*batch, lookup.columns)
+    cotangent = check_like("cotangent", cotangent, shape, xp, lookup.tables[0], lookup.dtype)
+    return xp.reshape(cotangent, (lookup.batch, lookup.columns))
 
 
 def gather(lookup: Lookup, out: Array | None = None) -> Array:

@@ -20,13 +20,11 @@ from ketcore.ops.checks import (
     as_integers,
     check_columns,
     check_index,
-    check_like,
-    check_out,
     check_tables,
     check_tangents,
     to_namespace_of,
 )
-from ketcore.ops.gather import gather, gather_jvp, gather_vjp
+from ketcore.ops.gather import as_rows, expanded, gather_jvp, gather_vjp
 from ketcore.ops.lookup import Lookup, narrowed, widened
 from ketcore.shapes import halves_split
 
@@ -58,11 +56,7 @@ def gather_kron(
     True
     """
     xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
-    if out is not None:
-        out = check_out(out, (*batch, lookup.columns), lookup.dtype, tables[0], xp)
-        gather(lookup, out.reshape((lookup.batch, lookup.columns)))
-        return out
-    return xp.reshape(gather(lookup), (*batch, lookup.columns))
+    return expanded(xp, lookup, batch, out)
 
 
 def gather_kron_vjp(
@@ -84,8 +78,7 @@ def gather_kron_vjp(
     cost     time O(R |batch| Q), memory O(R |batch| sum q_n) beyond the cotangent
     """
     xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
-    cotangent = check_like("cotangent", cotangent, (*batch, lookup.columns), xp, tables[0], lookup.dtype)
-    cotangent = xp.reshape(cotangent, (lookup.batch, lookup.columns))
+    cotangent = as_rows(xp, lookup, batch, cotangent)
     gradients = gather_vjp(lookup, cotangent, deterministic)
     return widened(xp, gradients, tables)
 

@@ -23,10 +23,9 @@ from ketcore.ops.checks import (
     check_floating,
     check_index,
     check_like,
-    check_out,
     to_namespace_of,
 )
-from ketcore.ops.gather import gather, gather_jvp, gather_records, packed_vjp
+from ketcore.ops.gather import as_rows, expanded, gather_jvp, gather_records, packed_vjp
 from ketcore.ops.lookup import Lookup, made_safe, packed_views
 from ketcore.ops.segments import segment_sum
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, tree_split
@@ -62,11 +61,7 @@ def ket_rows(
     [1.0, 10.0, 2.0, 20.0]
     """
     xp, leaves, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
-    if out is not None:
-        out = check_out(out, (*batch, lookup.columns), lookup.dtype, leaves, xp)
-        gather(lookup, out.reshape((lookup.batch, lookup.columns)))
-        return out
-    return xp.reshape(gather(lookup), (*batch, lookup.columns))
+    return expanded(xp, lookup, batch, out)
 
 
 def ket_rows_vjp(
@@ -96,8 +91,7 @@ def ket_rows_vjp(
     (array([1]), array([[[4., 4., 4., 4.]]]))
     """
     xp, leaves, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
-    cotangent = check_like("cotangent", cotangent, (*batch, lookup.columns), xp, leaves, lookup.dtype)
-    cotangent = xp.reshape(cotangent, (lookup.batch, lookup.columns))
+    cotangent = as_rows(xp, lookup, batch, cotangent)
     if not sparse:
         return xp.astype(packed_vjp(lookup, cotangent, deterministic), leaves.dtype, copy=False)
     records = gather_records(lookup, cotangent)

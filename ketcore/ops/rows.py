@@ -19,14 +19,12 @@ import numpy as np
 from ketcore.backend import Array, accumulation_dtype
 from ketcore.ops.checks import (
     check_index,
-    check_like,
-    check_out,
     check_shape,
     check_tables,
     check_tangents,
     to_namespace_of,
 )
-from ketcore.ops.gather import gather, gather_jvp, gather_vjp
+from ketcore.ops.gather import as_rows, expanded, gather_jvp, gather_vjp
 from ketcore.ops.lookup import Lookup, narrowed, widened
 from ketcore.shapes import halves_split
 
@@ -56,11 +54,7 @@ def rows(
     True
     """
     xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
-    if out is not None:
-        out = check_out(out, (*batch, lookup.columns), lookup.dtype, factors[0], xp)
-        gather(lookup, out.reshape((lookup.batch, lookup.columns)))
-        return out
-    return xp.reshape(gather(lookup), (*batch, lookup.columns))
+    return expanded(xp, lookup, batch, out)
 
 
 def rows_vjp(
@@ -86,8 +80,7 @@ def rows_vjp(
     [[[[0.0, 0.0], [4.0, 4.0]]], [[[0.0, 0.0], [0.0, 0.0], [4.0, 4.0]]]]
     """
     xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
-    cotangent = check_like("cotangent", cotangent, (*batch, lookup.columns), xp, factors[0], lookup.dtype)
-    cotangent = xp.reshape(cotangent, (lookup.batch, lookup.columns))
+    cotangent = as_rows(xp, lookup, batch, cotangent)
     gradients = gather_vjp(lookup, cotangent, deterministic)
     return widened(xp, gradients, factors)
 
