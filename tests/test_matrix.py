@@ -362,12 +362,12 @@ A, B = np.ones((2, 3)), np.ones((3, 2))
         ),
         (
             lambda: KroneckerMatrix.random(4, 2),
-            ValueError,
-            r"shape must be two ints \(rows, columns\), got 4",
+            TypeError,
+            "shape must be a sequence of ints, got 4",
         ),
         (lambda: KroneckerMatrix.random((4, 4), 2, rank=-1), ValueError, "rank must be at least 0, got -1"),
-        (lambda: eye((2, 0)), ValueError, "factors must have at least one row and one column"),
-        (lambda: eye(()), ValueError, "factors must hold at least one array"),
+        (lambda: eye((2, 0)), ValueError, r"dims must be at least one int >= 1, got \(2, 0\)"),
+        (lambda: eye(()), ValueError, r"dims must be at least one int >= 1, got \(\)"),
     ],
 )
 def test_constructors_refuse(make, error, text):
