@@ -3,6 +3,7 @@
 import torch
 
 from bench.gpu.cases import Contestant
+from bench.peers.torch_peer import halves, node
 
 
 def contestant(name, problem, device, moved, compiler=None) -> Contestant:
@@ -64,7 +65,7 @@ def _rows(workload):
             digits.append(rest % radix)
             rest = rest // radix
         leaves = [table[:, digit] for table, digit in zip(tables, reversed(digits), strict=True)]
-        left, right = (_node(half, False) for half in _halves(leaves))
+        left, right = (node(half, False) for half in halves(leaves))
         return torch.einsum("rbi,rbj->bij", left, right).flatten(1)[:, : workload.dim]
 
     return rows
@@ -75,20 +76,8 @@ def _kets(workload):
         words = torch.nn.functional.embedding(ids, packed.flatten(1)).view(-1, *packed.shape[1:])
         leaves = words.split(workload.dims, dim=-1)
         if workload.layernorm:
-            return _node(leaves, True).sum(1)[:, : workload.dim]
-        left, right = (_node(half, False) for half in _halves(leaves))
+            return node(leaves, True).sum(1)[:, : workload.dim]
+        left, right = (node(half, False) for half in halves(leaves))
         return torch.einsum("bri,brj->bij", left, right).flatten(1)[:, : workload.dim]
 
     return kets
-
-
-def _halves(leaves):
-    return leaves[: len(leaves) // 2], leaves[len(leaves) // 2 :]
-
-
-def _node(leaves, layernorm):
-    if len(leaves) == 1:
-        return leaves[0]
-    left, right = (_node(half, layernorm) for half in _halves(leaves))
-    product = (left[..., :, None] * right[..., None, :]).flatten(-2)
-    return torch.nn.functional.layer_norm(product, product.shape[-1:]) if layernorm else product

@@ -19,7 +19,7 @@ def build(case):
                 digits.append(rest % radix)
                 rest = rest // radix
             leaves = [table[:, digit] for table, digit in zip(tables, reversed(digits), strict=True)]
-            left, right = (_node(half, False) for half in _halves(leaves))
+            left, right = (node(half, False) for half in halves(leaves))
             return torch.einsum("rbi,rbj->bij", left, right).flatten(1)[:, :dim]
 
         return torch_contestant("torch code", "code", case, forward, tables, list)
@@ -36,8 +36,8 @@ def _kets(case, packed, ids):
         words = torch.nn.functional.embedding(ids, table, sparse=sparse).view(-1, *packed.shape[1:])
         leaves = words.split(workload.dims, dim=-1)
         if workload.layernorm:
-            return _node(leaves, True).sum(1)[:, : workload.dim]
-        left, right = (_node(half, False) for half in _halves(leaves))
+            return node(leaves, True).sum(1)[:, : workload.dim]
+        left, right = (node(half, False) for half in halves(leaves))
         return torch.einsum("bri,brj->bij", left, right).flatten(1)[:, : workload.dim]
 
     def to_common(gradients):
@@ -59,15 +59,17 @@ def _coalesced(contestant):
     return type(contestant)(contestant.name, contestant.kind, call, contestant.collect)
 
 
-def _halves(leaves):
+def halves(leaves):
+    """The leaves under the left and under the right child of a balanced node."""
     return leaves[: len(leaves) // 2], leaves[len(leaves) // 2 :]
 
 
-def _node(leaves, layernorm):
+def node(leaves, layernorm):
+    """The product of the leaves in a balanced tree, by hand-written torch code."""
     import torch
 
     if len(leaves) == 1:
         return leaves[0]
-    left, right = (_node(half, layernorm) for half in _halves(leaves))
+    left, right = (node(half, layernorm) for half in halves(leaves))
     product = (left[..., :, None] * right[..., None, :]).flatten(-2)
     return torch.nn.functional.layer_norm(product, product.shape[-1:]) if layernorm else product
