@@ -41,7 +41,7 @@ if [ -z "$dry" ]; then
   trap finish EXIT
   trap 'exit 143' TERM INT
 else
-  work=/tmp/work
+  work=WORK
 fi
 export PYTHONPATH="$root:$work/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 names=()
