@@ -74,6 +74,7 @@ def gather_kron_vjp(
     deterministic   CUDA kernels only: False sums with atomics, in no fixed order
     returns  N arrays, each of the shape and dtype of its table.  A row picked twice gets both
              contributions, one never picked gets zero.  The plain transpose: no conjugation
+    options  all others as in `gather_kron`
     raises   as `gather_kron`; TypeError, ValueError on the cotangent
     cost     time O(R |batch| Q), memory O(R |batch| sum q_n) beyond the cotangent
     """
@@ -94,6 +95,7 @@ def gather_kron_jvp(
 ) -> Array:
     """The derivative of `gather_kron` along `tangents`, N arrays of the shapes of the tables: (..., columns).
 
+    options  all others as in `gather_kron`
     raises   as `gather_kron`; TypeError, ValueError on the tangents
     cost     time O(R |batch| Q)
     """

@@ -84,6 +84,7 @@ def ket_rows_vjp(
     returns  (words, R, S) in the dtype of `leaves`, zero for a word never picked; with `sparse` the
              pair of unique ids (U,), ascending, and their gradients (U, R, S).  Repeated ids add up.
              The plain transpose: no conjugation, also for complex input
+    options  all others as in `ket_rows`
     raises   as `ket_rows`; TypeError, ValueError on the cotangent
     cost     time O(R |ids| Q), memory O(R |ids| S), and that of the dense gradient unless `sparse`
 
@@ -112,6 +113,7 @@ def ket_rows_jvp(
 ) -> Array:
     """The derivative of `ket_rows` along `tangent`, (words, R, S): (..., columns).
 
+    options  all others as in `ket_rows`
     raises   as `ket_rows`; TypeError, ValueError on the tangent
     cost     time O(R |ids| Q)
     """

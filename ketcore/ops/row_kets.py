@@ -56,6 +56,7 @@ def row_kets_vjp(
     """Pull `cotangents`, N arrays (..., R, q_n), back through `row_kets` to the factors.
 
     returns  N arrays, each of the shape and dtype of its factor; repeated rows add up
+    options  all others as in `row_kets`
     raises   as `row_kets`; TypeError, ValueError on the cotangents
     """
     xp, factors, ids, digits, bad = _picked(factors, ids, shape, check)
@@ -79,6 +80,7 @@ def row_kets_jvp(
     """The derivative of `row_kets` along `tangents`: the leaves of the tangents, since picking is linear.
 
     returns  N arrays (..., R, q_n), each in the dtype of its factor
+    options  all others as in `row_kets`
     raises   as `row_kets`; TypeError, ValueError on the tangents
     """
     xp, factors, ids, digits, bad = _picked(factors, ids, shape, check)

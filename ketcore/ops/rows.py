@@ -72,6 +72,7 @@ def rows_vjp(
     returns  N arrays, each of the shape and dtype of its factor.  A row picked twice gets both
              contributions, one never picked gets zero.  The plain transpose: no conjugation,
              also for complex input
+    options  all others as in `rows`
     raises   as `rows`; TypeError, ValueError on the cotangent
     cost     time O(R |ids| Q), memory O(R |ids| (qa + qb)) for halves of qa qb = Q columns
 
@@ -95,6 +96,7 @@ def rows_jvp(
 ) -> Array:
     """The derivative of `rows` along `tangents`, N arrays of the shapes of the factors: (..., columns).
 
+    options  all others as in `rows`
     raises   as `rows`; TypeError, ValueError on the tangents
     cost     time O(R |ids| Q)
     """
