@@ -20,10 +20,10 @@ class Problem:
 
     op           entry of the table: name, forward, vjp, jvp, dense
     arrays       the arrays that are differentiated
-    index        ids or indices, None for the ops of two kets
+    index        ids or indices, the last argument before the options; None for ops without
     options      keywords that all of the op's functions take
-    second       where the arrays of the second ket begin; None for the ops with an index
-    packed       the op takes one packed array instead of a sequence
+    groups       per differentiated argument the number of its arrays, None for one array by itself; () for
+                 one sequence of all arrays
     multilinear  the op is real-linear in each array apart
     """
 
@@ -31,8 +31,7 @@ class Problem:
     arrays: Sequence[Any]
     index: Any = None
     options: dict = field(default_factory=dict)
-    second: int | None = None
-    packed: bool = False
+    groups: tuple[int | None, ...] = ()
     multilinear: bool = True
 
     def on(self, xp) -> "Problem":
@@ -46,17 +45,12 @@ class Problem:
     def vjp(self, *arrays_and_cotangent, **more):
         *arrays, cotangent = arrays_and_cotangent
         gradients = self.op.vjp(*self._arguments(arrays), cotangent, **self.options, **more)
-        if self.second is not None:
-            return (*gradients[0], *gradients[1])
-        return (gradients,) if self.packed else gradients
+        return self._flat(gradients)
 
     def jvp(self, *arrays_and_tangents, **more):
         half = len(arrays_and_tangents) // 2
         arrays, tangents = arrays_and_tangents[:half], arrays_and_tangents[half:]
-        if self.second is not None:
-            tangents = self._arguments(tangents)
-        else:
-            tangents = (tangents[0] if self.packed else tangents,)
+        tangents = self._grouped(tangents)
         return self.op.jvp(*self._arguments(arrays), *tangents, **self.options, **more)
 
     def dense(self, *arrays):
@@ -89,9 +83,24 @@ class Problem:
         return max(int(np.prod(array.shape)) for array in self.arrays)
 
     def _arguments(self, arrays):
-        if self.second is not None:
-            return tuple(arrays[: self.second]), tuple(arrays[self.second :])
-        return (arrays[0] if self.packed else tuple(arrays)), self.index
+        index = () if self.index is None else (self.index,)
+        return (*self._grouped(arrays), *index)
+
+    def _grouped(self, arrays):
+        """The arrays as the arguments of the op."""
+        found, rest = [], list(arrays)
+        for size in self.groups or (len(rest),):
+            count = 1 if size is None else size
+            found.append(rest[0] if size is None else tuple(rest[:count]))
+            rest = rest[count:]
+        return tuple(found)
+
+    def _flat(self, gradients):
+        """What a vjp returns, one per argument and alone where there is one, as a flat tuple."""
+        groups = self.groups or (len(self.arrays),)
+        parts = (gradients,) if len(groups) == 1 else gradients
+        pairs = zip(groups, parts, strict=True)
+        return tuple(g for size, part in pairs for g in ((part,) if size is None else part))
 
     def _wide(self):
         wide = [to_numpy(array) for array in self.arrays]
@@ -155,7 +164,7 @@ def _ket_rows(draw, op, dtype):
     options = {"dims": dims, "columns": draw(st.sampled_from((None, draw(st.integers(1, width)))))}
     if layernorm:
         options |= {"layernorm": True, "eps": draw(st.sampled_from((1e-5, 1e-2, 1.0)))}
-    return Problem(op, (leaves,), ids, options, packed=True, multilinear=False)
+    return Problem(op, (leaves,), ids, options, groups=(None,), multilinear=False)
 
 
 def _varies(dims):
@@ -173,7 +182,7 @@ def _two_kets(draw, op, dtype, batches):
         [draw(testing.arrays((*batch, rank, size), dtype)) for size in dims]
         for batch, rank in zip((left, right), ranks, strict=True)
     ]
-    return Problem(op, (*kets[0], *kets[1]), second=len(dims))
+    return Problem(op, (*kets[0], *kets[1]), groups=(len(dims), len(dims)))
 
 
 _BROADCAST = (((), ()), ((4,), (4,)), ((4,), ()), ((), (3,)), ((2, 1), (3,)), ((0,), (1,)), ((1, 2), (3, 1)))

@@ -127,13 +127,13 @@ def problems_of(dtype):
         Problem(by_name["rows"], arrays, IDS % 10, {"shape": (10, 5)}),
         Problem(by_name["gather_kron"], arrays, INDEX, {"per_term": True, "columns": 5}),
         Problem(by_name["row_kets"], arrays, IDS.reshape(2, 2)),
-        Problem(by_name["ket_rows"], [leaves], IDS % 4, {"dims": (2, 2, 3)}, packed=True),
-        Problem(by_name["ket_inner"], kets, second=2),
-        Problem(by_name["ket_gram"], kets, second=2),
+        Problem(by_name["ket_rows"], [leaves], IDS % 4, {"dims": (2, 2, 3)}, groups=(None,)),
+        Problem(by_name["ket_inner"], kets, groups=(2, 2)),
+        Problem(by_name["ket_gram"], kets, groups=(2, 2)),
     ]
     if dtype != "complex64":
         options = {"dims": (2, 2, 3), "layernorm": True, "eps": 1e-2}
-        found.append(Problem(by_name["ket_rows"], [leaves], IDS % 4, options, packed=True))
+        found.append(Problem(by_name["ket_rows"], [leaves], IDS % 4, options, groups=(None,)))
     return found
 
 

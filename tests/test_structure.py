@@ -19,19 +19,23 @@ PACKAGE = ROOT / "ketcore"
 
 # A module imports only what stands before it.  "x.*" are the modules of package x that are not listed.
 FLOORS = (
-    ("_version", "shapes", "boxes", "display"),
+    ("_version", "shapes", "plans", "boxes", "display"),
     ("backend",),
     (
         "ops.checks", "ops.digits", "ops.lookup", "ops.tree", "ops.halves", "ops.half_tables",
-        "ops.kernel_plan", "ops.kernels", "ops.segments", "ops.gather", "ops.*", "ops",
+        "ops.kernel_plan", "ops.kernels", "ops.segments", "ops.gather", "ops.matmul_plan",
+        "ops.matmul_kernels", "ops.mode_products", "ops.mode_gradients", "ops.spectra", "ops.*", "ops",
     ),
-    ("arithmetic", "indexing", "reductions", "ket", "matrix"),
-    ("io",),
+    (
+        "arithmetic", "indexing", "reductions", "alignment", "linear_operator", "ket", "matrix",
+        "product", "kronecker_sum", "structure.*", "structure",
+    ),
+    ("io", "fit.*", "fit", "linalg.*", "linalg"),
     ("", "data", "testing.*", "testing", "demo.*", "demo", "cli"),
 )  # fmt: skip
 ORDER = [name for floor in FLOORS for name in floor]
 # Modules of these packages may import one another; operations may not.
-FREE = {"testing.*", "demo.*"}
+FREE = {"testing.*", "demo.*", "structure.*", "fit.*", "linalg.*"}
 
 RUN_TIME = {"numpy", "scipy", "array_api_compat", "threadpoolctl"}
 # What else may be imported, and by which modules alone.
