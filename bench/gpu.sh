@@ -128,7 +128,7 @@ END
 sanitize() {
   local tool=$1 limit=$2 options=(--error-exitcode 86 --report-api-errors no --target-processes application-only)
   if [ "$tool" = racecheck ] || [ "$tool" = synccheck ]; then
-    for kernel in expand contract accumulate reduce pieces segments; do
+    for kernel in expand contract accumulate reduce pieces segments multiply; do
       options+=(--kernel-name "kernel_substring=$kernel")
     done
   fi

@@ -6,24 +6,31 @@ Scaling one leaf of a term by c and another by 1/c changes nothing: that freedom
 
 from collections.abc import Sequence
 from functools import reduce
-from math import sqrt
-from numbers import Number
+from math import prod, sqrt
+from numbers import Complex
 from operator import and_, mul, truediv
+from operator import index as as_integer
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, is_complex
+from ketcore.backend import Array, accumulation_dtype, is_array, is_complex, is_half, namespace_of
+from ketcore.display import check_dense_size
 from ketcore.ops import ket_inner
-from ketcore.shapes import check_size
+from ketcore.ops.checks import as_sequence, check_floating
+from ketcore.shapes import check_dims, check_size, suggest_dims
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether `value` is a number or an array without dimensions."""
-    return isinstance(value, Number | np.generic) or (
-        array_api_compat.is_array_api_obj(value) and value.ndim == 0
-    )
+    """Whether `value` is a number, or an array of numbers without dimensions.
+
+    >>> is_scalar(2), is_scalar(np.float32(2)), is_scalar(np.ones(1)), is_scalar(np.datetime64("2020"))
+    (True, True, False, False)
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        return value.ndim == 0 and (value.dtype.kind in "biufc" or is_half(value.dtype))
+    return isinstance(value, Complex) or (array_api_compat.is_array_api_obj(value) and value.ndim == 0)
 
 
 def scaled(array: Array, scalar: Any, divide: bool = False) -> Array:
@@ -34,7 +41,7 @@ def scaled(array: Array, scalar: Any, divide: bool = False) -> Array:
     """
     xp = array_api_compat.array_namespace(array)
     number = scalar.item() if isinstance(scalar, np.generic | np.ndarray) else scalar
-    known = isinstance(number, Number)
+    known = isinstance(number, Complex)
     complex_scalar = isinstance(number, complex) if known else is_complex(xp, scalar.dtype)
     if complex_scalar and not is_complex(xp, array.dtype):
         array = xp.astype(array, xp.complex128 if array.dtype == xp.float64 else xp.complex64)
@@ -48,6 +55,12 @@ def conjugated(array: Array) -> Array:
     """The complex conjugate; a real array as it is."""
     xp = array_api_compat.array_namespace(array)
     return xp.conj(array) if is_complex(xp, array.dtype) else array
+
+
+def transposed(factors: Sequence[Array]) -> list[Array]:
+    """Factors (..., p, q) as views (..., q, p)."""
+    xp = namespace_of(factors[0])
+    return [xp.matrix_transpose(factor) for factor in factors]
 
 
 def widened(factors: Sequence[Array]) -> list[Array]:
@@ -184,3 +197,113 @@ def itemsize(array: Array) -> int:
         return int(known)
     xp = array_api_compat.array_namespace(array)
     return xp.finfo(array.dtype).bits * (2 if is_complex(xp, array.dtype) else 1) // 8
+
+
+def identity(size: int, dtype: Any, like: Array) -> Array:
+    """The identity matrix (size, size) beside `like`."""
+    xp = array_api_compat.array_namespace(like)
+    return xp.eye(size, dtype=dtype, device=array_api_compat.device(like))
+
+
+def identities(dims: Any, dtype: Any, like: Array | None) -> list[Array]:
+    """Identity matrices of these sizes, beside `like` or of NumPy."""
+    try:
+        dims = (as_integer(dims),)
+    except TypeError:
+        dims = check_dims("dims", dims)
+    return [beside(like, np.eye(dim, dtype=dtype)) for dim in dims]
+
+
+def beside(like: Array | None, array: np.ndarray) -> Array:
+    """An array of NumPy as one of the library and device of `like`; None for NumPy."""
+    if like is None:
+        return array
+    if not is_array(like):
+        raise TypeError(f"like must be an array, got {type(like).__name__}")
+    xp = array_api_compat.array_namespace(like)
+    return xp.asarray(array, device=array_api_compat.device(like))
+
+
+def dense_factors(factors: Any, max_bytes: int = 2**30) -> Any:
+    """`factors` with sparse matrices and what has `__dlpack__` alone made arrays; all others as they are.
+
+    raises   MemoryError where a sparse matrix is above `max_bytes` as an array
+    """
+    return [_dense_factor(f, max_bytes) for f in factors] if isinstance(factors, list | tuple) else factors
+
+
+def _dense_factor(factor, max_bytes):
+    if is_array(factor):
+        return factor
+    if hasattr(factor, "tocsr"):  # what all sparse matrices of SciPy and CuPy have
+        what = f"factor {tuple(factor.shape)} of {factor.dtype}"
+        check_dense_size(prod(factor.shape), factor.dtype.itemsize, what, max_bytes)
+        return factor.toarray()
+    return np.from_dlpack(factor) if hasattr(factor, "__dlpack__") else factor
+
+
+def stacked_terms(terms: Sequence[Sequence[Any]]) -> list[Array]:
+    """Factors (R, p, q) from R lists of N matrices, of one shape per mode."""
+    terms = [as_sequence("terms", term) for term in as_sequence("terms", terms)]
+    if not terms or any(len(term) != len(terms[0]) for term in terms):
+        orders = [len(term) for term in terms]
+        raise ValueError(f"terms must be at least one list of matrices, all of one order, got {orders}")
+    xp, flat, dtype = check_floating("terms", [matrix for term in terms for matrix in dense_factors(term)])
+    shapes = [tuple(matrix.shape) for matrix in flat]
+    modes = [shapes[mode :: len(terms[0])] for mode in range(len(terms[0]))]
+    if any(len(set(mode)) > 1 or len(mode[0]) != 2 for mode in modes):
+        raise ValueError(f"terms must hold matrices of one shape per mode, got shapes {modes}")
+    flat = [xp.astype(matrix, dtype, copy=False) for matrix in flat]
+    return [xp.stack(flat[mode :: len(terms[0])]) for mode in range(len(terms[0]))]
+
+
+def random_shapes(
+    shape: Sequence[int], order: int | None, row_dims: Sequence[int] | None, col_dims: Sequence[int] | None
+) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """`shape` checked, and (p_n, q_n) per mode; dims that are not given come from `suggest_dims`."""
+    shape = check_dims("shape", shape)
+    if len(shape) != 2:
+        raise ValueError(f"shape must be two ints (rows, columns), got {shape}")
+    row_dims = None if row_dims is None else check_dims("row_dims", row_dims)
+    col_dims = None if col_dims is None else check_dims("col_dims", col_dims)
+    given = [dims for dims in (row_dims, col_dims) if dims is not None]
+    orders = {len(dims) for dims in given} | ({order} if order is not None else set())
+    if len(orders) != 1:
+        raise ValueError(
+            f"order, row_dims and col_dims must give one order, got {order}, {row_dims} and {col_dims}"
+        )
+    (order,) = orders
+    row_dims = suggest_dims(shape[0], order) if row_dims is None else row_dims
+    col_dims = suggest_dims(shape[1], order) if col_dims is None else col_dims
+    return shape, list(zip(row_dims, col_dims, strict=True))
+
+
+def contracted(factors: Sequence[Array], x: Array) -> Array:
+    """sum_j v[j] x[j] for kets v and x (Q,) or (Q, n): mode by mode, the first one by a single GEMM."""
+    xp, arrays, dtype = check_floating("kets and x", (*factors, x))
+    size = prod(f.shape[-1] for f in factors)
+    if x.ndim not in (1, 2) or x.shape[0] != size:
+        raise ValueError(f"x must have shape ({size},) or ({size}, n), got {tuple(x.shape)}")
+    *leaves, z = (xp.astype(a, accumulation_dtype(xp, dtype), copy=False) for a in arrays)
+    *batch, rank, first = leaves[0].shape
+    count, trail = prod(batch) * rank, tuple(x.shape[1:])
+    flat = [xp.reshape(leaf, (count, leaf.shape[-1])) for leaf in leaves]
+    rest = size // first
+    z = flat[0] @ xp.reshape(z, (first, rest * prod(trail)))
+    for leaf in flat[1:]:
+        rest //= leaf.shape[1]
+        z = xp.reshape(z, (count, leaf.shape[1], rest * prod(trail)))
+        z = (leaf[:, None, :] @ z)[:, 0, :]
+    total = xp.sum(xp.reshape(z, (*batch, rank, *trail)), axis=len(batch))
+    return unboxed(xp.astype(total, dtype, copy=False))
+
+
+def combined(factors: Sequence[Array], weights: Array) -> list[Array]:
+    """Factors (batch * R, q_n) of the one ket sum_b weights[b] v[b]."""
+    xp, arrays, dtype = check_floating("kets and weights", (*factors, weights))
+    *batch, rank, _ = factors[0].shape
+    if tuple(weights.shape) != tuple(batch):
+        raise ValueError(f"weights must have the batch shape {tuple(batch)}, got {tuple(weights.shape)}")
+    *leaves, weights = (xp.astype(a, dtype, copy=False) for a in arrays)
+    leaves[0] = leaves[0] * weights[..., None, None]
+    return [xp.reshape(leaf, (prod(batch) * rank, leaf.shape[-1])) for leaf in leaves]

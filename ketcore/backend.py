@@ -5,10 +5,12 @@ The only file that names CuPy.  Everything above it is written once, for arrays 
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
+from inspect import signature
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -16,14 +18,9 @@ import array_api_compat
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from ketcore import numpy_sums
+
 Array = Any
-
-# A float32 sum of sixteen terms of one sign is off by less than 1e-6 of itself; longer ones are summed
-# in float64.
-_SHORT_SUM = 16
-
-# Up to so many values one bincount in float64 beats the set-up of a sparse product.
-_SMALL_SUM = 1 << 14
 
 
 def as_arrays(arrays: Sequence[Any]) -> tuple[Array, ...]:
@@ -155,7 +152,7 @@ def segment_sum(xp: ModuleType, values: Array, index: Array, count: int) -> Arra
     cost     time and memory O(B W + count W)
     """
     if is_numpy(values):
-        return _segment_sum_numpy(values, index, count)
+        return numpy_sums.segment_sum(values, index, count)
     zeros = xp.zeros((count, values.shape[1]), dtype=values.dtype, device=array_api_compat.device(values))
     if array_api_compat.is_jax_array(values):
         return zeros.at[index].add(values)
@@ -165,57 +162,6 @@ def segment_sum(xp: ModuleType, values: Array, index: Array, count: int) -> Arra
     nothing = xp.zeros_like(values)
     sums = [xp.sum(xp.where((index == i)[:, None], values, nothing), axis=0) for i in range(count)]
     return xp.stack(sums) if sums else zeros
-
-
-def _segment_sum_numpy(values, index, count):
-    if not len(index) or not values.shape[1]:
-        return np.zeros((count, values.shape[1]), values.dtype)
-    if np.iscomplexobj(values):
-        parts = np.ascontiguousarray(values).view(values.real.dtype)
-        return _segment_sum_numpy(parts, index, count).view(values.dtype)
-    # bincount sums in float64, which a long double does not fit.
-    if values.itemsize <= 8 and values.size <= _SMALL_SUM and count * values.shape[1] <= 2 * _SMALL_SUM:
-        return _segment_sum_small(values, index, count)
-    if count > len(index):  # a large table, of which few rows occur
-        found, index = np.unique(index, return_inverse=True)
-        sums = np.zeros((count, values.shape[1]), values.dtype)
-        sums[found] = _segment_sum_numpy(values, index, len(found))
-        return sums
-    if values.dtype != np.float32 or np.bincount(index).max() <= _SHORT_SUM:
-        return _indicator(index, count, values.dtype) @ values
-    pieces, owner = _short_pieces(index, count)
-    partial = _indicator(pieces, len(owner), values.dtype) @ values
-    return (_indicator(owner, count, np.float64) @ partial).astype(values.dtype)
-
-
-def _segment_sum_small(values, index, count):
-    width = values.shape[1]
-    flat = index[:, None] * width + np.arange(width)
-    sums = np.bincount(flat.ravel(), weights=values.ravel(), minlength=count * width)
-    return sums.reshape(count, width).astype(values.dtype, copy=False)
-
-
-def _indicator(index, count, dtype):
-    """The sparse 0/1 matrix (count, B) whose product with values sums them by index."""
-    from scipy.sparse import csc_array  # here, because it takes most of the time to import ketcore
-
-    return csc_array(
-        (np.ones(len(index), dtype), index, np.arange(len(index) + 1)), shape=(count, len(index))
-    )
-
-
-def _short_pieces(index, count):
-    """Cut rows that share an index into pieces of _SHORT_SUM: the piece of a row, the index of a piece."""
-    hits = np.bincount(index, minlength=count)
-    # A stable sort of 16-bit integers is a radix sort, many times faster than one of 64 bits.
-    order = np.argsort(index.astype(np.uint16) if count <= 1 << 16 else index, kind="stable")
-    first_hit = np.cumsum(hits) - hits
-    pieces_of = -(-hits // _SHORT_SUM)
-    first_piece = np.cumsum(pieces_of) - pieces_of
-    occurrence = np.arange(len(index)) - np.repeat(first_hit, hits)
-    pieces = np.empty(len(index), np.int64)
-    pieces[order] = np.repeat(first_piece, hits) + occurrence // _SHORT_SUM
-    return pieces, np.repeat(np.arange(count), pieces_of)
 
 
 def _accumulate_wide(xp, values, total):
@@ -244,19 +190,49 @@ def _pool() -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def run_chunks(work: Callable[[int, int], None], total: int, chunk: int, alone: bool = False) -> None:
+class _OneBlasThread:
+    """A context in which BLAS keeps to the thread that calls it; the last one to leave restores it."""
+
+    def __init__(self):
+        self.lock, self.inside, self.before = Lock(), 0, ()
+
+    def __enter__(self):
+        with self.lock:
+            if not self.inside:
+                self.before = [(library, library.num_threads) for library in _blas().lib_controllers]
+                for library, _ in self.before:
+                    library.set_num_threads(1)
+            self.inside += 1
+
+    def __exit__(self, *_):
+        with self.lock:
+            self.inside -= 1
+            for library, count in self.before if not self.inside else ():
+                library.set_num_threads(count)
+
+
+_one_blas_thread = _OneBlasThread()
+os.register_at_fork(after_in_child=_one_blas_thread.__init__)
+
+
+def run_chunks(
+    work: Callable[[int, int], None], total: int, chunk: int, alone: bool = False, limit_blas: bool = False
+) -> None:
     """Call `work(start, stop)` over [0, total) in pieces of at most `chunk`, on `threads()` threads.
 
-    Each thread takes one contiguous run of pieces; `work` must write to its own piece alone.  `alone` keeps
-    to the calling thread, for work that BLAS spreads over threads by itself.
+    Each thread takes one run of pieces; `work` must write to its own piece alone.  `alone` keeps to the
+    calling thread, for work that BLAS spreads over threads by itself; `limit_blas` stops BLAS from it.
     """
     workers = min(threads(), -(-total // chunk)) if total > chunk and not alone else 1
     if workers <= 1:
-        _run(work, 0, total, chunk)
-        return
+        return _run(work, 0, total, chunk)
     bounds = [total * i // workers for i in range(workers + 1)]
-    jobs = [_pool().submit(_run, work, bounds[i], bounds[i + 1], chunk) for i in range(1, workers)]
-    _run(work, bounds[0], bounds[1], chunk)
+    with _one_blas_thread if limit_blas else nullcontext():
+        jobs = [_pool().submit(_run, work, bounds[i], bounds[i + 1], chunk) for i in range(1, workers)]
+        try:
+            _run(work, bounds[0], bounds[1], chunk)
+        finally:  # they write to memory of the caller
+            wait(jobs)
     for job in jobs:
         job.result()
 
@@ -264,6 +240,43 @@ def run_chunks(work: Callable[[int, int], None], total: int, chunk: int, alone: 
 def _run(work, start, stop, chunk):
     for begin in range(start, stop, chunk):
         work(begin, min(begin + chunk, stop))
+
+
+def linear_operator(like: Array) -> type:
+    """The LinearOperator class for arrays like this one: SciPy's for NumPy, CuPy's own for CuPy."""
+    if is_numpy(like):
+        from scipy.sparse.linalg import LinearOperator
+    elif array_api_compat.is_cupy_array(like):
+        from cupyx.scipy.sparse.linalg import LinearOperator
+    else:
+        library = type(like).__module__.partition(".")[0]
+        raise TypeError(f"factors must be arrays of NumPy or CuPy for a LinearOperator, got {library}")
+    return LinearOperator
+
+
+def conjugate_gradients(like: Array) -> Callable:
+    """The `cg` of SciPy for NumPy arrays and of CuPy for its own, under SciPy's names of the options."""
+    if not array_api_compat.is_cupy_array(like):
+        from scipy.sparse.linalg import cg
+
+        return cg
+    from cupyx.scipy.sparse.linalg import cg
+
+    def renamed(A, b, x0=None, *, rtol, **options):
+        # CuPy took SciPy's name of this option late.
+        name = "rtol" if "rtol" in signature(cg).parameters else "tol"
+        return cg(A, b, x0, **{name: rtol}, **options)
+
+    return renamed
+
+
+def cublas(array: Array) -> tuple[ModuleType, ModuleType, int] | None:
+    """CuPy, its functions of cuBLAS, and a handle on the current device; None but for arrays of CuPy."""
+    if is_numpy(array) or not array_api_compat.is_cupy_array(array):
+        return None
+    import cupy
+
+    return cupy, cupy.cuda.cublas, cupy.cuda.device.get_cublas_handle()
 
 
 def launcher(array: Array) -> "CupyLauncher | None":

@@ -22,6 +22,9 @@ from ketcore.shapes import strides
 
 Selector = int | range | Array
 
+# What int64 does not count.
+_COUNTED = 2**63
+
 _RULE = "key must be integers, slices, integer arrays or a boolean mask"
 
 # A block is cut out of whole rows (or columns) where these hold at most this many times its elements:
@@ -43,7 +46,18 @@ def parse_key(key: Any, shape: Sequence[int]) -> list[Selector]:
         selectors += _parse_entry(entry, shape, len(selectors))
     if len(selectors) > len(shape):
         raise IndexError(f"key must have at most {len(shape)} entries, got {len(selectors)}")
-    return selectors + [range(size) for size in shape[len(selectors) :]]
+    selectors += [range(size) for size in shape[len(selectors) :]]
+    if max(shape, default=0) > _COUNTED:
+        _check_counted(selectors)
+    return selectors
+
+
+def _check_counted(selectors):
+    """Numbers of rows and columns are int64 within."""
+    for axis, selector in enumerate(selectors):
+        ends = (selector[0], selector[-1]) if isinstance(selector, range) and selector else (selector,)
+        if any(isinstance(end, int) and end >= _COUNTED for end in ends):
+            raise IndexError(f"key must lie in [0, {_COUNTED}) on axis {axis}, got {max(ends)}")
 
 
 def _parse_entry(entry, shape, axis):

@@ -20,6 +20,7 @@ import numpy as np
 from ketcore import arithmetic
 from ketcore.backend import Array
 from ketcore.boxes import prefix_boxes
+from ketcore.display import check_dense_size
 from ketcore.indexing import entries
 from ketcore.ops import ket_inner, ket_rows
 from ketcore.ops.checks import check_floating
@@ -47,6 +48,13 @@ def flattened(factors: Sequence[Array]) -> list[Array]:
     return [xp.reshape(f, (f.shape[0], f.shape[1] * f.shape[2])) for f in factors]
 
 
+def balanced(factors: Sequence[Array]) -> list[Array]:
+    """The same matrix with factors of equal Frobenius norm within each term."""
+    xp = array_api_compat.array_namespace(*factors)
+    flat = arithmetic.balanced(flattened(factors))
+    return [xp.reshape(f, like.shape) for f, like in zip(flat, factors, strict=True)]
+
+
 def inner(left: Sequence[Array], right: Sequence[Array], shape: tuple[int, int]) -> Array:
     """sum_ij conj(A_ij) B_ij over the leading block `shape` of two matrices of equal dims.
 
@@ -56,6 +64,17 @@ def inner(left: Sequence[Array], right: Sequence[Array], shape: tuple[int, int])
     sides = (restricted(arithmetic.widened(side), shape) for side in (left, right))
     total = reduce(add, (ket_inner(flattened(a), flattened(b)) for a, b in zip(*sides, strict=True)))
     return xp.astype(total, dtype, copy=False)
+
+
+def sums(factors: Sequence[Array], shape: tuple[int, int], axis: int | None) -> Array:
+    """The sum of all elements of the leading block, or over its rows (axis 0) or columns (axis 1)."""
+    if axis is None:
+        return total(factors, shape)
+    if axis in (0, -2):
+        return column_sums(factors, shape)
+    if axis in (1, -1):
+        return column_sums(arithmetic.transposed(factors), shape[::-1])
+    raise ValueError(f"axis must be None, 0 or 1 (or -2 or -1), got {axis}")
 
 
 def total(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
@@ -75,9 +94,11 @@ def column_sums(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
     return finish(_vector(xp, xp.concat(groups, axis=0), dims_of(factors, 2), shape[1]))
 
 
-def diagonal(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
+def diagonal(factors: Sequence[Array], shape: tuple[int, int], max_bytes: int = 2**30) -> Array:
     """M[i, i] for i < min(shape): a ket of diagonals for square factors, element by element otherwise."""
     count = min(shape)
+    what = f"diagonal ({count},) of {factors[0].dtype}"
+    check_dense_size(count, arithmetic.itemsize(factors[0]), what, max_bytes)
     if dims_of(factors, 1) != dims_of(factors, 2):
         return entries(factors, range(count), range(count))
     xp = array_api_compat.array_namespace(*factors)

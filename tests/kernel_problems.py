@@ -1,15 +1,17 @@
 """What the kernels are tested with: a launcher on the simulator, random lookups, a reference in float64."""
 
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, reduce
 from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from ketcore.ops import kernel_plan, kernels
+from ketcore.ops import kernels
+from ketcore.ops.kernel_plan import SHARED_FLOOR
 from ketcore.ops.lookup import Lookup
+from ketcore.ops.matmul_plan import Limits
 from ketcore.shapes import halves_split
 from tests.cusim import ORDERS, SimLauncher
 
@@ -29,7 +31,7 @@ class Launcher:
 
     xp = np
 
-    def __init__(self, grid=None, order="forward", seed=0, shared_limit=kernel_plan.SHARED_FLOOR):
+    def __init__(self, grid=None, order="forward", seed=0, shared_limit=SHARED_FLOOR):
         self.grid, self.order, self.seed, self.shared_limit = grid, order, seed, shared_limit
         self.launches = []
 
@@ -233,3 +235,66 @@ def make(counts, widths, batch, *, rank=2, kind="digits", dtype="float32", seed=
 
 def flat(arrays):
     return np.concatenate([array.ravel() for array in arrays])
+
+
+# ---- products with Kronecker matrices ----
+
+# Little shared memory makes several passes of small problems; few blocks make tiles of many rows.
+limits = st.builds(
+    Limits,
+    st.sampled_from((SHARED_FLOOR, 4096, 2400)),
+    st.sampled_from((8 << 10, 0)),
+    st.sampled_from((1, 1, 264)),
+)
+
+
+@dataclass(frozen=True)
+class Product:
+    """M^T x along the middle axis of x (batch, P, trail); factors (R, p_n, q_n)."""
+
+    factors: tuple
+    x: np.ndarray
+    identities: frozenset = frozenset()
+
+    def dense(self, factors=None, x=None):
+        """The definition in float64."""
+        factors, x = (f.astype(np.float64) for f in factors or self.factors), x if x is not None else self.x
+        factors = [
+            np.broadcast_to(np.eye(f.shape[1]), f.shape) if n in self.identities else f
+            for n, f in enumerate(factors)
+        ]
+        matrix = sum(reduce(np.kron, terms) for terms in zip(*factors, strict=True))
+        return np.einsum("pq,bpt->bqt", matrix, x.astype(np.float64))
+
+    def close(self, found):
+        """`found` is the product: rounded once to its dtype, after sums in the accumulation dtype."""
+        assert found.dtype == self.x.dtype
+        expected = self.dense()
+        largest = self.dense([abs(factor) for factor in self.factors], abs(self.x)).max(initial=1.0)
+        sums = 2.0**-53 if found.dtype == np.float64 else 2.0**-24
+        once = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11}.get(found.dtype.name, 2.0**-8)
+        np.testing.assert_allclose(found.astype(np.float64), expected, rtol=once, atol=100 * sums * largest)
+
+
+def make_product(dims, batch=1, trail=1, rank=1, dtype="float32", seed=0, **options):
+    """A product of random factors and a random array."""
+    rng = np.random.default_rng(seed)
+    factors = tuple(rng.standard_normal((rank, p, q)).astype(dtype_of(dtype)) for p, q in dims)
+    x = rng.standard_normal((batch, int(np.prod([p for p, _ in dims])), trail)).astype(dtype_of(dtype))
+    return Product(factors, x, **options)
+
+
+@st.composite
+def products(draw):
+    rng, order = np.random.default_rng(draw(st.integers(0, 1 << 16))), draw(st.integers(1, 5))
+    side = st.integers(1, (16, 16, 9, 6, 5)[order - 1])
+    dims = draw(st.lists(st.tuples(side, side), min_size=order, max_size=order))
+    identities = draw(st.sets(st.integers(0, order - 1), max_size=order // 2))
+    dims = [(p, p) if n in identities else (p, q) for n, (p, q) in enumerate(dims)]
+    rank, batch, trail = (
+        draw(st.sampled_from(sizes)) for sizes in ((1, 1, 2, 4), (1, 3, 8, 37), (1, 1, 2, 13))
+    )
+    dtype = dtype_of(draw(st.sampled_from(FLOATS)))
+    factors = tuple(table(rng, rank, p, q, dtype, draw(st.booleans())) for p, q in dims)
+    x = rng.integers(-16, 17, (batch, int(np.prod([p for p, _ in dims])), trail)) / 8
+    return Product(factors, x.astype(dtype), frozenset(identities))

@@ -13,6 +13,7 @@ from ketcore.ops import kernels
 from ketcore.ops.gather import gather, gather_records, gather_vjp
 from ketcore.ops.lookup import Lookup
 from ketcore.shapes import halves_split
+from tests import matmul_mutations
 from tests.cusim import ORDERS, SimLauncher
 from tests.cusim.bugs import OVERFLOW, RACE, WRONG, Bug, print_report
 from tests.cusim.launcher import MODE
@@ -31,9 +32,7 @@ def lookup(counts, widths, rank, batch, kind="digits", columns=None, layernorm=F
     index = rng.integers(0, min(counts) if kind in ("modes", "terms") else bound, shape).astype(np.int32)
     index[..., list(bad)] = bound
     columns, split = columns or int(np.prod(widths)), order // 2 if layernorm else halves_split(tuple(widths))
-    return Lookup(
-        tables, index, kind, bound, False, columns, layernorm, 1e-5, split, np.dtype(np.float32)
-    )
+    return Lookup(tables, index, kind, bound, False, columns, layernorm, 1e-5, split, np.dtype(np.float32))
 
 
 def exact(problem):
@@ -117,6 +116,7 @@ TERMS = contracts(counts=(4, 4), widths=(3, 5), rank=2, batch=70, kind="terms", 
 SORTED = contracts(sort=True, counts=(3, 3), widths=(2, 3), rank=2, batch=900, kind="same", bad=(4,))
 DRIVERS = (
     ROWS, CROPPED, ALIGNED, TREE, STAGED, BIG_ROW, TREE_BACK, ATOMIC, CHUNKS, TERMS, SORTED,
+    *matmul_mutations.DRIVERS,
 )  # fmt: skip
 
 # Two barriers of the code that are the same text are told apart by what stands next to them.
@@ -289,12 +289,22 @@ BUGS = (
         "for (i64 q = p - p % PIECE + 2 * PIECE;",
         {"plain": WRONG},
     ),
+    *matmul_mutations.BUGS,
 )
 
-# Edits after which a kernel no longer fits in registers.
+# Edits after which a kernel no longer fits in registers: kernel, source, and the edit.
 SPILLS = {
-    "more tiles than registers": ("gather.cu", "TILE = 8,", "TILE = 128,"),
-    "too many blocks asked for": ("kernel.cuh", "MIN_BLOCKS = 3;", "MIN_BLOCKS = 8;"),
+    "more tiles than registers": ("expand<float,int>", "gather", ("gather.cu", "TILE = 8,", "TILE = 128,")),
+    "too many blocks asked for": (
+        "expand<float,int>",
+        "gather",
+        ("kernel.cuh", "MIN_BLOCKS = 3;", "MIN_BLOCKS = 8;"),
+    ),
+    "as many blocks in double": (
+        "multiply<double>",
+        "matmul",
+        ("matmul.cu", "sizeof(T) == 8 ? 2 : MIN_BLOCKS", "MIN_BLOCKS"),
+    ),
 }
 
 

@@ -3,8 +3,9 @@
 A new op needs one line in STRATEGIES; a test fails where the table of ops has a name that is not there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from ketcore import testing
 from ketcore.testing import to_numpy
+from ketcore.testing.arrays import dtype_name
+from tests.matmul_problems import kron_matmul_problems
+from tests.operator_problems import PROBLEMS as OPERATOR_PROBLEMS
 
 
 @dataclass(frozen=True)
@@ -22,17 +26,22 @@ class Problem:
     arrays       the arrays that are differentiated
     index        ids or indices, the last argument before the options; None for ops without
     options      keywords that all of the op's functions take
-    groups       per differentiated argument the number of its arrays, None for one array by itself; () for
-                 one sequence of all arrays
+    groups       per differentiated argument the number of its arrays, None for one array by itself, ... for
+                 an optional argument that is None; () for one sequence of all arrays
     multilinear  the op is real-linear in each array apart
+    magnitude    what gives the scale of each output from the arrays, where it is not that of their absolute
+                 values
+    real         the outputs that are real where the arrays are complex, by their places
     """
 
     op: Any
     arrays: Sequence[Any]
     index: Any = None
     options: dict = field(default_factory=dict)
-    groups: tuple[int | None, ...] = ()
+    groups: tuple[Any, ...] = ()
     multilinear: bool = True
+    magnitude: Callable | None = None
+    real: tuple[int, ...] = ()
 
     def on(self, xp) -> "Problem":
         """The same problem in the arrays of a backend."""
@@ -64,6 +73,8 @@ class Problem:
 
     def scale(self):
         """The magnitude of what each output adds up, for the tolerance."""
+        if self.magnitude is not None:
+            return _several(self.magnitude(*self._wide()))
         if not self.options.get("layernorm"):
             return _several(self.dense(*(np.abs(array) for array in self._wide())))
         # A LayerNorm amplifies what its input loses: the scale is its response to relative changes of the
@@ -76,6 +87,12 @@ class Problem:
                 found, np.abs(self.dense(leaves + change) - self.dense(leaves - change)) / step
             )
         return (np.max(found, initial=0.0),)
+
+    def dtype(self, place: int) -> str:
+        """The name of the dtype of an output."""
+        name = dtype_name(self.arrays[0].dtype)
+        real = {"complex64": "float32", "complex128": "float64"}
+        return real.get(name, name) if place in self.real else name
 
     @property
     def terms(self) -> int:
@@ -90,6 +107,9 @@ class Problem:
         """The arrays as the arguments of the op."""
         found, rest = [], list(arrays)
         for size in self.groups or (len(rest),):
+            if size is ...:
+                found.append(None)
+                continue
             count = 1 if size is None else size
             found.append(rest[0] if size is None else tuple(rest[:count]))
             rest = rest[count:]
@@ -100,7 +120,9 @@ class Problem:
         groups = self.groups or (len(self.arrays),)
         parts = (gradients,) if len(groups) == 1 else gradients
         pairs = zip(groups, parts, strict=True)
-        return tuple(g for size, part in pairs for g in ((part,) if size is None else part))
+        assert all((part is None) == (size is ...) for size, part in zip(groups, parts, strict=True))
+        given = ((size, part) for size, part in pairs if part is not None)
+        return tuple(g for size, part in given for g in ((part,) if size is None else part))
 
     def _wide(self):
         wide = [to_numpy(array) for array in self.arrays]
@@ -195,6 +217,8 @@ STRATEGIES = {
     "ket_rows": _ket_rows,
     "ket_inner": lambda op, dtype: _two_kets(op, dtype, _BROADCAST),
     "ket_gram": lambda op, dtype: _two_kets(op, dtype, _PAIRS),
+    "kron_matmul": lambda op, dtype: kron_matmul_problems(op, dtype, Problem),
+    **{name: partial(make, problem=Problem) for name, make in OPERATOR_PROBLEMS.items()},
 }
 
 

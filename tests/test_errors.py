@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ketcore import ops, suggest_dims
+from tests import operator_arguments
 
 A, B = np.ones((2, 3, 2)), np.ones((2, 2, 4))
 LEAVES = np.ones((5, 2, 6))
@@ -39,6 +40,8 @@ ARGUMENTS = {
     "ket_gram_vjp": {"v": V, "w": W, "cotangent": np.ones((3, 3))},
     "ket_gram_jvp": {"v": V, "w": W, "v_tangents": V, "w_tangents": W},
 }
+ARGUMENTS |= operator_arguments.ARGUMENTS
+OF_OPERATORS = list(operator_arguments.ARGUMENTS)
 OF_FACTORS = [name for name in ARGUMENTS if name.startswith("row")]
 OF_TABLES = [name for name in ARGUMENTS if name.startswith("gather")]
 OF_LEAVES = [name for name in ARGUMENTS if name.startswith("ket_rows")]
@@ -60,6 +63,18 @@ def test_good_arguments_pass():
 def test_every_public_function_is_tested_here():
     public = {op.name + suffix for op in ops.OPS for suffix in ("", "_vjp", "_jvp")}
     assert set(ARGUMENTS) == public
+
+
+@pytest.mark.parametrize("name", OF_OPERATORS)
+def test_arguments_of_operators(name):
+    for argument, good in ARGUMENTS[name].items():
+        if argument == "shift":
+            continue
+        several = isinstance(good, tuple)
+        spoiled = tuple(array.astype(int) for array in good) if several else good.astype(int)
+        fails(name, TypeError, r"must have a floating or complex dtype, got int64", **{argument: spoiled})
+        nothing = () if several else np.ones((7, 7, 7, 7))
+        fails(name, ValueError, "must", **{argument: nothing})
 
 
 @pytest.mark.parametrize("name", OF_FACTORS + OF_TABLES)

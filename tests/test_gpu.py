@@ -15,7 +15,7 @@ import pytest
 
 import ketcore as kc
 from ketcore import backend
-from ketcore.ops import kernels
+from ketcore.ops import kernels, matmul_kernels
 from ketcore.ops.lookup import packed_views
 from tests.kernel_problems import (
     FLOATS,
@@ -25,6 +25,7 @@ from tests.kernel_problems import (
     dtype_of,
     flat,
     make,
+    make_product,
     reference,
     scattered,
 )
@@ -156,7 +157,20 @@ def test_small_every_instantiation(cupy, exact_memory, dtype, monkeypatch):
                 monkeypatch.setattr(kernels, "_SORT_ABOVE", sort_above)
                 check_small(cupy, launch, lookup)
     first = {"gather": STORAGE[dtype], "scatter": "double" if dtype == "float64" else "float"}
-    assert launch.launched == {entry for entry in kernels.TABLE if entry[1][0] == first[entry[2]]}
+    assert launch.launched == {entry for entry in kernels.TABLE if entry[1][0] == first.get(entry[2])}
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_small_products(cupy, exact_memory, dtype):
+    """One pass and two, one term and three, merged modes, rows and parts of rows in a tile."""
+    dtype_of(dtype)
+    launch = Watched(cupy)
+    for dims in ([(2, 3)] * 3, [(16, 13), (3, 5)], [(5, 5), (5, 4), (5, 5), (5, 3), (5, 2)]):
+        for rank, batch, trail in ((1, 300, 1), (3, 2, 37)):
+            product = make_product(dims, batch if len(dims) < 4 else 2, trail, rank, dtype)
+            factors, x = [cupy.asarray(factor) for factor in product.factors], cupy.asarray(product.x)
+            product.close(matmul_kernels.matmul(launch, factors, x).get())
+    assert launch.launched == {("multiply", (STORAGE[dtype],), "matmul")}
 
 
 def test_small_staged_tables(cupy, exact_memory):
@@ -174,8 +188,10 @@ def test_small_staged_tables(cupy, exact_memory):
 
 
 def problem(cupy, kind, dtype="float32", batch=30_000):
-    """A function of (rows, gradients) on the device, and its arguments."""
+    """A function of (result, gradients) on the device, and its arguments."""
     rng = np.random.default_rng(0)
+    if kind in ("products", "fused"):
+        return product_problem(cupy, rng, kind, dtype, batch // 100)
     if kind == "rows":
         shape, sizes = (32011, 256), ((10, 179, 16), (10, 179, 16))
         options, forward, backward = {"shape": shape}, kc.rows, kc.rows_vjp
@@ -199,8 +215,25 @@ def problem(cupy, kind, dtype="float32", batch=30_000):
     return call, arguments
 
 
+def product_problem(cupy, rng, kind, dtype, batch):
+    """Rows times a matrix of two terms and four modes, by cuBLAS or by the kernel."""
+    path = "fused" if kind == "fused" else None
+    sizes = (*[(2, 8, 8)] * 4, (batch, 4096), (batch, 4096))
+    *factors, x, c = (cupy.asarray(rng.standard_normal(size).astype(dtype_of(dtype))) for size in sizes)
+
+    def call(factors, x, cotangent):
+        gradients, to_x = kc.ops.kron_matmul_vjp(factors, x, cotangent, path=path)
+        return (kc.ops.kron_matmul(factors, x, path=path), *gradients, to_x)
+
+    cupy.cuda.Device().synchronize()
+    return call, (tuple(factors), x, c)
+
+
+LOOKUPS = ["rows", "kets", "layernorm"]
+
+
 def every_problem(test):
-    return pytest.mark.parametrize("kind", ["rows", "kets", "layernorm"])(test)
+    return pytest.mark.parametrize("kind", [*LOOKUPS, "products", "fused"])(test)
 
 
 @every_problem
@@ -271,7 +304,7 @@ def test_graphs(cupy, kind):
             assert (array == right).all()
 
 
-@every_problem
+@pytest.mark.parametrize("kind", LOOKUPS)
 def test_arrays_of_another_device(cupy, kind):
     if cupy.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("there is one GPU")
@@ -289,7 +322,7 @@ def test_arrays_of_another_device(cupy, kind):
 # ---- ids and sizes ----
 
 
-@every_problem
+@pytest.mark.parametrize("kind", LOOKUPS)
 def test_bad_ids(cupy, kind):
     call, (tables, ids, cotangent) = problem(cupy, kind, batch=100)
     good = call(tables, ids, cupy.where(cupy.arange(100)[:, None] % 50 == 0, 0, cotangent))
@@ -329,3 +362,16 @@ def test_outputs_beyond_31_bits(cupy):
     assert out.size > 1 << 31
     for part in (slice(0, 100), slice(count - 100, count)):
         assert (out[part] == kc.rows(tables, ids[part], (32011, 256))).all()
+
+
+def test_products_beyond_31_bits(cupy):
+    count = (1 << 31) // 4096 + 100
+    if cupy.cuda.Device().mem_info[0] < 16 * count * 4096:
+        pytest.skip("there is not enough memory")
+    factors, x, _ = problem(cupy, "fused", "float16")[1]
+    x = cupy.resize(x, (count, 4096))
+    out = kc.ops.kron_matmul([factor[:1] for factor in factors[:1]] * 4, x, path="fused")
+    assert out.size > 1 << 31
+    for part in (slice(0, 10), slice(count - 10, count)):
+        again = kc.ops.kron_matmul([factor[:1] for factor in factors[:1]] * 4, x[part], path="fused")
+        assert (out[part] == again).all()

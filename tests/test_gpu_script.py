@@ -19,6 +19,7 @@ from bench.gpu import cases, compiled, device, race, report
 from bench.gpu.cases import Case, least_bytes
 from bench.gpu.compiled import Compiler
 from bench.workloads import Workload
+from ketcore.ops import kernels
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "bench" / "gpu.sh"
@@ -233,7 +234,8 @@ def made_up(name, **changes):
 def test_table():
     torch = made_up("torch eager", device=SECONDS | {"median": 1e-3}, how="no graph: it refuses")
     slow = {"name": "torch.compile", "status": "failed: TimeoutError: took more than 60 s"}
-    record = {"name": "an imaginary case", "contestants": [made_up("ketcore"), torch, slow]}
+    timings = [made_up("ketcore"), torch, slow]
+    record = {"name": "an imaginary case", "kind": "lookups", "contestants": timings}
     copy = SECONDS | {"bytes": 10**9, "rate": 1e9}
     about = {"name": "an imaginary GPU", "driver": 0, "cupy": "0", "torch": None}
     results = {"about": about, "copy": copy, "cases": [record], "notes": ["a note"]}
@@ -295,6 +297,8 @@ def test_dry_run_names_every_step_and_writes_nothing(tmp_path):
     assert set(steps) == {"wheels", "facts", "suite", "gpu", "bench"} | tools | {
         f"compile-{batch}" for batch in cases.BATCHES
     }
+    kernels_named = [f"kernel_substring={kernel}" in steps["racecheck"] for kernel, _, _ in kernels.TABLE]
+    assert all(kernels_named)
     assert all("-k small" in steps[tool] and f"--tool {tool} " in steps[tool] for tool in tools)
     assert "-m gpu" in steps["suite"]
     assert not (tmp_path / "out").exists()

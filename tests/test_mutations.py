@@ -24,10 +24,8 @@ def test_every_kernel_has_a_bug():
     assert named == {kernel for kernel, _, _ in kernels.TABLE}
 
 
-@pytest.mark.parametrize("edit", mutations.SPILLS.values(), ids=mutations.SPILLS)
-def test_spill_is_caught(edit):
+@pytest.mark.parametrize(("name", "source", "edit"), mutations.SPILLS.values(), ids=mutations.SPILLS)
+def test_spill_is_caught(name, source, edit):
     require("nvrtc", nvrtc.path(12) is not None, "the wheel nvidia-cuda-nvrtc-cu12 is not installed")
-    text = source_text(mutations.OPS, "gather", [edit])
-    types = next(types for kernel, types, _ in kernels.TABLE if kernel == "expand")
-    usages = nvrtc.load(12).compile(text, 90, [f"expand<{','.join(types)}>"])
+    usages = nvrtc.load(12).compile(source_text(mutations.OPS, source, [edit]), 90, [name])
     assert not all(usage.clean for usage in usages)

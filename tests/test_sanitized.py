@@ -11,7 +11,8 @@ import pytest
 from tests.require import required
 from tests.run_sanitized import require_mode, run_sanitized
 
-TESTS = ("tests/test_kernels.py", "-k", "not hot_row and not bit_for_bit and not sixteen_bit")
+LEFT_OUT = "not hot_row and not bit_for_bit and not sixteen_bit"
+TESTS = ("tests/test_kernels.py", "tests/test_matmul_kernels.py", "-k", LEFT_OUT)
 
 
 def test_kernels_stay_in_bounds():

@@ -20,15 +20,16 @@ PACKAGE = ROOT / "ketcore"
 # A module imports only what stands before it.  "x.*" are the modules of package x that are not listed.
 FLOORS = (
     ("_version", "shapes", "plans", "boxes", "display"),
-    ("backend",),
+    ("numpy_sums", "backend"),
     (
         "ops.checks", "ops.digits", "ops.lookup", "ops.tree", "ops.halves", "ops.half_tables",
         "ops.kernel_plan", "ops.kernels", "ops.segments", "ops.gather", "ops.matmul_plan",
-        "ops.matmul_kernels", "ops.mode_products", "ops.mode_gradients", "ops.spectra", "ops.*", "ops",
+        "ops.matmul_kernels", "ops.mode_products", "ops.mode_gradients", "ops.terms", "ops.spectra",
+        "ops.schur", "ops.*", "ops",
     ),
     (
         "arithmetic", "indexing", "reductions", "alignment", "linear_operator", "ket", "matrix",
-        "product", "kronecker_sum", "structure.*", "structure",
+        "parts", "product", "kronecker_sum", "structure.*", "structure",
     ),
     ("io", "fit.*", "fit", "linalg.*", "linalg"),
     ("", "data", "testing.*", "testing", "demo.*", "demo", "cli"),

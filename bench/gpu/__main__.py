@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from bench.gpu import facts
+from bench.gpu import facts, products
 from bench.gpu.cases import BATCHES, cases, contestants, make_problem
 from bench.gpu.compiled import Compiler
 from bench.gpu.device import Cuda, has_torch
@@ -30,7 +30,8 @@ def main() -> int:
         return _facts(arguments.outdir)
     if arguments.step == "compile":
         return _compile(Cuda(), arguments.batch)
-    results = measure(Cuda(), cases(), facts.about(), arguments.seconds, arguments.outdir)
+    todo = (*cases(), *products.cases())
+    results = measure(Cuda(), todo, facts.about(), arguments.seconds, arguments.outdir)
     print((arguments.outdir / "gpu.md").read_text())
     return int(failed(results))
 
@@ -88,7 +89,7 @@ def measure(device, todo, about, seconds, outdir, rounds=25, compiler=None) -> d
                 compiler.reason = f"no time left for torch.compile after {done} of {len(todo)} cases"
             records = [timing.record(copy["rate"]) for timing in race(case, device, compiler, rounds)]
             device.clean()
-            results["cases"].append({"name": case.name, "contestants": records})
+            results["cases"].append({"name": case.name, "kind": case.kind, "contestants": records})
             _write(results, outdir)
     if compiler.reason:
         results["notes"].append(compiler.reason)

@@ -20,6 +20,7 @@ class Case:
     batch: int
     dtype: str
     task: str
+    kind = "lookups"
 
     @property
     def name(self) -> str:
@@ -110,6 +111,8 @@ class Problem:
 
 
 def make_problem(case: Case, device) -> Problem:
+    if not isinstance(case, Case):
+        return case.problem(device)
     arrays = make_case(case.workload, case.batch, "float32", case.task)
     tables = tuple(device.array(table, case.dtype) for table in arrays.tables)
     ids, cotangent = device.array(arrays.ids, "int64"), device.array(arrays.cotangent, case.dtype)
@@ -118,6 +121,8 @@ def make_problem(case: Case, device) -> Problem:
 
 def contestants(problem: Problem, device, compiler: "compiled.Compiler") -> list[Contestant]:
     """Ketcore first; with torch installed its embedding layer and the code one writes with it, too."""
+    if not isinstance(problem, Problem):
+        return problem.contestants(device)
     case = problem.case
     library, moved = device.xp.__name__, least_bytes(case)
 

@@ -1,6 +1,9 @@
 """The results of a GPU as a table in Markdown."""
 
-NAMES = ("ketcore", "ketcore, atomics", "torch eager", "torch.compile", "nn.Embedding")
+NAMES = {
+    "lookups": ("ketcore", "ketcore, atomics", "torch eager", "torch.compile", "nn.Embedding"),
+    "products": ("ketcore", "ketcore, fused", "torch eager"),
+}
 
 
 def markdown(results: dict) -> str:
@@ -14,18 +17,32 @@ def markdown(results: dict) -> str:
         "",
         "Microseconds on the device (quartiles), share of the copy bandwidth; below them microseconds of a",
         "call from Python. `*`: no graph, so that the launches from Python are in the time. The last column:",
-        "the time of the fastest torch code over that of ketcore.",
-        "",
-        "| case | " + " | ".join(NAMES) + " | ratio |",
-        "| --- |" + " --- |" * (len(NAMES) + 1),
+        "the time of the fastest torch code over that of ketcore; of products that of ketcore as it is, by",
+        'cuBLAS, over that of its kernel (`path="fused"`).',
     ]
-    lines += [_row(record) for record in results["cases"]]
+    for kind in NAMES:
+        lines += _table(kind, [record for record in results["cases"] if record["kind"] == kind])
     return "\n".join([*lines, "", *_notes(results)]) + "\n"
 
 
+def _table(kind, records):
+    """One table, with a blank line before it; nothing without records."""
+    if not records:
+        return []
+    names = NAMES[kind]
+    head = ["", "| case | " + " | ".join(names) + " | ratio |", "| --- |" + " --- |" * (len(names) + 1)]
+    return head + [_row(record) for record in records]
+
+
 def ratio(record: dict) -> float | None:
-    """Device time of the fastest torch code over that of ketcore; above 1 ketcore is ahead."""
+    """Device time of the fastest torch code over that of ketcore; above 1 ketcore is ahead.
+
+    Of products: that of ketcore as it is over that of its kernel.
+    """
     times = {c["name"]: c["device"]["median"] for c in record["contestants"] if "device" in c}
+    if record["kind"] == "products":
+        fused = times.get("ketcore, fused")
+        return times["ketcore"] / fused if fused and "ketcore" in times else None
     peers = [times[name] for name in ("torch eager", "torch.compile") if name in times]
     return min(peers) / times["ketcore"] if peers and "ketcore" in times else None
 
@@ -37,7 +54,7 @@ def _versions(about):
 
 def _row(record):
     found = {contestant["name"]: contestant for contestant in record["contestants"]}
-    cells = [_cell(found.get(name)) for name in NAMES]
+    cells = [_cell(found.get(name)) for name in NAMES[record["kind"]]]
     times = ratio(record)
     return f"| {record['name']} | " + " | ".join(cells) + f" | {'' if times is None else f'{times:.2f}'} |"
 

@@ -50,6 +50,33 @@ def embedding(problem, device, moved) -> Contestant:
     return Contestant("nn.Embedding", call, "torch", moved)
 
 
+def product(problem, device, moved) -> Contestant:
+    """The obvious code: one mode after another, term by term."""
+    backward = problem.case.task == "backward"
+    *factors, x, cotangent = (_tensor(a, device) for a in (*problem.factors, problem.x, problem.cotangent))
+    given = [array.requires_grad_(backward) for array in (*factors, x)]
+
+    def call():
+        if not backward:
+            with torch.no_grad():
+                return _multiply(factors, x), ()
+        y = _multiply(factors, x)
+        return y, torch.autograd.grad(y, given, cotangent)
+
+    return Contestant("torch eager", call, "torch", moved)
+
+
+def _multiply(factors, x):
+    total = 0
+    for terms in zip(*factors, strict=True):
+        z, outer = x, len(x)
+        for matrix in terms:
+            z = torch.matmul(matrix.T, z.reshape(outer, len(matrix), -1))
+            outer *= matrix.shape[1]
+        total = total + z.reshape(len(x), -1)
+    return total
+
+
 def _tensor(array, device):
     # By way of the host: no memory is shared, and every dtype has a way.
     values = array.get() if hasattr(array, "get") else array

@@ -19,6 +19,25 @@ from ketcore.ops.ket_inner import (
     ket_inner_vjp,
 )
 from ketcore.ops.ket_rows import ket_rows, ket_rows_dense, ket_rows_jvp, ket_rows_vjp
+from ketcore.ops.ket_sandwich import ket_sandwich, ket_sandwich_dense, ket_sandwich_jvp, ket_sandwich_vjp
+from ketcore.ops.kron_inner import kron_inner, kron_inner_dense, kron_inner_jvp, kron_inner_vjp
+from ketcore.ops.kron_log_likelihood import (
+    kron_log_likelihood,
+    kron_log_likelihood_dense,
+    kron_log_likelihood_jvp,
+    kron_log_likelihood_vjp,
+)
+from ketcore.ops.kron_matmul import kron_matmul, kron_matmul_dense, kron_matmul_jvp, kron_matmul_vjp
+from ketcore.ops.kron_norm import kron_norm, kron_norm_dense, kron_norm_jvp, kron_norm_vjp
+from ketcore.ops.kron_sandwich import (
+    kron_sandwich,
+    kron_sandwich_dense,
+    kron_sandwich_jvp,
+    kron_sandwich_vjp,
+)
+from ketcore.ops.kron_slogdet import kron_slogdet, kron_slogdet_dense, kron_slogdet_jvp, kron_slogdet_vjp
+from ketcore.ops.kron_solve import kron_solve, kron_solve_dense, kron_solve_jvp, kron_solve_vjp
+from ketcore.ops.kron_trace import kron_trace, kron_trace_dense, kron_trace_jvp, kron_trace_vjp
 from ketcore.ops.row_kets import row_kets, row_kets_dense, row_kets_jvp, row_kets_vjp
 from ketcore.ops.rows import rows, rows_dense, rows_jvp, rows_vjp
 
@@ -40,6 +59,21 @@ OPS = (
     Op("ket_rows", ket_rows, ket_rows_vjp, ket_rows_jvp, ket_rows_dense),
     Op("ket_inner", ket_inner, ket_inner_vjp, ket_inner_jvp, ket_inner_dense),
     Op("ket_gram", ket_gram, ket_gram_vjp, ket_gram_jvp, ket_gram_dense),
+    Op("kron_matmul", kron_matmul, kron_matmul_vjp, kron_matmul_jvp, kron_matmul_dense),
+    Op("kron_solve", kron_solve, kron_solve_vjp, kron_solve_jvp, kron_solve_dense),
+    Op("kron_slogdet", kron_slogdet, kron_slogdet_vjp, kron_slogdet_jvp, kron_slogdet_dense),
+    Op("kron_trace", kron_trace, kron_trace_vjp, kron_trace_jvp, kron_trace_dense),
+    Op("kron_norm", kron_norm, kron_norm_vjp, kron_norm_jvp, kron_norm_dense),
+    Op("kron_inner", kron_inner, kron_inner_vjp, kron_inner_jvp, kron_inner_dense),
+    Op("ket_sandwich", ket_sandwich, ket_sandwich_vjp, ket_sandwich_jvp, ket_sandwich_dense),
+    Op("kron_sandwich", kron_sandwich, kron_sandwich_vjp, kron_sandwich_jvp, kron_sandwich_dense),
+    Op(
+        "kron_log_likelihood",
+        kron_log_likelihood,
+        kron_log_likelihood_vjp,
+        kron_log_likelihood_jvp,
+        kron_log_likelihood_dense,
+    ),
 )
 
 __all__ = [

@@ -50,6 +50,7 @@ def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[
         raise ValueError(f"{name} must be arrays or regular nested lists, got ragged lists") from None
     if not arrays:
         raise ValueError(f"{name} must hold at least one array, got none")
+    arrays = tuple([a if type(a) is np.ndarray else plain(name, a) for a in arrays])
     xp = namespace(name, arrays)
     for array in arrays:
         if not is_floating(xp, array.dtype):
@@ -62,6 +63,18 @@ def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[
     except TypeError:  # NumPy promotes no float16 with bfloat16
         got = ", ".join(sorted(map(str, dtypes)))
         raise TypeError(f"{name} must have dtypes that promote to one, got {got}") from None
+
+
+def plain(name: str, array: Any) -> Any:
+    """An array of a class derived from NumPy's (np.matrix, np.memmap) as one of NumPy; all else as it is.
+
+    raises   TypeError where it has a mask, which no result would have
+    """
+    if type(array) is np.ndarray or not isinstance(array, np.ndarray):
+        return array
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} must have no mask, got {type(array).__name__}")
+    return array.view(np.ndarray)
 
 
 def as_sequence(name: str, values: Any) -> tuple[Any, ...]:
@@ -80,6 +93,7 @@ def as_integers(name: str, index: Any) -> Array:
         except ValueError:
             raise ValueError(f"{name} must be integers or regular nested lists, got ragged lists") from None
         index = index.astype(np.int64) if index.size == 0 and index.dtype == np.float64 else index
+    index = plain(name, index)
     if not is_integer(namespace_of(index), index.dtype):
         raise TypeError(f"{name} must have an integer dtype, got {index.dtype}")
     return index
@@ -143,23 +157,39 @@ def check_columns(name: str, columns: Any, width: int) -> int:
 
 def check_shape(shape: Any, factors: Sequence[Array]) -> tuple[int, int]:
     """(rows, columns): all of (P, Q), or the leading block `shape`."""
-    full = tuple(prod(factor.shape[axis] for factor in factors) for axis in (1, 2))
+    full = prod([factor.shape[-2] for factor in factors]), prod([factor.shape[-1] for factor in factors])
     if shape is None:
         return full
     try:
         rows, columns = shape
     except (TypeError, ValueError):
         raise ValueError(f"shape must be two ints (rows, columns), got {shape}") from None
-    ints = all(_is_int(size) for size in (rows, columns))
-    if not ints or not (1 <= rows <= full[0] and 1 <= columns <= full[1]):
+    if not _is_int(rows) or not _is_int(columns) or not (1 <= rows <= full[0] and 1 <= columns <= full[1]):
         raise ValueError(f"shape must be two ints from (1, 1) to {full}, got {shape}")
     return int(rows), int(columns)
+
+
+def check_identities(identities: Any, dims: tuple[Sequence[int], Sequence[int]]) -> frozenset[int]:
+    """`identities` as a set of modes of square factors; `dims` are those of rows and those of columns."""
+    found = as_sequence("identities", identities)
+    for n in found:
+        if not _is_int(n):
+            raise TypeError(f"identities must be ints, got {n!r}")
+        if not 0 <= n < len(dims[0]):
+            raise ValueError(f"identities must be modes in [0, {len(dims[0])}), got {n}")
+        if dims[0][n] != dims[1][n]:
+            got = f"{n} of shape {(dims[0][n], dims[1][n])}"
+            raise ValueError(f"identities must be modes of square factors, got {got}")
+    return frozenset(map(int, found))
 
 
 def check_like(
     name: str, values: Any, shape: Sequence[int], xp: ModuleType, like: Array, dtype: Any
 ) -> Array:
     """`values` as an array beside `like`, floating, of this shape; complex only where `dtype` is."""
+    plain_pair = type(values) is np.ndarray and is_numpy(like)
+    if plain_pair and values.dtype == dtype and values.shape == tuple(shape):
+        return values
     (values,) = as_arrays((values,))
     namespace(f"{name} and primals", (values, like))
     if not is_floating(xp, values.dtype):

@@ -82,16 +82,16 @@ def _spread(lookup, left):
     widths = [table.shape[2] for table in tables]
     spread = []
     for mode, table in enumerate(tables):
-        axes = [1] * len(widths)
-        axes[mode] = widths[mode]
+        # Three axes, since NumPy does not take one per mode of any order.
+        axes = (prod(widths[:mode]), widths[mode], prod(widths[mode + 1 :]))
         length, rank = table.shape[1], lookup.rank
         if left:
-            leaf = table.transpose(1, 2, 0).reshape(length, *axes, rank)
-            leaf = np.broadcast_to(leaf, (length, *widths, rank)).reshape(length, prod(widths), rank)
+            leaf = table.transpose(1, 2, 0)[:, None, :, None, :]
+            leaf = np.broadcast_to(leaf, (length, *axes, rank)).reshape(length, prod(widths), rank)
             leaf = leaf[:, : lookup.kept]
         else:
-            leaf = table.transpose(1, 0, 2).reshape(length, rank, *axes)
-            leaf = np.broadcast_to(leaf, (length, rank, *widths)).reshape(length, rank, prod(widths))
+            leaf = table.transpose(1, 0, 2)[:, :, None, :, None]
+            leaf = np.broadcast_to(leaf, (length, rank, *axes)).reshape(length, rank, prod(widths))
         spread.append(np.ascontiguousarray(leaf, dtype))
     return spread
 
@@ -130,13 +130,11 @@ def _chain(lookup, left, sums):
 def _gathered(gradient, lookup, left, mode):
     """The gradient of a spread factor, summed to that of the factor: (R, t_n, q_n).  Undoes `_spread`."""
     widths = lookup.widths[: lookup.split] if left else lookup.widths[lookup.split :]
-    length = gradient.shape[0]
+    length, axes = gradient.shape[0], (prod(widths[:mode]), widths[mode], prod(widths[mode + 1 :]))
     if left:
         missing = np.zeros((length, prod(widths) - lookup.kept, lookup.rank), gradient.dtype)
-        gradient = np.concatenate([gradient, missing], axis=1).reshape(length, *widths, lookup.rank)
+        gradient = np.concatenate([gradient, missing], axis=1).reshape(length, *axes, lookup.rank)
     else:
-        gradient = gradient.reshape(length, lookup.rank, *widths)
-    first = 1 if left else 2
-    others = tuple(first + m for m in range(len(widths)) if m != mode)
-    gradient = gradient.sum(axis=others) if others else gradient
+        gradient = gradient.reshape(length, lookup.rank, *axes)
+    gradient = gradient.sum(axis=(1, 3) if left else (2, 4))
     return gradient.transpose(2, 0, 1) if left else gradient.transpose(1, 0, 2)

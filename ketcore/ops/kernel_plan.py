@@ -157,7 +157,7 @@ def _common(shape):
     plan["rows"], plan["columns"], plan["bound"] = shape.rows, shape.columns, shape.bound
     plan["eps"], plan["layernorm"] = shape.eps or 0.0, shape.eps is not None
     plan["order"], plan["rank"], plan["width"] = order, shape.rank, shape.width
-    plan["per_width"], plan["kind"] = _inverse(shape.width), _KINDS.index(shape.kind)
+    plan["per_width"], plan["kind"] = inverse(shape.width), _KINDS.index(shape.kind)
     plan["kept"] = -(-shape.columns // shape.right)
     modes = plan["modes"][:order]
     modes["count"], modes["size"] = shape.counts, shape.widths
@@ -167,7 +167,7 @@ def _common(shape):
     return plan
 
 
-def _inverse(divisor):
+def inverse(divisor: int) -> int:
     """What `quotient` of kernel.cuh multiplies by, for numbers below 2**16: entries of shared memory."""
     return (1 << 32) // divisor + 1
 
@@ -219,7 +219,7 @@ def _place_nodes(plan, shape, unit):
             pitch, offset = pitch_of(places[-1]), places[i]
         elif i < len(nodes) - 1:
             top += shape.rank * pitch
-        plan["nodes"][i] = (_inverse(size), offset, pitch, size, left, right, 0)
+        plan["nodes"][i] = (inverse(size), offset, pitch, size, left, right, 0)
     plan["root"] = len(nodes) - 1
     return len(nodes), top
 

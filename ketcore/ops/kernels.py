@@ -5,7 +5,8 @@
                 deterministic: records, private sums of fixed chunks of rows, their sum        3 launches
                 a large table whose modes all take the same leaf: records, sorted by leaf      5 launches
 
-One launch more where an index is not contiguous.  A launcher is called as
+One launch more where an index is not contiguous.  `multiply` of `matmul.cu`, which is in the same table, is
+launched by `ketcore.ops.matmul_kernels`.  A launcher is called as
 
     launch(source, kernel, types, grid, block, args, shared)
 
@@ -30,16 +31,16 @@ from ketcore.ops.kernel_plan import (
 )
 from ketcore.ops.lookup import Lookup
 
-_STORAGE = {"float32": "float", "float64": "double", "float16": "float16", "bfloat16": "bfloat16"}
+STORAGE = {"float32": "float", "float64": "double", "float16": "float16", "bfloat16": "bfloat16"}
 _INDEX = {"int32": "int", "int64": "long long"}
 _SUMS = ("float", "double")
 
 # (kernel, template arguments, source): all that is ever launched, and what tests compile and run.
 TABLE = (
-    *(("expand", (t, i), "gather") for t in _STORAGE.values() for i in _INDEX.values()),
+    *(("expand", (t, i), "gather") for t in STORAGE.values() for i in _INDEX.values()),
     *(
         ("contract", (t, g, i), "gather")
-        for t in _STORAGE.values()
+        for t in STORAGE.values()
         for g in dict.fromkeys((t, "double" if t == "double" else "float"))
         for i in _INDEX.values()
     ),
@@ -50,6 +51,7 @@ TABLE = (
         for i in _INDEX.values()
     ),
     *(("reduce", (t,), "scatter") for t in _SUMS),
+    *(("multiply", (t,), "matmul") for t in STORAGE.values()),
 )
 
 # Tables of more rows than this, all modes of which take the same leaf, are summed through a sort: it reads
@@ -60,7 +62,7 @@ _SORT_ABOVE = 1024
 def supports(lookup: Lookup) -> bool:
     """Whether the kernels can run this lookup: a matter of dtypes and sizes, the same on every GPU."""
     tables, name = lookup.tables, lookup.tables[0].dtype.name
-    if name not in _STORAGE or any(table.dtype != tables[0].dtype for table in tables):
+    if name not in STORAGE or any(table.dtype != tables[0].dtype for table in tables):
         return False
     if lookup.dtype is not None and lookup.dtype != tables[0].dtype:
         return False
@@ -85,7 +87,7 @@ def expand(launch: Callable, lookup: Lookup, out: Array | None = None) -> Array:
     vector = lookup.columns % lanes == 0 and shape.right % lanes == 0 and address(out) % 16 == 0
     found = gather_launch(shape, False, _shared_limit(launch), vector)
     index = _index(launch, lookup)
-    types = (_STORAGE[out.dtype.name], _INDEX[index.dtype.name])
+    types = (STORAGE[out.dtype.name], _INDEX[index.dtype.name])
     _run(launch, found, "gather", "expand", types, filled(found, lookup.tables), index, out)
     return out
 
@@ -134,7 +136,7 @@ def _contract(launch, lookup, cotangent, records, gradients):
     found = gather_launch(geometry(lookup), True, _shared_limit(launch), False)
     plan = filled(found, lookup.tables, gradients)
     plan["atomic"] = bool(gradients)
-    types = (_STORAGE[storage.name], _STORAGE[cotangent.dtype.name], _INDEX[index.dtype.name])
+    types = (STORAGE[storage.name], STORAGE[cotangent.dtype.name], _INDEX[index.dtype.name])
     _run(launch, found, "gather", "contract", types, plan, index, cotangent, records)
 
 
@@ -143,7 +145,7 @@ def _sum_chunks(launch, lookup, records, gradients):
     chunks, sums = int(accumulate.plan["chunks"]), int(accumulate.plan["sums"])
     if not sums:  # tables without rows
         return
-    index, name = _index(launch, lookup), _STORAGE[records.dtype.name]
+    index, name = _index(launch, lookup), STORAGE[records.dtype.name]
     partials = launch.xp.empty((chunks, sums), dtype=records.dtype)
     types = (name, _INDEX[index.dtype.name])
     _run(launch, accumulate, "scatter", "accumulate", types, filled(accumulate), index, records, partials)
@@ -158,7 +160,7 @@ def _sum_segments(launch, lookup, records, gradients):
 def _sorted_sums(launch, found, index, records, gradients):
     order = launch.xp.argsort(index, kind="stable")
     ids = index[order]
-    types = (_STORAGE[records.dtype.name], _INDEX[index.dtype.name])
+    types = (STORAGE[records.dtype.name], _INDEX[index.dtype.name])
     plan = filled(found, (), gradients)
     for kernel in ("pieces", "segments"):
         _run(launch, found, "scatter", kernel, types, plan, ids, order, records)

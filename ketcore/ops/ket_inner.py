@@ -15,7 +15,8 @@ from types import ModuleType
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_complex
+from ketcore.backend import Array, accumulation_dtype, cast_gradient
+from ketcore.ops import terms
 from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tangents
 
 
@@ -34,7 +35,9 @@ def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """
     xp, v, w, dtype = _checked(v, w)
     _broadcast(v, w)
-    return xp.astype(_summed(xp, _grams(xp, _wide(xp, v, dtype), _wide(xp, w, dtype))), dtype, copy=False)
+    return xp.astype(
+        _summed(xp, terms.grams(xp, _wide(xp, v, dtype), _wide(xp, w, dtype))), dtype, copy=False
+    )
 
 
 def ket_inner_vjp(
@@ -52,10 +55,10 @@ def ket_inner_vjp(
     cotangent = check_like("cotangent", cotangent, batch, xp, v[0], dtype)
     (cotangent,) = _wide(xp, [cotangent], dtype)
     wide_v, wide_w = _wide(xp, v, dtype), _wide(xp, w, dtype)
-    others = _products_of_others(xp, _grams(xp, wide_v, wide_w))
+    others = terms.products_of_others(xp, terms.grams(xp, wide_v, wide_w))
     to_grams = [cotangent[..., None, None] * other for other in others]
-    to_v = [_conj(xp, c @ b) for c, b in zip(to_grams, wide_w, strict=True)]
-    to_w = [_swap(xp, c) @ _conj(xp, a) for c, a in zip(to_grams, wide_v, strict=True)]
+    to_v = [terms.conjugate(xp, c @ b) for c, b in zip(to_grams, wide_w, strict=True)]
+    to_w = [terms.swapped(xp, c) @ terms.conjugate(xp, a) for c, a in zip(to_grams, wide_v, strict=True)]
     return _like_primals(xp, to_v, v), _like_primals(xp, to_w, w)
 
 
@@ -71,11 +74,11 @@ def ket_inner_jvp(
     v_tangents = check_tangents("v_tangents", v_tangents, v, xp, dtype)
     w_tangents = check_tangents("w_tangents", w_tangents, w, xp, dtype)
     wide_v, wide_w = _wide(xp, v, dtype), _wide(xp, w, dtype)
-    others = _products_of_others(xp, _grams(xp, wide_v, wide_w))
+    others = terms.products_of_others(xp, terms.grams(xp, wide_v, wide_w))
     moved = zip(
         others,
-        _grams(xp, _wide(xp, v_tangents, dtype), wide_w),
-        _grams(xp, wide_v, _wide(xp, w_tangents, dtype)),
+        terms.grams(xp, _wide(xp, v_tangents, dtype), wide_w),
+        terms.grams(xp, wide_v, _wide(xp, w_tangents, dtype)),
         strict=True,
     )
     total = sum(xp.sum(other * (by_v + by_w), axis=(-2, -1)) for other, by_v, by_w in moved)
@@ -85,7 +88,7 @@ def ket_inner_jvp(
 def ket_inner_dense(v: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
     """The definition on NumPy arrays: both kets multiplied out, then np.vdot."""
     dtype = np.result_type(*v, *w)
-    return np.sum(np.conj(_expanded(v)) * _expanded(w), axis=-1).astype(dtype)
+    return np.sum(np.conj(terms.dense_ket(v)) * terms.dense_ket(w), axis=-1).astype(dtype)
 
 
 def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
@@ -103,8 +106,8 @@ def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """
     xp, v, w, dtype = _checked(v, w)
     first, second, rank, other_rank = _batches(v, w)
-    grams = _grams(xp, _flat(xp, _wide(xp, v, dtype)), _flat(xp, _wide(xp, w, dtype)))
-    split = xp.reshape(_product(grams), (prod(first), rank, prod(second), other_rank))
+    grams = terms.grams(xp, _flat(xp, _wide(xp, v, dtype)), _flat(xp, _wide(xp, w, dtype)))
+    split = xp.reshape(terms.product(grams), (prod(first), rank, prod(second), other_rank))
     return xp.astype(xp.reshape(xp.sum(split, axis=(1, 3)), (*first, *second)), dtype, copy=False)
 
 
@@ -124,9 +127,12 @@ def ket_gram_vjp(
     spread = xp.broadcast_to(cotangent, (prod(first), rank, prod(second), other_rank))
     spread = xp.reshape(spread, (prod(first) * rank, prod(second) * other_rank))
     flat_v, flat_w = _flat(xp, _wide(xp, v, dtype)), _flat(xp, _wide(xp, w, dtype))
-    others = _products_of_others(xp, _grams(xp, flat_v, flat_w))
-    to_v = [_conj(xp, (spread * other) @ b) for other, b in zip(others, flat_w, strict=True)]
-    to_w = [_swap(xp, spread * other) @ _conj(xp, a) for other, a in zip(others, flat_v, strict=True)]
+    others = terms.products_of_others(xp, terms.grams(xp, flat_v, flat_w))
+    to_v = [terms.conjugate(xp, (spread * other) @ b) for other, b in zip(others, flat_w, strict=True)]
+    to_w = [
+        terms.swapped(xp, spread * other) @ terms.conjugate(xp, a)
+        for other, a in zip(others, flat_v, strict=True)
+    ]
     return _reshaped(xp, to_v, v), _reshaped(xp, to_w, w)
 
 
@@ -142,9 +148,9 @@ def ket_gram_jvp(
     v_tangents = check_tangents("v_tangents", v_tangents, v, xp, dtype)
     w_tangents = check_tangents("w_tangents", w_tangents, w, xp, dtype)
     flat_v, flat_w = _flat(xp, _wide(xp, v, dtype)), _flat(xp, _wide(xp, w, dtype))
-    others = _products_of_others(xp, _grams(xp, flat_v, flat_w))
-    by_v = _grams(xp, _flat(xp, _wide(xp, v_tangents, dtype)), flat_w)
-    by_w = _grams(xp, flat_v, _flat(xp, _wide(xp, w_tangents, dtype)))
+    others = terms.products_of_others(xp, terms.grams(xp, flat_v, flat_w))
+    by_v = terms.grams(xp, _flat(xp, _wide(xp, v_tangents, dtype)), flat_w)
+    by_w = terms.grams(xp, flat_v, _flat(xp, _wide(xp, w_tangents, dtype)))
     total = sum(other * (a + b) for other, a, b in zip(others, by_v, by_w, strict=True))
     split = xp.reshape(total, (prod(first), rank, prod(second), other_rank))
     return xp.astype(xp.reshape(xp.sum(split, axis=(1, 3)), (*first, *second)), dtype, copy=False)
@@ -153,7 +159,7 @@ def ket_gram_jvp(
 def ket_gram_dense(v: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
     """The definition on NumPy arrays: both batches multiplied out, then all pairs of np.vdot."""
     dtype = np.result_type(*v, *w)
-    return np.tensordot(np.conj(_expanded(v)), _expanded(w), axes=(-1, -1)).astype(dtype)
+    return np.tensordot(np.conj(terms.dense_ket(v)), terms.dense_ket(w), axes=(-1, -1)).astype(dtype)
 
 
 def _checked(v, w):
@@ -181,40 +187,8 @@ def _wide(xp, arrays, dtype):
     return [xp.astype(a, accumulation_dtype(xp, dtype), copy=False) for a in arrays]
 
 
-def _conj(xp, array):
-    return xp.conj(array) if is_complex(xp, array.dtype) else array
-
-
-def _swap(xp, array):
-    return xp.permute_dims(array, (*range(array.ndim - 2), array.ndim - 1, array.ndim - 2))
-
-
-def _grams(xp, v, w):
-    """Per mode the inner products of all pairs of leaves: N arrays (..., R, R')."""
-    return [_conj(xp, a) @ _swap(xp, b) for a, b in zip(v, w, strict=True)]
-
-
-def _product(arrays):
-    total = arrays[0]
-    for array in arrays[1:]:
-        total = total * array
-    return total
-
-
 def _summed(xp: ModuleType, grams: Sequence[Array]) -> Array:
-    return xp.sum(_product(grams), axis=(-2, -1))
-
-
-def _products_of_others(xp, grams):
-    """Per mode the elementwise product of the matrices of all others (no division: an entry may be zero)."""
-    befores = [xp.ones_like(_product(grams))]
-    for gram in grams[:-1]:
-        befores.append(befores[-1] * gram)
-    after, found = befores[0], []
-    for before, gram in zip(reversed(befores), reversed(grams), strict=True):
-        found.append(before * after)
-        after = after * gram
-    return found[::-1]
+    return xp.sum(terms.product(grams), axis=(-2, -1))
 
 
 def _broadcast(v, w):
@@ -254,15 +228,3 @@ def _reshaped(xp, gradients, primals):
     return _like_primals(
         xp, [xp.reshape(g, p.shape) for g, p in zip(gradients, primals, strict=True)], primals
     )
-
-
-def _expanded(ket):
-    """(..., Q): the kets multiplied out, term by term."""
-    ket = [np.asarray(leaf) for leaf in ket]
-    ket = [leaf.astype(accumulation_dtype(np, leaf.dtype)) for leaf in ket]
-    total = ket[0]
-    for leaf in ket[1:]:
-        total = (total[..., :, None] * leaf[..., None, :]).reshape(
-            *leaf.shape[:-1], total.shape[-1] * leaf.shape[-1]
-        )
-    return total.sum(axis=-2)

@@ -1,0 +1,172 @@
+"""Sandwiches of a Kronecker matrix between two kets: nothing of the size of a ket is formed.
+
+    v^H M w = sum_{r,k,l} prod_n conj(v_nk) F_n[r] w_nl
+
+Per mode a stack of R matrices (R', R''), their elementwise product over modes, and a sum.
+
+Letters: N order; R, R' and R'' ranks of the matrix, of v and of w; p_n and q_n rows and columns of factor n;
+... batch.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ketcore.backend import Array, accumulation_dtype, cast_gradient
+from ketcore.ops import terms
+from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tables, check_tangents
+from ketcore.ops.mode_gradients import summed_like
+
+
+def ket_sandwich(v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array]) -> Array:
+    """v^H M w for each entry of the batch.
+
+    v        N arrays (..., R', p_n), floating or complex; conjugated
+    factors  N arrays (R, p_n, q_n)
+    w        N arrays (..., R'', q_n); the batches broadcast
+    returns  (...) in the promoted dtype; 16-bit storage is summed in float32
+    raises   TypeError, ValueError on kinds and shapes
+    cost     time O(R sum p_n (q_n R'' + R' R'')) an entry, memory O(R (p_n + R') R'')
+
+    >>> v, w = (np.array([[1.0, 2.0]]), np.array([[3.0]])), (np.array([[4.0]]), np.array([[5.0, 6.0]]))
+    >>> a, b = np.array([[[1.0], [1.0]]]), np.array([[[1.0, 2.0]]])
+    >>> float(ket_sandwich(v, (a, b), w))
+    612.0
+    >>> float(np.kron([1, 2], [3]) @ np.kron(a[0], b[0]) @ np.kron([4], [5, 6]))
+    612.0
+    """
+    call = _Call(v, factors, w)
+    xp = call.xp
+    total = terms.product(call.stacks(call.wide_v, call.wide, call.wide_w))
+    return xp.astype(xp.sum(total, axis=(-3, -2, -1)), call.dtype, copy=False)
+
+
+def ket_sandwich_vjp(
+    v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array], cotangent: Array
+) -> tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]]:
+    """Pull `cotangent` (...) back through `ket_sandwich` to v, the factors and w, in their shapes and dtypes.
+
+    The transpose under the pairing Re(sum(c y)): w gets c M^T conj(v), not conjugated, the factors get
+    c conj(v) w^T, and v, on which the sandwich depends through its conjugate, gets conj(c M w); where batches
+    broadcast, sums.
+    raises   as `ket_sandwich`; TypeError, ValueError on the cotangent
+    cost     three times `ket_sandwich`
+    """
+    call = _Call(v, factors, w)
+    xp = call.xp
+    cotangent = check_like("cotangent", cotangent, call.batch, xp, call.v[0], call.dtype)
+    cotangent = xp.astype(cotangent, call.working, copy=False)[..., None, None, None]
+    others = terms.products_of_others(xp, call.stacks(call.wide_v, call.wide, call.wide_w))
+    found = [
+        _mode_vjp(xp, cotangent * other, *leaves)
+        for other, *leaves in zip(others, call.wide_v, call.wide, call.wide_w, strict=True)
+    ]
+    sides = zip(zip(*found, strict=True), (call.v, call.factors, call.w), strict=True)
+    return tuple(_like(xp, gradients, primals) for gradients, primals in sides)
+
+
+def ket_sandwich_jvp(
+    v: Sequence[Array],
+    factors: Sequence[Array],
+    w: Sequence[Array],
+    v_tangents: Sequence[Array],
+    factor_tangents: Sequence[Array],
+    w_tangents: Sequence[Array],
+) -> Array:
+    """The derivative (...) of `ket_sandwich` along the tangents of v, of the factors and of w.
+
+    raises   as `ket_sandwich`; TypeError, ValueError on the tangents
+    """
+    call = _Call(v, factors, w)
+    xp = call.xp
+    dv, df, dw = (
+        call.widened(check_tangents(name, tangents, primals, xp, call.dtype))
+        for name, tangents, primals in (
+            ("v_tangents", v_tangents, call.v),
+            ("factor_tangents", factor_tangents, call.factors),
+            ("w_tangents", w_tangents, call.w),
+        )
+    )
+    others = terms.products_of_others(xp, call.stacks(call.wide_v, call.wide, call.wide_w))
+    by_v = call.stacks(dv, call.wide, call.wide_w)
+    by_factors = call.stacks(call.wide_v, df, call.wide_w)
+    by_w = call.stacks(call.wide_v, call.wide, dw)
+    moved = zip(others, by_v, by_factors, by_w, strict=True)
+    total = sum(xp.sum(o * (a + b + c), axis=(-3, -2, -1)) for o, a, b, c in moved)
+    return xp.astype(total, call.dtype, copy=False)
+
+
+def ket_sandwich_dense(v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
+    """The definition on NumPy arrays: kets and matrix multiplied out.  Costs P Q memory."""
+    dtype = np.result_type(*v, *factors, *w)
+    left, right = terms.dense_ket(v), terms.dense_ket(w)
+    moved = (terms.dense(factors) @ right[..., None])[..., 0]
+    return np.sum(np.conj(left) * moved, axis=-1).astype(dtype)
+
+
+def _mode_vjp(xp, cotangent, v, factor, w):
+    """The gradients of v, factor and w of one mode from that (..., R, R', R'') of its stack."""
+    conjugated = terms.conjugate(xp, v)[..., None, :, :]
+    moved = terms.swapped(xp, factor @ terms.swapped(xp, w)[..., None, :, :])
+    to_v = terms.conjugate(xp, xp.sum(cotangent @ moved, axis=-3))
+    to_w = xp.sum(terms.swapped(xp, cotangent) @ (conjugated @ factor), axis=-3)
+    # All entries of the batch side by side along the axis that is summed.
+    right = cotangent @ w[..., None, :, :]
+    left = xp.broadcast_to(conjugated, (*right.shape[:-1], v.shape[-1]))
+    flat = [_rank_first(xp, side) for side in (left, right)]
+    return to_v, terms.swapped(xp, flat[0]) @ flat[1], to_w
+
+
+def _rank_first(xp, array):
+    """(..., R, R', n) to (R, ... R', n)."""
+    batch = array.ndim - 3
+    moved = xp.permute_dims(array, (batch, *range(batch), batch + 1, batch + 2))
+    rows = int(np.prod(moved.shape[1:-1]))
+    return xp.reshape(moved, (moved.shape[0], rows, moved.shape[-1]))
+
+
+def _like(xp, gradients, primals):
+    return tuple(
+        cast_gradient(xp, summed_like(xp, g, p.shape), p) for g, p in zip(gradients, primals, strict=True)
+    )
+
+
+class _Call:
+    """The checked arguments of one call, and copies in the dtype of sums."""
+
+    def __init__(self, v, factors, w):
+        v, w = as_sequence("v", v), as_sequence("w", w)
+        self.factors = check_tables("factors", factors)[1]
+        self.v, self.w = check_floating("v", v)[1], check_floating("w", w)[1]
+        self.xp, _, self.dtype = check_floating("v, factors and w", (*self.v, *self.factors, *self.w))
+        for name, ket, axis in (("v", self.v, 1), ("w", self.w, 2)):
+            _check_ket(name, ket, tuple(factor.shape[axis] for factor in self.factors))
+        shapes = tuple(self.v[0].shape[:-2]), tuple(self.w[0].shape[:-2])
+        try:
+            self.batch = np.broadcast_shapes(*shapes)
+        except ValueError:
+            raise ValueError(
+                f"v and w must have batches that broadcast, got {shapes[0]} and {shapes[1]}"
+            ) from None
+        self.working = accumulation_dtype(self.xp, self.dtype)
+        self.wide_v, self.wide, self.wide_w = map(self.widened, (self.v, self.factors, self.w))
+
+    def widened(self, arrays):
+        return [self.xp.astype(array, self.working, copy=False) for array in arrays]
+
+    def stacks(self, v, factors, w):
+        """Per mode the numbers (..., R, R', R'') that its factor makes of the leaves of v and w."""
+        xp = self.xp
+        return [
+            terms.conjugate(xp, a)[..., None, :, :] @ (factor @ terms.swapped(xp, b)[..., None, :, :])
+            for a, factor, b in zip(v, factors, w, strict=True)
+        ]
+
+
+def _check_ket(name, ket, dims):
+    shapes = [tuple(leaf.shape) for leaf in ket]
+    if any(len(s) < 2 or s[:-1] != shapes[0][:-1] for s in shapes):
+        raise ValueError(f"{name} must be arrays (..., rank, dim) of one batch and rank, got shapes {shapes}")
+    found = tuple(s[-1] for s in shapes)
+    if found != dims:
+        raise ValueError(f"{name} must have the dims {dims} of the factors, got {found}")

@@ -1,0 +1,124 @@
+"""The Frobenius inner product of two Kronecker matrices of equal dims, cropped or not.
+
+    <A, B> = sum_ij conj(A_ij) B_ij = sum_{k,l} prod_n <A_n[k], B_n[l]>
+
+Of a leading block it is the sum of that over boxes of digits.
+
+Letters: N order, R and R' ranks, p_n and q_n rows and columns of factor n.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ketcore.backend import Array, accumulation_dtype, cast_gradient
+from ketcore.ops import terms
+from ketcore.ops.checks import (
+    as_sequence,
+    check_floating,
+    check_like,
+    check_shape,
+    check_tables,
+    check_tangents,
+)
+
+
+def kron_inner(a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | None = None) -> Array:
+    """sum_ij conj(A_ij) B_ij, as np.vdot of the two matrices.
+
+    a        N arrays (R, p_n, q_n), floating or complex; conjugated
+    b        N arrays (R', p_n, q_n)
+    shape    (rows, columns), the leading block of (P, Q) that both are cropped to; None is all of it
+    returns  an array without dimensions in the promoted dtype; 16-bit storage is summed in float32
+    raises   TypeError, ValueError on kinds and shapes
+    cost     O(R R' sum p_n q_n), up to N^2 times that where both axes are cropped
+
+    >>> a, b = np.array([[[1.0, 2.0]]]), np.array([[[3.0], [4.0]]])
+    >>> float(kron_inner((a, b), (a, b))), float(np.sum(np.kron(a[0], b[0]) ** 2))
+    (125.0, 125.0)
+    """
+    call = _Call(a, b, shape)
+    return call.finished(terms.product(call.grams(call.left, call.right)))
+
+
+def kron_inner_vjp(
+    a: Sequence[Array], b: Sequence[Array], cotangent: Array, shape: tuple[int, int] | None = None
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Pull `cotangent`, without dimensions, back through `kron_inner` to the factors of `a` and `b`.
+
+    returns  two tuples of arrays in the shapes and dtypes of the factors.  The transpose under the pairing
+             Re(sum(c y)): `b` gets c conj(A), not conjugated, and `a`, on which the inner product depends
+             through its conjugate, gets conj(c B)
+    raises   as `kron_inner`; TypeError, ValueError on the cotangent
+    """
+    call = _Call(a, b, shape)
+    xp = call.xp
+    cotangent = check_like("cotangent", cotangent, (), xp, call.a[0], call.dtype)
+    cotangent = xp.astype(cotangent, call.working, copy=False)
+    others = terms.products_of_others(xp, call.grams(call.left, call.right))
+    to_grams = [cotangent * other for other in others]
+    to_a = [terms.conjugate(xp, c @ right) for c, right in zip(to_grams, call.right, strict=True)]
+    to_b = [
+        terms.swapped(xp, c) @ terms.conjugate(xp, left) for c, left in zip(to_grams, call.left, strict=True)
+    ]
+    return call.like(to_a, call.a), call.like(to_b, call.b)
+
+
+def kron_inner_jvp(
+    a: Sequence[Array],
+    b: Sequence[Array],
+    a_tangents: Sequence[Array],
+    b_tangents: Sequence[Array],
+    shape: tuple[int, int] | None = None,
+) -> Array:
+    """The derivative of `kron_inner` along the tangents of `a` and of `b`.
+
+    raises   as `kron_inner`; TypeError, ValueError on the tangents
+    """
+    call = _Call(a, b, shape)
+    xp = call.xp
+    a_tangents = call.leaves(check_tangents("a_tangents", a_tangents, call.a, xp, call.dtype))
+    b_tangents = call.leaves(check_tangents("b_tangents", b_tangents, call.b, xp, call.dtype))
+    others = terms.products_of_others(xp, call.grams(call.left, call.right))
+    by_a, by_b = call.grams(a_tangents, call.right), call.grams(call.left, b_tangents)
+    return call.finished(sum(o * (da + db) for o, da, db in zip(others, by_a, by_b, strict=True)))
+
+
+def kron_inner_dense(
+    a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The definition on NumPy arrays: both matrices multiplied out, then np.vdot.  Costs P Q memory."""
+    return np.vdot(terms.dense(a, shape), terms.dense(b, shape)).astype(np.result_type(*a, *b))
+
+
+class _Call:
+    """The checked arguments of one call, and the leaves (boxes, R, p_n q_n) of both sides."""
+
+    def __init__(self, a: Sequence[Array], b: Sequence[Array], shape: Any) -> None:
+        self.a, self.b = (
+            check_tables(name, as_sequence(name, given))[1] for name, given in (("a", a), ("b", b))
+        )
+        self.xp, _, self.dtype = check_floating("a and b", (*self.a, *self.b))
+        shapes = [[tuple(factor.shape[1:]) for factor in side] for side in (self.a, self.b)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"a and b must have factors of the same shapes, got {shapes[0]} and {shapes[1]}")
+        self.shape = check_shape(shape, self.a)
+        self.working = accumulation_dtype(self.xp, self.dtype)
+        self.left, self.right = self.leaves(self.a), self.leaves(self.b)
+
+    def leaves(self, factors):
+        return terms.masked_leaves(self.xp, factors, self.shape, self.working)
+
+    def grams(self, left, right):
+        return terms.grams(self.xp, left, right)
+
+    def like(self, gradients, primals):
+        xp = self.xp
+        return tuple(
+            cast_gradient(xp, xp.reshape(xp.sum(g, axis=0), p.shape), p)
+            for g, p in zip(gradients, primals, strict=True)
+        )
+
+    def finished(self, total):
+        return self.xp.astype(self.xp.sum(total), self.dtype, copy=False)

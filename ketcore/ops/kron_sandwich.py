@@ -1,0 +1,149 @@
+"""Sandwiches of a Kronecker matrix between two dense arrays: bilinear and quadratic forms.
+
+    x^H M y,   M = sum_k F_0[k] (x) F_1[k] (x) ... (x) F_{N-1}[k]
+
+Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n, Q = prod q_n, ... batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ketcore.backend import Array, accumulation_dtype, cast_gradient
+from ketcore.ops import terms
+from ketcore.ops.checks import check_floating, check_like, check_shape, check_tables, check_tangents
+from ketcore.ops.mode_gradients import matmul_vjp, summed_like
+from ketcore.ops.mode_products import matmul
+
+
+def kron_sandwich(
+    x: Array, factors: Sequence[Array], y: Array, shape: tuple[int, int] | None = None
+) -> Array:
+    """x^H M y for each entry of the batch.
+
+    x        (..., rows), floating or complex; conjugated
+    factors  N arrays (R, p_n, q_n)
+    y        (..., columns); the batches broadcast
+    shape    (rows, columns), the leading block of (P, Q) that M is cropped to; None is all of it
+    returns  (...) in the promoted dtype; 16-bit storage is summed in float32
+    raises   TypeError, ValueError on kinds and shapes
+    cost     that of M y, which is formed
+
+    >>> a, b = np.array([[[1.0], [2.0]]]), np.array([[[3.0, 4.0]]])
+    >>> float(kron_sandwich([1.0, 1.0], (a, b), [1.0, 2.0]))
+    33.0
+    >>> float(np.ones(2) @ np.kron(a[0], b[0]) @ [1.0, 2.0])
+    33.0
+    """
+    call = _Call(x, factors, y, shape)
+    xp = call.xp
+    moved = call.product(call.wide, call.wide_y)
+    return xp.astype(xp.sum(terms.conjugate(xp, call.wide_x) * moved, axis=-1), call.dtype, copy=False)
+
+
+def kron_sandwich_vjp(
+    x: Array, factors: Sequence[Array], y: Array, cotangent: Array, shape: tuple[int, int] | None = None
+) -> tuple[Array, tuple[Array, ...], Array]:
+    """Pull `cotangent` (...) back through `kron_sandwich` to x, to the factors and to y.
+
+    returns  arrays in the shapes and dtypes of each.  The transpose under the pairing Re(sum(c y)): x, on
+             which the form depends through its conjugate, gets conj(c M y); the others are not conjugated.
+             Where the batches broadcast, sums
+    raises   as `kron_sandwich`; TypeError, ValueError on the cotangent
+    """
+    call = _Call(x, factors, y, shape)
+    xp = call.xp
+    cotangent = check_like("cotangent", cotangent, call.batch, xp, call.x, call.dtype)
+    cotangent = xp.astype(cotangent, call.working, copy=False)[..., None]
+    to_x = terms.conjugate(xp, cotangent * call.product(call.wide, call.wide_y))
+    to_product = cotangent * terms.conjugate(xp, call.wide_x)
+    to_product = summed_like(xp, to_product, (*call.wide_y.shape[:-1], call.shape[0]))
+    to_product = call.padded(to_product, call.full[0])
+    swapped = [terms.swapped(xp, factor) for factor in call.wide]
+    to_swapped, to_y = matmul_vjp(swapped, call.padded(call.wide_y, call.full[1]), to_product, -1)
+    to_factors = tuple(
+        cast_gradient(xp, terms.swapped(xp, g), f) for g, f in zip(to_swapped, call.factors, strict=True)
+    )
+    to_x = cast_gradient(xp, summed_like(xp, to_x, call.x.shape), call.x)
+    return to_x, to_factors, cast_gradient(xp, to_y[..., : call.shape[1]], call.y)
+
+
+def kron_sandwich_jvp(
+    x: Array,
+    factors: Sequence[Array],
+    y: Array,
+    x_tangent: Array,
+    factor_tangents: Sequence[Array],
+    y_tangent: Array,
+    shape: tuple[int, int] | None = None,
+) -> Array:
+    """The derivative (...) of `kron_sandwich` along the tangents of x, of the factors and of y.
+
+    raises   as `kron_sandwich`; TypeError, ValueError on the tangents
+    cost     N + 2 times `kron_sandwich`
+    """
+    call = _Call(x, factors, y, shape)
+    xp = call.xp
+    dx = call.widened(check_like("x_tangent", x_tangent, call.x.shape, xp, call.x, call.dtype))
+    dy = call.widened(check_like("y_tangent", y_tangent, call.y.shape, xp, call.y, call.dtype))
+    moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
+    change = call.product(call.wide, dy)
+    for n, tangent in enumerate(map(call.widened, moved)):
+        change = change + call.product([*call.wide[:n], tangent, *call.wide[n + 1 :]], call.wide_y)
+    total = terms.conjugate(xp, dx) * call.product(call.wide, call.wide_y)
+    total = total + terms.conjugate(xp, call.wide_x) * change
+    return xp.astype(xp.sum(total, axis=-1), call.dtype, copy=False)
+
+
+def kron_sandwich_dense(
+    x: Array, factors: Sequence[Array], y: Array, shape: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The definition on NumPy arrays: M multiplied out, then two products.  Costs P Q memory."""
+    x, y = np.asarray(x), np.asarray(y)
+    moved = (terms.dense(factors, shape) @ terms.dense_ket([y[..., None, :]])[..., None])[..., 0]
+    total = np.sum(np.conj(terms.dense_ket([x[..., None, :]])) * moved, axis=-1)
+    return total.astype(np.result_type(x, *factors, y))
+
+
+class _Call:
+    """The checked arguments of one call, and copies in the dtype of sums."""
+
+    def __init__(self, x: Any, factors: Sequence[Array], y: Any, shape: Any) -> None:
+        self.factors = check_tables("factors", factors)[1]
+        (self.x,), (self.y,) = (check_floating(name, (v,))[1] for name, v in (("x", x), ("y", y)))
+        self.xp, _, self.dtype = check_floating("x, factors and y", (self.x, *self.factors, self.y))
+        self.shape, self.full = check_shape(shape, self.factors), check_shape(None, self.factors)
+        for name, array, size in (("x", self.x, self.shape[0]), ("y", self.y, self.shape[1])):
+            if not array.ndim or array.shape[-1] != size:
+                raise ValueError(
+                    f"{name} must have {size} entries along its last axis, got shape {tuple(array.shape)}"
+                )
+        shapes = tuple(self.x.shape[:-1]), tuple(self.y.shape[:-1])
+        try:
+            self.batch = np.broadcast_shapes(*shapes)
+        except ValueError:
+            raise ValueError(
+                f"x and y must have batches that broadcast, got {shapes[0]} and {shapes[1]}"
+            ) from None
+        self.working = accumulation_dtype(self.xp, self.dtype)
+        self.wide = [self.widened(factor) for factor in self.factors]
+        self.wide_x, self.wide_y = self.widened(self.x), self.widened(self.y)
+
+    def widened(self, array):
+        return self.xp.astype(array, self.working, copy=False)
+
+    def padded(self, array, size):
+        """Zeros behind the last axis, up to `size`."""
+        missing = size - array.shape[-1]
+        if not missing:
+            return array
+        device = array_api_compat.device(array)
+        zeros = self.xp.zeros((*array.shape[:-1], missing), dtype=array.dtype, device=device)
+        return self.xp.concat([array, zeros], axis=-1)
+
+    def product(self, factors, y):
+        """M y, (..., rows)."""
+        swapped = [terms.swapped(self.xp, factor) for factor in factors]
+        return matmul(swapped, self.padded(y, self.full[1]), -1)[..., : self.shape[0]]

@@ -1,0 +1,248 @@
+"""Systems of linear equations with one Kronecker product, and with it plus a multiple of the identity.
+
+    (M + s I) x = b,   M = F_0 (x) F_1 (x) ... (x) F_{N-1}
+    d x = (M + s I)^-1 (d b - dM x - ds x)
+
+Letters: N order, p_n size of factor n, P = prod p_n, s shift.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, namespace
+from ketcore.ops import spectra
+from ketcore.ops.checks import check_floating, check_like, check_tangents
+from ketcore.ops.mode_gradients import matmul_vjp
+from ketcore.ops.schur import solve_triangular
+
+# In float64 the square of eps times this condition is at the level of eps.
+_REFINABLE = 1e7
+
+# Root mean squares of singular values and of their inverses multiply to 1 for unitary factors.  Up to this
+# value, and 64 rows, a product with the inverse leaves at most 2.2 times the residual of an LU factorisation.
+_LEVEL = 1.5
+
+# Up to so many elements of b a factorisation is done before an inverse of more than `_SMALL` rows is made, or
+# before one is applied three times.
+_FEW, _SMALL = 1 << 13, 32
+
+# Elements that a step of refinement works on at a time, so that its temporaries stay in the cache.
+_CHUNK = 1 << 18
+
+
+def kron_solve(factors: Sequence[Array], b: Array, shift: Any = None, *, axis: int = -1) -> Array:
+    """x with (M + s I) x = b, by factors: M is never built.
+
+    factors  N arrays (1, p_n, p_n), floating or complex; of order 1 also (R, p_0, p_0), which is one matrix
+    b        (..., P), or (..., P, n) where axis is -2
+    shift    s, a number or an array without dimensions, real or complex; it does not widen the dtype
+    axis     of b, that M multiplies
+    returns  in the shape of b and the promoted dtype of `factors` and `b`, complex where the shift is.  The
+             residual is that of a factorisation by modes, not that of an inverse; 16-bit storage is computed
+             in float32
+    raises   TypeError, ValueError on kinds and shapes; numpy.linalg.LinAlgError where the matrix is singular
+             to working precision (on NumPy: another library gives inf or NaN, or an error of its own)
+    cost     time O(|b| sum p_n) without a shift or with Hermitian factors.  Otherwise back substitution with
+             Schur forms made by SciPy, which waits for a device and loops over the digits of all factors but
+             the largest.  Where JAX traces the factors this is left out: with a shift they must be Hermitian
+             then, or the result is NaN
+
+    >>> a, b = np.array([[[2.0, 0.0], [1.0, 1.0]]]), np.array([[[4.0]]])
+    >>> kron_solve((a, b), [8.0, 8.0]).tolist(), kron_solve((a, b), [12.0, 12.0], 4.0).tolist()
+    ([1.0, 1.0], [1.0, 1.0])
+    """
+    call = _Call(factors, b, shift, axis)
+    return call.finished(call.solve(call.wide_b))
+
+
+def kron_solve_vjp(
+    factors: Sequence[Array], b: Array, shift: Any, cotangent: Array, *, axis: int = -1
+) -> tuple[tuple[Array, ...], Array, Array | None]:
+    """Pull `cotangent`, of the shape of b, back through `kron_solve` to the factors, to b and to the shift.
+
+    returns  arrays in the shapes and dtypes of each; None for a shift of None.  Every entry of a factor
+             counts as free, also where the factor is Hermitian.  The plain transpose: no conjugation
+    raises   as `kron_solve`; TypeError, ValueError on the cotangent
+    cost     four times `kron_solve`
+    """
+    call = _Call(factors, b, shift, axis)
+    cotangent = call.wide(check_like("cotangent", cotangent, call.b.shape, call.xp, call.b, call.dtype))
+    x, to_b = call.solve(call.wide_b), call.solve(cotangent, transposed=True)
+    to_matrices, _ = matmul_vjp(spectra.as_factors(call.xp, call.matrices, x.dtype), x, -to_b, axis)
+    to_factors = tuple(
+        cast_gradient(call.xp, call.xp.broadcast_to(call.xp.permute_dims(g, (0, 2, 1)), f.shape), f)
+        for g, f in zip(to_matrices, call.factors, strict=True)
+    )
+    to_shift = None if shift is None else cast_gradient(call.xp, -call.xp.sum(to_b * x), call.shift)
+    return to_factors, cast_gradient(call.xp, to_b, call.b), to_shift
+
+
+def kron_solve_jvp(
+    factors: Sequence[Array],
+    b: Array,
+    shift: Any,
+    factor_tangents: Sequence[Array],
+    b_tangent: Array,
+    shift_tangent: Any,
+    *,
+    axis: int = -1,
+) -> Array:
+    """The derivative of `kron_solve` along the tangents of the factors, of b and of the shift.
+
+    shift_tangent    None where the shift is
+    raises   as `kron_solve`; TypeError, ValueError on the tangents
+    cost     N + 2 times `kron_solve`
+    """
+    call = _Call(factors, b, shift, axis)
+    xp, like = call.xp, call.dtype
+    moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, like)
+    moved = spectra.as_matrices(xp, moved, call.exact)
+    right = call.wide(check_like("b_tangent", b_tangent, call.b.shape, xp, call.b, like))
+    x = call.solve(call.wide_b)
+    for n, matrix in enumerate(moved):
+        right = right - spectra.applied(xp, [*call.matrices[:n], matrix, *call.matrices[n + 1 :]], x, axis)
+    if shift is not None:
+        shift_tangent = spectra.check_shift(shift_tangent, xp, call.b, like)[0]
+        right = right - call.wide(check_like("shift_tangent", shift_tangent, (), xp, call.b, like)) * x
+    return call.finished(call.solve(right))
+
+
+def kron_solve_dense(factors: Sequence[Array], b: Array, shift: Any = None, *, axis: int = -1) -> np.ndarray:
+    """The definition on NumPy arrays: M multiplied out, then np.linalg.solve.  Costs P^2 memory."""
+    factors, b = [np.asarray(factor) for factor in factors], np.asarray(b)
+    dtype = np.result_type(*factors, b, *([1j] if np.iscomplexobj(shift) else []))
+    matrix = spectra.dense(factors, shift)
+    wide = np.result_type(matrix, accumulation_dtype(np, b.dtype))
+    b = b.astype(wide)
+    found = np.linalg.solve(matrix, b if axis == -2 else b[..., None])
+    return (found if axis == -2 else found[..., 0]).astype(dtype)
+
+
+class _Call:
+    """The checked arguments of one call, in the dtype that it is computed in."""
+
+    def __init__(self, factors, b, shift, axis):
+        _, self.factors, dtype = spectra.check_square(factors)
+        _, (self.b,), b_dtype = check_floating("b", (b,))
+        self.xp = xp = namespace("factors and b", (*self.factors, self.b))
+        if axis not in (-1, -2):
+            raise ValueError(f"axis must be -1 or -2, got {axis}")
+        size = prod(factor.shape[1] for factor in self.factors)
+        if self.b.ndim < -axis or self.b.shape[axis] != size:
+            raise ValueError(f"b must have {size} entries along axis {axis}, got shape {tuple(self.b.shape)}")
+        if dtype != b_dtype:
+            dtype = check_floating("factors and b", (*self.factors, self.b))[2]
+        self.shift, self.dtype = spectra.check_shift(shift, xp, self.b, dtype)
+        self.axis, self.working = axis, spectra.array_dtype(xp, self.dtype)
+        self.exact = spectra.factor_dtype(xp, self.dtype)
+        self.matrices = spectra.as_matrices(xp, self.factors, self.exact)
+        self.wide_b = self.wide(self.b)
+
+    def wide(self, array):
+        return self.xp.astype(array, self.working, copy=False)
+
+    def solve(self, b, transposed=False):
+        matrices = spectra.transposed(self.matrices) if transposed else self.matrices
+        shift = None if self.shift is None else self.xp.astype(self.shift, self.exact, copy=False)
+        stored = accumulation_dtype(self.xp, self.dtype)
+        return _solve(self.xp, matrices, b, shift, self.axis, stored)
+
+    def finished(self, x):
+        return self.xp.astype(x, self.dtype, copy=False)
+
+
+def _solve(
+    xp: ModuleType, matrices: Sequence[Array], b: Array, shift: Array | None, axis: int, stored: Any
+) -> Array:
+    """x with (M + s I) x = b along `axis`; unchecked.
+
+    matrices, shift    of `factor_dtype`
+    b                  of `array_dtype`, complex where one of them is
+    stored             the dtype that the result is rounded to
+    raises             numpy.linalg.LinAlgError where the matrix is singular and NumPy's; other libraries give
+                       inf or NaN, or an error of their own
+    """
+    if shift is not None:
+        matrices = spectra.without_scalars(matrices)
+    if shift is not None and len(matrices) == 1:
+        matrices, shift = [matrices[0] + shift * spectra.eye(xp, matrices[0])], None
+    if shift is None and xp is np:
+        return _solve_on_numpy(matrices, b, axis, np.finfo(stored).eps)
+    if shift is None:
+        return _solve_by_modes(xp, matrices, b, axis)
+    hermitian = spectra.is_hermitian(xp, matrices)
+    if hermitian is False:
+        return solve_triangular(xp, matrices, b, shift, axis)
+    values, vectors = spectra.eigh(xp, matrices, hermitian)
+    shifted = spectra.check_regular(xp, spectra.outer(xp, values), shift)
+    turned = spectra.applied(xp, [spectra.adjoint(xp, vector) for vector in vectors], b, axis)
+    shifted = xp.reshape(xp.astype(shifted, b.dtype, copy=False), (-1, *((1,) if axis == -2 else ())))
+    return spectra.applied(xp, vectors, turned / shifted, axis)
+
+
+def _solve_on_numpy(matrices, b, axis, unit):
+    """M^-1 b: by products with inverses, which beat triangular solves, where they are as exact.
+
+    Of a product with inverses the residual is eps cond(F_n) |b|, for the worst n; a step of refinement
+    squares eps cond(F_n).
+    """
+    few = prod(b.shape) <= max(_FEW, 4 * max(matrix.size for matrix in matrices))
+    if few and max(map(len, matrices)) > _SMALL:
+        return _solve_by_modes(np, matrices, b, axis)
+    inverted, conditions = spectra.inverses(matrices)
+    level = all(len(m) <= 64 and c <= _LEVEL * len(m) for m, c in zip(matrices, conditions, strict=True))
+    if level or max(conditions) * np.finfo(b.dtype).eps <= unit / 4:
+        return spectra.applied(np, inverted, b, axis)
+    if few or max(conditions) > _REFINABLE:
+        return _solve_by_modes(np, matrices, b, axis)
+    lead = prod(b.shape[:axis])
+    flat = b.reshape(lead, *b.shape[axis:])
+    out, step = np.empty_like(flat), max(1, _CHUNK * lead // max(1, b.size))
+    for start in range(0, lead, step):
+        part = slice(start, start + step)
+        first = spectra.applied(np, inverted, flat[part], axis)
+        residual = flat[part] - spectra.applied(np, matrices, first, axis)
+        np.add(first, spectra.applied(np, inverted, residual, axis), out=out[part])
+    return out.reshape(b.shape)
+
+
+def _solve_by_modes(xp, matrices, b, axis):
+    """M^-1 b by one factorisation and two triangular solves for each mode."""
+    inner = prod(b.shape[axis:])
+    for n, matrix in enumerate(matrices):
+        size = matrix.shape[0]
+        inner //= size
+        count = prod(b.shape) // (size * inner) if inner else 0
+        columns = xp.permute_dims(xp.reshape(b, (count, size, inner)), (1, 0, 2))
+        columns = xp.reshape(columns, (size, count * inner))
+        matrix = xp.astype(matrix, b.dtype, copy=False)
+        found = _solve_checked(n, matrix, columns) if xp is np else xp.linalg.solve(matrix, columns)
+        found = xp.permute_dims(xp.reshape(found, (size, count, inner)), (1, 0, 2))
+        b = xp.reshape(found, b.shape)
+    return b
+
+
+def _solve_checked(n, matrix, columns):
+    """np.linalg.solve with a probe behind the columns, which shows a matrix that is singular to rounding."""
+    size = matrix.shape[0]
+    probe = _probe(size)
+    try:
+        found = np.linalg.solve(matrix, np.concatenate([columns, probe], axis=1))
+    except np.linalg.LinAlgError:
+        raise spectra.singular(n, 0.0) from None
+    columns, probe = found[:, :-1], found[:, -1]
+    condition = spectra.length(matrix) * spectra.length(probe) / size**0.5
+    if condition * np.finfo(columns.dtype).eps > 0.1:
+        raise spectra.singular(n, 1 / condition)
+    return columns
+
+
+@lru_cache(maxsize=64)
+def _probe(size):
+    """A vector (size, 1) of modulus near sqrt(size) that no matrix of interest is special for."""
+    return np.sqrt(2.0) * np.cos(1.0 + np.arange(size)[:, None] ** 2)

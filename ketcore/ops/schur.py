@@ -1,0 +1,78 @@
+"""Systems with M + s I for factors that are not Hermitian: complex Schur forms and back substitution.
+
+    F_n = Z_n T_n Z_n^H,   (M + s I)^-1 = Z (T + s I)^-1 Z^H,   T = T_0 (x) ... (x) T_{N-1} upper triangular
+
+Where a T_n is diagonal (F_n is normal) its digits are solved side by side; the last mode, the largest of
+those that are not, is a stack of small triangular systems.
+
+Letters: N order, p_n size of factor n, P = prod p_n, s shift.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from types import ModuleType
+
+import array_api_compat
+import numpy as np
+
+from ketcore.backend import Array, is_complex, to_host
+from ketcore.ops import spectra
+
+
+def solve_triangular(xp: ModuleType, matrices: Sequence[Array], b: Array, shift: Array, axis: int) -> Array:
+    """(M + s I)^-1 b through complex Schur forms: triangular factors, those that are diagonal first."""
+    from scipy.linalg import schur  # here, because scipy.linalg is slow to import
+
+    dtype = spectra.complex_dtype(xp, b.dtype)
+    device = array_api_compat.device(b)
+    forms = [schur(to_host(matrix), output="complex") for matrix in matrices]
+    narrow = [[part.astype(spectra.np_complex(xp, dtype)) for part in form] for form in forms]
+    moved = [[xp.asarray(part, device=device) for part in form] for form in narrow]
+    triangles, bases = zip(*moved, strict=True)
+    spectra.check_regular(xp, spectra.outer(xp, [xp.linalg.diagonal(t) for t in triangles]), shift)
+    real, b, shift = not is_complex(xp, b.dtype), xp.astype(b, dtype), xp.astype(shift, dtype)
+    turned = spectra.applied(xp, [spectra.adjoint(xp, basis) for basis in bases], b, axis)
+    flat = xp.reshape(turned, (prod(b.shape[:axis]), b.shape[axis], b.shape[-1] if axis == -2 else 1))
+    found = _ordered(xp, [t for t, _ in forms], triangles, flat, shift)
+    found = spectra.applied(xp, bases, xp.reshape(found, b.shape), axis)
+    return xp.real(found) if real else found
+
+
+def _ordered(xp, hosted, triangles, c, shift):
+    """Back substitution with the diagonal factors, which need no loop, before the others."""
+    plain = [np.abs(np.triu(t, 1)).max(initial=0) <= np.finfo(t.dtype).eps * np.abs(t).max() for t in hosted]
+    order = sorted(range(len(plain)), key=lambda n: (not plain[n], triangles[n].shape[0]))
+    dims = [t.shape[0] for t in triangles]
+    batch, _, trail = c.shape
+    axes = (*(1 + n for n in order), 0, 1 + len(dims))
+    split = xp.permute_dims(xp.reshape(c, (batch, *dims, trail)), axes)
+    flat = xp.reshape(split, (1, prod(dims), batch * trail))
+    parts = [(triangles[n], plain[n]) for n in order]
+    one = xp.ones((1,), dtype=c.dtype, device=array_api_compat.device(c))
+    found = xp.reshape(_substitute(xp, parts, flat, one, shift), split.shape)
+    back = tuple(axes.index(i) for i in range(len(axes)))
+    return xp.reshape(xp.permute_dims(found, back), c.shape)
+
+
+def _substitute(xp, parts, c, scale, shift):
+    """y with (scale T + s I) y = c for a stack: c (B, P, n), scale (B,), T the product of all parts."""
+    if not parts:
+        return c / (scale + shift)[:, None, None]
+    (triangle, plain), rest = parts[0], parts[1:]
+    count, size = c.shape[0], triangle.shape[0]
+    blocks = xp.reshape(c, (count, size, c.shape[1] // size, c.shape[2]))
+    diagonal = xp.linalg.diagonal(triangle)
+    if plain:
+        scales = xp.reshape(scale[:, None] * diagonal[None, :], (-1,))
+        stack = xp.reshape(blocks, (count * size, *blocks.shape[2:]))
+        return xp.reshape(_substitute(xp, rest, stack, scales, shift), c.shape)
+    if not rest:
+        return xp.linalg.solve(scale[:, None, None] * triangle + shift * spectra.eye(xp, triangle), c)
+    found, pushed = [], []
+    for i in reversed(range(size)):
+        right = blocks[:, i, ...]
+        for j, push in zip(range(size - 1, i, -1), pushed, strict=True):
+            right = right - triangle[i, j] * push
+        found.append(_substitute(xp, rest, right, scale * diagonal[i], shift))
+        pushed.append(scale[:, None, None] * spectra.applied(xp, [t for t, _ in rest], found[-1], -2))
+    return xp.reshape(xp.stack(found[::-1], axis=1), c.shape)

@@ -1,0 +1,179 @@
+"""Products with Kronecker matrices on CUDA: `path="fused"`, and the calls of cuBLAS, without a GPU."""
+
+import ctypes
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ketcore import backend
+from ketcore.ops import matmul_kernels, mode_gradients, mode_products
+from ketcore.ops.kron_matmul import kron_matmul, kron_matmul_dense, kron_matmul_jvp, kron_matmul_vjp
+from tests.kernel_problems import make_product
+from tests.matmul_problems import matmul_arguments
+
+CUDA = pytest.mark.parametrize(
+    "xp", ["cusim", "cusim-awkward", pytest.param("cupy", marks=pytest.mark.gpu)], indirect=True
+)
+
+
+@CUDA
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_products_and_gradients(xp, dtype):
+    """They are the dense ones, and by the kernel; what it cannot take is an error that says why."""
+
+    def body(arguments):
+        factors, x, options = arguments
+        options["path"] = "fused"
+        given, array = tuple(map(xp.asarray, factors)), xp.asarray(x)
+        if any(factor.ndim > 3 for factor in factors):
+            with pytest.raises(ValueError, match=r"^path must be None for batches of matrices, got 'fused'$"):
+                kron_matmul(given, array, **options)
+        elif matmul_kernels.obstacle(given, array, options["identities"]):
+            with pytest.raises(ValueError, match=r"^factors and x must have"):
+                kron_matmul(given, array, **options)
+        else:
+            check(xp, factors, x, options)
+
+    xp.check(matmul_arguments(dtype), body)
+
+
+@CUDA
+def test_an_identity_that_a_crop_makes_oblong(xp):
+    """Its values are not read."""
+    factors = [np.full((1, 4, 4), np.nan, np.float32), np.arange(4, dtype=np.float32).reshape(1, 2, 2)]
+    x, options = np.arange(8, dtype=np.float32), {"shape": (8, 3), "identities": (0,)}
+    found = kron_matmul([xp.asarray(factor) for factor in factors], xp.asarray(x), **options, path="fused")
+    np.testing.assert_array_equal(xp.to_numpy(found), kron_matmul_dense(factors, x, **options))
+
+
+def check(xp, factors, x, options):
+    given, array = tuple(map(xp.asarray, factors)), xp.asarray(x)
+    launches = getattr(backend.launcher(array), "launches", [])
+    before = launches.count("multiply")
+    found = kron_matmul(given, array, **options)
+    cotangent = np.linspace(-1, 1, found.size).reshape(found.shape).astype(x.dtype)
+    to_factors, to_x = kron_matmul_vjp(given, array, xp.asarray(cotangent), **options)
+    if xp.name != "cupy":
+        assert launches.count("multiply") >= before + 2 * bool(x.size)
+    wide = [array.astype(np.float64) for array in (*factors, x, cotangent)]
+    expected, largest = (all_of(arrays, options | {"path": None}) for arrays in (wide, map(abs, wide)))
+    for one, right, size in zip((found, *to_factors, to_x), expected, largest, strict=True):
+        near(xp.to_numpy(one), right, size)
+
+
+def all_of(arrays, options):
+    """The product, the gradients of the factors and that of x."""
+    *factors, x, cotangent = arrays
+    to_factors, to_x = kron_matmul_vjp(factors, x, cotangent, **options)
+    return kron_matmul_dense(factors, x, **options), *to_factors, to_x
+
+
+def near(found, expected, largest):
+    sums = 2.0**-53 if found.dtype == np.float64 else 2.0**-24
+    once = {"float64": 2.0**-53, "float32": 2.0**-24}.get(found.dtype.name, 2.0**-11)
+    size = 100 * sums * np.max(largest, initial=1.0)
+    np.testing.assert_allclose(found.astype(np.float64), expected, rtol=2 * once, atol=size)
+
+
+def test_the_gradient_of_x_may_be_left_out():
+    """As `path="fused"` has it: the gradients of the factors are the same."""
+    torch = pytest.importorskip("torch")
+    for dims, rank, trail in (([(3, 2), (2, 5)], 1, 1), ([(4, 3)], 2, 3), ([(20, 18)] * 3, 3, 1)):
+        product = make_product(dims, 2, trail, rank, "float64")
+        arrays = [torch.from_numpy(array) for array in (*product.factors, product.x)]
+        c = torch.ones((2, int(np.prod([q for _, q in dims])), trail), dtype=torch.float64)
+        xp = backend.namespace_of(c)
+        plan = mode_products.plan_of(xp, arrays[:-1], 2, trail)
+        both, to_x = mode_gradients.apply_vjp(xp, arrays[:-1], arrays[-1], c, plan)
+        alone, nothing = mode_gradients.apply_vjp(xp, arrays[:-1], arrays[-1], c, plan, False)
+        assert to_x.shape == product.x.shape
+        assert nothing is None
+        for found, right in zip(alone, both, strict=True):
+            np.testing.assert_array_equal(found.numpy(), right.numpy())
+
+
+@pytest.mark.parametrize("xp", ["numpy", "torch", "array-api-strict"], indirect=True)
+def test_elsewhere_there_is_no_such_path(xp):
+    factors, x = [xp.asarray(np.ones((1, 2, 2)))], xp.asarray(np.ones(2))
+    text = rf"^path must not be 'fused' but for arrays of CuPy, got {type(x).__name__}$"
+    for call in (
+        lambda: kron_matmul(factors, x, path="fused"),
+        lambda: kron_matmul_vjp(factors, x, x, path="fused"),
+        lambda: kron_matmul_jvp(factors, x, factors, x, path="fused"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            call()
+
+
+@CUDA
+def test_what_the_kernel_cannot_take(xp):
+    x, factor = xp.asarray(np.ones(2)), xp.asarray(np.ones((1, 2, 2)))
+    large = xp.asarray(np.ones((1, 2, 17)))
+    text = r"^factors and x must have at most 16 rows and columns in each mode, got \[\(2, 17\)\]$"
+    with pytest.raises(ValueError, match=text):
+        kron_matmul([large], x, path="fused")
+    with pytest.raises(ValueError, match=r"^factors and x must have one real .*, got complex128$"):
+        kron_matmul([factor + 0j], x + 0j, path="fused")
+    with pytest.raises(ValueError, match=r"^factors and x must have one real .*, got float32, float64$"):
+        kron_matmul([xp.asarray(np.ones((1, 2, 2), np.float32))], x, path="fused")
+
+
+# ---- cuBLAS ----
+
+
+def fake_cublas(dtype, calls):
+    """What the strided-batched product of cuBLAS does, by its documentation, to memory of the host."""
+
+    def matrices(pointer, rows, columns, pitch, step, count):
+        """The matrices as cuBLAS sees them: by columns."""
+        item = np.dtype(dtype).itemsize
+        size = (count - 1) * step + (columns - 1) * pitch + rows
+        memory = np.frombuffer((ctypes.c_char * (size * item)).from_address(pointer), dtype)
+        strides = (step * item, item, pitch * item)
+        return np.lib.stride_tricks.as_strided(memory, (count, rows, columns), strides)
+
+    def multiply(
+        handle, trans_a, trans_b, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, beta, c, ldc, step_c, count
+    ):
+        assert lda >= (k if trans_a else m)
+        assert ldb >= (n if trans_b else k)
+        left = matrices(a, *((k, m) if trans_a else (m, k)), lda, step_a, count)
+        right = matrices(b, *((n, k) if trans_b else (k, n)), ldb, step_b, count)
+        left, right = (x.swapaxes(1, 2) if t else x for x, t in ((left, trans_a), (right, trans_b)))
+        scale, keep = (np.frombuffer((ctypes.c_char * 16).from_address(p), dtype)[0] for p in (alpha, beta))
+        assert (scale, keep) == (1, 0)
+        matrices(c, m, n, ldc, step_c, count)[...] = left @ right
+        calls.append((handle, trans_a, trans_b))
+
+    return SimpleNamespace(**{matmul_kernels._LETTERS[dtype] + "gemmStridedBatched": multiply})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_strided_batches(dtype):
+    rng, calls = np.random.default_rng(0), []
+
+    def layouts(*shape):
+        values = rng.standard_normal(shape).astype(dtype) * (1 + 1j if "complex" in dtype else 1)
+        yield values
+        yield values.swapaxes(-1, -2).copy().swapaxes(-1, -2)
+        yield np.concatenate([values, values], axis=-1)[..., : shape[-1]]
+        yield np.stack([values, values], axis=-1)[..., 0]
+
+    for m, k, n, count in ((2, 3, 4, 5), (1, 3, 1, 2), (4, 1, 3, 1), (1, 1, 1, 3)):
+        for a in (*layouts(m, k), *layouts(count, m, k)):
+            for b in layouts(count, k, n):
+                found = matmul_kernels.strided_batched(np, fake_cublas(dtype, calls), 7, a, b)
+                np.testing.assert_allclose(found, a @ b, rtol=1e-5)
+    # Both kinds of layout of either side are read as they lie.
+    assert set(calls) == {(7, i, j) for i in (0, 1) for j in (0, 1)}
+
+
+def test_products_by_cublas_where_there_is_cupy(monkeypatch):
+    calls, a, b = [], np.ones((2, 3), np.float32), np.ones((4, 3, 5), np.float32)
+    monkeypatch.setattr("ketcore.backend.cublas", lambda array: (np, fake_cublas("float32", calls), 7))
+    np.testing.assert_array_equal(matmul_kernels.products(np, a, b), a @ b)
+    assert len(calls) == 1
+    for left, right in ((a.astype(np.float64), b), (a.astype(int), b.astype(int)), (a, b[:0])):
+        np.testing.assert_array_equal(matmul_kernels.products(np, left, right), left @ right)
+    assert len(calls) == 1
