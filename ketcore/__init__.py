@@ -1,24 +1,32 @@
 """ketcore: tensor-product vectors and Kronecker-factorised matrices, at the cost of their output.
 
 Pure functions on arrays (`rows`, `ket_rows`, `gather_kron`, `ket_inner`, ...) with their gradients
-(`..._vjp`, `..._jvp`), and the value objects `Ket` and `KroneckerMatrix` built on them.
+(`..._vjp`, `..._jvp`), and the value objects built on them (`Ket`, `KroneckerMatrix`, `KroneckerSum`, ...).
 """
 
-from ketcore import ops
+from ketcore import ops, structure
 from ketcore._version import __version__
 from ketcore.io import load_word2ket
 from ketcore.ket import Ket, ket
+from ketcore.kronecker_sum import KroneckerSum
 from ketcore.matrix import KroneckerMatrix, eye
 from ketcore.ops import *  # noqa: F403  (the names are those of `ops.__all__`)
+from ketcore.product import Diagonal, Identity, KroneckerProduct
 from ketcore.shapes import suggest_dims
+from ketcore.structure import *  # noqa: F403  (the names are those of `structure.__all__`)
 
 __all__ = [
+    "Diagonal",
+    "Identity",
     "Ket",
     "KroneckerMatrix",
+    "KroneckerProduct",
+    "KroneckerSum",
     "__version__",
     "eye",
     "ket",
     "load_word2ket",
     "suggest_dims",
     *ops.__all__,
+    *structure.__all__,
 ]

@@ -15,7 +15,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic, display
+from ketcore import arithmetic, display, linear_operator
 from ketcore.backend import Array
 from ketcore.indexing import parse_key, take
 from ketcore.ops import ket_gram, ket_inner, ket_rows
@@ -42,11 +42,13 @@ class Ket:
     packed: Array
     dims: tuple[int, ...]
 
-    # NumPy arrays and scalars leave `array * ket` to the ket.
+    # Arrays and scalars of NumPy leave their operators to the ket, and no library makes it an array.
     __array_ufunc__ = None
+    __array_priority__ = 1000.0
+    __array__ = __dlpack__ = __dlpack_device__ = linear_operator.refuse_conversion
 
     def __init__(self, factors: Sequence[Any]):
-        xp, factors, _ = check_floating("factors", factors)
+        xp, factors, _ = check_floating("factors", arithmetic.dense_factors(factors))
         shapes = [tuple(f.shape) for f in factors]
         factors = [xp.reshape(f, (1, *f.shape)) if f.ndim == 1 else f for f in factors]
         lead = factors[0].shape[:-1]
@@ -231,6 +233,26 @@ class Ket:
         _check_ket(other)
         return ket_gram(self.factors, other.factors)
 
+    def contract(self, x: Any) -> Array:
+        """sum_j v[j] x[j], NOT conjugated: (...) for x (Q,), (..., n) for x (Q, n).
+
+        cost     time O(R Q) an entry of the batch, memory O(R Q / q_0)
+
+        >>> ket([1.0, 2.0], [1.0, 1.0]).contract([[1, 0], [1, 0], [1, 0], [1, 1]]).tolist()
+        [6.0, 2.0]
+        """
+        return arithmetic.contracted(self.factors, linear_operator.operand("x", x, self.dtype))
+
+    def combine(self, weights: Any) -> "Ket":
+        """sum_b weights[b] v[b] over the batch, as one ket: batch and rank multiply to its rank.
+
+        weights  of the batch shape
+
+        >>> Ket([[[[1.0, 0.0]], [[0.0, 1.0]]]]).combine([2, 3]).to_dense().tolist()
+        [2.0, 3.0]
+        """
+        return Ket(arithmetic.combined(self.factors, linear_operator.operand("weights", weights, self.dtype)))
+
     def norm(self) -> Array:
         """Euclidean norms (...), real.  Rounding is relative to the terms: where they cancel to nothing, the
         result is zero or about the square root of machine precision, never NaN.
@@ -277,9 +299,6 @@ class Ket:
         leaves = xp.reshape(self.packed, (words, *self.packed.shape[-2:]))
         ids = np.arange(words).reshape(self.batch_shape)
         return ket_rows(leaves, ids, self.dims, check=False, out=out)
-
-    def __array__(self, dtype=None, copy=None):
-        raise TypeError("a Ket must be made dense by to_dense(), got an implicit conversion")
 
     def __repr__(self) -> str:
         return display.as_text("Ket", self._facts())

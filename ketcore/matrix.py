@@ -6,7 +6,7 @@ Letters: N order (modes), R rank (terms; a matrix of one term may have full matr
 and columns of factor n, P = prod p_n, Q = prod q_n.  `shape` is (P, Q) or a leading block of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic, display, indexing, ops, reductions
-from ketcore.backend import Array, is_array
+from ketcore import alignment, arithmetic, display, indexing, linear_operator, ops, reductions
+from ketcore.backend import Array
 from ketcore.ket import Ket
-from ketcore.ops.checks import as_sequence, check_floating, check_shape, check_tables
-from ketcore.shapes import check_dims, check_int, suggest_dims
+from ketcore.ops.checks import check_floating, check_identities, check_shape, check_tables
+from ketcore.plans import Cost
+from ketcore.shapes import check_int
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -27,7 +28,10 @@ class KroneckerMatrix:
 
     factors  N arrays (R, p_n, q_n), floating or complex, one R for all; 2-D factors mean R = 1.  Nested
              lists become NumPy arrays, mixed dtypes are promoted; arrays that fit are shared, not copied
+             Matrices of scipy.sparse are made dense: a KroneckerProduct uses them as they are
     shape    (rows, columns) from (1, 1) to (P, Q): the leading block; None for all of it
+    identities  modes whose factors are known to be identity matrices, in every term; products skip them,
+             and their values are not checked
     raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
 
     Immutable; `==` is identity, and hashing goes by it.  `np.asarray(matrix)` is refused: see `to_dense`.
@@ -40,16 +44,26 @@ class KroneckerMatrix:
 
     factors: tuple[Array, ...]
     shape: tuple[int, int]
+    identities: frozenset[int]
 
-    # NumPy arrays and scalars leave `array * matrix` to the matrix.
+    # Arrays and scalars of NumPy leave their operators to the matrix, and no library makes it an array.
     __array_ufunc__ = None
+    __array_priority__ = 1000.0
+    __array__ = __dlpack__ = __dlpack_device__ = linear_operator.refuse_conversion
+    # Solvers of SciPy and CuPy take what has these methods as a LinearOperator.
+    matvec = matmat = linear_operator.matvec
+    rmatvec = rmatmat = linear_operator.rmatvec
 
-    def __init__(self, factors: Sequence[Any], shape: Sequence[int] | None = None):
-        xp, factors, dtype = check_floating("factors", factors)
+    def __init__(
+        self, factors: Sequence[Any], shape: Sequence[int] | None = None, identities: Iterable[int] = ()
+    ):
+        xp, factors, dtype = check_floating("factors", arithmetic.dense_factors(factors))
         factors = [f[None, ...] if f.ndim == 2 else f for f in factors]
         check_tables("factors", factors)
         object.__setattr__(self, "factors", tuple(xp.astype(f, dtype, copy=False) for f in factors))
         object.__setattr__(self, "shape", check_shape(shape, factors))
+        dims = self.row_dims, self.col_dims
+        object.__setattr__(self, "identities", check_identities(identities, dims))
 
     @classmethod
     def random(
@@ -72,22 +86,9 @@ class KroneckerMatrix:
         >>> KroneckerMatrix.random((30428, 256), order=4, rng=0).row_dims
         (13, 13, 13, 14)
         """
-        rank, shape = check_int("rank", rank, 0), check_dims("shape", shape)
-        if len(shape) != 2:
-            raise ValueError(f"shape must be two ints (rows, columns), got {shape}")
-        row_dims = None if row_dims is None else check_dims("row_dims", row_dims)
-        col_dims = None if col_dims is None else check_dims("col_dims", col_dims)
-        given = [dims for dims in (row_dims, col_dims) if dims is not None]
-        orders = {len(dims) for dims in given} | ({order} if order is not None else set())
-        if len(orders) != 1:
-            raise ValueError(
-                f"order, row_dims and col_dims must give one order, got {order}, {row_dims} and {col_dims}"
-            )
-        (order,) = orders
-        row_dims = suggest_dims(shape[0], order) if row_dims is None else row_dims
-        col_dims = suggest_dims(shape[1], order) if col_dims is None else col_dims
-        shapes = [(rank, p, q) for p, q in zip(row_dims, col_dims, strict=True)]
-        return cls(arithmetic.random_leaves(shapes, rank, std, rng, dtype), shape)
+        rank = check_int("rank", rank, 0)
+        shape, dims = arithmetic.random_shapes(shape, order, row_dims, col_dims)
+        return cls(arithmetic.random_leaves([(rank, *pair) for pair in dims], rank, std, rng, dtype), shape)
 
     @classmethod
     def from_terms(cls, terms: Sequence[Sequence[Any]]) -> "KroneckerMatrix":
@@ -98,17 +99,7 @@ class KroneckerMatrix:
         >>> KroneckerMatrix.from_terms([[np.eye(2), np.eye(3)], [np.eye(2), np.ones((3, 3))]]).rank
         2
         """
-        terms = [as_sequence("terms", term) for term in as_sequence("terms", terms)]
-        if not terms or any(len(term) != len(terms[0]) for term in terms):
-            orders = [len(term) for term in terms]
-            raise ValueError(f"terms must be at least one list of matrices, all of one order, got {orders}")
-        xp, flat, dtype = check_floating("terms", [matrix for term in terms for matrix in term])
-        shapes = [tuple(matrix.shape) for matrix in flat]
-        modes = [shapes[mode :: len(terms[0])] for mode in range(len(terms[0]))]
-        if any(len(set(mode)) > 1 or len(mode[0]) != 2 for mode in modes):
-            raise ValueError(f"terms must hold matrices of one shape per mode, got shapes {modes}")
-        flat = [xp.astype(matrix, dtype, copy=False) for matrix in flat]
-        return cls([xp.stack(flat[mode :: len(terms[0])]) for mode in range(len(terms[0]))])
+        return cls(arithmetic.stacked_terms(terms))
 
     @property
     def row_dims(self) -> tuple[int, ...]:
@@ -143,8 +134,7 @@ class KroneckerMatrix:
     @property
     def T(self) -> "KroneckerMatrix":  # noqa: N802 - NumPy's name
         """The transpose; shares the factors."""
-        xp = array_api_compat.array_namespace(*self.factors)
-        return KroneckerMatrix([xp.matrix_transpose(f) for f in self.factors], self.shape[::-1])
+        return KroneckerMatrix(arithmetic.transposed(self.factors), self.shape[::-1], self.identities)
 
     @property
     def H(self) -> "KroneckerMatrix":  # noqa: N802 - the name of NumPy's matrices
@@ -193,16 +183,10 @@ class KroneckerMatrix:
         return Ket(ops.row_kets(self.factors, ids, self.shape, check=check))
 
     def __add__(self, other: "KroneckerMatrix") -> "KroneckerMatrix":
-        """The sum: ranks add.  Shapes, row dims and column dims must be equal."""
+        """The sum: ranks add.  Shapes must be equal, and dims split at common places (see `@`)."""
         if not isinstance(other, KroneckerMatrix):
             return NotImplemented
-        self._check_same_dims(other)
-        xp, _, dtype = check_floating("matrices", (*self.factors, *other.factors))
-        terms = (
-            xp.concat([xp.astype(f, dtype, copy=False) for f in pair], axis=0)
-            for pair in zip(self.factors, other.factors, strict=True)
-        )
-        return KroneckerMatrix(list(terms), self.shape)
+        return KroneckerMatrix(*alignment.matrix_sum(self, other))
 
     def __neg__(self) -> "KroneckerMatrix":
         return self * -1
@@ -220,9 +204,63 @@ class KroneckerMatrix:
         return self._scaled(scalar, True) if arithmetic.is_scalar(scalar) else NotImplemented
 
     def _scaled(self, scalar, divide):
-        """The first factor carries the scalar."""
-        first = arithmetic.scaled(self.factors[0], scalar, divide)
-        return KroneckerMatrix((first, *self.factors[1:]), self.shape)
+        """The first factor that is no identity carries the scalar."""
+        at = min(set(range(self.order)) - self.identities, default=0)
+        scaled = arithmetic.scaled(self.factors[at], scalar, divide)
+        factors = (*self.factors[:at], scaled, *self.factors[at + 1 :])
+        return KroneckerMatrix(factors, self.shape, self.identities - {at})
+
+    def __matmul__(self, other: Any) -> Any:
+        """A @ other: an array gives an array, a Ket a Ket, a KroneckerMatrix a KroneckerMatrix.
+
+        other    (columns,) or (..., columns, n), integers too; or structured: ranks multiply then, and dims
+                 must split at common places: (2, 3) and (6,) do, (2, 3) and (3, 2) do not
+        raises   ValueError on shapes, on dims, and for a Ket where the rows are cropped
+        cost     see `cost`; on kets and matrices that of N products of factors
+
+        >>> (KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]) @ [1, 2, 3, 4]).tolist()
+        [3.0, 7.0]
+        """
+        if isinstance(other, KroneckerMatrix):
+            return KroneckerMatrix(*alignment.matrix_product(self, other))
+        if isinstance(other, Ket):
+            return Ket(alignment.ket_product(self, other))
+        return self.matmul(other) if linear_operator.is_dense(other) else NotImplemented
+
+    def __rmatmul__(self, other: Any) -> Any:
+        """other @ A for an array (..., rows): that of tied logits is `x @ table.T`."""
+        return self.rmatmul(other) if linear_operator.is_dense(other) else NotImplemented
+
+    def matmul(self, x: Any, out: Array | None = None) -> Array:
+        """A @ x for an array (columns,) or (..., columns, n); `out` is written into and returned.
+
+        >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).matmul([1, 2, 3, 4]).tolist()
+        [3.0, 7.0]
+        """
+        x = linear_operator.operand("x", x, self.dtype)
+        linear_operator.check_left(x, self.shape[1])
+        turned, shape, axis = arithmetic.transposed(self.factors), self.shape[::-1], -1 if x.ndim == 1 else -2
+        return ops.kron_matmul(turned, x, shape, axis=axis, identities=self.identities, out=out)
+
+    def rmatmul(self, x: Any, out: Array | None = None) -> Array:
+        """x @ A for an array (..., rows); `out` is written into and returned.
+
+        >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).rmatmul([1, 2]).tolist()
+        [1.0, 1.0, 2.0, 2.0]
+        """
+        x = linear_operator.operand("x", x, self.dtype)
+        linear_operator.check_right(x, self.shape[0])
+        return ops.kron_matmul(self.factors, x, self.shape, identities=self.identities, out=out)
+
+    def sandwich(self, x: Any, y: Any) -> Array:
+        """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns); batches broadcast.
+
+        >>> float(KroneckerMatrix([np.eye(2), np.eye(2)]).sandwich(np.ones(4), np.ones(4)))
+        4.0
+        """
+        if isinstance(x, Ket) and isinstance(y, Ket):
+            return linear_operator.ket_sandwich(self, x, y)
+        return linear_operator.sandwich(self, x, y)
 
     def kron(self, other: "KroneckerMatrix") -> "KroneckerMatrix":
         """The Kronecker product: orders add, ranks multiply.
@@ -234,27 +272,17 @@ class KroneckerMatrix:
         (6, 6)
         """
         _check_matrix(other)
-        full = (prod(other.row_dims), prod(other.col_dims))
-        sizes = zip(self.shape, other.shape, full, strict=True)
-        if any(mine > 1 and size < whole for mine, size, whole in sizes):
-            raise ValueError(f"other must not be cropped, got shape {other.shape} of {full}")
-        # A cropped axis of `other` stays so; elsewhere its size is the whole one.
-        shape = tuple(mine * size for mine, size in zip(self.shape, other.shape, strict=True))
-        xp, _, _ = check_floating("matrices", (*self.factors, *other.factors))
-        pair = (self.rank, other.rank)
-        left = (xp.broadcast_to(f[:, None, :, :], (*pair, *f.shape[1:])) for f in self.factors)
-        right = (xp.broadcast_to(f[None, :, :, :], (*pair, *f.shape[1:])) for f in other.factors)
-        factors = [xp.reshape(f, (prod(pair), *f.shape[2:])) for f in (*left, *right)]
-        return KroneckerMatrix(factors, shape)
+        return KroneckerMatrix(*alignment.matrix_kron(self, other))
 
     def conj(self) -> "KroneckerMatrix":
         """The complex conjugate; a real matrix shares its factors."""
-        return KroneckerMatrix([arithmetic.conjugated(f) for f in self.factors], self.shape)
+        factors = [arithmetic.conjugated(f) for f in self.factors]
+        return KroneckerMatrix(factors, self.shape, self.identities)
 
     def astype(self, dtype: Any) -> "KroneckerMatrix":
         """The same matrix with factors of another floating or complex dtype."""
         xp = array_api_compat.array_namespace(*self.factors)
-        return KroneckerMatrix([xp.astype(f, dtype) for f in self.factors], self.shape)
+        return KroneckerMatrix([xp.astype(f, dtype) for f in self.factors], self.shape, self.identities)
 
     def balance(self) -> "KroneckerMatrix":
         """The same matrix with factors of equal Frobenius norm within each term.
@@ -262,11 +290,7 @@ class KroneckerMatrix:
         >>> [float(f.max()) for f in KroneckerMatrix([[[8.0]], [[2.0]]]).balance().factors]
         [4.0, 4.0]
         """
-        flat = arithmetic.balanced(reductions.flattened(self.factors))
-        xp = array_api_compat.array_namespace(*flat)
-        return KroneckerMatrix(
-            [xp.reshape(f, like.shape) for f, like in zip(flat, self.factors, strict=True)], self.shape
-        )
+        return KroneckerMatrix(reductions.balanced(self.factors), self.shape)
 
     def inner(self, other: "KroneckerMatrix") -> Array:
         """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
@@ -277,7 +301,7 @@ class KroneckerMatrix:
         3.0
         """
         _check_matrix(other)
-        self._check_same_dims(other)
+        alignment.check_same_split(self, other)
         return arithmetic.unboxed(reductions.inner(self.factors, other.factors, self.shape))
 
     def norm(self) -> Array:
@@ -294,21 +318,15 @@ class KroneckerMatrix:
         >>> KroneckerMatrix([np.eye(2), np.ones((2, 2))]).sum(axis=0).tolist()
         [2.0, 2.0, 2.0, 2.0]
         """
-        if axis is None:
-            return reductions.total(self.factors, self.shape)
-        if axis in (0, -2):
-            return reductions.column_sums(self.factors, self.shape)
-        if axis in (1, -1):
-            return self.T.sum(axis=0)
-        raise ValueError(f"axis must be None, 0 or 1 (or -2 or -1), got {axis}")
+        return reductions.sums(self.factors, self.shape, axis)
 
-    def diagonal(self) -> Array:
-        """M[i, i] for i < min(shape).
+    def diagonal(self, max_bytes: int = 2**30) -> Array:
+        """M[i, i] for i < min(shape); MemoryError, naming the size, above `max_bytes`.
 
         >>> KroneckerMatrix([np.eye(2), np.full((2, 2), 5.0)]).diagonal().tolist()
         [5.0, 5.0, 5.0, 5.0]
         """
-        return reductions.diagonal(self.factors, self.shape)
+        return reductions.diagonal(self.factors, self.shape, max_bytes)
 
     def trace(self) -> Array:
         """The sum of the diagonal, at the cost of the factors where they are square, else of the diagonal.
@@ -328,8 +346,21 @@ class KroneckerMatrix:
         display.check_dense_size(prod(self.shape), arithmetic.itemsize(self.factors[0]), what, max_bytes)
         return ops.rows(self.factors, np.arange(self.shape[0]), self.shape, check=False, out=out)
 
-    def __array__(self, dtype=None, copy=None):
-        raise TypeError("a KroneckerMatrix must be made dense by to_dense(), got an implicit conversion")
+    def cost(self, name: str = "matmul", n: int = 1) -> Cost:
+        """Flops, bytes and path of "rows" or "row_kets" of n ids, "gather" (n single elements), "to_dense",
+        "matmul" (A @ x, n columns) or "rmatmul" (x @ A, n rows), from the sizes alone.
+
+        >>> KroneckerMatrix([np.eye(64), np.eye(64)]).cost("rmatmul", 10).flops
+        10485760
+        """
+        return linear_operator.matrix_cost(self, name, n)
+
+    def as_linear_operator(self) -> Any:
+        """A LinearOperator of SciPy (NumPy factors) or of CuPy, for eigsh, svds, lsqr, cg and their like.
+
+        raises   TypeError on arrays of other libraries
+        """
+        return linear_operator.as_linear_operator(self, self.factors[0])
 
     def __repr__(self) -> str:
         return display.as_text("KroneckerMatrix", self._facts())
@@ -339,17 +370,11 @@ class KroneckerMatrix:
 
     def _facts(self):
         """What `repr` shows."""
-        facts = {"shape": self.shape, "order": self.order, "rank": self.rank}
-        dims = {"row_dims": self.row_dims, "col_dims": self.col_dims, "dtype": self.dtype}
-        return {**facts, **dims, **display.sizes(self._parameters(), self.nbytes, prod(self.shape))}
+        facts = {n: getattr(self, n) for n in ("shape", "order", "rank", "row_dims", "col_dims", "dtype")}
+        return facts | display.sizes(self._parameters(), self.nbytes, prod(self.shape))
 
     def _parameters(self):
         return sum(prod(f.shape) for f in self.factors)
-
-    def _check_same_dims(self, other):
-        mine, others = ((m.shape, m.row_dims, m.col_dims) for m in (self, other))
-        if mine != others:
-            raise ValueError(f"matrices must have equal (shape, row_dims, col_dims), got {mine} and {others}")
 
 
 def _check_matrix(other):
@@ -366,11 +391,5 @@ def eye(dims: int | Sequence[int], dtype: Any = "float64", like: Array | None = 
     >>> eye((2, 3)).shape, float(eye((2, 3)).trace())
     ((6, 6), 6.0)
     """
-    dims = check_dims("dims", (dims,) if np.ndim(dims) == 0 else dims)
-    identities = [np.eye(dim, dtype=dtype) for dim in dims]
-    if like is not None:
-        if not is_array(like):
-            raise TypeError(f"like must be an array, got {type(like).__name__}")
-        xp = array_api_compat.array_namespace(like)
-        identities = [xp.asarray(matrix, device=array_api_compat.device(like)) for matrix in identities]
-    return KroneckerMatrix(identities)
+    identities = arithmetic.identities(dims, dtype, like)
+    return KroneckerMatrix(identities, identities=range(len(identities)))

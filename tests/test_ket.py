@@ -278,7 +278,7 @@ def test_a_dense_conversion_is_asked_for_and_bounded(tmp_path):
     assert out.tolist() == [3.0, 4.0, 6.0, 8.0]
     with pytest.raises(ValueError, match=r"out must have shape \(4,\)"):
         small.to_dense(out=np.empty(5))
-    with pytest.raises(TypeError, match=r"a Ket must be made dense by to_dense\(\)"):
+    with pytest.raises(TypeError, match=r"a Ket must be made dense by to_dense\(max_bytes=\)"):
         np.asarray(small)
 
 

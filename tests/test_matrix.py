@@ -257,7 +257,7 @@ def test_a_dense_conversion_is_asked_for_and_bounded():
     out = np.empty((4, 4))
     assert small.to_dense(max_bytes=128, out=out) is out
     for implicit in (np.asarray, np.linalg.norm, np.trace, lambda m: np.add(m, 1.0)):
-        with pytest.raises(TypeError, match=r"made dense by to_dense\(\)|does not support ufuncs"):
+        with pytest.raises(TypeError, match=r"made dense by to_dense\(max_bytes=\)|does not support ufuncs"):
             implicit(small)
 
 
@@ -271,9 +271,9 @@ def test_operators_take_nothing_else():
         lambda: np.eye(4) + m,
         lambda: m / m,
         lambda: m**2,
-        lambda: m @ np.ones(4),
+        lambda: m @ "ab",
     ):
-        # The last two are what Python and NumPy say where an array is on the left.
+        # The last ones are what Python and NumPy say where an array is on the left.
         with pytest.raises(TypeError, match=r"unsupported operand|not support ufuncs|not implemented for"):
             operation()
 
@@ -379,9 +379,7 @@ def test_methods_refuse():
     m = KroneckerMatrix([np.ones((2, 3)), np.ones((3, 2))])
     other = KroneckerMatrix([np.ones((3, 2)), np.ones((2, 3))])
     for operation in (lambda: m + other, lambda: m - other, lambda: m.inner(other)):
-        with pytest.raises(
-            ValueError, match=r"matrices must have equal .* got .*\(2, 3\), .* and .*\(3, 2\), "
-        ):
+        with pytest.raises(ValueError, match=r"matrices must have .* got .*\(2, 3\), .* and .*\(3, 2\), "):
             operation()
     for method in (m.inner, m.kron):
         with pytest.raises(TypeError, match="other must be a KroneckerMatrix, got ndarray"):

@@ -1,0 +1,286 @@
+"""Kronecker sums: the sum of matrices that act on one mode each.
+
+    S = A_0 (+) A_1 (+) ... (+) A_{N-1} = sum_n  I (x) ... (x) A_n (x) ... (x) I
+
+Eigenvalues of a Kronecker sum are all sums of eigenvalues of its factors, and its exponential is the
+Kronecker product of theirs.  Letters: N order, n_i size of factor i, Q = prod n_i.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from math import prod
+from operator import add
+from typing import Any
+
+from ketcore import arithmetic, display, linear_operator, ops
+from ketcore.backend import Array, accumulation_dtype, is_writeable_in_place, namespace, namespace_of
+from ketcore.ket import Ket
+from ketcore.matrix import KroneckerMatrix
+from ketcore.ops.checks import check_floating
+from ketcore.plans import Cost
+
+# Up to this size neighbouring modes are summed beforehand.
+_MERGED = 16
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class KroneckerSum:
+    """A square matrix (Q, Q) as the Kronecker sum of N square matrices.
+
+    factors  N arrays (n_i, n_i), floating or complex; nested lists become NumPy arrays, mixed dtypes are
+             promoted, arrays that fit are shared; matrices of scipy.sparse are made dense
+    raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
+
+    Immutable; `==` is identity.  `@` takes dense arrays, kets and Kronecker matrices; the product with a
+    dense array costs one small product per mode.
+
+    >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).to_dense().tolist()
+    [[3.0, 3.0], [4.0, 6.0]]
+    """
+
+    factors: tuple[Array, ...]
+
+    # Arrays and scalars of NumPy leave their operators to the sum.
+    __array_ufunc__ = None
+    __array_priority__ = 1000.0
+    __array__ = __dlpack__ = __dlpack_device__ = linear_operator.refuse_conversion
+    # Solvers of SciPy and CuPy take what has these methods as a LinearOperator.
+    matvec = matmat = linear_operator.matvec
+    rmatvec = rmatmat = linear_operator.rmatvec
+
+    def __init__(self, factors: Sequence[Any]):
+        xp, factors, dtype = check_floating("factors", arithmetic.dense_factors(factors))
+        shapes = [tuple(f.shape) for f in factors]
+        if any(len(s) != 2 or s[0] != s[1] or s[0] < 1 for s in shapes):
+            raise ValueError(f"factors must be square matrices (n, n) with n >= 1, got shapes {shapes}")
+        object.__setattr__(self, "factors", tuple(xp.astype(f, dtype, copy=False) for f in factors))
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """n_i: the radices of row and of column numbers."""
+        return tuple(f.shape[0] for f in self.factors)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Q, Q)."""
+        return (prod(self.dims),) * 2
+
+    @property
+    def order(self) -> int:
+        """The number N of modes."""
+        return len(self.factors)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the factors and of every result."""
+        return self.factors[0].dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the factors."""
+        return sum(n * n for n in self.dims) * arithmetic.itemsize(self.factors[0])
+
+    @property
+    def T(self) -> "KroneckerSum":  # noqa: N802 - NumPy's name
+        """The transpose; shares the factors."""
+        return KroneckerSum(arithmetic.transposed(self.factors))
+
+    @property
+    def H(self) -> "KroneckerSum":  # noqa: N802 - the name of NumPy's matrices
+        """The conjugate transpose."""
+        return self.T.conj()
+
+    def conj(self) -> "KroneckerSum":
+        """The complex conjugate; a real sum shares its factors."""
+        return KroneckerSum([arithmetic.conjugated(f) for f in self.factors])
+
+    def astype(self, dtype: Any) -> "KroneckerSum":
+        """The same sum with factors of another floating or complex dtype."""
+        return KroneckerSum([namespace_of(f).astype(f, dtype) for f in self.factors])
+
+    def __getitem__(self, key: Any) -> Array:
+        """The dense row, rows, element or block that NumPy's rules choose, at the cost of N times the output.
+
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]])[0].tolist()
+        [3.0, 3.0]
+        """
+        return self.to_kronecker()[key]
+
+    def __add__(self, other: Any) -> "KroneckerSum | KroneckerMatrix":
+        """Factor by factor with a Kronecker sum of equal dims; a KroneckerMatrix with a KroneckerMatrix."""
+        if isinstance(other, KroneckerMatrix):
+            return self.to_kronecker() + other
+        if not isinstance(other, KroneckerSum):
+            return NotImplemented
+        if self.dims != other.dims:
+            raise ValueError(f"sums must have equal dims to be added, got {self.dims} and {other.dims}")
+        check_floating("sums", (*self.factors, *other.factors))
+        return KroneckerSum([a + b for a, b in zip(self.factors, other.factors, strict=True)])
+
+    def __radd__(self, other: Any) -> KroneckerMatrix:
+        return self + other if isinstance(other, KroneckerMatrix) else NotImplemented
+
+    def __neg__(self) -> "KroneckerSum":
+        return self * -1
+
+    def __sub__(self, other: Any) -> "KroneckerSum | KroneckerMatrix":
+        return self + -other if isinstance(other, KroneckerSum | KroneckerMatrix) else NotImplemented
+
+    def __rsub__(self, other: Any) -> KroneckerMatrix:
+        return -self + other if isinstance(other, KroneckerMatrix) else NotImplemented
+
+    def __mul__(self, scalar: Any) -> "KroneckerSum":
+        """The sum times a number (scalars only), in the precision of the sum."""
+        return self._scaled(scalar, False) if arithmetic.is_scalar(scalar) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, scalar: Any) -> "KroneckerSum":
+        return self._scaled(scalar, True) if arithmetic.is_scalar(scalar) else NotImplemented
+
+    def _scaled(self, scalar, divide):
+        """Every factor carries the scalar: a Kronecker sum is linear in all of them together."""
+        return KroneckerSum([arithmetic.scaled(f, scalar, divide) for f in self.factors])
+
+    def __matmul__(self, other: Any) -> Any:
+        """S @ other: a dense array gives an array, a Ket a Ket of N times its rank, an operator an operator.
+
+        cost     for dense arrays time O(Q sum n_i) per column
+
+        >>> (KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]) @ [1, 1]).tolist()
+        [6.0, 10.0]
+        """
+        if isinstance(other, KroneckerSum):
+            return self.to_kronecker() @ other.to_kronecker()
+        if isinstance(other, Ket | KroneckerMatrix):
+            return self.to_kronecker() @ other
+        if not linear_operator.is_dense(other):
+            return NotImplemented
+        x = linear_operator.operand("x", other, self.dtype)
+        turned = arithmetic.transposed(self.factors)
+        return linear_operator.applied(x, *self.shape, lambda x: _contracted(turned, x))
+
+    def __rmatmul__(self, other: Any) -> Any:
+        """other @ S for a dense array (..., Q) or a KroneckerMatrix."""
+        if isinstance(other, KroneckerMatrix):
+            return other @ self.to_kronecker()
+        if not linear_operator.is_dense(other):
+            return NotImplemented
+        x = linear_operator.operand("x", other, self.dtype)
+        return linear_operator.applied_right(x, *self.shape, lambda x: _contracted(self.factors, x))
+
+    def trace(self) -> Array:
+        """sum_i tr(A_i) Q / n_i.
+
+        >>> float(KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).trace())
+        9.0
+        """
+        wide = arithmetic.widened(self.factors)
+        xp, size = namespace_of(wide[0]), self.shape[0]
+        total = reduce(add, [xp.linalg.trace(f) * float(size // f.shape[0]) for f in wide])
+        return arithmetic.unboxed(xp.astype(total, self.dtype, copy=False))
+
+    def diagonal(self, max_bytes: int = 2**30) -> Array:
+        """S[i, i], (Q,): all sums of diagonal elements; MemoryError, naming the size, above `max_bytes`."""
+        return self.to_kronecker().diagonal(max_bytes)
+
+    def norm(self) -> Array:
+        """The Frobenius norm, real."""
+        return self.to_kronecker().norm()
+
+    def to_kronecker(self) -> KroneckerMatrix:
+        """The same matrix as a sum of N Kronecker products.
+
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).to_kronecker().rank
+        2
+        """
+        xp = namespace_of(self.factors[0])
+        identities = [arithmetic.identity(f.shape[0], self.dtype, f) for f in self.factors]
+        terms = [[*identities] for _ in self.factors]
+        for n, factor in enumerate(self.factors):
+            terms[n][n] = factor
+        return KroneckerMatrix([xp.stack(list(mode)) for mode in zip(*terms, strict=True)])
+
+    def to_dense(self, max_bytes: int = 2**30) -> Array:
+        """The array (Q, Q).
+
+        raises   MemoryError, naming the size, above `max_bytes`
+        """
+        what, itemsize = f"{self.shape} array of {self.dtype}", arithmetic.itemsize(self.factors[0])
+        display.check_dense_size(prod(self.shape), itemsize, what, max_bytes)
+        return self.to_kronecker().to_dense(max_bytes)
+
+    def cost(self, name: str = "matmul", n: int = 1) -> Cost:
+        """Flops, bytes and path of "matmul" (S @ x, n columns) or "rmatmul" (x @ S, n rows).
+
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).cost("matmul", 10).flops
+        120
+        """
+        return linear_operator.sum_cost(self, name, n)
+
+    def as_linear_operator(self) -> Any:
+        """A LinearOperator of SciPy (NumPy factors) or of CuPy, for eigsh, cg and their like."""
+        return linear_operator.as_linear_operator(self, self.factors[0])
+
+    def __repr__(self) -> str:
+        return display.as_text("KroneckerSum", self._facts())
+
+    def _repr_html_(self) -> str:
+        return display.as_html("KroneckerSum", self._facts())
+
+    def _facts(self):
+        """What `repr` shows."""
+        facts = {"shape": self.shape, "order": self.order, "dims": self.dims, "dtype": self.dtype}
+        return {**facts, **display.sizes(sum(n * n for n in self.dims), self.nbytes, prod(self.shape))}
+
+
+def _contracted(factors, x):
+    """sum_n (I (x) F_n^T (x) I) x for x (lead, Q, trail), one small product per mode."""
+    xp = namespace("factors and x", (*factors, x))
+    dtype = xp.result_type(factors[0], x)
+    wide = accumulation_dtype(xp, dtype)
+    factors = [xp.astype(factor, wide, copy=False) for factor in factors]
+    lead, size, trail = x.shape
+    total, before, after = None, lead, size * trail
+    for factor in _merged(xp, factors):
+        dim = factor.shape[0]
+        after //= dim
+        part = (
+            ops.kron_matmul([factor[None, ...]], xp.reshape(x, (before, dim)))
+            if after == 1
+            else ops.kron_matmul([factor[None, ...]], xp.reshape(x, (before, dim, after)), axis=-2)
+        )
+        total = _added(total, xp.reshape(part, (lead, size, trail)))
+        before *= dim
+    return xp.astype(total, dtype, copy=False)
+
+
+def _merged(xp, factors):
+    """Neighbouring small factors as one, their Kronecker sum: a pass costs what it reads and writes."""
+    found = [factors[0]]
+    for factor in factors[1:]:
+        if found[-1].shape[0] * factor.shape[0] <= _MERGED:
+            found[-1] = _pair_sum(xp, found[-1], factor)
+        else:
+            found.append(factor)
+    return found
+
+
+def _pair_sum(xp, a, b):
+    """A (x) I + I (x) B as an array; zeros are put in, so that infinities stay where they are."""
+    sizes = a.shape[0], b.shape[0]
+    on_a, on_b = (arithmetic.identity(n, xp.bool, a) for n in sizes)
+    zero = xp.zeros_like(a[:1, :1])
+    first = xp.where(on_b[None, :, None, :], a[:, None, :, None], zero)
+    second = xp.where(on_a[:, None, :, None], b[None, :, None, :], zero)
+    return xp.reshape(first + second, (prod(sizes), prod(sizes)))
+
+
+def _added(total, part):
+    if total is None:
+        return part
+    if is_writeable_in_place(total):
+        total += part
+        return total
+    return total + part

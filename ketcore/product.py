@@ -1,0 +1,234 @@
+"""One Kronecker product of parts of any kind: diagonal, identity and sparse parts stay what they are.
+
+    M = A_0 (x) A_1 (x) ... (x) A_{N-1}
+
+A product with a dense array takes one pass per part: a small matrix product for a dense one, an elementwise
+one for a `Diagonal`, none for an `Identity`, a sparse one for a matrix of scipy.sparse.
+
+Letters: N order, p_n and q_n rows and columns of part n, P = prod p_n, Q = prod q_n.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from math import prod
+from operator import mul
+from typing import Any
+
+from ketcore import arithmetic, display, linear_operator
+from ketcore.backend import Array, accumulation_dtype
+from ketcore.ket import Ket
+from ketcore.matrix import KroneckerMatrix
+from ketcore.ops.checks import as_sequence
+from ketcore.parts import (
+    Diagonal,
+    Identity,
+    as_dense,
+    as_part,
+    conjugated,
+    diagonal_of,
+    kind_of,
+    multiplied,
+    name_of,
+    on_rows,
+    scaled,
+    transposed,
+    values_of,
+)
+
+__all__ = ["Diagonal", "Identity", "KroneckerProduct"]
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class KroneckerProduct:
+    """A matrix (P, Q) as one Kronecker product of parts of any kind.
+
+    parts    N matrices: dense arrays (p_n, q_n) or nested lists, `Diagonal`, `Identity`, or sparse matrices
+             of scipy.sparse (of CuPy beside its arrays), which are used as they are
+    raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
+
+    Immutable; `==` is identity.  Results have the promoted dtype of the parts and the other operand;
+    identities alone leave that of the operand, and count as NumPy's float64.
+
+    >>> m = KroneckerProduct([Diagonal([1.0, 2.0]), Identity(2)])
+    >>> (m @ [1.0, 1.0, 1.0, 1.0]).tolist()
+    [1.0, 1.0, 2.0, 2.0]
+    """
+
+    parts: tuple[Any, ...]
+
+    # Arrays and scalars of NumPy leave their operators to the product.
+    __array_ufunc__ = None
+    __array_priority__ = 1000.0
+    __array__ = __dlpack__ = __dlpack_device__ = linear_operator.refuse_conversion
+    # Solvers of SciPy and CuPy take what has these methods as a LinearOperator.
+    matvec = matmat = linear_operator.matvec
+    rmatvec = rmatmat = linear_operator.rmatvec
+
+    def __init__(self, parts: Sequence[Any]):
+        parts = tuple(as_part(n, part) for n, part in enumerate(as_sequence("parts", parts)))
+        if not parts:
+            raise ValueError("parts must hold at least one matrix, got none")
+        kind_of(parts)
+        object.__setattr__(self, "parts", parts)
+
+    @property
+    def row_dims(self) -> tuple[int, ...]:
+        """p_n: the radices of row numbers."""
+        return tuple(part.shape[0] for part in self.parts)
+
+    @property
+    def col_dims(self) -> tuple[int, ...]:
+        """q_n: the radices of column numbers."""
+        return tuple(part.shape[1] for part in self.parts)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, Q)."""
+        return prod(self.row_dims), prod(self.col_dims)
+
+    @property
+    def order(self) -> int:
+        """The number N of parts."""
+        return len(self.parts)
+
+    @property
+    def dtype(self) -> Any:
+        """The promoted dtype of the parts; float64 where all are identities."""
+        return kind_of(self.parts)[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers that the parts hold: of a sparse one its nonzeros, without their positions."""
+        return sum(prod(array.shape) * arithmetic.itemsize(array) for array in values_of(self.parts))
+
+    @property
+    def T(self) -> "KroneckerProduct":  # noqa: N802 - NumPy's name
+        """The transpose; shares the parts."""
+        return KroneckerProduct([transposed(part) for part in self.parts])
+
+    @property
+    def H(self) -> "KroneckerProduct":  # noqa: N802 - the name of NumPy's matrices
+        """The conjugate transpose."""
+        return self.T.conj()
+
+    def conj(self) -> "KroneckerProduct":
+        """The complex conjugate."""
+        return KroneckerProduct([conjugated(part) for part in self.parts])
+
+    def __neg__(self) -> "KroneckerProduct":
+        return self * -1
+
+    def __mul__(self, scalar: Any) -> "KroneckerProduct":
+        """The product times a number; of identities alone, the smallest becomes a `Diagonal`."""
+        return self._scaled(scalar, False) if arithmetic.is_scalar(scalar) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, scalar: Any) -> "KroneckerProduct":
+        return self._scaled(scalar, True) if arithmetic.is_scalar(scalar) else NotImplemented
+
+    def _scaled(self, scalar, divide):
+        """The first part that holds numbers carries the scalar."""
+        known = [n for n, part in enumerate(self.parts) if not isinstance(part, Identity)]
+        at = known[0] if known else self.row_dims.index(min(self.row_dims))
+        part = scaled(self.parts[at], scalar, divide)
+        return KroneckerProduct([*self.parts[:at], part, *self.parts[at + 1 :]])
+
+    def kron(self, other: "KroneckerProduct") -> "KroneckerProduct":
+        """The Kronecker product: the parts of both.
+
+        >>> KroneckerProduct([Identity(2)]).kron(KroneckerProduct([Identity(3)])).shape
+        (6, 6)
+        """
+        if not isinstance(other, KroneckerProduct):
+            raise TypeError(f"other must be a KroneckerProduct, got {type(other).__name__}")
+        return KroneckerProduct([*self.parts, *other.parts])
+
+    def __matmul__(self, other: Any) -> Any:
+        """M @ other: a dense array gives an array, a Ket of the same dims a Ket of the same rank.
+
+        cost     for dense arrays one pass per part, those that shrink the array first
+
+        >>> (KroneckerProduct([[[1.0, 1.0]], Identity(2)]) @ [1, 2, 3, 4]).tolist()
+        [4.0, 6.0]
+        """
+        if isinstance(other, Ket):
+            return self._on_ket(other)
+        if not linear_operator.is_dense(other):
+            return NotImplemented
+        x = linear_operator.operand("x", other, self.dtype)
+        return linear_operator.applied(x, *self.shape, lambda x: multiplied(self.parts, x))
+
+    def __rmatmul__(self, other: Any) -> Any:
+        """other @ M for a dense array (..., P)."""
+        if not linear_operator.is_dense(other):
+            return NotImplemented
+        x = linear_operator.operand("x", other, self.dtype)
+        parts = self.T.parts
+        return linear_operator.applied_right(x, *self.shape, lambda x: multiplied(parts, x))
+
+    def _on_ket(self, ket):
+        if ket.dims != self.col_dims:
+            raise ValueError(f"ket must have dims {self.col_dims}, got {ket.dims}")
+        # A leaf is a row vector: the part applies to its last axis.
+        return Ket([on_rows(part, leaf) for part, leaf in zip(self.parts, ket.factors, strict=True)])
+
+    def trace(self) -> Array:
+        """The sum of the diagonal: the product of traces where all parts are square, else over its elements.
+
+        >>> float(KroneckerProduct([Identity(10**9), Diagonal([1.0, 2.0])]).trace())
+        3000000000.0
+        """
+        if self.row_dims != self.col_dims:
+            return self.to_kronecker().trace()
+        xp, like, dtype = kind_of(self.parts)
+        wide = accumulation_dtype(xp, dtype)
+        size = prod(part.size for part in self.parts if isinstance(part, Identity))
+        others = [part for part in self.parts if not isinstance(part, Identity)]
+        sums = [xp.sum(xp.astype(diagonal_of(part, like), wide)) for part in others]
+        total = reduce(mul, sums, xp.astype(xp.ones_like(like), wide)) * float(size)
+        return arithmetic.unboxed(xp.astype(total, dtype))
+
+    def diagonal(self, max_bytes: int = 2**30) -> Array:
+        """M[i, i] for i < min(shape).
+
+        raises   MemoryError, naming the size, above `max_bytes`
+        """
+        if self.row_dims != self.col_dims:
+            return self.to_kronecker(max_bytes).diagonal(max_bytes)
+        xp, like, dtype = kind_of(self.parts)
+        size = self.shape[0]
+        display.check_dense_size(size, arithmetic.itemsize(like), f"diagonal ({size},) of {dtype}", max_bytes)
+        leaves = [xp.astype(diagonal_of(part, like), dtype) for part in self.parts]
+        return Ket(leaves).to_dense(max_bytes)
+
+    def to_kronecker(self, max_bytes: int = 2**30) -> KroneckerMatrix:
+        """The same matrix with dense factors.
+
+        raises   MemoryError, naming the size, where a factor is above `max_bytes`
+        """
+        _, like, dtype = kind_of(self.parts)
+        for part in self.parts:
+            what = f"factor {tuple(part.shape)} of {dtype}"
+            display.check_dense_size(prod(part.shape), arithmetic.itemsize(like), what, max_bytes)
+        identities = [n for n, part in enumerate(self.parts) if isinstance(part, Identity)]
+        return KroneckerMatrix([as_dense(part, like) for part in self.parts], identities=identities)
+
+    def to_dense(self, max_bytes: int = 2**30) -> Array:
+        """The array (P, Q).
+
+        raises   MemoryError, naming the size, above `max_bytes`
+        """
+        _, like, dtype = kind_of(self.parts)
+        what = f"{self.shape} array of {dtype}"
+        display.check_dense_size(prod(self.shape), arithmetic.itemsize(like), what, max_bytes)
+        return self.to_kronecker(max_bytes).to_dense(max_bytes)
+
+    def as_linear_operator(self) -> Any:
+        """A LinearOperator of SciPy (NumPy parts) or of CuPy, for eigsh, cg and their like."""
+        return linear_operator.as_linear_operator(self, kind_of(self.parts)[1])
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{name_of(part)}{tuple(part.shape)}" for part in self.parts)
+        return f"KroneckerProduct({kinds}, dtype={self.dtype})"

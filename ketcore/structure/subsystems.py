@@ -1,0 +1,94 @@
+"""Modes as subsystems: traced out, and put in another order."""
+
+from collections.abc import Sequence
+from functools import reduce
+from math import prod
+from operator import mul
+from typing import Any
+
+from ketcore import arithmetic
+from ketcore.backend import namespace_of
+from ketcore.ket import Ket
+from ketcore.matrix import KroneckerMatrix
+from ketcore.shapes import check_int
+
+
+def partial_trace(matrix: KroneckerMatrix, where: int | Sequence[int]) -> KroneckerMatrix:
+    """The trace over some modes: the remaining ones in their order, of the same rank.
+
+    where    a mode or modes, from 0 (negative ones count from the end), square ones, not all
+    raises   TypeError, ValueError on kinds, modes and crops
+    cost     that of the traced factors
+
+    >>> partial_trace(KroneckerMatrix([[[1.0, 2.0], [3.0, 4.0]], [[5.0]]]), 0).to_dense().tolist()
+    [[25.0]]
+    """
+    _check_whole(matrix)
+    traced = check_modes("where", where, matrix.order)
+    kept = [n for n in range(matrix.order) if n not in traced]
+    if not kept:
+        raise ValueError(f"where must leave at least one of {matrix.order} modes, got {where}")
+    shapes = [tuple(matrix.factors[n].shape[1:]) for n in traced]
+    if any(rows != columns for rows, columns in shapes):
+        raise ValueError(f"where must choose square modes, got {where} of shapes {shapes}")
+    if not traced:
+        return matrix
+    wide = arithmetic.widened(matrix.factors)
+    xp = namespace_of(wide[0])
+    scale = reduce(mul, [xp.sum(xp.linalg.diagonal(wide[n]), axis=-1) for n in traced])
+    # The traces go to the first remaining mode that is not an identity, which then stays one.
+    at = next((n for n in kept if n not in matrix.identities), kept[0])
+    scaled = xp.astype(wide[at] * scale[:, None, None], matrix.dtype, copy=False)
+    factors = [scaled if n == at else matrix.factors[n] for n in kept]
+    identities = [kept.index(n) for n in kept if n in matrix.identities and n != at]
+    return KroneckerMatrix(factors, identities=identities)
+
+
+def permute_subsystems(operator: Any, order: Sequence[int]) -> Any:
+    """The same operator, or ket, with its modes in another order: mode n of the result is mode order[n].
+
+    operator  a KroneckerMatrix or a Ket
+    order     each mode once, as in np.transpose
+    returns   what `operator` is.  For P = Permutation(dims, order): P @ A @ P.T of a matrix, P @ v of a ket
+    raises    TypeError, ValueError on kinds, on orders, and for a cropped matrix
+
+    >>> permute_subsystems(Ket([[1.0, 2.0], [3.0, 4.0]]), (1, 0)).to_dense().tolist()
+    [3.0, 6.0, 4.0, 8.0]
+    """
+    if isinstance(operator, Ket):
+        return Ket([operator.factors[n] for n in check_order(order, operator.order)])
+    _check_whole(operator)
+    order = check_order(order, operator.order)
+    identities = [n for n, old in enumerate(order) if old in operator.identities]
+    return KroneckerMatrix([operator.factors[n] for n in order], identities=identities)
+
+
+def check_order(order: Any, count: int) -> tuple[int, ...]:
+    """`order` as each of [0, count) once."""
+    modes = check_modes("order", order, count)
+    if len(modes) != count:
+        raise ValueError(f"order must hold each mode of {count} once, got {order}")
+    return modes
+
+
+def check_modes(name: str, modes: Any, count: int) -> tuple[int, ...]:
+    """`modes`, an int or ints, as distinct ones in [0, count); negative ones count from the end."""
+    try:
+        found = tuple(modes)
+    except TypeError:
+        found = (modes,)
+    found = tuple(check_int(name, mode, -count) for mode in found)
+    if any(mode >= count for mode in found):
+        raise ValueError(f"{name} must hold modes in [-{count}, {count}), got {modes}")
+    found = tuple(mode % count for mode in found)
+    if len(set(found)) != len(found):
+        raise ValueError(f"{name} must hold no mode twice, got {modes}")
+    return found
+
+
+def _check_whole(matrix):
+    if not isinstance(matrix, KroneckerMatrix):
+        raise TypeError(f"matrix must be a KroneckerMatrix, got {type(matrix).__name__}")
+    full = prod(matrix.row_dims), prod(matrix.col_dims)
+    if matrix.shape != full:
+        raise ValueError(f"matrix must not be cropped, got shape {matrix.shape} of {full}")
