@@ -1,11 +1,13 @@
 """ketcore: tensor-product vectors and Kronecker-factorised matrices, at the cost of their output.
 
 Pure functions on arrays (`rows`, `ket_rows`, `gather_kron`, `ket_inner`, ...) with their gradients
-(`..._vjp`, `..._jvp`), and the value objects built on them (`Ket`, `KroneckerMatrix`, `KroneckerSum`, ...).
+(`..._vjp`, `..._jvp`), the value objects built on them (`Ket`, `KroneckerMatrix`, `KroneckerSum`, ...), and
+`ketcore.linalg`, linear algebra under the names of SciPy.
 """
 
-from ketcore import ops, structure
+from ketcore import linalg, ops, structure
 from ketcore._version import __version__
+from ketcore.fit import from_dense, nearest_kronecker, recompress
 from ketcore.io import load_word2ket
 from ketcore.ket import Ket, ket
 from ketcore.kronecker_sum import KroneckerSum
@@ -24,8 +26,12 @@ __all__ = [
     "KroneckerSum",
     "__version__",
     "eye",
+    "from_dense",
     "ket",
+    "linalg",
     "load_word2ket",
+    "nearest_kronecker",
+    "recompress",
     "suggest_dims",
     *ops.__all__,
     *structure.__all__,

@@ -1,0 +1,125 @@
+"""Fewer terms for a ket or a Kronecker matrix, without multiplying it out."""
+
+from math import hypot, prod
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ketcore import arithmetic
+from ketcore.backend import is_half
+from ketcore.fit.leaves import flat_leaves, terms_norm
+from ketcore.fit.result import Callback, Fit, Options, check_options
+from ketcore.fit.targets import TermsTarget
+from ketcore.fit.terms import fit_terms
+from ketcore.ket import Ket
+from ketcore.matrix import KroneckerMatrix
+from ketcore.reductions import restricted
+
+# How often the tolerance of a whole matrix is lowered for that of its leading block.
+_LOWERED = 8
+
+
+def recompress(
+    x: Ket | KroneckerMatrix,
+    rank: int | None = None,
+    tol: float | None = None,
+    *,
+    restarts: int = 2,
+    iterations: int = 200,
+    rng: Any = None,
+    callback: Callback | None = None,
+) -> Fit:
+    """The same ket or matrix, or one near it, as a sum of fewer terms.
+
+    x          Ket, any batch, or KroneckerMatrix.  A cropped one is fitted as the whole that it is a
+               block of, and `error` is that of the block
+    rank       the number of terms; fewer where fewer are found to be exact.  With `tol` the most of them
+    tol        relative error: the least number of terms that reaches it, with N > 2 the least that is found
+    restarts, iterations, rng, callback   as of `nearest_kronecker`
+    returns    Fit(value, error, converged, iterations); the entries of a batch of kets are fitted one by
+               one, and padded with terms of zeros to one number of terms.  A sum that cancels to the rounding
+               of its terms counts as zero
+    raises     TypeError, ValueError on arguments; ValueError on NaN and infinity
+    cost       N = 2: the optimum, by SVDs of both factors and of a core of at most R x R.  N > 2: terms
+               that differ in one mode at most are added up; then alternating least squares on the core,
+               or in O(R R' sum d_n) a sweep where that has over 2 million elements.  Waits for the device
+
+    >>> three = Ket([[[1.0, 0.0], [1.0, 0.0], [2.0, 0.0]], [[0.0, 1.0], [3.0, 0.0], [1.0, 1.0]]])
+    >>> fit = recompress(three, tol=1e-12)
+    >>> fit.value.rank, fit.value.to_dense().round(12).tolist()
+    (1, [5.0, 3.0, 0.0, 0.0])
+    """
+    options = check_options(rank, tol, restarts, iterations, rng, callback)
+    if isinstance(x, Ket):
+        return _ket_fit(x, options)
+    if not isinstance(x, KroneckerMatrix):
+        raise TypeError(f"x must be a Ket or a KroneckerMatrix, got {type(x).__name__}")
+    return fit_matrix(x, options)
+
+
+def fit_matrix(x: KroneckerMatrix, options: Options) -> Fit:
+    """A fit, and where a crop leaves its error above the tolerance, fits of lower tolerance."""
+    xp = array_api_compat.array_namespace(*x.factors)
+    leaves, asked = flat_leaves(arithmetic.widened(x.factors)), options
+    for _ in range(_LOWERED):
+        found = fit_terms(leaves, asked)
+        shaped = zip(found.leaves, x.factors, strict=True)
+        factors = [xp.astype(xp.reshape(a, (-1, *f.shape[1:])), x.dtype, copy=False) for a, f in shaped]
+        value = KroneckerMatrix(factors, x.shape)
+        fit = Fit(value, _matrix_error(x, value, found), found.converged, found.sweeps)
+        most = min(x.rank, options.rank or x.rank)
+        if options.tol is None or fit.error <= options.tol or value.rank >= most:
+            break
+        asked = asked._replace(tol=asked.tol * min(0.5, options.tol / fit.error))
+    return fit
+
+
+def _matrix_error(x, value, found):
+    """The relative error: of a crop or of rounded factors box by box of digits."""
+    if x.shape == (prod(x.row_dims), prod(x.col_dims)) and not is_half(x.dtype):
+        return found.residual
+    residual = norm = 0.0
+    pairs = (restricted(arithmetic.widened(m.factors), x.shape) for m in (x, value))
+    for given, fitted in zip(*pairs, strict=True):
+        given, fitted = flat_leaves(given), flat_leaves(fitted)
+        norm = hypot(norm, terms_norm(given))
+        residual = hypot(residual, TermsTarget(given).residual(fitted))
+    return residual / norm if norm else 0.0
+
+
+def _ket_fit(x, options):
+    """Every entry of the batch by itself, padded to one number of terms."""
+    xp = array_api_compat.array_namespace(x.packed)
+    flat = xp.reshape(x.packed, (prod(x.batch_shape), *x.packed.shape[-2:]))
+    entries = [
+        arithmetic.widened(Ket.from_packed(flat[i, ...], x.dims).factors) for i in range(flat.shape[0])
+    ]
+    found = [fit_terms(leaves, options) for leaves in entries]
+    terms = max((one.leaves[0].shape[0] for one in found), default=1)
+    whole = xp.zeros((0, terms, sum(x.dims)), dtype=x.dtype, device=array_api_compat.device(x.packed))
+    if found:
+        whole = xp.stack([_padded(xp, xp.concat(one.leaves, axis=1), terms) for one in found])
+    whole = xp.astype(xp.reshape(whole, (*x.batch_shape, terms, sum(x.dims))), x.dtype, copy=False)
+    value = Ket.from_packed(whole, x.dims)
+    errors = [one.residual for one in found]
+    if is_half(x.dtype):
+        errors = [_ket_error(leaves, value, i) for i, leaves in enumerate(entries)]
+    errors = np.reshape(np.asarray(errors, np.float64), x.batch_shape)
+    sweeps = sum(one.sweeps for one in found)
+    return Fit(value, errors if x.batch_shape else float(errors), all(f.converged for f in found), sweeps)
+
+
+def _ket_error(leaves, value, entry):
+    """The relative error of one entry, as rounded to the dtype of the ket."""
+    packed = value.packed.reshape(-1, *value.packed.shape[-2:])[entry, ...]
+    fitted = arithmetic.widened(Ket.from_packed(packed, value.dims).factors)
+    norm = terms_norm(leaves)
+    return TermsTarget(leaves).residual(fitted) / norm if norm else 0.0
+
+
+def _padded(xp, packed, terms):
+    """Packed leaves (R, sum q_n) with terms of zeros after them."""
+    missing = terms - packed.shape[0]
+    zeros = xp.zeros((missing, packed.shape[1]), dtype=packed.dtype, device=array_api_compat.device(packed))
+    return xp.concat([packed, zeros], axis=0) if missing else packed

@@ -1,0 +1,55 @@
+"""What a fit returns, and the checks of the arguments that all fits share."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ketcore.shapes import check_int, check_size
+
+# Called after every sweep with the number of sweeps so far and the relative error of the fit at hand.
+Callback = Callable[[int, float], Any]
+
+
+class Fit(NamedTuple):
+    """An approximation and how good it is.
+
+    value       KroneckerMatrix or Ket: what was fitted
+    error       |value - given| / |given|, Frobenius norm, measured on the value that is returned; 0.0 where
+                both are zero.  A float, or a NumPy array of the batch shape for a batch of kets
+    converged   whether the iteration settled before its limit; always True of a closed form.  It says
+                nothing of `tol`: compare `error` with it
+    iterations  the number of sweeps in all, 0 for a closed form
+    """
+
+    value: Any
+    error: Any
+    converged: bool
+    iterations: int
+
+
+class Options(NamedTuple):
+    """Checked options of a fit: `rank` is the number of terms or, with a `tol`, the most of them."""
+
+    rank: int | None
+    tol: float | None
+    restarts: int
+    iterations: int
+    rng: Any
+    callback: Callback | None
+
+
+def check_options(rank, tol, restarts, iterations, rng, callback) -> Options:
+    """The options in their types; TypeError or ValueError that names the wrong one."""
+    import numpy as np
+
+    if rank is None and tol is None:
+        raise ValueError("rank or tol must be given, got None for both")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable, got {type(callback).__name__}")
+    return Options(
+        None if rank is None else check_int("rank", rank, 1),
+        None if tol is None else check_size("tol", tol),
+        check_int("restarts", restarts, 0),
+        check_int("iterations", iterations, 1),
+        rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng),
+        callback,
+    )

@@ -1,0 +1,123 @@
+"""A matrix of any kind as blocks of dense rows.
+
+Arrays are sliced; so is whatever has a two-dimensional `shape`, a `dtype` and row slices (memory maps,
+HDF5 and Zarr datasets, sparse matrices, Kronecker matrices), block by block.  A linear operator gives the
+rows start..stop as (A^H E)^H, with E the columns start..stop of the identity.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ketcore.backend import Array, accumulation_dtype, is_array, is_floating, namespace_of
+
+# Elements of the columns of the identity that an operator is given at a time: 4 MB of float64.
+_IDENTITY = 1 << 19
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Row blocks of a matrix.
+
+    shape   (rows, columns)
+    read    (start, stop) -> array (stop - start, columns) in the accumulation dtype
+    sample  an empty array of the library, the dtype and the device of what `read` gives
+    dtype   the dtype of the matrix: a fit is returned in it
+    held    whether all rows lie in memory as one array
+    """
+
+    shape: tuple[int, int]
+    read: Callable[[int, int], Array]
+    sample: Array
+    dtype: Any
+    held: bool
+
+    @property
+    def xp(self) -> ModuleType:
+        """The namespace of the rows."""
+        return namespace_of(self.sample)
+
+
+def open_rows(matrix: Any) -> Rows:
+    """`matrix` as row blocks; nothing is read yet but the first row of what is no array.
+
+    raises   TypeError on what has no rows or no adjoint, and on dtypes; ValueError unless it has two
+             dimensions and at least one row and one column
+    """
+    if hasattr(matrix, "rmatmat"):
+        slice_of, held = _operator_rows(matrix), False
+    elif is_array(matrix) and not isinstance(matrix, np.memmap):
+        slice_of, held = matrix, True
+    elif isinstance(matrix, list | tuple):
+        slice_of, held = _listed(matrix), True
+    else:
+        slice_of, held = _sliced(matrix), False
+    shape = _two_sizes(matrix if not isinstance(matrix, list | tuple) else slice_of)
+    read = (lambda start, stop: slice_of[start:stop, :]) if held else slice_of
+    first = read(0, 1)
+    xp = namespace_of(first)
+    if not is_floating(xp, first.dtype):
+        raise TypeError(f"A must have a floating or complex dtype, got {first.dtype}")
+    wide = accumulation_dtype(xp, first.dtype)
+
+    def read_wide(start, stop):
+        return xp.astype(read(start, stop), wide, copy=False)
+
+    return Rows(shape, read_wide, xp.astype(first[:0, :], wide, copy=False), first.dtype, held)
+
+
+def _two_sizes(matrix):
+    shape = tuple(matrix.shape)
+    if len(shape) != 2 or min(shape) < 1:
+        raise ValueError(f"A must be a matrix of at least one row and one column, got shape {shape}")
+    return int(shape[0]), int(shape[1])
+
+
+def _listed(rows):
+    try:
+        return np.asarray(rows)
+    except ValueError:
+        raise ValueError("A must be an array or regular nested lists, got ragged lists") from None
+
+
+def _operator_rows(operator):
+    """Rows through the adjoint of a SciPy LinearOperator."""
+    size, dtype = operator.shape[0], np.dtype(operator.dtype or np.float64)
+    try:
+        with np.errstate(invalid="ignore"):
+            operator.rmatvec(np.zeros(size, dtype))
+    except NotImplementedError:
+        kind = type(operator).__name__
+        raise TypeError(f"A must have an adjoint, got a {kind} without rmatvec") from None
+
+    # Columns of the identity are as long as A has rows: a few of them at a time.
+    step = max(1, _IDENTITY // size)
+
+    def few(start, stop):
+        identity = np.zeros((size, stop - start), dtype)
+        identity[np.arange(start, stop), np.arange(stop - start)] = 1
+        # Infinity times the zeros of the identity is NaN, and refused as such.
+        with np.errstate(invalid="ignore"):
+            return np.conj(np.asarray(operator.rmatmat(identity))).T
+
+    def read(start, stop):
+        return np.concatenate([few(at, min(at + step, stop)) for at in range(start, stop, step)])
+
+    return read
+
+
+def _sliced(matrix):
+    if not all(hasattr(matrix, name) for name in ("shape", "dtype", "__getitem__")):
+        raise TypeError(
+            f"A must be an array, a linear operator or sliceable by rows, got {type(matrix).__name__}"
+        )
+
+    def read(start, stop):
+        block = matrix[start:stop]
+        block = block.toarray() if hasattr(block, "toarray") else block
+        return block if is_array(block) and not isinstance(block, np.memmap) else np.asarray(block)
+
+    return read

@@ -1,0 +1,68 @@
+"""Weights of rows and crops, and whether they separate: w(i) = prod_n w_n(i_n).
+
+Where they do, the rows are scaled by the roots of their weights, the problem without weights is solved, and
+the leaves are scaled back.  A crop has the weights 1 within the matrix and 0 outside.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+
+# Products of a handful of weights, each rounded once.
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)
+
+
+class Weights(NamedTuple):
+    """Weights in NumPy's float64.
+
+    row_scale  (rows,) the root of the weight of each row, None for 1
+    by_mode    per mode a pair of roots (p_n,) and mask (q_n,), where all weights separate, else None
+    roots      (P,) roots, zero outside the matrix, where they do not
+    columns    (Q,) mask of the columns, where they do not
+    """
+
+    row_scale: np.ndarray | None
+    by_mode: list[tuple[np.ndarray, np.ndarray]] | None
+    roots: np.ndarray | None
+    columns: np.ndarray | None
+
+
+def plan_weights(
+    weights: np.ndarray | None, shape: tuple[int, int], row_dims: Sequence[int], col_dims: Sequence[int]
+) -> Weights:
+    """How a problem with these weights (rows,), or None, is to be solved."""
+    rows = _padded(
+        np.ones(shape[0]) if weights is None else weights / weights.max(), np.prod(row_dims, dtype=object)
+    )
+    columns = _padded(np.ones(shape[1]), np.prod(col_dims, dtype=object))
+    roots = np.sqrt(rows)
+    row_scale = None if weights is None else roots[: shape[0]]
+    by_rows, by_columns = separated(roots, row_dims), separated(columns, col_dims)
+    if by_rows is None or by_columns is None:
+        return Weights(row_scale, None, roots, columns)
+    return Weights(row_scale, list(zip(by_rows, by_columns, strict=True)), None, None)
+
+
+def separated(values: np.ndarray, dims: Sequence[int]) -> list[np.ndarray] | None:
+    """Vectors (d_n,) whose Kronecker product is `values` (prod d_n), non-negative; None if there are none.
+
+    >>> [v.tolist() for v in separated(np.array([2.0, 4.0, 3.0, 6.0]), (2, 2))]
+    [[0.6666666666666666, 1.0], [3.0, 6.0]]
+    >>> separated(np.array([1.0, 1.0, 1.0, 0.0]), (2, 2)) is None
+    True
+    """
+    tensor = values.reshape(tuple(dims))
+    at = np.unravel_index(int(np.argmax(values)), tensor.shape)
+    peak = tensor[at]
+    found = []
+    for mode in range(len(dims)):
+        line = tensor[(*at[:mode], slice(None), *at[mode + 1 :])]
+        found.append(line / peak if mode < len(dims) - 1 else line)
+    product = reduce(np.kron, found)
+    return found if np.all(np.abs(product - values) <= _ROUNDING * len(dims) * values) else None
+
+
+def _padded(values, size):
+    return np.concatenate([values, np.zeros(int(size) - len(values))])

@@ -1,0 +1,66 @@
+"""Linear algebra of Kronecker matrices, factor by factor, under the names and conventions of SciPy.
+
+    solve, lstsq, inv, pinv, cg             systems: exact, least squares, iterative for sums and masks
+    det, slogdet                            determinants with sign and phase; `shift` adds s I
+    gaussian_log_likelihood                 of data under a covariance A + s I
+    eigh, eig, svd (and values alone)       spectra: values as a Ket, vectors as a KroneckerMatrix
+    qr, cholesky                            triangular factorisations
+    matrix_power, sqrtm, expm               functions of a matrix
+    norm, cond, matrix_rank                 sizes
+
+Nearly all of it is exact for one Kronecker product (`A.rank == 1`, or of order 1) that is not cropped, and
+much of it for a KroneckerSum; what has no closed form raises a TypeError that names what does the work
+instead.  A KroneckerProduct counts as the KroneckerMatrix that it converts to.
+
+Values decide here (a factor may be singular, or not Hermitian), so that these functions wait for a device;
+the ones of `ketcore.ops` (`kron_solve`, `kron_slogdet`, ...) do not, and have gradients.  Factors in 16 bits
+are computed in float32 and the result is cast back.
+"""
+
+from ketcore.linalg.determinants import SlogdetResult, det, slogdet
+from ketcore.linalg.factorisations import QRResult, cholesky, qr
+from ketcore.linalg.functions import expm, matrix_power, sqrtm
+from ketcore.linalg.gaussian import gaussian_log_likelihood
+from ketcore.linalg.iterative import cg
+from ketcore.linalg.norms import cond, matrix_rank, norm
+from ketcore.linalg.solving import LstsqResult, inv, lstsq, pinv, solve
+from ketcore.linalg.spectral import (
+    EigResult,
+    SVDResult,
+    eig,
+    eigh,
+    eigvals,
+    eigvalsh,
+    svd,
+    svdvals,
+)
+
+__all__ = [
+    "EigResult",
+    "LstsqResult",
+    "QRResult",
+    "SVDResult",
+    "SlogdetResult",
+    "cg",
+    "cholesky",
+    "cond",
+    "det",
+    "eig",
+    "eigh",
+    "eigvals",
+    "eigvalsh",
+    "expm",
+    "gaussian_log_likelihood",
+    "inv",
+    "lstsq",
+    "matrix_power",
+    "matrix_rank",
+    "norm",
+    "pinv",
+    "qr",
+    "slogdet",
+    "solve",
+    "sqrtm",
+    "svd",
+    "svdvals",
+]

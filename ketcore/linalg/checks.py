@@ -1,0 +1,284 @@
+"""What the functions of linalg share: the factors of a single Kronecker product, and errors that name them.
+
+A sum of R > 1 products has none of the closed forms here, and a cropped product has none either; a matrix of
+order 1 is one matrix, whatever its rank and crop.  Values are read on every device, which waits for it.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from numbers import Number, Real
+from types import ModuleType
+from typing import Any, NoReturn
+
+import array_api_compat
+import numpy as np
+
+from ketcore import arithmetic
+from ketcore.backend import Array, is_array, is_complex, is_half, is_numpy, namespace, namespace_of, to_host
+from ketcore.kronecker_sum import KroneckerSum
+from ketcore.matrix import KroneckerMatrix
+from ketcore.ops import spectra
+from ketcore.product import KroneckerProduct
+
+# What does the work of a function where it has no closed form.
+_WAYS = {
+    "solve": "ketcore.linalg.cg",
+    "inv": "ketcore.linalg.cg",
+    "lstsq": "scipy.sparse.linalg.lsqr(A.as_linear_operator(), b)",
+    "pinv": "scipy.sparse.linalg.lsqr(A.as_linear_operator(), b)",
+    "slogdet": "the eigenvalues of A.to_dense()",
+    "det": "the eigenvalues of A.to_dense()",
+    "eigh": "scipy.sparse.linalg.eigsh(A.as_linear_operator())",
+    "eigvalsh": "scipy.sparse.linalg.eigsh(A.as_linear_operator())",
+    "eig": "scipy.sparse.linalg.eigs(A.as_linear_operator())",
+    "eigvals": "scipy.sparse.linalg.eigs(A.as_linear_operator())",
+    "svd": "scipy.sparse.linalg.svds(A.as_linear_operator())",
+    "svdvals": "scipy.sparse.linalg.svds(A.as_linear_operator())",
+    "norm": "scipy.sparse.linalg.svds(A.as_linear_operator())",
+    "cond": "scipy.sparse.linalg.svds(A.as_linear_operator())",
+    "matrix_rank": "scipy.sparse.linalg.svds(A.as_linear_operator())",
+    "qr": "ketcore.recompress(A, rank=1)",
+    "cholesky": "ketcore.recompress(A, rank=1)",
+    "sqrtm": "ketcore.recompress(A, rank=1)",
+    "gaussian_log_likelihood": "ketcore.linalg.cg",
+    "matrix_power": "products A @ A",
+    "expm": "scipy.sparse.linalg.expm_multiply(A.as_linear_operator(), b)",
+}
+# What does so for a Kronecker sum, where that is another thing.
+_WAYS_OF_SUMS = {
+    "inv": "ketcore.linalg.solve",
+    "pinv": "ketcore.linalg.eigh",
+    "sqrtm": "ketcore.linalg.eigh",
+    "matrix_power": "products of A.to_kronecker()",
+    "qr": "ketcore.linalg.eigh",
+    "cholesky": "ketcore.linalg.eigh",
+    "gaussian_log_likelihood": "ketcore.linalg.solve and slogdet",
+}
+
+
+def kronecker_matrix(A: Any, function: str) -> KroneckerMatrix:
+    """`A` as a KroneckerMatrix; TypeError, naming `function` and a way out, where it is none."""
+    if isinstance(A, KroneckerMatrix):
+        return A
+    if isinstance(A, KroneckerProduct):
+        return A.to_kronecker()
+    if isinstance(A, KroneckerSum):
+        way = _WAYS_OF_SUMS.get(function, _WAYS[function])
+        raise TypeError(
+            f"A must be a KroneckerMatrix for {function}, or go through {way}, got a KroneckerSum"
+        )
+    raise TypeError(f"A must be a KroneckerMatrix or a KroneckerSum for {function}, got {type(A).__name__}")
+
+
+def single(A: Any, function: str) -> tuple[ModuleType, list[Array]]:
+    """The namespace and the N factors (p_n, q_n) of one Kronecker product, in their accumulation dtype.
+
+    raises   TypeError, naming a way out, on other types and where A has several terms; ValueError where it is
+             cropped; LinAlgError where it is not finite
+    """
+    A = kronecker_matrix(A, function)
+    xp = array_api_compat.array_namespace(*A.factors)
+    way = _WAYS[function]
+    if A.order > 1 and A.rank > 1:
+        raise TypeError(f"A must have rank 1 for {function}, or go through {way}, got rank {A.rank}")
+    full = (prod(A.row_dims), prod(A.col_dims))
+    if A.order > 1 and A.shape != full:
+        raise ValueError(
+            f"A must not be cropped for {function}, or go through {way}, got shape {A.shape} of {full}"
+        )
+    matrices = [xp.sum(f, axis=0) if f.shape[0] != 1 else f[0, ...] for f in arithmetic.widened(A.factors)]
+    if A.order == 1:
+        matrices = [matrices[0][: A.shape[0], : A.shape[1]]]
+    check_finite(xp, matrices, function)
+    return xp, matrices
+
+
+def check_finite(xp: ModuleType, matrices: Sequence[Array], function: str) -> None:
+    """LinAlgError where a factor holds NaN or infinity."""
+    for n, matrix in enumerate(matrices):
+        if not bool(xp.all(xp.isfinite(matrix))):
+            raise np.linalg.LinAlgError(f"A must be finite for {function}, got NaN or infinity in factor {n}")
+
+
+def arrays_of(A: Any) -> tuple[Array, ...]:
+    """Arrays that tell the library, device and dtype of an operator."""
+    if not isinstance(A, KroneckerProduct):
+        return A.factors
+    values = [getattr(part, "values", getattr(part, "data", part)) for part in A.parts]
+    return tuple(v for v in values if is_array(v))
+
+
+def square(matrices: Sequence[Array], function: str) -> bool:
+    """Whether all factors are square; LinAlgError where their product is not."""
+    rows, columns = (prod(m.shape[axis] for m in matrices) for axis in (0, 1))
+    if rows != columns:
+        raise np.linalg.LinAlgError(f"A must be square for {function}, got shape {(rows, columns)}")
+    return all(m.shape[0] == m.shape[1] for m in matrices)
+
+
+def square_factors(matrices: Sequence[Array], function: str) -> None:
+    """LinAlgError where the product is not square, TypeError where its factors are not."""
+    if not square(matrices, function):
+        shapes = [tuple(m.shape) for m in matrices]
+        raise TypeError(f"A must have square factors for {function}, got shapes {shapes}")
+
+
+def factor_wise(
+    xp: ModuleType, function: Callable[[Array], Any], matrices: Sequence[Array], rule: str
+) -> list[Any]:
+    """`function` of each factor; LinAlgError with the text of `rule`, in which {n} is the factor, where the
+    library raises one or, as CuPy does, answers with NaN."""
+    found = []
+    for n, matrix in enumerate(matrices):
+        try:
+            result = function(matrix)
+        except (np.linalg.LinAlgError, RuntimeError) as error:
+            # The class of torch is a RuntimeError.
+            if "LinAlgError" not in type(error).__name__:
+                raise
+            raise np.linalg.LinAlgError(rule.format(n=n)) from None
+        parts = result if isinstance(result, tuple) else (result,)
+        if not all(bool(xp.all(xp.isfinite(part))) for part in parts):
+            raise np.linalg.LinAlgError(rule.format(n=n))
+        found.append(result)
+    return found
+
+
+def inverse(matrix: Array) -> Array:
+    """The inverse, computed in 64 bits; NaN where the matrix is singular to their precision."""
+    xp = namespace_of(matrix)
+    wide = xp.astype(matrix, spectra.factor_dtype(xp, matrix.dtype), copy=False)
+    found = xp.linalg.inv(wide)
+    sizes = [float(xp.max(xp.sum(xp.abs(m), axis=0))) for m in (wide, found)]
+    if sizes[0] * sizes[1] * float(xp.finfo(wide.dtype).eps) > 1:
+        found = xp.full_like(found, np.nan)
+    with np.errstate(over="ignore"):
+        return xp.astype(found, matrix.dtype, copy=False)
+
+
+def hermitian(xp: ModuleType, matrices: Sequence[Array], function: str) -> list[Array]:
+    """Hermitian factors of the same product.
+
+    A product is Hermitian where its factors are, each but for a phase: those phases multiply to 1 or -1,
+    which the first factor takes.  A phase that is not real makes its factor complex, as that of two skew
+    ones. raises   LinAlgError where a factor is not Hermitian, whatever its phase, or the phases do not
+    cancel
+    """
+    square_factors(matrices, function)
+    if not all(bool(xp.any(matrix != 0)) for matrix in matrices):
+        # A factor of zeros makes the product zero, whatever the others are.
+        return [xp.zeros_like(matrix) for matrix in matrices]
+    found, phase = [], 1.0
+    for n, matrix in enumerate(matrices):
+        turned, turn = _without_phase(xp, matrix)
+        if turned is None:
+            raise np.linalg.LinAlgError(f"A must be Hermitian for {function}, got factor {n} that is not")
+        found.append(turned)
+        phase *= turn
+    # The phases come from sums of p_n^2 terms and are as exact as the factors are Hermitian.
+    if abs(phase.imag) > max(_slack(xp, m) for m in matrices):
+        raise np.linalg.LinAlgError(
+            f"A must be Hermitian for {function}, got factors whose phases multiply to {phase:.3g}"
+        )
+    found[0] = found[0] if phase.real > 0 else -found[0]
+    return found
+
+
+def is_hermitian(xp: ModuleType, matrix: Array) -> bool:
+    """Whether a square matrix equals its conjugate transpose, but for rounding."""
+    size = xp.max(xp.abs(matrix))
+    return bool(xp.max(xp.abs(matrix - adjoint(xp, matrix))) <= _slack(xp, matrix) * size)
+
+
+def _without_phase(xp, matrix):
+    """A Hermitian matrix and the phase that makes it `matrix`; (None, 1) where there is none."""
+    if is_hermitian(xp, matrix):
+        return (matrix + adjoint(xp, matrix)) / 2, 1.0
+    # Of exp(i t) H the trace of the square is exp(2 i t) |H|^2.
+    size = xp.max(xp.abs(matrix))
+    squared = complex(xp.sum(matrix / size * (matrix.T / size)))
+    if squared == 0:
+        return None, 1.0
+    turn = (squared / abs(squared)) ** 0.5
+    turned = xp.astype(matrix, complex_dtype(xp, matrix.dtype)) * turn.conjugate()
+    if not is_hermitian(xp, turned):
+        return None, 1.0
+    return (turned + adjoint(xp, turned)) / 2, turn
+
+
+def _slack(xp, matrix):
+    """How far rounding takes a matrix from its conjugate transpose: sums of p terms, and a little more."""
+    return 64 * float(xp.finfo(matrix.dtype).eps) * matrix.shape[0] ** 0.5
+
+
+def adjoint(xp: ModuleType, matrix: Array) -> Array:
+    """The conjugate transpose."""
+    return arithmetic.conjugated(xp.matrix_transpose(matrix))
+
+
+def complex_dtype(xp: ModuleType, dtype: Any) -> Any:
+    """The complex dtype of the precision of `dtype`."""
+    return dtype if is_complex(xp, dtype) else (xp.complex128 if dtype == xp.float64 else xp.complex64)
+
+
+def stored(xp: ModuleType, array: Array, dtype: Any) -> Array:
+    """A real result in the 16-bit dtype of the factors where that is theirs, else as it is."""
+    if is_half(dtype) and not is_complex(xp, array.dtype):
+        return xp.astype(array, dtype)
+    return array
+
+
+def host(matrix: Array) -> np.ndarray:
+    """The values in NumPy; waits for the device."""
+    # A conjugate of torch is a view until something is added to it, and NumPy does not take the view.
+    return matrix if is_numpy(matrix) else to_host(matrix + 0)
+
+
+def beside(values: np.ndarray, like: Array) -> Array:
+    """NumPy values as an array of the library and device of `like`."""
+    if is_numpy(like):
+        return values
+    return namespace_of(like).asarray(np.ascontiguousarray(values), device=array_api_compat.device(like))
+
+
+def not_invertible(matrices: Sequence[Array]) -> NoReturn:
+    """LinAlgError that names a factor which is not square: the product of such factors is singular."""
+    n = next(n for n, m in enumerate(matrices) if m.shape[0] != m.shape[1])
+    raise np.linalg.LinAlgError(f"A must be invertible, got factor {n} of shape {tuple(matrices[n].shape)}")
+
+
+def identities_of(A: Any) -> frozenset[int]:
+    """The modes that `A` knows to be identities."""
+    return A.identities if isinstance(A, KroneckerMatrix) else frozenset()
+
+
+def check_level(name: str, value: Any) -> float:
+    """`value` as a float of at least 0, perhaps infinite; TypeError or ValueError that names it otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if not value >= 0:
+        raise ValueError(f"{name} must be at least 0, got {value}")
+    return float(value)
+
+
+def is_zero(shift: Any) -> bool:
+    """Whether `shift` is a zero on the host."""
+    return isinstance(shift, Number | np.ndarray) and np.ndim(shift) == 0 and complex(shift) == 0
+
+
+def as_shift(shift: Any, like: Array) -> Array | None:
+    """A number as an array without dimensions beside `like`, in its precision; None for zero."""
+    if not arithmetic.is_scalar(shift):
+        raise TypeError(f"shift must be a number, got {type(shift).__name__}")
+    if is_zero(shift):
+        return None
+    number = shift.item() if isinstance(shift, np.generic | np.ndarray) else shift
+    if isinstance(number, Number) and not np.isfinite(complex(number)):
+        raise ValueError(f"shift must be finite, got {number}")
+    xp = namespace_of(like)
+    if not isinstance(number, Number):
+        namespace("A and shift", (like, number))
+        wide = is_complex(xp, number.dtype)
+        return xp.astype(number, complex_dtype(xp, like.dtype) if wide else like.dtype)
+    dtype = complex_dtype(xp, like.dtype) if isinstance(number, complex) else like.dtype
+    return xp.asarray(number, dtype=dtype, device=array_api_compat.device(like))

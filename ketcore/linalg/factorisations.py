@@ -1,0 +1,75 @@
+"""Triangular factorisations, factor by factor: A (x) B = (Q_A (x) Q_B)(R_A (x) R_B); so for Cholesky's."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ketcore.linalg import checks
+from ketcore.matrix import KroneckerMatrix
+
+
+class QRResult(NamedTuple):
+    """Q with orthonormal columns, and R, upper triangular."""
+
+    Q: KroneckerMatrix
+    R: KroneckerMatrix
+
+
+def qr(A: KroneckerMatrix, mode: str = "economic") -> QRResult | KroneckerMatrix:
+    """The decomposition A = Q R; the Kronecker product R of upper triangular factors is upper triangular too.
+
+    A        rank 1
+    mode     "economic" (SciPy's default is "full"): Q (P, K) and R (K, Q), K = prod min(p_n, q_n).  "r": that
+             R alone.  "full": Q (P, P) and R (P, Q), where R is still upper triangular, that is where no
+             factor but the first has more rows than columns
+    returns  (Q, R), KroneckerMatrices; the signs of R's diagonal are as they come
+    raises   TypeError naming a way out; ValueError on mode
+    cost     O(sum p_n q_n min(p_n, q_n))
+
+    >>> r = qr(KroneckerMatrix([[[3.0], [4.0]], [[0.0, 2.0], [1.0, 0.0]]]), mode="r")
+    >>> abs(r.to_dense().round(12)).tolist()
+    [[5.0, 0.0], [0.0, 10.0]]
+    """
+    if mode not in ("economic", "full", "r"):
+        raise ValueError(f"mode must be 'economic', 'full' or 'r', got {mode!r}")
+    xp, matrices = checks.single(A, "qr")
+    shapes = [tuple(m.shape) for m in matrices]
+    if mode == "full" and any(rows > columns for rows, columns in shapes[1:]):
+        raise ValueError(
+            "mode must not be 'full' where a factor but the first has more rows than columns, "
+            f"got factors of shapes {shapes}"
+        )
+    how = "complete" if mode == "full" else "reduced"
+    rule = "A must have factors whose QR decomposition exists, got factor {n}"
+    pairs = checks.factor_wise(xp, lambda matrix: tuple(xp.linalg.qr(matrix, mode=how)), matrices, rule)
+    q, r = (KroneckerMatrix([checks.stored(xp, pair[side], A.dtype) for pair in pairs]) for side in (0, 1))
+    return r if mode == "r" else QRResult(q, r)
+
+
+def cholesky(A: KroneckerMatrix, lower: bool = False) -> KroneckerMatrix:
+    """The triangular C with C^H C = A, or with C C^H = A where `lower` is true.
+
+    A        rank 1, Hermitian positive definite.  Both triangles of the factors are read.  The factors may be
+             positive definite only but for phases, such as two negative definite ones
+    returns  upper (as by SciPy) or lower triangular KroneckerMatrix
+    raises   TypeError naming a way out; LinAlgError, naming the factor, where A is not Hermitian or not
+             positive definite
+    cost     O(sum p_n^3)
+
+    >>> cholesky(KroneckerMatrix([[[4.0]], [[1.0, 1.0], [1.0, 2.0]]]), lower=True).to_dense().tolist()
+    [[2.0, 0.0], [2.0, 2.0]]
+    """
+    xp, matrices = checks.single(A, "cholesky")
+    matrices = checks.hermitian(xp, matrices, "cholesky")
+    negative = [bool(xp.real(m[0, 0]) < 0 if _complex(xp, m) else m[0, 0] < 0) for m in matrices]
+    if sum(negative) % 2:
+        raise np.linalg.LinAlgError("A must be positive definite, got a negative diagonal")
+    matrices = [-m if flip else m for m, flip in zip(matrices, negative, strict=True)]
+    rule = "A must be positive definite, got factor {n} that is not"
+    found = checks.factor_wise(xp, xp.linalg.cholesky, matrices, rule)
+    found = found if lower else [checks.adjoint(xp, c) for c in found]
+    return KroneckerMatrix([checks.stored(xp, c, A.dtype) for c in found])
+
+
+def _complex(xp, matrix):
+    return xp.isdtype(matrix.dtype, "complex floating")

@@ -1,0 +1,179 @@
+"""Functions of matrices: powers and roots of Kronecker products, exponentials of Kronecker sums.
+
+(A (x) B)^n = A^n (x) B^n,    exp(A (+) B) = exp(A) (x) exp(B)
+"""
+
+from cmath import exp as turned
+from functools import reduce
+from math import log2, prod
+from operator import index, matmul
+
+import array_api_compat
+import numpy as np
+
+from ketcore import arithmetic
+from ketcore.backend import is_complex, namespace_of
+from ketcore.kronecker_sum import KroneckerSum
+from ketcore.linalg import branches, checks, spectral
+from ketcore.linalg.solving import inverses
+from ketcore.matrix import KroneckerMatrix, eye
+
+# A power of a sum of R terms has R**n, and with more than that it is no longer structured.
+_TERMS = 1 << 16
+
+
+def matrix_power(A: KroneckerMatrix, n: int) -> KroneckerMatrix:
+    """A @ A @ ... @ A, n times; the inverse of that for negative n, and the identity for n = 0.
+
+    A        square, with square factors; rank 1 and not cropped for negative n.  For positive n a rank R
+             becomes R**n
+    raises   TypeError naming a way out, or where n is no integer; ValueError where R**n is over 65536;
+             LinAlgError where A is not square, or is singular and n negative
+    cost     O(log n sum p_n^3) for rank 1
+
+    >>> matrix_power(KroneckerMatrix([[[2.0]], [[1.0, 1.0], [0.0, 1.0]]]), -2).to_dense().tolist()
+    [[0.25, -0.5], [0.0, 0.25]]
+    """
+    try:
+        n = index(n)
+    except TypeError:
+        raise TypeError(f"n must be an int, got {type(n).__name__}") from None
+    if isinstance(A, KroneckerMatrix) and A.order > 1 and A.shape[0] == A.shape[1] and n >= 0:
+        if A.rank > 1 and n * log2(A.rank) > log2(_TERMS):
+            raise ValueError(
+                f"n must give a power of at most {_TERMS} terms, or go through ketcore.recompress, "
+                f"got {A.rank}**{n}"
+            )
+        if n and (A.rank != 1 or A.shape[0] != prod(A.row_dims)):
+            return reduce(matmul, [A] * n)
+        if not n and A.row_dims == A.col_dims:
+            return KroneckerMatrix(_eye(A.row_dims, A.factors[0]).factors, A.shape)
+    xp, matrices = checks.single(A, "matrix_power")
+    if n == 0 and checks.square(matrices, "matrix_power"):
+        return _eye([m.shape[0] for m in matrices], matrices[0]).astype(A.dtype)
+    if n < 0:
+        matrices, n = inverses(xp, matrices, "matrix_power"), -n
+    checks.square_factors(matrices, "matrix_power")
+    found = [checks.stored(xp, xp.linalg.matrix_power(m, n), A.dtype) for m in matrices]
+    return KroneckerMatrix(found, identities=checks.identities_of(A))
+
+
+def _eye(dims, like):
+    """The identity beside `like`, in its dtype, of which NumPy need not know."""
+    return eye(dims, "float32", like).astype(like.dtype)
+
+
+def sqrtm(A: KroneckerMatrix) -> KroneckerMatrix:
+    """The principal square root: the one whose eigenvalues have arguments in (-pi / 2, pi / 2].
+
+    A        rank 1, square with square factors.  The principal root of a product of eigenvalues must be the
+             product of one root per factor: the arguments of one eigenvalue per factor add up within one
+             turn, from -pi exclusive to pi inclusive, where each factor may count its arguments from where it
+             suits
+    returns  a KroneckerMatrix; real where A is and no root of an eigenvalue needs the imaginary unit
+    raises   TypeError naming a way out; LinAlgError where A is not square, where the roots of the factors do
+             not multiply to the principal root (as of two factors that are both indefinite), or where a
+             factor that is not Hermitian is singular
+    cost     O(sum p_n^3), for factors that are not Hermitian on the host
+
+    >>> sqrtm(KroneckerMatrix([[[4.0]], [[9.0, 0.0], [0.0, 1.0]]])).to_dense().tolist()
+    [[6.0, 0.0], [0.0, 2.0]]
+    """
+    xp, matrices = checks.single(A, "sqrtm")
+    checks.square_factors(matrices, "sqrtm")
+    spectra = [_spectrum(xp, m, n) for n, m in enumerate(matrices)]
+    arguments = [np.angle(values[values != 0]) for values, _ in spectra]
+    found = branches.windows(arguments, 64 * float(xp.finfo(matrices[0].dtype).eps))
+    if found is None:
+        raise np.linalg.LinAlgError(
+            "A must have eigenvalues whose principal roots are products of roots per factor for sqrtm, "
+            "got arguments that add up beyond a turn"
+        )
+    windows, turn = found
+    roots = [_root(*part) for part in zip(matrices, spectra, windows, strict=True)]
+    phase = _snapped(turned(1j * (sum(map(_middle, windows)) / 2 - np.pi * turn)))
+    roots[0] = arithmetic.scaled(roots[0], phase)
+    return KroneckerMatrix([checks.stored(xp, root, A.dtype) for root in roots])
+
+
+def _spectrum(xp, matrix, n):
+    """Eigenvalues on the host, and eigenvectors if the matrix is Hermitian; what is only rounding is zero."""
+    eps = float(xp.finfo(matrix.dtype).eps)
+    if checks.is_hermitian(xp, matrix):
+        half = (matrix + checks.adjoint(xp, matrix)) / 2
+        (values,), (vectors,) = spectral.decomposed_hermitian(xp, [half])
+        values = checks.host(values)
+        noise = np.abs(values) <= len(values) * eps * np.max(np.abs(values))
+        return np.where(noise, 0, values), vectors
+    values = np.linalg.eigvals(checks.host(matrix))
+    if np.min(np.abs(values)) <= len(values) * eps * np.max(np.abs(values)):
+        raise np.linalg.LinAlgError(
+            f"A must be Hermitian or invertible for sqrtm, got a singular factor {n} that is not Hermitian"
+        )
+    return values, None
+
+
+def _root(matrix, spectrum, window):
+    """The root of the matrix turned by minus the middle of the window, where no eigenvalue meets the cut."""
+    values, vectors = spectrum
+    xp = namespace_of(matrix)
+    if vectors is not None:
+        found = np.sqrt(np.abs(values))
+        if window[1] > window[0]:
+            arguments = np.angle(values)
+            arguments = np.where(arguments < window[0], arguments + 2 * np.pi, arguments) - _middle(window)
+            found = (found * np.exp(0.5j * arguments)).astype(np.result_type(found, np.complex64))
+        found = checks.beside(found, matrix)
+        if is_complex(xp, found.dtype):
+            vectors = xp.astype(vectors, found.dtype)
+        return (vectors * found) @ checks.adjoint(xp, vectors)
+    from scipy.linalg import sqrtm
+
+    matrix = arithmetic.scaled(matrix, _snapped(turned(-1j * _middle(window))))
+    root = sqrtm(checks.host(matrix))
+    return checks.beside(root if is_complex(xp, matrix.dtype) else root.real, matrix)
+
+
+def _middle(window):
+    return (window[0] + window[1]) / 2
+
+
+def _snapped(phase):
+    """A number of absolute value 1, as a float where it is real but for rounding."""
+    return float(round(phase.real)) if abs(phase.imag) < 1e-12 else phase
+
+
+def expm(A: KroneckerSum | KroneckerMatrix) -> KroneckerMatrix:
+    """The matrix exponential, exactly: of a Kronecker sum, or of a Kronecker product with one mode that is no
+    identity.
+
+    A        a KroneckerSum; or a KroneckerMatrix of order 1, or of rank 1 with all modes but one in
+             `identities`
+    returns  a KroneckerMatrix of rank 1
+    raises   TypeError naming a way out; LinAlgError where A is not square or not finite
+    cost     O(sum p_n^3), on the host (`scipy.linalg.expm`)
+
+    >>> expm(KroneckerSum([[[0.0, 1.0], [0.0, 0.0]], [[0.0]]])).to_dense().tolist()
+    [[1.0, 1.0], [0.0, 1.0]]
+    """
+    if isinstance(A, KroneckerSum):
+        matrices = arithmetic.widened(A.factors)
+        xp = array_api_compat.array_namespace(*matrices)
+        checks.check_finite(xp, matrices, "expm")
+        return KroneckerMatrix([checks.stored(xp, _expm(m), A.dtype) for m in matrices])
+    xp, matrices = checks.single(A, "expm")
+    checks.square_factors(matrices, "expm")
+    live = [n for n in range(len(matrices)) if n not in checks.identities_of(A)] or [0]
+    if len(live) > 1:
+        raise TypeError(
+            "A must be a KroneckerSum or have one mode that is no identity for expm, or go through "
+            f"scipy.sparse.linalg.expm_multiply(A.as_linear_operator(), b), got {len(live)} modes"
+        )
+    matrices[live[0]] = _expm(matrices[live[0]])
+    return KroneckerMatrix([checks.stored(xp, m, A.dtype) for m in matrices])
+
+
+def _expm(matrix):
+    from scipy.linalg import expm
+
+    return checks.beside(expm(checks.host(matrix)), matrix)

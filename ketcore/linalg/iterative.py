@@ -1,0 +1,186 @@
+"""Conjugate gradients for what has no closed form: sums of Kronecker products, and incomplete grids.
+
+    (K + s I) x = b,    (W (K + s I) W^T) x = b,   W the rows of the identity where the mask is true
+
+A Kronecker product near K preconditions both: see `preconditioners`.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ketcore import arithmetic, backend
+from ketcore.backend import Array, accumulation_dtype, is_half, namespace, namespace_of
+from ketcore.kronecker_sum import KroneckerSum
+from ketcore.linalg import checks, preconditioners
+from ketcore.linear_operator import operand
+from ketcore.matrix import KroneckerMatrix
+from ketcore.product import KroneckerProduct
+from ketcore.shapes import check_int, check_size
+
+
+def cg(
+    A: KroneckerMatrix | KroneckerSum | KroneckerProduct,
+    b: Array,
+    x0: Array | None = None,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 0.0,
+    maxiter: int | None = None,
+    M: Any = None,
+    mask: Array | None = None,
+    shift: float = 0.0,
+    callback: Callable[[Array], None] | None = None,
+) -> tuple[Array, int]:
+    """Solve (A + shift I) x = b by conjugate gradients: `scipy.sparse.linalg.cg`, or CuPy's for its arrays.
+
+    A        Hermitian, A + shift I positive definite (where the mask is true): any rank, cropped or not
+    b        (P,); or (observed,), with one element for each true one of the mask.  Where the mask is false,
+             elements of a b of length P are not read
+    x0       a first guess of b's length
+    rtol, atol, maxiter, callback    as SciPy's: the residual is at most max(rtol |b|, atol) in the end;
+             maxiter at least 1
+    M        what approximates the inverse of A + shift I: an operator of SciPy (CuPy) on the observed
+             elements, or any operator of ketcore on all of them (`ketcore.eye(A.row_dims)` for none); None
+             for one from a single Kronecker product near A
+    mask     booleans, P in all, in any shape: the equations and unknowns to keep.  None for all
+    shift    a real number
+    returns  (x, info) as SciPy: x of b's length, zero where the mask is false; info is 0, or the number of
+             iterations where these did not reach the tolerance: x is then the last iterate
+    raises   TypeError, ValueError on kinds and shapes; LinAlgError where A is not Hermitian, or not positive
+             definite as far as the preconditioner sees
+    cost     one product with A and one with the preconditioner, O(P sum p_n) each, an iteration
+
+    >>> a = KroneckerMatrix.from_terms([[np.eye(2), np.eye(2)], [np.ones((2, 2)), np.diag([1.0, 2.0])]])
+    >>> x, info = cg(a, a @ np.array([1.0, 2.0, 3.0, 4.0]))
+    >>> x.round(5).tolist(), info
+    ([1.0, 2.0, 3.0, 4.0], 0)
+    """
+    system = _System(A, b, mask, shift)
+    rtol, atol = check_size("rtol", rtol), check_size("atol", atol)
+    maxiter = None if maxiter is None else check_int("maxiter", maxiter, 1)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable, got {type(callback).__name__}")
+    system.check_preconditioner(M)
+    start = None if x0 is None else system.observed(system.vector("x0", x0))
+    solver = backend.conjugate_gradients(system.b)
+    operator = system.operator(system.product)
+    system.check_hermitian(operator)
+    if M is None:
+        found = preconditioners.inverse(A, system.shift, system.extended(system.ones()))
+        M = None if found is None else system.operator(found)
+    elif hasattr(M, "as_linear_operator"):
+        M = system.operator(M.__matmul__)
+    right = system.observed(system.b)
+    options = {"rtol": rtol, "atol": atol, "maxiter": maxiter, "M": M, "callback": callback}
+    with backend.on_device_of(system.b):
+        x, info = solver(operator, right, start, **options)
+    return system.finished(x), int(info)
+
+
+class _System:
+    """The checked arguments of one call, and the observed elements among all P."""
+
+    def __init__(self, A, b, mask, shift):
+        if not isinstance(A, KroneckerMatrix | KroneckerSum | KroneckerProduct):
+            raise TypeError(f"A must be a KroneckerMatrix or a KroneckerSum for cg, got {type(A).__name__}")
+        if A.shape[0] != A.shape[1]:
+            raise np.linalg.LinAlgError(f"A must be square for cg, got shape {A.shape}")
+        if not arithmetic.is_scalar(shift) or complex(shift).imag:
+            raise TypeError(f"shift must be a real number for cg, got {shift!r}")
+        b = operand("b", b, A.dtype)
+        xp = namespace_of(b)
+        namespace("A and b", (*checks.arrays_of(A), b))
+        backend.linear_operator(b)
+        self.xp, self.A, self.size, self.shift = xp, A, A.shape[0], float(complex(shift).real)
+        promoted = xp.result_type(*checks.arrays_of(A), b)
+        self.half = promoted if is_half(promoted) else None
+        self.dtype = accumulation_dtype(xp, promoted)
+        self.index = None if mask is None else self._index(mask)
+        self.count = self.size if mask is None else self.index.shape[0]
+        self.b = b
+        self.b = self.vector("b", b)
+        self.whole = b.shape[0] == self.size
+
+    def _index(self, mask):
+        """Where the mask is true."""
+        mask = mask if backend.is_array(mask) else np.asarray(mask)
+        if str(mask.dtype).rpartition(".")[2] != "bool":
+            raise TypeError(f"mask must be booleans, got {mask.dtype}")
+        if prod(mask.shape) != self.size:
+            raise ValueError(f"mask must have {self.size} elements, got shape {tuple(mask.shape)}")
+        found = self.xp.asarray(mask).reshape(-1).nonzero()[0]
+        if not found.shape[0]:
+            raise ValueError("mask must be true somewhere, got none")
+        return found
+
+    def vector(self, name, values):
+        """A vector of all elements or of the observed ones."""
+        values = operand(name, values, self.dtype)
+        namespace(f"{name} and b", (values, self.b))
+        if values.ndim != 1 or values.shape[0] not in (self.size, self.count):
+            lengths = f"({self.size},)" + (f" or ({self.count},)" if self.count != self.size else "")
+            raise ValueError(f"{name} must have shape {lengths}, got {tuple(values.shape)}")
+        return self.xp.astype(values, self.dtype, copy=False)
+
+    def observed(self, values):
+        """The observed elements of a vector of either length."""
+        return values if self.index is None or values.shape[0] == self.count else values[self.index]
+
+    def extended(self, values):
+        """All elements, zero where they are not observed."""
+        if self.index is None:
+            return values
+        device = array_api_compat.device(self.b)
+        whole = self.xp.zeros(self.size, dtype=values.dtype, device=device)
+        whole[self.index] = values
+        return whole
+
+    def ones(self):
+        """A one for each observed element, in the real dtype."""
+        dtype = arithmetic.real_dtype(self.xp, self.dtype)
+        return self.xp.ones(self.count, dtype=dtype, device=array_api_compat.device(self.b))
+
+    def finished(self, x):
+        x = self.extended(x) if self.whole else x
+        return x if self.half is None else self.xp.astype(x, self.half)
+
+    def product(self, values):
+        """(A + shift I) times a vector of all elements."""
+        return self.A @ values + self.shift * values
+
+    def operator(self, product):
+        """The LinearOperator on the observed elements that `product` is on all."""
+
+        def matvec(values):
+            values = self.xp.reshape(values, (-1,))
+            return self.observed(self.xp.astype(product(self.extended(values)), self.dtype, copy=False))
+
+        return backend.linear_operator(self.b)((self.count,) * 2, matvec=matvec, dtype=self.dtype)
+
+    def check_preconditioner(self, M):
+        if M is None:
+            return
+        size = self.size if hasattr(M, "as_linear_operator") else self.count
+        if not hasattr(M, "shape"):
+            raise TypeError(f"M must be a linear operator, got {type(M).__name__}")
+        if tuple(M.shape) != (size, size):
+            raise ValueError(f"M must have shape {(size, size)}, got {tuple(M.shape)}")
+
+    def check_hermitian(self, operator):
+        """LinAlgError unless y^H A x is the conjugate of x^H A y, for random x and y, to rounding."""
+        rng, like = np.random.default_rng(0), np.dtype(self.dtype)
+        x, y = (self.xp.asarray(_random(rng, self.count, like)) for _ in range(2))
+        ax, ay = operator.matvec(x), operator.matvec(y)
+        gap = abs(self.xp.vdot(y, ax) - self.xp.vdot(x, ay).conj())
+        norm = self.xp.linalg.norm
+        if not bool(gap <= 64 * np.finfo(like).eps * (norm(y) * norm(ax) + norm(x) * norm(ay))):
+            raise np.linalg.LinAlgError("A must be finite and Hermitian for cg, got a matrix that is not")
+
+
+def _random(rng, count, dtype):
+    values = rng.standard_normal(count)
+    return (values + 1j * rng.standard_normal(count) if dtype.kind == "c" else values).astype(dtype)

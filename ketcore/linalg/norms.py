@@ -1,0 +1,155 @@
+"""Norms, condition numbers and ranks of linear algebra of Kronecker products: they multiply over factors."""
+
+from functools import reduce
+from math import inf
+from numbers import Real
+from operator import mul
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ketcore import arithmetic
+from ketcore.backend import Array
+from ketcore.kronecker_sum import KroneckerSum
+from ketcore.linalg import checks, cuts, solving, spectral
+from ketcore.matrix import KroneckerMatrix
+from ketcore.product import KroneckerProduct
+
+_ORDERS = (None, "fro", "nuc", "trace", 2, -2, 1, -1, inf, -inf)
+
+
+def norm(A: KroneckerMatrix | KroneckerSum, ord: Any = None) -> Array:
+    """A norm of the matrix, as `scipy.linalg.norm` of the dense one.
+
+    A        any for the Frobenius norm, also cropped; rank 1 for the others.  2 takes a KroneckerSum with
+             Hermitian factors too
+    ord      None or "fro"; 2 or -2, the largest or the smallest singular value; "nuc" or "trace", their sum;
+             1 or -1, the largest or smallest sum of a column's absolute values; inf or -inf, that of a row's
+    returns  a real scalar; rounding and cancellation of the Frobenius norm as in `KroneckerMatrix.norm`
+    raises   TypeError naming a way out; ValueError on ord
+    cost     O(R^2 sum p_n q_n) for "fro", O(sum p_n q_n) for sums, else that of `svdvals`
+
+    >>> a = KroneckerMatrix([[[3.0, 0.0], [0.0, -2.0]], [[1.0, 2.0]]])
+    >>> float(norm(a, 1)), float(norm(a, inf)), round(float(norm(a, "nuc")), 12) == round(5 * 5**0.5, 12)
+    (6.0, 9.0, True)
+    """
+    _check_order("ord", ord)
+    if isinstance(A, KroneckerProduct):
+        A = A.to_kronecker()
+    if ord in (None, "fro") and isinstance(A, KroneckerMatrix | KroneckerSum):
+        return A.norm()
+    if ord == 2 and isinstance(A, KroneckerSum):
+        return _spectral_norm_of_sum(A)
+    xp, matrices = checks.single(A, "norm")
+    found = arithmetic.unboxed(reduce(mul, [_norm(xp, m, ord) for m in matrices]))
+    # Of a wide factor times a tall one some singular values are zero beyond those that multiply.
+    if ord == -2 and _mixed(matrices):
+        found = found * 0
+    return arithmetic.unboxed(checks.stored(xp, xp.asarray(found), A.dtype))
+
+
+def cond(A: KroneckerMatrix, p: Any = None) -> Array:
+    """The condition number with respect to inversion: norm(A, p) norm(inv(A), p), as by NumPy.
+
+    A        rank 1; rectangular for p of None, 2 and -2 alone
+    p        None or 2: largest over smallest singular value; -2: the inverse of that; else as in `norm`
+    returns  a real scalar; infinite where A is singular (for p of -2: zero)
+    raises   TypeError naming a way out; ValueError on p; LinAlgError where A must be square
+    cost     that of `svdvals` or `inv`
+
+    >>> float(cond(KroneckerMatrix([[[3.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.0, 1.0]]])))
+    6.0
+    """
+    _check_order("p", p)
+    xp, matrices = checks.single(A, "cond")
+    if p in (None, 2, -2):
+        found = _ratio(xp, matrices, spectral.singular_values(xp, matrices), p)
+    elif not checks.square(matrices, "cond"):
+        found = _infinity(xp, matrices)
+    else:
+        found = _product_of_norms(xp, matrices, p)
+    with np.errstate(over="ignore"):
+        return arithmetic.unboxed(checks.stored(xp, found, A.dtype))
+
+
+def _product_of_norms(xp, matrices, p):
+    """Factor by factor: the norms of a whole may overflow where their product does not."""
+    try:
+        inverses = solving.inverses(xp, matrices, "cond")
+    except np.linalg.LinAlgError:
+        return _infinity(xp, matrices)
+    return reduce(mul, [_norm(xp, a, p) * _norm(xp, b, p) for a, b in zip(matrices, inverses, strict=True)])
+
+
+def matrix_rank(A: KroneckerMatrix, tol: float | None = None) -> int:
+    """How many singular values of the whole matrix exceed `tol` (the rank of linear algebra, not `A.rank`).
+
+    A        rank 1
+    tol      None: NumPy's rule, the largest singular value times max(P, Q) times the machine epsilon
+    returns  an int
+    raises   TypeError naming a way out; ValueError on tol
+    cost     that of `svdvals`, and about O(sqrt(K) log K) to count K products, none of which are stored
+
+    >>> matrix_rank(KroneckerMatrix([np.ones((2, 2)), np.eye(3)]))
+    3
+    """
+    xp, matrices = checks.single(A, "matrix_rank")
+    values, largest = cuts.relative(spectral.singular_values(xp, matrices))
+    if tol is None:
+        return cuts.count_above(values, cuts.default_threshold(xp, matrices))
+    tol = checks.check_level("tol", tol)
+    return cuts.count_above(values, tol / largest) if largest else 0
+
+
+def _check_order(name, value):
+    # An array would be compared element by element.
+    if not isinstance(value, str | Real | None) or value not in _ORDERS:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, _ORDERS))}, got {value!r}")
+
+
+def _norm(xp, matrix, ord):
+    """The norm of one factor."""
+    if ord == "fro":
+        # The squares of the elements may overflow.
+        peak = xp.max(xp.abs(matrix))
+        return peak * xp.linalg.matrix_norm(matrix / peak) if bool(peak > 0) else peak
+    if ord in (2, -2, "nuc", "trace"):
+        (values,) = spectral.singular_values(xp, [matrix])
+        return xp.sum(values) if ord in ("nuc", "trace") else xp.max(values) if ord == 2 else xp.min(values)
+    sums = xp.sum(xp.abs(matrix), axis=0 if abs(ord) == 1 else 1)
+    return xp.max(sums) if ord > 0 else xp.min(sums)
+
+
+def _mixed(matrices):
+    """Whether one factor is wide and another is tall."""
+    return any(m.shape[0] < m.shape[1] for m in matrices) and any(m.shape[0] > m.shape[1] for m in matrices)
+
+
+def _ratio(xp, matrices, values, p):
+    """The largest over the smallest singular value, or the inverse of that; infinite for zeros."""
+    smallest, largest = ([extreme(v) for v in values] for extreme in (xp.min, xp.max))
+    infinite, zero = _infinity(xp, matrices), xp.zeros_like(largest[0])
+    if not all(bool(v > 0) for v in largest):
+        return infinite
+    if _mixed(matrices) or not all(bool(v > 0) for v in smallest):
+        return zero if p == -2 else infinite
+    ratios = [s / t if p == -2 else t / s for s, t in zip(smallest, largest, strict=True)]
+    return reduce(mul, ratios)
+
+
+def _infinity(xp, matrices):
+    return xp.full_like(xp.abs(matrices[0][0, 0]), inf)
+
+
+def _spectral_norm_of_sum(A):
+    xp = array_api_compat.array_namespace(*A.factors)
+    matrices = spectral.hermitian_factors_of_sum(A, "norm")
+    if matrices is None:
+        raise TypeError(
+            "A must have Hermitian factors for norm, or go through "
+            "scipy.sparse.linalg.svds(A.as_linear_operator()), got a KroneckerSum with others"
+        )
+    values, _ = spectral.decomposed_hermitian(xp, matrices)
+    ends = [abs(sum(extreme(v) for v in values)) for extreme in (xp.min, xp.max)]
+    return arithmetic.unboxed(checks.stored(xp, xp.where(ends[0] > ends[1], *ends), A.dtype))

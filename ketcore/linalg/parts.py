@@ -1,0 +1,134 @@
+"""Products with structured parts: what is diagonal stays so, and an identity costs nothing.
+
+Letters: N order, p_n size of part n, P = prod p_n.
+"""
+
+from functools import reduce
+from math import prod
+from operator import mul
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ketcore import ops
+from ketcore.backend import Array, accumulation_dtype, is_array, is_numpy
+from ketcore.linalg import checks
+from ketcore.ops import spectra
+from ketcore.product import Diagonal, Identity, KroneckerProduct
+
+
+def is_structured(A: Any, shift: Any = 0.0) -> bool:
+    """Whether `A` is a product of square parts, and nothing is added that would mix them."""
+    return isinstance(A, KroneckerProduct) and A.row_dims == A.col_dims and checks.is_zero(shift)
+
+
+def inv(A: KroneckerProduct) -> KroneckerProduct:
+    """The inverse: of a diagonal part a diagonal one; a sparse part becomes dense."""
+    found = []
+    for n, part in enumerate(_wide(A, "inv")):
+        if isinstance(part, Diagonal):
+            xp = array_api_compat.array_namespace(part.values)
+            part = Diagonal(checks.stored(xp, 1 / _nonzero(xp, n, part.values), A.dtype))
+        elif not isinstance(part, Identity):
+            xp = array_api_compat.array_namespace(part)
+            rule = f"A must be invertible, got a singular factor {n}"
+            part = checks.stored(xp, *checks.factor_wise(xp, checks.inverse, [part], rule), A.dtype)
+        found.append(part)
+    return KroneckerProduct(found)
+
+
+def solve(A: KroneckerProduct, b: Array, axis: int) -> Array:
+    """The x with A x = b along `axis` (-1, or -2 before columns), part by part."""
+    xp = array_api_compat.array_namespace(*checks.arrays_of(A), b)
+    dtype, shape = xp.result_type(*checks.arrays_of(A), b), tuple(b.shape)
+    x = xp.astype(b, accumulation_dtype(xp, dtype), copy=False)
+    before, after = prod(shape[:axis]), prod(shape[axis:])
+    for n, part in enumerate(_wide(A, "solve")):
+        after //= part.shape[0]
+        x = xp.reshape(x, (before, part.shape[0], after))
+        if isinstance(part, Diagonal):
+            x = x / _nonzero(xp, n, part.values)[:, None]
+        elif not isinstance(part, Identity):
+            x = kron_solve([part[None, ...]], x, None, -2, n)
+        before *= part.shape[0]
+    return xp.astype(xp.reshape(x, shape), dtype, copy=False)
+
+
+def kron_solve(factors: list[Array], b: Array, shift: Array | None, axis: int, first: int = 0) -> Array:
+    """`ops.kron_solve` with LinAlgError on every library, in words of linalg; factor 0 is called `first`."""
+    try:
+        return (
+            ops.kron_solve(factors, b, shift, axis=axis) if is_numpy(b) else _solve(factors, b, shift, axis)
+        )
+    except (np.linalg.LinAlgError, RuntimeError) as error:
+        if "LinAlgError" not in type(error).__name__:
+            raise
+        text = str(error).replace("factors must", "A must").replace("factor 0", f"factor {first}")
+        singular = "A must be invertible with its shift, got a singular matrix"
+        raise np.linalg.LinAlgError(text if " must " in text else singular) from None
+
+
+def _solve(factors, b, shift, axis):
+    """For other libraries than NumPy: they may answer for a matrix that is singular but for rounding."""
+    xp = array_api_compat.array_namespace(b)
+    matrices = [xp.astype(f[0, ...], spectra.factor_dtype(xp, f.dtype)) for f in factors]
+    if shift is None:
+        spectra.inverses([checks.host(matrix) for matrix in matrices])
+    # Some of them divide through NumPy, which warns.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        x = ops.kron_solve(factors, b, shift, axis=axis)
+    if shift is not None and 0 not in b.shape and bool(xp.all(xp.isfinite(b))):
+        size = max(prod(float(xp.linalg.matrix_norm(m, ord=2)) for m in matrices), abs(complex(shift)))
+        eps, largest = float(xp.finfo(matrices[0].dtype).eps), float(xp.max(xp.abs(x)))
+        # As with NumPy: an eigenvalue and the shift leave a few roundings of the largest of them.
+        if not 8 * eps * size * largest <= float(xp.max(xp.abs(b))):
+            text = f"shift must not be minus an eigenvalue of the matrix, got {complex(shift):.6g}"
+            raise np.linalg.LinAlgError(text)
+    return x
+
+
+def slogdet(A: KroneckerProduct) -> tuple[Array, Array]:
+    """The sign or phase of the determinant and the logarithm of its absolute value."""
+    size, signs, total = prod(A.row_dims), [], 0.0
+    for part in _wide(A, "slogdet"):
+        if not isinstance(part, Identity):
+            sign, logarithm = _slogdet(part)
+            xp, power = array_api_compat.array_namespace(sign), size // part.shape[0]
+            signs.append(spectra.sign_power(xp, sign, power))
+            total = total + float(power) * logarithm
+    return (reduce(mul, signs), total) if signs else (np.ones(()), np.zeros(()))
+
+
+def _slogdet(part):
+    if not isinstance(part, Diagonal):
+        return array_api_compat.array_namespace(part).linalg.slogdet(part)
+    xp, values = array_api_compat.array_namespace(part.values), part.values
+    size = xp.abs(values)
+    if bool(xp.any(size == 0)):
+        return 0 * xp.ones_like(values[0]), xp.full_like(size[0], -np.inf)
+    return xp.prod(values / size), xp.sum(xp.log(size))
+
+
+def _wide(A, function):
+    """The parts, sparse ones dense, in the accumulation dtype of A; LinAlgError where one is not finite."""
+    found = []
+    for n, part in enumerate(A.parts):
+        if not isinstance(part, Identity):
+            values = part.values if isinstance(part, Diagonal) else part
+            values = values if is_array(values) else values.toarray()
+            xp = array_api_compat.array_namespace(values)
+            values = xp.astype(values, accumulation_dtype(xp, A.dtype), copy=False)
+            if not bool(xp.all(xp.isfinite(values))):
+                raise np.linalg.LinAlgError(
+                    f"A must be finite for {function}, got NaN or infinity in factor {n}"
+                )
+            part = Diagonal(values) if isinstance(part, Diagonal) else values
+        found.append(part)
+    return found
+
+
+def _nonzero(xp, n, values):
+    if bool(xp.any(values == 0)):
+        raise np.linalg.LinAlgError(f"A must be invertible, got a singular factor {n}")
+    return values

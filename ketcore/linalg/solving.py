@@ -1,0 +1,220 @@
+"""Linear systems and inverses, factor by factor.
+
+    (A (x) B)^-1 = A^-1 (x) B^-1,    (A (x) B)^+ = A^+ (x) B^+
+
+A pseudo-inverse takes small singular values for zero.  Which ones, the whole product decides: its singular
+values are the products of those of the factors.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ketcore import arithmetic, ops
+from ketcore.backend import Array, namespace
+from ketcore.ket import Ket
+from ketcore.kronecker_sum import KroneckerSum
+from ketcore.linalg import checks, cuts, parts, sums
+from ketcore.linear_operator import operand
+from ketcore.matrix import KroneckerMatrix
+from ketcore.product import KroneckerProduct
+
+
+class LstsqResult(NamedTuple):
+    """What `lstsq` returns, in SciPy's order."""
+
+    x: Array
+    residuals: Array
+    rank: int
+    singular_values: Ket
+
+
+def inv(A: KroneckerMatrix | KroneckerProduct) -> KroneckerMatrix | KroneckerProduct:
+    """The inverse.  To solve a system `solve` loses fewer digits.
+
+    A        rank 1; of a KroneckerProduct diagonal parts stay diagonal and identities identities
+    raises   TypeError naming a way out; LinAlgError, naming the factor, where A is not square or singular
+    cost     O(sum p_n^3)
+
+    >>> inv(KroneckerMatrix([[[2.0]], [[0.0, 1.0], [4.0, 0.0]]])).to_dense().tolist()
+    [[0.0, 0.125], [0.5, 0.0]]
+    """
+    if parts.is_structured(A):
+        return parts.inv(A)
+    xp, matrices = checks.single(A, "inv")
+    found = [checks.stored(xp, m, A.dtype) for m in inverses(xp, matrices, "inv")]
+    return KroneckerMatrix(found, identities=checks.identities_of(A))
+
+
+def inverses(xp, matrices: Sequence[Array], function: str) -> list[Array]:
+    """The inverse of each factor; LinAlgError where there is none."""
+    if not checks.square(matrices, function):
+        checks.not_invertible(matrices)
+    return checks.factor_wise(xp, checks.inverse, matrices, "A must be invertible, got a singular factor {n}")
+
+
+def pinv(
+    A: KroneckerMatrix, *, atol: float = 0.0, rtol: float | None = None, return_rank: bool = False
+) -> KroneckerMatrix | tuple[KroneckerMatrix, int]:
+    """The Moore-Penrose pseudo-inverse (Q, P).
+
+    A            rank 1
+    atol, rtol   singular values of A up to atol + rtol * (the largest) count as zero; rtol None is
+                 max(P, Q) times the machine epsilon
+    return_rank  whether to return (pinv, the number of singular values above that) as SciPy does
+    returns      a KroneckerMatrix of rank 1, but where the cut is one that no choice of singular values of
+                 each factor makes: then one term for each step of the cut
+    raises       TypeError naming a way out; ValueError on atol and rtol
+    cost         O(sum p_n q_n min(p_n, q_n)) for one term
+
+    >>> pinv(KroneckerMatrix([[[2.0, 0.0], [0.0, 0.0]], [[5.0]]])).to_dense().round(12).tolist()
+    [[0.1, 0.0], [0.0, 0.0]]
+    """
+    xp, matrices = checks.single(A, "pinv")
+    left, values, right = _decomposed(xp, matrices)
+    scaled, largest = cuts.relative(values)
+    threshold = _threshold("rtol", rtol, xp, matrices)
+    if checks.check_level("atol", atol):
+        threshold += atol / largest if largest else np.inf
+    boxes = cuts.boxes_above(scaled, threshold)
+    factors = [
+        xp.stack([_cut_inverse(xp, u, s, vh, *box[n]) for box in boxes])
+        if boxes
+        else xp.zeros_like(xp.matrix_transpose(matrices[n]))
+        for n, (u, s, vh) in enumerate(zip(left, values, right, strict=True))
+    ]
+    found = KroneckerMatrix([checks.stored(xp, f, A.dtype) for f in factors])
+    rank = sum(prod(stop - start for start, stop in box) for box in boxes)
+    return (found, rank) if return_rank else found
+
+
+def _cut_inverse(xp, u, s, vh, start, stop):
+    """The pseudo-inverse of one factor from some of its singular values."""
+    return (checks.adjoint(xp, vh[start:stop, :]) / s[start:stop]) @ checks.adjoint(xp, u[:, start:stop])
+
+
+def _threshold(name, relative, xp, matrices):
+    if relative is None:
+        return cuts.default_threshold(xp, matrices)
+    return checks.check_level(name, relative)
+
+
+def _decomposed(xp, matrices):
+    rule = "A must have factors whose SVD converges, got factor {n}"
+    found = checks.factor_wise(
+        xp, lambda matrix: tuple(xp.linalg.svd(matrix, full_matrices=False)), matrices, rule
+    )
+    return zip(*found, strict=True)
+
+
+def lstsq(A: KroneckerMatrix, b: Array, cond: float | None = None) -> LstsqResult:
+    """The x of least norm among those that minimise |A x - b|, for any shape and rank of linear algebra.
+
+    A        rank 1
+    b        (P,), (P, K) or (..., P, K)
+    cond     singular values of A up to cond times the largest count as zero; None is max(P, Q) times the
+             machine epsilon, NumPy's rule
+    returns  (x, residuals, rank, singular_values) as SciPy: x of b's shape but Q for P; the squared norms
+             of the columns of b - A x where P > Q = rank, else an empty array; an int; a Ket of
+             prod min(p_n, q_n) values in no order of size
+    raises   TypeError naming a way out; ValueError on b and cond
+    cost     O(sum p_n q_n min(p_n, q_n)) and two products with A
+
+    >>> lstsq(KroneckerMatrix([[[2.0], [2.0]], [[1.0]]]), np.array([1.0, 3.0])).x.round(12).tolist()
+    [1.0]
+    """
+    xp, matrices = checks.single(A, "lstsq")
+    b, axis = right_side(A, b, prod(m.shape[0] for m in matrices))
+    threshold = _threshold("cond", cond, xp, matrices)
+    left, values, right = _decomposed(xp, matrices)
+    y = ops.kron_matmul([arithmetic.conjugated(u)[None, ...] for u in left], b, axis=axis)
+    y, rank = _divided(xp, y, values, threshold, axis)
+    x = ops.kron_matmul([arithmetic.conjugated(vh)[None, ...] for vh in right], y, axis=axis)
+    rows, columns = (prod(m.shape[side] for m in matrices) for side in (0, 1))
+    if rows > columns == rank:
+        found = ops.kron_matmul([xp.matrix_transpose(m)[None, ...] for m in matrices], x, axis=axis)
+        residuals = xp.sum(xp.abs(b - found) ** 2, axis=axis)
+    else:
+        residuals = xp.zeros_like(xp.reshape(xp.abs(x), (-1,))[:0])
+    x = checks.stored(xp, x, A.dtype)
+    residuals = arithmetic.unboxed(checks.stored(xp, residuals, A.dtype))
+    return LstsqResult(x, residuals, rank, Ket([checks.stored(xp, v, A.dtype) for v in values]))
+
+
+def _divided(xp, y, values, threshold, axis):
+    """y over the singular values of the product that exceed the threshold, zero elsewhere; how many do."""
+    largest = [v[0] if bool(v[0] > 0) else xp.ones_like(v[0]) for v in values]
+    scaled = [v / peak for v, peak in zip(values, largest, strict=True)]
+    products = reduce(lambda a, b: xp.reshape(a[:, None] * b[None, :], (-1,)), scaled)
+    keep = products > threshold
+    divisor = xp.where(keep, products, xp.ones_like(products))
+    if axis == -2:
+        divisor, keep = divisor[:, None], keep[:, None]
+    y = xp.where(keep, y / divisor, xp.zeros_like(y))
+    # One factor after another, since the product of the largest may overflow.
+    for peak in largest:
+        y = y / peak
+    return y, int(xp.sum(xp.astype(keep, xp.int64)))
+
+
+def right_side(A: Any, b: Any, rows: int) -> tuple[Array, int]:
+    """`b` as a floating array beside the factors, with the axis of length P: -1 for a vector, else -2."""
+    b = operand("b", b, A.dtype)
+    namespace("A and b", (*checks.arrays_of(A), b))
+    if b.ndim == 0 or b.shape[-1 if b.ndim == 1 else -2] != rows:
+        raise ValueError(f"b must have shape ({rows},) or (..., {rows}, n), got {tuple(b.shape)}")
+    return b, -1 if b.ndim == 1 else -2
+
+
+def solve(A: KroneckerMatrix | KroneckerSum, b: Any, shift: Any = 0.0) -> Any:
+    """The x with (A + shift I) x = b.
+
+    A        rank 1 with square factors, or a KroneckerSum
+    b        (P,), (P, K) or (..., P, K); without shift and for rank 1 also a Ket or a KroneckerMatrix whose
+             row dims are those of A
+    shift    a real or complex number
+    returns  of the kind and shape of b, in the promoted dtype
+    raises   TypeError naming a way out; ValueError on b; LinAlgError where A is not square
+             or A + shift I is singular
+    cost     O(P sum p_n) a column.  Without shift as exact as LU of the factors; with it through the
+             Hermitian eigenvalues of the factors, or through triangular (Schur) factors where they are not
+             Hermitian
+
+    >>> solve(KroneckerMatrix([[[2.0]], [[0.0, 1.0], [4.0, 0.0]]]), np.array([2.0, 8.0])).tolist()
+    [1.0, 1.0]
+    """
+    if isinstance(A, KroneckerSum):
+        b, axis = right_side(A, b, A.shape[0])
+        return sums.solve(A, b, shift, axis)
+    if parts.is_structured(A, shift) and not isinstance(b, Ket | KroneckerMatrix):
+        b, axis = right_side(A, b, A.shape[0])
+        return parts.solve(A, b, axis)
+    xp, matrices = checks.single(A, "solve")
+    shift = checks.as_shift(shift, matrices[0])
+    if not checks.square(matrices, "solve"):
+        if shift is None:
+            checks.not_invertible(matrices)
+        checks.square_factors(matrices, "solve with a shift")
+    if isinstance(b, Ket | KroneckerMatrix):
+        return _structured(xp, A, matrices, b, shift)
+    b, axis = right_side(A, b, prod(m.shape[0] for m in matrices))
+    factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
+    return parts.kron_solve(factors, b, shift, axis)
+
+
+def _structured(xp, A, matrices, b, shift):
+    """Solve for a Ket or a Kronecker matrix, factor by factor."""
+    kind, dims = type(b).__name__, b.dims if isinstance(b, Ket) else b.row_dims
+    if shift is not None:
+        raise TypeError(f"b must be dense where there is a shift, got a {kind}")
+    expected = tuple(m.shape[0] for m in matrices)
+    if dims != expected or (isinstance(b, KroneckerMatrix) and b.shape[0] != prod(dims)):
+        raise ValueError(f"b must have row dims {expected} and all their rows, got {dims} of shape {b.shape}")
+    axis = -1 if isinstance(b, Ket) else -2
+    factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
+    pairs = zip(factors, b.factors, strict=True)
+    found = [parts.kron_solve([f], right, None, axis, n) for n, (f, right) in enumerate(pairs)]
+    return Ket(found) if isinstance(b, Ket) else KroneckerMatrix(found, b.shape)

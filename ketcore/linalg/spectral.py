@@ -1,0 +1,224 @@
+"""Spectra: eigenvalues and singular values as kets, vectors as Kronecker matrices.
+
+    (A (x) B)(v (x) w) = (a b) (v (x) w),    (A (+) B)(v (x) w) = (a + b) (v (x) w),    A v = a v,  B w = b w
+
+so that the values are all products (or sums) of those of the factors, in the order of their digits and not by
+size: value i belongs to column i of the vectors.  `np.sort(values.to_dense())` sorts them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import array_api_compat
+import numpy as np
+
+from ketcore import arithmetic
+from ketcore.backend import Array, namespace_of
+from ketcore.ket import Ket
+from ketcore.kronecker_sum import KroneckerSum
+from ketcore.linalg import checks
+from ketcore.matrix import KroneckerMatrix
+
+
+class EigResult(NamedTuple):
+    """Eigenvalues, a Ket, and the matrix whose columns are the eigenvectors."""
+
+    eigenvalues: Ket
+    eigenvectors: KroneckerMatrix
+
+
+class SVDResult(NamedTuple):
+    """U and Vh with orthonormal columns and rows, and S, the Ket of singular values."""
+
+    U: KroneckerMatrix
+    S: Ket
+    Vh: KroneckerMatrix
+
+
+def eigh(A: KroneckerMatrix | KroneckerSum) -> EigResult:
+    """Eigenvalues and orthonormal eigenvectors of a Hermitian matrix.
+
+    A        rank 1 or a KroneckerSum; the factors Hermitian but for rounding (both triangles are read).  A
+             product of factors that are Hermitian only but for phases, such as two skew ones, is Hermitian
+             too
+    returns  (eigenvalues, eigenvectors): a real Ket of rank 1 (of rank N for a KroneckerSum), in no order of
+             size, and a KroneckerMatrix, complex where a phase makes it so
+    raises   TypeError naming a way out; LinAlgError, naming the factor, where it is not Hermitian
+    cost     O(sum p_n^3)
+
+    >>> values, vectors = eigh(KroneckerMatrix([[[2.0, 0.0], [0.0, 1.0]], [[5.0]]]))
+    >>> values.to_dense().tolist()
+    [5.0, 10.0]
+    """
+    return _hermitian_spectrum(A, "eigh")
+
+
+def eigvalsh(A: KroneckerMatrix | KroneckerSum) -> Ket:
+    """The eigenvalues of `eigh` alone.
+
+    >>> eigvalsh(KroneckerMatrix([[[2.0, 0.0], [0.0, 1.0]], [[5.0]]])).to_dense().tolist()
+    [5.0, 10.0]
+    """
+    return _hermitian_spectrum(A, "eigvalsh").eigenvalues
+
+
+def eig(A: KroneckerMatrix | KroneckerSum) -> EigResult:
+    """Eigenvalues and right eigenvectors of norm 1 of any square matrix with square factors.
+
+    A        rank 1, or a KroneckerSum
+    returns  (eigenvalues, eigenvectors), both complex whatever the values: a Ket of rank 1 (of rank N for a
+             KroneckerSum), in no order of size, and a KroneckerMatrix, singular where A is defective
+    raises   TypeError naming a way out; LinAlgError where A is not square or not finite
+    cost     O(sum p_n^3)
+
+    >>> eig(KroneckerMatrix([[[0.0, 1.0], [-1.0, 0.0]], [[3.0]]])).eigenvalues.to_dense().tolist()
+    [3j, -3j]
+    """
+    return _general_spectrum(A, "eig")
+
+
+def eigvals(A: KroneckerMatrix | KroneckerSum) -> Ket:
+    """The eigenvalues of `eig` alone.
+
+    >>> eigvals(KroneckerMatrix([[[0.0, 1.0], [-1.0, 0.0]], [[3.0]]])).to_dense().tolist()
+    [3j, -3j]
+    """
+    return _general_spectrum(A, "eigvals").eigenvalues
+
+
+def svd(A: KroneckerMatrix, full_matrices: bool = False) -> SVDResult:
+    """The singular value decomposition A = U diag(S) Vh.
+
+    A              rank 1
+    full_matrices  False (SciPy's default is True): U (P, K) and Vh (K, Q), K = prod min(p_n, q_n).  True:
+                   both square, where the leading columns are still those of S, that is where only the first
+                   factor is rectangular
+    returns        (U, S, Vh): KroneckerMatrices, and a real Ket in no order of size.  K < min(P, Q) where one
+                   factor is wide and another is tall: the singular values that are missing are zero
+    raises         TypeError naming a way out; ValueError on full_matrices
+    cost           O(sum p_n q_n min(p_n, q_n))
+
+    >>> svd(KroneckerMatrix([[[0.0, 2.0]], [[3.0], [4.0]]])).S.to_dense().round(12).tolist()
+    [10.0]
+    """
+    xp, matrices = checks.single(A, "svd")
+    rectangular = [tuple(m.shape) for m in matrices[1:] if m.shape[0] != m.shape[1]]
+    if full_matrices and rectangular:
+        raise ValueError(
+            "full_matrices must be False where a factor but the first is rectangular, "
+            f"got factors of shapes {[tuple(m.shape) for m in matrices]}"
+        )
+    rule = "A must have factors whose SVD converges, got factor {n}"
+
+    def decomposed(matrix):
+        return tuple(xp.linalg.svd(matrix, full_matrices=bool(full_matrices)))
+
+    left, values, right = zip(*checks.factor_wise(xp, decomposed, matrices, rule), strict=True)
+    return SVDResult(_matrix(left, A.dtype), _ket(values, A.dtype), _matrix(right, A.dtype))
+
+
+def svdvals(A: KroneckerMatrix) -> Ket:
+    """The singular values of `svd` alone.
+
+    >>> svdvals(KroneckerMatrix([[[0.0, 2.0]], [[3.0], [4.0]]])).to_dense().round(12).tolist()
+    [10.0]
+    """
+    xp, matrices = checks.single(A, "svdvals")
+    return _ket(singular_values(xp, matrices), A.dtype)
+
+
+def singular_values(xp, matrices: Sequence[Array]) -> list[Array]:
+    """Per factor min(p_n, q_n) singular values, the largest first."""
+    rule = "A must have factors whose SVD converges, got factor {n}"
+    return checks.factor_wise(
+        xp, lambda matrix: xp.linalg.svd(matrix, full_matrices=False)[1], matrices, rule
+    )
+
+
+def sum_of_values(values: Sequence[Array]) -> Ket:
+    """All sums of one value per mode, as a Ket of N terms with ones in all modes but one."""
+    xp = namespace_of(values[0])
+    return Ket(
+        [
+            xp.stack([v if n == mode else xp.ones_like(v) for n in range(len(values))])
+            for mode, v in enumerate(values)
+        ]
+    )
+
+
+def hermitian_factors_of_sum(A: KroneckerSum, function: str) -> list[Array] | None:
+    """The factors of a Kronecker sum, if all are Hermitian but for rounding."""
+    xp = array_api_compat.array_namespace(*A.factors)
+    matrices = arithmetic.widened(A.factors)
+    checks.check_finite(xp, matrices, function)
+    if all(checks.is_hermitian(xp, matrix) for matrix in matrices):
+        return [(matrix + checks.adjoint(xp, matrix)) / 2 for matrix in matrices]
+    return None
+
+
+def decomposed_hermitian(xp, matrices: Sequence[Array]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Eigenvalues (p_n,) and eigenvectors (p_n, p_n) of Hermitian matrices."""
+    rule = "A must have factors whose eigenvalues converge, got factor {n}"
+    pairs = checks.factor_wise(xp, lambda matrix: tuple(xp.linalg.eigh(matrix)), matrices, rule)
+    values, vectors = zip(*pairs, strict=True)
+    return values, vectors
+
+
+def decomposed_general(xp, matrices: Sequence[Array]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Complex eigenvalues (p_n,) and right eigenvectors (p_n, p_n) of square matrices."""
+    rule = "A must have factors whose eigenvalues converge, got factor {n}"
+    pairs = checks.factor_wise(xp, lambda matrix: _eig(xp, matrix), matrices, rule)
+    values, vectors = zip(*pairs, strict=True)
+    return values, vectors
+
+
+def _hermitian_spectrum(A, function):
+    if isinstance(A, KroneckerSum):
+        xp = array_api_compat.array_namespace(*A.factors)
+        matrices = hermitian_factors_of_sum(A, function)
+        if matrices is None:
+            raise np.linalg.LinAlgError(
+                f"A must have Hermitian factors for {function}, or go through ketcore.linalg.eig, "
+                "got a KroneckerSum with others"
+            )
+    else:
+        xp, matrices = checks.single(A, function)
+        matrices = checks.hermitian(xp, matrices, function)
+    values, vectors = decomposed_hermitian(xp, matrices)
+    ket = sum_of_values(values) if isinstance(A, KroneckerSum) else Ket(values)
+    return EigResult(_stored_ket(ket, A.dtype), _matrix(vectors, A.dtype))
+
+
+def _general_spectrum(A, function):
+    if isinstance(A, KroneckerSum):
+        xp = array_api_compat.array_namespace(*A.factors)
+        matrices = arithmetic.widened(A.factors)
+        checks.check_finite(xp, matrices, function)
+    else:
+        xp, matrices = checks.single(A, function)
+        checks.square_factors(matrices, function)
+    values, vectors = decomposed_general(xp, matrices)
+    ket = sum_of_values(values) if isinstance(A, KroneckerSum) else Ket(values)
+    return EigResult(ket, KroneckerMatrix(vectors))
+
+
+def _eig(xp, matrix):
+    """Complex eigenvalues and eigenvectors: by the library where it has them, else by NumPy on the host."""
+    dtype = checks.complex_dtype(xp, matrix.dtype)
+    if hasattr(xp.linalg, "eig"):
+        return tuple(xp.astype(part, dtype, copy=False) for part in xp.linalg.eig(matrix))
+    parts = np.linalg.eig(checks.host(matrix))
+    return tuple(xp.astype(checks.beside(part, matrix), dtype, copy=False) for part in parts)
+
+
+def _ket(values: Sequence[Array], dtype: Any) -> Ket:
+    return _stored_ket(Ket(values), dtype)
+
+
+def _stored_ket(ket, dtype):
+    return Ket.from_packed(checks.stored(namespace_of(ket.packed), ket.packed, dtype), ket.dims)
+
+
+def _matrix(matrices, dtype):
+    xp = array_api_compat.array_namespace(*matrices)
+    return KroneckerMatrix([checks.stored(xp, matrix, dtype) for matrix in matrices])
