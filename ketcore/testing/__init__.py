@@ -10,6 +10,7 @@ of any array-API library (NumPy, CuPy, torch, jax, array-api-strict), a strategy
     assert_second_order         derivatives of a vjp
     assert_adjoint              <A x, y> = <x, A^H y>
     factors, indices, kets, kronecker_matrices, ...     what to call them with
+    kronecker_identities        laws of Kronecker products, to run on any library's type through an Adapter
 
 Letters: primals are the arrays that are differentiated; a jvp maps `(*primals, *tangents)` to the tangent of
 the output; a vjp maps `(*primals, cotangent)` to one gradient per primal.  The pairing of a cotangent c with
@@ -19,10 +20,12 @@ complex arrays.
 hypothesis comes with the extra `test`: pip install "ketcore[test]".
 """
 
+from ketcore.testing.adapters import Adapter, named_operations
 from ketcore.testing.adjoint import assert_adjoint
 from ketcore.testing.arrays import from_numpy, to_numpy
 from ketcore.testing.dense import assert_dense_equal, tolerance
 from ketcore.testing.derivatives import assert_jvp, assert_vjp
+from ketcore.testing.identities import Law, identities_left_out, kronecker_identities
 from ketcore.testing.second_order import assert_second_order
 from ketcore.testing.strategies import (
     arrays,
@@ -38,6 +41,8 @@ from ketcore.testing.strategies import (
 )
 
 __all__ = [
+    "Adapter",
+    "Law",
     "arrays",
     "assert_adjoint",
     "assert_dense_equal",
@@ -49,11 +54,14 @@ __all__ = [
     "factors",
     "from_numpy",
     "half_dtypes",
+    "identities_left_out",
     "indices",
     "kets",
+    "kronecker_identities",
     "kronecker_matrices",
     "leaves",
     "mode_dims",
+    "named_operations",
     "to_numpy",
     "tolerance",
 ]

@@ -1,0 +1,131 @@
+"""What the laws need to know of a library of Kronecker products: an adapter of a few functions.
+
+An object is whatever `make` returns; an array is what `asarray` makes of a NumPy array.  Results may be
+objects, arrays or numbers: `to_dense` turns each into NumPy.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from ketcore.testing.arrays import to_numpy
+
+# All other fields are operations.
+_BASIS = ("make", "to_dense", "asarray", "dtypes", "square")
+
+
+def to_dense(value: Any) -> np.ndarray:
+    """A result in NumPy: by its method `toarray`, `to_dense` or `todense`, or as an array of any library.
+
+    >>> from ketcore import eye
+    >>> to_dense(eye((2,))).tolist(), to_dense(3.0).tolist()
+    ([[1.0, 0.0], [0.0, 1.0]], 3.0)
+    """
+    for name in ("toarray", "to_dense", "todense"):
+        if hasattr(value, name):
+            # torch tensors have to_dense() too, and return themselves.
+            value = getattr(value, name)()
+            break
+    return to_numpy(value)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The functions of one library that the laws call.  None: the library has no such operation.
+
+    make            (matrices) -> object: A_0 (x) A_1 (x) ... of one or more 2-D NumPy arrays, A_0 the most
+                    significant; the only field that must be given
+    to_dense        (result) -> NumPy array
+    asarray         (NumPy array) -> array of the library
+    dtypes          names of the dtypes to draw matrices in
+    square          True: the library has square factors alone
+    matmul          (object, object) -> object
+    apply           (object, array (Q,) or (Q, n)) -> array; `apply_left` (array (P,) or (n, P), object)
+    add, kron, multiply, vdot       (object, object); multiply by elements; vdot sums conj(a) * b
+    scale           (object, number) -> object
+    transpose, conj, adjoint        (object) -> object; adjoint is the conjugate transpose
+    trace, det, slogdet, logdet     (object) -> number, slogdet a pair; logdet for libraries without slogdet
+    norm, matrix_rank               (object) -> number; norm is Frobenius'
+    inv, pinv, cholesky, sqrtm      (object) -> object; cholesky is lower or upper
+    matrix_power    (object, int) -> object
+    solve           (object, array (P,) or (P, n)) -> array
+    eigvals, eigvalsh, svdvals      (object) -> vector, in any order, of kron_sum's objects too
+    kron_sum        (square matrices) -> object: A (x) I + I (x) B, of two or more
+    expm            (what kron_sum returns) -> object
+    khatri_rao, face_splitting      (array, array): Kronecker products of their columns, of their rows
+    partial_trace   (object, dims, where) -> object or array without the subsystems `where`, of sizes dims
+    permute         (object, row_dims, col_dims, order) -> object: subsystem n of the result is order[n]
+    embed           (square matrix, dims, where) -> object: it on `where`, the identity elsewhere
+    commutation     (m, n) -> object or array K with K (u (x) v) = v (x) u, u of length m and v of n
+    row, element    (object, i) -> vector, (object, i, j) -> number
+
+    `Adapter(make)` takes the operators `@`, `+`, `*` and `.T` for granted; pass None for what is not there.
+
+    >>> from functools import reduce
+    >>> Adapter(lambda matrices: reduce(np.kron, matrices), det=np.linalg.det).has("det", "matmul")
+    True
+    """
+
+    make: Callable[[Sequence[np.ndarray]], Any]
+    to_dense: Callable = to_dense
+    asarray: Callable = np.asarray
+    dtypes: Sequence[str] = ("float32", "float64", "complex64", "complex128")
+    square: bool = False
+    matmul: Callable | None = operator.matmul
+    apply: Callable | None = operator.matmul
+    apply_left: Callable | None = operator.matmul
+    add: Callable | None = operator.add
+    scale: Callable | None = operator.mul
+    transpose: Callable | None = operator.attrgetter("T")
+    conj: Callable | None = None
+    adjoint: Callable | None = None
+    kron: Callable | None = None
+    multiply: Callable | None = None
+    vdot: Callable | None = None
+    trace: Callable | None = None
+    det: Callable | None = None
+    slogdet: Callable | None = None
+    logdet: Callable | None = None
+    norm: Callable | None = None
+    matrix_rank: Callable | None = None
+    inv: Callable | None = None
+    pinv: Callable | None = None
+    cholesky: Callable | None = None
+    sqrtm: Callable | None = None
+    matrix_power: Callable | None = None
+    solve: Callable | None = None
+    eigvals: Callable | None = None
+    eigvalsh: Callable | None = None
+    svdvals: Callable | None = None
+    kron_sum: Callable | None = None
+    expm: Callable | None = None
+    khatri_rao: Callable | None = None
+    face_splitting: Callable | None = None
+    partial_trace: Callable | None = None
+    permute: Callable | None = None
+    embed: Callable | None = None
+    commutation: Callable | None = None
+    row: Callable | None = None
+    element: Callable | None = None
+
+    def has(self, *names: str) -> bool:
+        """Whether the library has all these operations."""
+        return not self.missing(names)
+
+    def missing(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the operations that the library lacks."""
+        return tuple(name for name in names if getattr(self, name) is None)
+
+
+def named_operations(*modules: Any) -> dict[str, Callable]:
+    """Operations that modules have under the names of the adapter's fields: the first module with one counts.
+
+    >>> sorted(named_operations(np.linalg))[:4]
+    ['cholesky', 'det', 'eigvals', 'eigvalsh']
+    """
+    names = [field.name for field in fields(Adapter) if field.name not in _BASIS]
+    found = {name: next((m for m in modules if callable(getattr(m, name, None))), None) for name in names}
+    return {name: getattr(module, name) for name, module in found.items() if module is not None}
