@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from bench.machine import THREAD_VARIABLES
-from bench.workloads import BATCHES, DTYPES
+from bench.workloads import DTYPES
 
 
 def main() -> None:
@@ -31,10 +31,11 @@ def main() -> None:
 def _parse(arguments):
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     add = parser.add_argument
-    add("--quick", action="store_true", help="float32, one thread, batches 1024 and 16384, short samples")
+    add("--family", choices=("rows", "algebra"), default="rows", help="rows and kets (default), or products")
+    add("--quick", action="store_true", help="float32, one thread, few batches, short samples")
     add("--only", default="", metavar="REGEX", help="workloads whose name, as in the table, matches")
     add("--threads", type=_numbers, metavar="N,...", help="1: CPU time; more: wall time (default 1,2)")
-    add("--batch", type=_numbers, metavar="N,...", help=f"default {','.join(map(str, BATCHES))}")
+    add("--batch", type=_numbers, metavar="N,...", help="these alone; algebra: where a workload has them")
     add("--dtype", type=_words, metavar="NAME,...", help=f"default {','.join(DTYPES)}")
     add("--seconds", type=float, help="timing of one case, all contestants together")
     add("--extra", action="append", default=[], metavar="PATH.py", help="a contestant (peers/extra_peer.py)")
@@ -43,9 +44,7 @@ def _parse(arguments):
     add("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.threads = options.threads or ([1] if options.quick else [1, 2])
-    options.batch = sorted(options.batch or (BATCHES[1:] if options.quick else BATCHES))
     options.dtype = options.dtype or list(DTYPES[:1] if options.quick else DTYPES)
-    options.seconds = options.seconds or (0.15 if options.quick else 0.7)
     return options
 
 
@@ -63,9 +62,14 @@ def _spawn(options, threads):
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "results.json")
         command = [sys.executable, "-m", "bench", f"--worker={target}", f"--only={options.only}"]
-        command += [f"--threads={threads}", f"--batch={','.join(map(str, options.batch))}"]
-        command += [f"--dtype={','.join(options.dtype)}", f"--seconds={options.seconds}"]
-        command += [f"--extra={path}" for path in options.extra]
+        command += [
+            f"--family={options.family}",
+            f"--threads={threads}",
+            f"--dtype={','.join(options.dtype)}",
+        ]
+        command += [f"--batch={','.join(map(str, options.batch))}"] if options.batch else []
+        command += [f"--seconds={options.seconds}"] if options.seconds else []
+        command += [f"--extra={path}" for path in options.extra] + ["--quick"] * options.quick
         ended = subprocess.run(command, env=environment, check=False)
         if not target.exists():
             sys.exit(f"the measuring process ended with status {ended.returncode} and no results")

@@ -11,26 +11,24 @@ from time import perf_counter
 import numpy as np
 
 from bench.measure import clock
-from bench.workloads import flops
 
 # Below this, handing half of a buffer to a second thread costs more than it saves.
 SHARED_BYTES = 1 << 20
 # The libraries read these when they load; NPROC is XLA's, NT that of modules given with --extra.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC", "NT")
 PACKAGES = ("ketcore", "numpy", "scipy", "torch", "jax", "word2ket", "gpytorch", "tensorly-torch")
-PACKAGES += ("linear_operator",)
+PACKAGES += ("linear_operator", "pyfastkron", "pykronecker", "cola-ml", "pylops", "opt_einsum")
 
 
 def floor_seconds(case, threads: int) -> float:
     """The least time for a case: its bytes at the measured bandwidth or its flops at the measured GEMM rate.
 
-    Bytes: forward writes the output, so the time to fill one warm buffer of that size; a gradient also
-    reads the cotangent, so the time to copy one such buffer into another.  A buffer that fits a cache is
-    filled at the bandwidth of that cache.
+    Bytes: the case says whether a warm buffer is filled or copied into another, and its size.  A buffer that
+    fits a cache is filled at the bandwidth of that cache.
     """
-    moved = fill_seconds if case.task == "forward" else copy_seconds
-    operations = flops(case.workload, case.batch, case.task)
-    return max(moved(case.output_bytes, threads), operations / gemm_rate(case.dtype, threads))
+    way, size = case.traffic
+    moved = fill_seconds if way == "fill" else copy_seconds
+    return max(moved(size, threads), case.flops / gemm_rate(case.dtype, threads))
 
 
 @lru_cache

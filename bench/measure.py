@@ -13,10 +13,16 @@ TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
 # A sample shorter than this is mostly the clock and the loop around the call.
 SAMPLE_SECONDS = 0.002
 MOST_ROUNDS = 25
+# If the family says so, a contestant this many times slower than the fastest is left out of larger batches
+# where it would take longer than that, unless it is near the fastest package.  One row foretells less.
+HOPELESS, HOPELESS_ALONE, HOPELESS_SECONDS = 3, 8, 0.2
+# Arrays are compared in pieces of so many entries, which stay in cache.
+PIECE = 1 << 16
 # A contestant this many times slower than the fastest is timed at most twice: its exact time decides nothing.
 SLOW = 20
-# One call longer than this is never repeated.
+# One call longer than this is not repeated, unless it is within a factor of the fastest.
 PATIENCE = 0.5
+NEAR = 3
 # OpenMP threads spin for milliseconds after a call: a sample on several threads first lets them stop.
 SETTLE_SECONDS = 0.005
 
@@ -65,11 +71,21 @@ def disagreement(result, reference, dtype: str) -> str | None:
     for name, found, wanted in pairs:
         if found.shape != wanted.shape:
             return f"disagrees: {name} of shape {found.shape}, not {wanted.shape}"
-        error = float(np.abs(found - wanted).max(initial=0)) / float(np.abs(wanted).max(initial=1e-30))
+        error = _largest(found, wanted) / max(_largest(wanted), 1e-30)
         # Written so that a NaN disagrees.
         if not error <= TOLERANCE[dtype]:
             return f"disagrees: {name} by {error:.1e} of its largest entry"
     return None
+
+
+def _largest(array, other=None):
+    """The largest absolute entry of an array, or of a difference; NaN if there is one."""
+    found, step = [0.0], max(1, PIECE // max(1, array[:1].size))
+    for start in range(0, len(array), step):
+        piece = array[start : start + step]
+        piece = piece if other is None else piece - other[start : start + step]
+        found.append(np.abs(piece).max(initial=0))
+    return float(np.max(found))
 
 
 def failure(error: Exception) -> str:
@@ -89,21 +105,25 @@ def peak_memory(call) -> int:
         tracemalloc.stop()
 
 
-def race(contestants, bounds: dict, dtype: str, threads: int, seconds: float) -> list[Timing]:
-    """Check every contestant against the first one that works, then time those that agree, by turns.
+def race(
+    contestants, bounds: dict, dtype: str, threads: int, seconds: float, reference=None, patience=PATIENCE
+) -> list[Timing]:
+    """Check every contestant, then time those that agree, by turns.
 
-    bounds  name -> seconds of one call on a smaller case; a contestant that must be slow is not called again
+    bounds     name -> seconds of one call on a smaller case; one that must be slow is not called again
+    reference  what they are compared with in the common form; by default the first one that works
+    patience   one call longer than this is repeated only where it is near the fastest
     """
     now = clock(threads)
     timings = [Timing(c.name, c.kind) for c in contestants]
-    calls, probes, reference = {}, {}, None
+    calls, probes = {}, {}
     for contestant, timing in zip(contestants, timings, strict=True):
         bound = bounds.get(contestant.name, 0.0)
-        if bound > PATIENCE and bound > SLOW * min(probes.values(), default=bound):
+        if bound > patience and bound > SLOW * min(probes.values(), default=bound):
             timing.status, timing.samples = "bound", [bound]
             continue
         try:
-            result, probe = _probe(contestant, now)
+            result, probe = _probe(contestant, now, patience)
             reference = _check(contestant, timing, result, reference, dtype)
             # Before the next contestant allocates: it may be a hundred megabytes.
             del result
@@ -112,19 +132,34 @@ def race(contestants, bounds: dict, dtype: str, threads: int, seconds: float) ->
             timing.status = failure(error)
         if timing.status == "ok":
             calls[contestant.name], probes[contestant.name] = contestant.call, probe
-    samples = _rounds(calls, probes, threads, seconds)
+    samples = rounds(calls, probes, threads, seconds, patience) if calls else {}
     for timing in timings:
         if timing.name in samples:
             timing.samples = samples[timing.name]
     return timings
 
 
-def _probe(contestant, now):
+def hopeless(timings: list[Timing], smaller: int, batch: int) -> dict[str, str]:
+    """Name -> why it is left out of the same work on `batch`, after the `timings` on a smaller batch."""
+    factor = HOPELESS_ALONE if smaller == 1 else HOPELESS
+    sound = [timing for timing in timings if timing.status == "ok" and timing.timed]
+    timed = {timing.name: timing.median for timing in sound if timing.kind != "ours"}
+    fastest = min((t.median for t in sound if t.kind in ("ours", "package", "code")), default=0.0)
+    # One of the packages always stays.
+    kept = 1.5 * min((t.median for t in sound if t.kind == "package"), default=0.0)
+    return {
+        name: f"left out: {factor} times slower than the fastest on a smaller batch"
+        for name, time in timed.items()
+        if time > max(factor * fastest, kept) and batch / smaller * time > HOPELESS_SECONDS
+    }
+
+
+def _probe(contestant, now, patience):
     """Its result, and the time of a call: the second one unless the first took too long to repeat."""
     start = now()
     result = contestant.call()
     probe = now() - start
-    if probe < PATIENCE:
+    if probe < patience:
         start = now()
         contestant.call()
         probe = now() - start
@@ -142,12 +177,14 @@ def _check(contestant, timing, result, reference, dtype):
     return reference
 
 
-def _rounds(calls, probes, threads, seconds):
+def rounds(calls, probes, threads, seconds, patience):
     """Name -> samples.  A round times each contestant once, in an order that turns: drift hits all alike."""
     fastest = min(probes.values(), default=0.0)
-    samples = {name: [probe] if probe > PATIENCE else [] for name, probe in probes.items()}
+    # What its exact time decides: the first call of one near the fastest was cold, and does not count.
+    done = {name for name, probe in probes.items() if probe > patience and probe > NEAR * fastest}
+    samples = {name: [probe] if name in done else [] for name, probe in probes.items()}
     most = {name: 2 if probe > SLOW * fastest else MOST_ROUNDS for name, probe in probes.items()}
-    most |= {name: 1 for name, probe in probes.items() if probe > PATIENCE}
+    most |= dict.fromkeys(done, 1)
     names, end = list(calls), perf_counter() + seconds
     gc.collect()
     gc.disable()

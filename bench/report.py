@@ -1,12 +1,13 @@
 """The table and the picture, from the records that the measuring processes saved."""
 
 from itertools import product
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 
 PEERS = ("package", "code")
+WIDTH = 36
 SHORT = {"float32": "f32", "float64": "f64"}
 HEADER = (
-    f"{'workload':<28} {'batch':>6} {'type':<4} {'pass':<8} {'ketcore':>9} {'quartiles':>17}"
+    f"{'workload':<{WIDTH}} {'batch':>6} {'type':<4} {'pass':<8} {'ketcore':>9} {'quartiles':>17}"
     f"   {'best package':<26} {'best peer':<26} {'ratio':>6} {'dense':>6} {'floor':>6} {'memory':>7}"
 )
 LEGEND = """
@@ -14,7 +15,7 @@ ketcore       median of one call; quartiles of its samples
 best package  fastest package that does the same work; > before its time: a lower bound, from a smaller batch
 best peer     that, or the obvious code in torch or jax
 ratio         best peer / ketcore: above 1, ketcore is ahead
-dense         torch.nn.Embedding on a dense table / ketcore: a yardstick, not a peer
+dense         a dense table (torch.nn.Embedding; NumPy's matmul) / ketcore: a yardstick, not a peer
 floor         ketcore / the least time of this machine for the bytes and flops of the case (README.md)
 memory        peak memory growth of the forward / its output; ! marks 2 and more
 """
@@ -90,25 +91,23 @@ def plot(results: dict, path: str) -> None:
 
 def _panel(panel, records, names, kinds):
     styles = {"forward": ("o", "C0"), "backward": ("s", "C1"), "sparse": ("^", "C2")}
-    batches = sorted({record["batch"] for record in records})
     for record in [record for record in records if ratio(record, kinds)]:
+        batches = sorted({r["batch"] for r in records if r["workload"] == record["workload"]})
         marker, colour = styles[record["task"]]
         fill = colour if record["dtype"] == "float32" else "none"
         offset = batches.index(record["batch"]) - (len(batches) - 1) / 2
-        place = names.index(record["workload"]) + 0.25 * offset
+        place = names.index(record["workload"]) + 0.8 / max(len(batches), 3) * offset
         panel.plot(ratio(record, kinds), place, marker, color=colour, markerfacecolor=fill, markersize=4)
-    for task, (marker, colour) in styles.items():
+    shown = {record["task"] for record in records}
+    for task, (marker, colour) in [(t, style) for t, style in styles.items() if t in shown]:
         panel.plot([], [], marker, color=colour, label=task)
     panel.axvline(1, color="black", linewidth=0.8)
     panel.set_xscale("log")
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(max(len(names), 1) - 0.5, -0.5)
-    panel.set_xlabel(
-        "its time / time of ketcore; hollow: float64;\n"
-        f"top to bottom in a row: batch {', '.join(map(str, batches))}",
-        size=9,
-    )
-    panel.legend()
+    panel.set_xlabel("its time / time of ketcore; hollow: float64;\ntop to bottom in a row: batches", size=9)
+    if shown:
+        panel.legend()
 
 
 def _best(record, kinds):
@@ -131,7 +130,7 @@ def _line(record, extras):
         low, high = ours["quartiles"]
     spread = f"{seconds(low)}..{seconds(high)}" if ours else ""
     cells = [
-        f"{record['workload']:<28} {record['batch']:>6} {SHORT[record['dtype']]:<4} {record['task']:<8}",
+        f"{record['workload']:<{WIDTH}} {record['batch']:>6} {SHORT[record['dtype']]:<4} {record['task']:<8}",
         f"{seconds(ours['median']) if ours else '-':>9} {spread:>17}  ",
         f"{_who(_best(record, ('package',))):<26} {_who(_best(record, PEERS)):<26}",
         f"{_number(ratio(record, PEERS)):>6} {_number(ratio(record, ('yardstick',))):>6}",
@@ -175,8 +174,19 @@ def _summary(records):
             mean = geometric_mean([value for value, _ in known])
             count = f"{len(known) - len(lost)} of {len(known)} cases"
             lines.append(f"{kind}: ahead of {words} in {count}, {mean:.3g} times in the geometric mean")
+            lines += _by_task(known)
             lines += [f"    {_who(_best(r, kinds))} wins {value:.2f}: {_case(r)}" for value, r in lost]
     return lines + [line for name in _extras(records) for line in _summary_of_extra(records, name)]
+
+
+def _by_task(known):
+    lines = []
+    for task in dict.fromkeys(record["task"] for _, record in known):
+        values = sorted(value for value, record in known if record["task"] == task)
+        ahead = sum(value >= 1 for value in values)
+        spread = f"least {values[0]:.3g}, median {median(values):.3g}"
+        lines.append(f"  {task}: ahead in {ahead} of {len(values)}, {spread}")
+    return lines
 
 
 def _summary_of_extra(records, name):

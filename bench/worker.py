@@ -1,15 +1,16 @@
 """The process that measures, one for each number of threads: libraries read that number when they load."""
 
+import gc
 import json
 import re
 import sys
 import warnings
+from itertools import product
 from pathlib import Path
 
 from bench import machine
-from bench.measure import failure, peak_memory, race
-from bench.peers import builders
-from bench.workloads import Case, Workload, make_case, workloads
+from bench.families import FAMILIES
+from bench.measure import failure, hopeless, peak_memory, race
 
 
 def run(options) -> None:
@@ -17,12 +18,13 @@ def run(options) -> None:
     machine.limit_memory()
     # Peers use parts of torch that were deprecated after their release.
     warnings.simplefilter("ignore")
-    threads = options.threads[0]
-    contestants, missing, records = builders(tuple(options.extra)), set(), []
-    chosen = [w for w in workloads() if re.search(options.only, w.name)]
+    family, threads = FAMILIES[options.family], options.threads[0]
+    contestants, missing, records = family.builders(tuple(options.extra)), set(), []
+    chosen = [w for w in family.workloads() if re.search(options.only, w.name)]
     for number, workload in enumerate(chosen):
-        for dtype in options.dtype:
-            records += _workload(workload, dtype, threads, contestants, missing, options)
+        records += _workload(workload, family, threads, contestants, missing, options)
+        # A collection before every case would walk through the modules of every peer.
+        gc.freeze()
         saved = {"records": records, "missing": sorted(missing), "machine": machine.describe()}
         Path(options.worker).write_text(json.dumps(saved))
         print(
@@ -30,23 +32,40 @@ def run(options) -> None:
         )
 
 
-def _workload(workload: Workload, dtype, threads, contestants, missing, options):
-    records, bounds = [], {}
-    for batch in options.batch:
-        for task in workload.tasks:
-            case = make_case(workload, batch, dtype, task)
-            entrants, failed = _build(contestants, case, missing)
-            timings = race(entrants, bounds, dtype, threads, options.seconds)
-            # More ids, or a gradient as well, cannot take less time; other pairs of cases say nothing.
-            if task == "forward":
-                bounds = {t.name: t.median for t in timings if t.timed}
-            sound = {timing.name for timing in timings if timing.status == "ok"}
-            record = _record(case, threads, [entrant for entrant in entrants if entrant.name in sound])
-            records.append(record | {"contestants": [timing.record() for timing in timings] + failed})
-    return records
+def _workload(workload, family, threads, contestants, missing, options):
+    seconds = options.seconds or family.seconds[options.quick]
+    chosen = options.batch or (workload.quick_batches if options.quick else workload.batches)
+    records, bounds, last = [], {dtype: {} for dtype in options.dtype}, {}
+    # Batches outside, so that the definition of a case serves both dtypes.
+    for batch, dtype, task in product(sorted(chosen), options.dtype, workload.tasks):
+        if not workload.takes(batch, dtype):
+            continue
+        case = family.make_case(workload, batch, dtype, task)
+        smaller, timed, left_out = last.get((dtype, task), (batch, [], {}))
+        # Once out, out for all larger batches.
+        left_out = left_out | hopeless(timed, smaller, batch) if family.leaves_out else {}
+        entrants, failed = _build(contestants, case, missing)
+        failed += [
+            _failed(entrant, left_out[entrant.name]) for entrant in entrants if entrant.name in left_out
+        ]
+        entrants = [entrant for entrant in entrants if entrant.name not in left_out]
+        settings = {"reference": family.definition(case), "patience": family.patience}
+        timings = race(entrants, bounds[dtype], dtype, threads, seconds, **settings)
+        last[dtype, task] = batch, timings, left_out
+        # More ids, or a gradient as well, cannot take less time; other pairs of cases say nothing.
+        if task == "forward":
+            bounds[dtype] = {t.name: t.median for t in timings if t.timed}
+        sound = {timing.name for timing in timings if timing.status == "ok"}
+        record = _record(case, threads, [entrant for entrant in entrants if entrant.name in sound])
+        records.append(record | {"contestants": [timing.record() for timing in timings] + failed})
+    return sorted(records, key=lambda record: options.dtype.index(record["dtype"]))
 
 
-def _build(contestants, case: Case, missing):
+def _failed(entrant, status):
+    return {"name": entrant.name, "kind": entrant.kind, "status": status}
+
+
+def _build(contestants, case, missing):
     entrants, failed = [], []
     for name, build in contestants.items():
         if name in missing:
@@ -63,7 +82,7 @@ def _build(contestants, case: Case, missing):
     return entrants, failed
 
 
-def _record(case: Case, threads, sound):
+def _record(case, threads, sound):
     memory = None
     ours = [entrant for entrant in sound if entrant.kind == "ours"]
     if case.task == "forward" and ours:

@@ -42,6 +42,17 @@ class Workload:
         return (ceil_root(self.vocab, self.order),) * self.order
 
     @property
+    def batches(self) -> tuple[int, ...]:
+        return BATCHES
+
+    def takes(self, batch: int, dtype: str) -> bool:
+        return True
+
+    @property
+    def quick_batches(self) -> tuple[int, ...]:
+        return BATCHES[1:]
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         return TASKS if self.kind == "kets" else TASKS[:2]
 
@@ -64,6 +75,15 @@ class Case:
     @property
     def output_bytes(self) -> int:
         return self.batch * self.workload.dim * np.dtype(self.dtype).itemsize
+
+    @property
+    def traffic(self) -> tuple[str, int]:
+        """The output filled; a gradient also reads the cotangent, as large, so a copy."""
+        return "fill" if self.task == "forward" else "copy", self.output_bytes
+
+    @property
+    def flops(self) -> int:
+        return flops(self.workload, self.batch, self.task)
 
 
 def ceil_root(number: int, degree: int) -> int:

@@ -153,6 +153,18 @@ def test_ketcore_with_layernorm():
     assert timing.status == "ok"
 
 
+def test_disagreement_looks_at_all_of_large_arrays():
+    wanted = np.ones((5, measure.PIECE // 2))
+    found = wanted.copy()
+    found[-1, -1] = 3
+    assert measure.disagreement((wanted, []), (wanted, []), "float64") is None
+    expected = "disagrees: rows by 2.0e+00 of its largest entry"
+    assert measure.disagreement((found, []), (wanted, []), "float64") == expected
+    assert measure.disagreement((wanted, [found]), (wanted, [wanted]), "float64").startswith(
+        "disagrees: gradient 0"
+    )
+
+
 def test_race_says_who_disagrees_and_who_fails():
     def broken():
         raise RuntimeError("no\nmemory")
@@ -173,17 +185,48 @@ def test_race_says_who_disagrees_and_who_fails():
     assert found["broken"].status == "failed: RuntimeError: no"
 
 
-def test_race_spares_the_slow(monkeypatch):
-    monkeypatch.setattr(measure, "PATIENCE", 0.02)
+def test_race_spares_the_slow():
     entrants = [
         contestant("ketcore", np.ones((2, 2)), "ours", 1e-4),
         contestant("slow", np.ones((2, 2)), seconds=0.03),
         contestant("known", np.zeros((2, 2)), seconds=1.0),
     ]
-    ours, slow, known = measure.race(entrants, {"known": 5.0}, "float64", 2, 0.01)
+    ours, slow, known = measure.race(entrants, {"known": 5.0}, "float64", 2, 0.01, patience=0.02)
     assert len(ours.samples) >= 3
     assert len(slow.samples) == 1
     assert (known.status, known.samples) == ("bound", [5.0])
+
+
+def test_race_repeats_the_slow_that_are_near_the_fastest():
+    entrants = [
+        contestant("ketcore", np.ones((2, 2)), "ours", 0.03),
+        contestant("near", np.ones((2, 2)), seconds=0.05),
+        contestant("far", np.ones((2, 2)), seconds=0.2),
+    ]
+    timings = measure.race(entrants, {}, "float64", 2, 0.01, patience=0.02)
+    assert [len(timing.samples) >= 3 for timing in timings] == [True, True, False]
+
+
+def test_race_compares_with_a_definition():
+    entrants = [contestant("ketcore", np.ones((2, 2)), "ours"), contestant("right", np.zeros((2, 2)))]
+    ours, right = measure.race(entrants, {}, "float64", 1, 0.01, reference=(np.zeros((2, 2)), []))
+    assert ours.status.startswith("disagrees: rows by ")
+    assert right.status == "ok"
+    (alone,) = measure.race(entrants[:1], {}, "float64", 1, 0.01, reference=(np.zeros((2, 2)), []))
+    assert not alone.timed
+
+
+def test_hopeless():
+    def timing(name, seconds, kind="package", status="ok"):
+        return measure.Timing(name, kind, status, [seconds])
+
+    timings = [timing("us", 0.01, "ours"), timing("mine", 1e-4, "extra"), timing("near", 0.07)]
+    timings += [timing("far", 0.09, "code"), timing("known", 9.0, status="bound"), timing("best", 0.04)]
+    assert list(measure.hopeless(timings, 1, 10)) == ["far"]
+    assert list(measure.hopeless(timings, 10, 100)) == ["near", "far"]
+    assert measure.hopeless(timings, 10, 20) == {}
+    slow = [timing("us", 9.0, "ours"), timing("best", 0.9), timing("next", 1.3), timing("last", 1.4)]
+    assert list(measure.hopeless([timing("code", 0.01, "code"), *slow], 10, 100)) == ["last"]
 
 
 def test_peak_memory():
@@ -204,6 +247,7 @@ def test_table():
     assert "1 thread, CPU time" in text
     assert "2 threads, wall time" in text
     assert "rows: ahead of every package in 2 of 2 cases, 500 times in the geometric mean" in text
+    assert "  forward: ahead in 2 of 2, least 500, median 500" in text
     assert "torch code 500us wins 0.50: rows 30x9 2/2 batch 32 float32 forward" in text
     assert "mine: ketcore takes 0.5 of its time in the mean of 1 cases, 0.5 at most" in text
     assert "jax: not installed" in text

@@ -1,0 +1,1 @@
+"""The second family of `python -m bench`: products with Kronecker matrices, logits, Gram matrices, solves."""

@@ -1,0 +1,42 @@
+"""The families of cases that `python -m bench --family` chooses from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench import workloads as tables
+from bench.algebra import definition
+from bench.algebra import peers as algebra_peers
+from bench.algebra import workloads as algebra
+from bench.peers import builders
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is timed and by whom.
+
+    definition  case -> (value, gradients) that everyone is compared with, or None: ketcore's own are
+    seconds     timing of one case, all contestants together; and with --quick
+    patience    one call longer than this many seconds is hardly repeated
+    leaves_out  whether the hopelessly slow on a small batch are left out of larger ones
+    """
+
+    workloads: Callable
+    make_case: Callable
+    builders: Callable
+    definition: Callable
+    seconds: tuple[float, float]
+    patience: float
+    leaves_out: bool = False
+
+
+def _defined(case):
+    value, gradients = definition.value_and_gradients(case.workload, case.batch)
+    return value, gradients if case.task == "backward" else []
+
+
+FAMILIES = {
+    "rows": Family(tables.workloads, tables.make_case, builders, lambda case: None, (0.7, 0.15), 0.5),
+    "algebra": Family(
+        algebra.workloads, algebra.make_case, algebra_peers.builders, _defined, (0.15, 0.05), 0.15, True
+    ),
+}
