@@ -5,6 +5,7 @@ Scaling one leaf of a term by c and another by 1/c changes nothing: that freedom
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import reduce
 from math import prod, sqrt
 from numbers import Complex
@@ -207,11 +208,9 @@ def identity(size: int, dtype: Any, like: Array) -> Array:
 
 def identities(dims: Any, dtype: Any, like: Array | None) -> list[Array]:
     """Identity matrices of these sizes, beside `like` or of NumPy."""
-    try:
+    with suppress(TypeError):  # of anything but an int
         dims = (as_integer(dims),)
-    except TypeError:
-        dims = check_dims("dims", dims)
-    return [beside(like, np.eye(dim, dtype=dtype)) for dim in dims]
+    return [beside(like, np.eye(dim, dtype=dtype)) for dim in check_dims("dims", dims)]
 
 
 def beside(like: Array | None, array: np.ndarray) -> Array:
