@@ -19,6 +19,9 @@ from ketcore.backend import Array, accumulation_dtype, cast_gradient
 from ketcore.ops import terms
 from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tangents
 
+# Up to so many entries a leaf costs less as part of a larger one than as a matrix of its own.
+_MERGED = 32
+
 
 def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """<v, w> for each entry of the batch.
@@ -106,9 +109,10 @@ def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """
     xp, v, w, dtype = _checked(v, w)
     first, second, rank, other_rank = _batches(v, w)
-    grams = terms.grams(xp, _flat(xp, _wide(xp, v, dtype)), _flat(xp, _wide(xp, w, dtype)))
+    flat = (_flat(xp, _wide(xp, ket, dtype)) for ket in (v, w))
+    grams = terms.grams(xp, *(_merged(xp, leaves) for leaves in flat))
     split = xp.reshape(terms.product(grams), (prod(first), rank, prod(second), other_rank))
-    return xp.astype(xp.reshape(xp.sum(split, axis=(1, 3)), (*first, *second)), dtype, copy=False)
+    return xp.astype(xp.reshape(xp.sum(xp.sum(split, axis=1), axis=-1), (*first, *second)), dtype, copy=False)
 
 
 def ket_gram_vjp(
@@ -153,7 +157,7 @@ def ket_gram_jvp(
     by_w = terms.grams(xp, flat_v, _flat(xp, _wide(xp, w_tangents, dtype)))
     total = sum(other * (a + b) for other, a, b in zip(others, by_v, by_w, strict=True))
     split = xp.reshape(total, (prod(first), rank, prod(second), other_rank))
-    return xp.astype(xp.reshape(xp.sum(split, axis=(1, 3)), (*first, *second)), dtype, copy=False)
+    return xp.astype(xp.reshape(xp.sum(xp.sum(split, axis=1), axis=-1), (*first, *second)), dtype, copy=False)
 
 
 def ket_gram_dense(v: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
@@ -222,6 +226,19 @@ def _batches(v, w):
 def _flat(xp, ket):
     """Leaves (batch * R, q_n)."""
     return [xp.reshape(leaf, (prod(leaf.shape[:-1]), leaf.shape[-1])) for leaf in ket]
+
+
+def _merged(xp, leaves):
+    """Neighbouring modes multiplied up to `_MERGED` entries: fewer Gram matrices, each a larger product."""
+    found = leaves[:1]
+    for leaf in leaves[1:]:
+        last = found[-1]
+        width = last.shape[1] * leaf.shape[1]
+        if width <= _MERGED:
+            found[-1] = xp.reshape(last[:, :, None] * leaf[:, None, :], (leaf.shape[0], width))
+        else:
+            found.append(leaf)
+    return found
 
 
 def _reshaped(xp, gradients, primals):
