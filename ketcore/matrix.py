@@ -234,6 +234,8 @@ class KroneckerMatrix:
     def matmul(self, x: Any, out: Array | None = None) -> Array:
         """A @ x for an array (columns,) or (..., columns, n); `out` is written into and returned.
 
+        raises, cost   as `kron_matmul`
+
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).matmul([1, 2, 3, 4]).tolist()
         [3.0, 7.0]
         """
@@ -243,7 +245,7 @@ class KroneckerMatrix:
         return ops.kron_matmul(turned, x, shape, axis=axis, identities=self.identities, out=out)
 
     def rmatmul(self, x: Any, out: Array | None = None) -> Array:
-        """x @ A for an array (..., rows); `out` is written into and returned.
+        """x @ A for an array (..., rows); `out`, errors and cost as in `matmul`.
 
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).rmatmul([1, 2]).tolist()
         [1.0, 1.0, 2.0, 2.0]
@@ -387,6 +389,7 @@ def eye(dims: int | Sequence[int], dtype: Any = "float64", like: Array | None = 
 
     dims     an int or N ints >= 1
     like     an array whose library and device the factors take; None for NumPy
+    raises   TypeError, ValueError on dims, dtype and like
 
     >>> eye((2, 3)).shape, float(eye((2, 3)).trace())
     ((6, 6), 6.0)

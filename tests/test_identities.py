@@ -38,9 +38,8 @@ def test_ketcore_has_an_operation_for_every_law():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_law_fails_a_library_with_a_bug(name):
-    with pytest.raises(AssertionError, match=rf"^{name} must hold: .*; got .* \(\w+, shapes \(") as caught:
+    with pytest.raises(AssertionError, match=rf"^{name} must hold: .*; got .* \(\w+, shapes \("):
         law_of(replace(DENSE, **BUGS[name]), name).check()
-    print(caught.value)
 
 
 def test_every_law_has_its_bug():

@@ -25,6 +25,8 @@ class Permutation:
 
     dims     the N dims of the vector that it is applied to
     order    each mode once: mode n of the result is mode order[n], as in np.transpose
+    raises   TypeError, ValueError on dims and on an order that has not each mode once
+    cost     of a product one transpose of the operand; nothing is stored
 
     Immutable, holds no array; `==` is identity.  `@` takes dense arrays on either side, kets, and
     permutations.  The inverse is `.T`.  P @ A @ P.T of a KroneckerMatrix A is `permute_subsystems(A, order)`.
@@ -123,6 +125,11 @@ class Permutation:
 def swap(dims: Sequence[int], i: int, j: int) -> Permutation:
     """The permutation that exchanges the modes i and j of vectors of these dims.
 
+    dims     N ints >= 1
+    i, j     modes, ints
+    returns  a `Permutation`: a product costs one transpose
+    raises   TypeError, ValueError on dims and modes
+
     >>> (swap((2, 1, 3), 0, 2) @ np.arange(6)).tolist()
     [0, 3, 1, 4, 2, 5]
     """
@@ -139,6 +146,9 @@ def commutation(m: int, n: int) -> Permutation:
     It turns Kronecker products around: K_pm (A (x) B) K_nq = B (x) A for A (m, n) and B (p, q), with K_pm for
     commutation(p, m).  Where vec stacks rows, as X.reshape(-1) does, use commutation(n, m).
 
+    m, n     ints >= 1
+    returns  a `Permutation` (m n, m n): a product costs one transpose
+    raises   TypeError, ValueError on m and n
     source   J. R. Magnus and H. Neudecker, The commutation matrix, Annals of Statistics 7 (1979)
 
     >>> x = np.array([[1, 2, 3], [4, 5, 6]])

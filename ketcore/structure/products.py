@@ -32,6 +32,7 @@ def kron(*matrices: Any) -> Any:
               which give a KroneckerProduct where one is of the first three; or Ket objects alone
     returns   a KroneckerMatrix, a KroneckerProduct or a Ket: orders add, ranks multiply
     raises    TypeError on other mixtures; ValueError where one but the first is cropped
+    cost      the numbers of the result
 
     >>> kron([[1.0, 2.0]], KroneckerMatrix([[[3.0]], [[4.0], [5.0]]])).to_dense().tolist()
     [[12.0, 24.0], [15.0, 30.0]]
@@ -48,6 +49,11 @@ def kron(*matrices: Any) -> Any:
 def kron_power(matrix: Any, k: int) -> Any:
     """A (x) ... (x) A, k times: of any operator that `kron` takes; the rank becomes R**k.
 
+    k        int >= 1
+    returns  what `kron` does
+    raises   as `kron`; TypeError, ValueError on k
+    cost     the numbers of the result, k R**k times those of one term of A
+
     >>> kron_power([[0.0, 1.0], [1.0, 0.0]], 3)[0].tolist()
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
     """
@@ -61,6 +67,8 @@ def khatri_rao(*matrices: Any) -> Ket:
     returns   a Ket of batch shape (r,) and dims p_n, which holds r sum p_n numbers: `.to_dense()` is the
               TRANSPOSE (r, P) of the matrix K; `.contract(x)` is K^T x, `.combine(c)` the ket K c, and
               `.gram(o)` K^H O: none of them forms K
+    raises    TypeError, ValueError on kinds, and where the numbers of columns differ
+    cost      a copy of the matrices
 
     >>> khatri_rao([[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]]).to_dense().T.tolist()
     [[3.0, 8.0], [5.0, 12.0]]
@@ -75,6 +83,8 @@ def face_splitting(*matrices: Any) -> Ket:
     matrices  dense (r, q_n), of one number r of rows
     returns   a Ket of batch shape (r,) and dims q_n, which holds r sum q_n numbers: `.to_dense()` is the
               matrix F (r, Q) itself; `.contract(x)` is F x, `.combine(c)` the ket F^T c
+    raises    TypeError, ValueError on kinds, and where the numbers of rows differ
+    cost      a copy of the matrices
 
     >>> face_splitting([[1.0, 2.0]], [[3.0, 4.0]]).to_dense().tolist()
     [[3.0, 4.0, 6.0, 8.0]]
@@ -86,7 +96,9 @@ def face_splitting(*matrices: Any) -> Ket:
 def hadamard(left: KroneckerMatrix, right: KroneckerMatrix) -> KroneckerMatrix:
     """The elementwise product of two Kronecker matrices: ranks multiply.
 
-    raises   ValueError unless shapes and dims are equal
+    returns  a KroneckerMatrix of rank R R' and the same shape
+    raises   TypeError on kinds; ValueError unless shapes and dims are equal
+    cost     time and memory O(R R' sum p_n q_n)
 
     >>> a = KroneckerMatrix([[[1.0, 2.0]], [[3.0, 4.0]]])
     >>> hadamard(a, a).to_dense().tolist()
