@@ -16,7 +16,15 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, is_array, is_complex, is_half, namespace_of
+from ketcore.backend import (
+    Array,
+    accumulation_dtype,
+    is_array,
+    is_complex,
+    is_floating,
+    is_half,
+    namespace_of,
+)
 from ketcore.display import check_dense_size
 from ketcore.ops import ket_inner
 from ketcore.ops.checks import as_sequence, check_floating
@@ -176,9 +184,7 @@ def random_leaves(
     rng      None, a seed or a NumPy Generator; or one of CuPy, whose arrays these are then
     returns  N arrays of `dtype`; complex ones have independent real and imaginary parts
     """
-    dtype = np.dtype(dtype)
-    if not (dtype.kind in "fc" or dtype.name == "bfloat16"):
-        raise TypeError(f"dtype must be floating or complex, got {dtype}")
+    dtype = _floating_dtype(dtype)
     std = check_size("std", std)
     rng = rng if hasattr(rng, "standard_normal") else np.random.default_rng(rng)
     leaf_std = (std / sqrt(max(rank, 1))) ** (1 / len(shapes))
@@ -189,6 +195,16 @@ def random_leaves(
         (part * rng.standard_normal(shape) + 1j * part * rng.standard_normal(shape)).astype(dtype)
         for shape in shapes
     ]
+
+
+def _floating_dtype(dtype):
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be floating or complex, got {dtype!r}") from None
+    if not is_floating(np, found):
+        raise TypeError(f"dtype must be floating or complex, got {found}")
+    return found
 
 
 def itemsize(array: Array) -> int:
@@ -210,6 +226,7 @@ def identities(dims: Any, dtype: Any, like: Array | None) -> list[Array]:
     """Identity matrices of these sizes, beside `like` or of NumPy."""
     with suppress(TypeError):  # of anything but an int
         dims = (as_integer(dims),)
+    dtype = _floating_dtype(dtype)
     return [beside(like, np.eye(dim, dtype=dtype)) for dim in check_dims("dims", dims)]
 
 

@@ -38,6 +38,8 @@ LEAVES = np.ones((3, 1, 4))
         (lambda: kc.KroneckerMatrix.from_terms(None), TypeError, "terms must be a sequence, got NoneType"),
         (lambda: kc.eye(-1), ValueError, r"dims must be at least one int >= 1, got \(-1,\)"),
         (lambda: kc.eye(2.5), TypeError, "dims must be a sequence of ints, got 2.5"),
+        (lambda: kc.eye(2, "int64"), TypeError, "dtype must be floating or complex, got int64"),
+        (lambda: kc.eye(2, "float33"), TypeError, "dtype must be floating or complex, got 'float33'"),
         (lambda: kc.eye(2, like=3), TypeError, "like must be an array, got int"),
         (lambda: kc.ket_inner(None, [LEAVES]), TypeError, "v must be a sequence, got NoneType"),
         (lambda: kc.ket_rows(LEAVES, [0], (2, 2), eps="a"), TypeError, "eps must be a real number, got 'a'"),
