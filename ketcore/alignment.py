@@ -20,7 +20,7 @@ from typing import Any
 
 from ketcore import ops
 from ketcore.arithmetic import unboxed
-from ketcore.backend import Array, accumulation_dtype
+from ketcore.backend import Array, accumulation_dtype, quiet
 from ketcore.boxes import prefix_boxes
 from ketcore.ops.checks import check_floating
 from ketcore.shapes import reached_dims
@@ -31,6 +31,7 @@ Sizes = tuple[int, ...]
 Parts = tuple[list[Array], tuple[int, int], list[int]]
 
 
+@quiet
 def matrix_product(left: Any, right: Any) -> Parts:
     """A @ B of two Kronecker matrices: ranks multiply, times the boxes of a cropped inner axis."""
     if left.shape[1] != right.shape[0]:
@@ -42,6 +43,7 @@ def matrix_product(left: Any, right: Any) -> Parts:
     return factors, (left.shape[0], right.shape[1]), _identities(groups, left, right) if whole else []
 
 
+@quiet
 def ket_product(matrix: Any, ket: Any) -> list[Array]:
     """The factors of A @ v, for kets v, whose leaves count as matrices of one column."""
     rows, full = matrix.shape[0], prod(matrix.row_dims)
@@ -186,6 +188,7 @@ def summed(
     return [xp.astype(f, dtype, copy=False) for f in joined], groups
 
 
+@quiet
 def ket_inner(left: Any, right: Any) -> Array:
     """<left, right> (...) of two kets of one length, the first conjugated; batches broadcast.
 

@@ -24,6 +24,7 @@ from ketcore.backend import (
     is_floating,
     is_half,
     namespace_of,
+    quiet,
 )
 from ketcore.display import check_dense_size
 from ketcore.ops import ket_inner
@@ -42,6 +43,7 @@ def is_scalar(value: Any) -> bool:
     return isinstance(value, Complex) or (array_api_compat.is_array_api_obj(value) and value.ndim == 0)
 
 
+@quiet
 def scaled(array: Array, scalar: Any, divide: bool = False) -> Array:
     """`array * scalar` or `array / scalar` in the precision of `array`; a complex scalar makes it complex.
 
@@ -112,6 +114,7 @@ def root_of_squared(squared: Array) -> Array:
     return xp.sqrt(xp.where(squared < 0, xp.zeros_like(squared), squared))
 
 
+@quiet
 def norm(factors: Sequence[Array], inner=ket_inner) -> Array:
     """The norm (...) of sum_k (x)_n factor_nk, by `inner` of the scaled factors with themselves.
 
@@ -140,6 +143,7 @@ def real_dtype(xp, dtype):
     return xp.float64 if dtype == xp.complex128 else xp.float32
 
 
+@quiet
 def balanced(factors: Sequence[Array]) -> list[Array]:
     """The same sum with the leaves of each term scaled to one norm, that is their geometric mean.
 
@@ -175,6 +179,7 @@ def _or_one(xp, size):
     return xp.where((size > 0) & xp.isfinite(size), size, xp.ones_like(size))
 
 
+@quiet
 def random_leaves(
     shapes: Sequence[tuple[int, ...]], rank: int, std: float, rng: Any, dtype: Any
 ) -> list[Array]:
@@ -294,6 +299,7 @@ def random_shapes(
     return shape, list(zip(row_dims, col_dims, strict=True))
 
 
+@quiet
 def contracted(factors: Sequence[Array], x: Array) -> Array:
     """sum_j v[j] x[j] for kets v and x (Q,) or (Q, n): mode by mode, the first one by a single GEMM."""
     xp, arrays, dtype = check_floating("kets and x", (*factors, x))
@@ -314,6 +320,7 @@ def contracted(factors: Sequence[Array], x: Array) -> Array:
     return unboxed(xp.astype(total, dtype, copy=False))
 
 
+@quiet
 def combined(factors: Sequence[Array], weights: Array) -> list[Array]:
     """Factors (batch * R, q_n) of the one ket sum_b weights[b] v[b]."""
     xp, arrays, dtype = check_floating("kets and weights", (*factors, weights))

@@ -22,6 +22,10 @@ from ketcore import numpy_sums
 
 Array = Any
 
+# Decorates every public function that computes: what is not finite, or leaves the range of its dtype,
+# propagates in silence.  Whether NumPy would warn depends on the kernel that BLAS has for this processor.
+quiet = np.errstate(all="ignore")
+
 
 def as_arrays(arrays: Sequence[Any]) -> tuple[Array, ...]:
     """Arrays as they are; nested lists and scalars as NumPy arrays."""
@@ -237,6 +241,8 @@ def run_chunks(
         job.result()
 
 
+# The threads of the pool do not inherit the state of the caller.
+@quiet
 def _run(work, start, stop, chunk):
     for begin in range(start, stop, chunk):
         work(begin, min(begin + chunk, stop))

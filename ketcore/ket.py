@@ -16,7 +16,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic, display, linear_operator
-from ketcore.backend import Array
+from ketcore.backend import Array, quiet
 from ketcore.indexing import parse_key, take
 from ketcore.ops import ket_gram, ket_inner, ket_rows
 from ketcore.ops.checks import as_sequence, check_floating
@@ -209,6 +209,7 @@ class Ket:
         """The complex conjugate; a real ket itself."""
         return Ket.from_packed(arithmetic.conjugated(self.packed), self.dims)
 
+    @quiet
     def astype(self, dtype: Any) -> "Ket":
         """The same kets with leaves of another floating or complex dtype."""
         xp = array_api_compat.array_namespace(self.packed)
@@ -264,6 +265,7 @@ class Ket:
         """
         return arithmetic.norm(self.factors)
 
+    @quiet
     def normalize(self) -> "Ket":
         """Kets of norm 1, with the scale spread over all modes; a ket of norm 0 stays zero.
 

@@ -14,7 +14,7 @@ from operator import add
 from typing import Any
 
 from ketcore import arithmetic, display, linear_operator, ops
-from ketcore.backend import Array, accumulation_dtype, is_writeable_in_place, namespace, namespace_of
+from ketcore.backend import Array, accumulation_dtype, is_writeable_in_place, namespace, namespace_of, quiet
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops.checks import check_floating
@@ -95,6 +95,7 @@ class KroneckerSum:
         """The complex conjugate; a real sum shares its factors."""
         return KroneckerSum([arithmetic.conjugated(f) for f in self.factors])
 
+    @quiet
     def astype(self, dtype: Any) -> "KroneckerSum":
         """The same sum with factors of another floating or complex dtype."""
         return KroneckerSum([namespace_of(f).astype(f, dtype) for f in self.factors])
@@ -107,6 +108,7 @@ class KroneckerSum:
         """
         return self.to_kronecker()[key]
 
+    @quiet
     def __add__(self, other: Any) -> "KroneckerSum | KroneckerMatrix":
         """Factor by factor with a Kronecker sum of equal dims; a KroneckerMatrix with a KroneckerMatrix."""
         if isinstance(other, KroneckerMatrix):
@@ -170,6 +172,7 @@ class KroneckerSum:
         x = linear_operator.operand("x", other, self.dtype)
         return linear_operator.applied_right(x, *self.shape, lambda x: _contracted(self.factors, x))
 
+    @quiet
     def trace(self) -> Array:
         """sum_i tr(A_i) Q / n_i.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ketcore import alignment, backend, ops, plans
 from ketcore.arithmetic import itemsize, unboxed
-from ketcore.backend import Array, is_array, is_floating, namespace_of
+from ketcore.backend import Array, is_array, is_floating, namespace_of, quiet
 from ketcore.ops.checks import plain
 from ketcore.shapes import check_int
 
@@ -71,6 +71,7 @@ def check_right(x: Array, rows: int) -> None:
         raise ValueError(f"x must have shape (..., {rows}) before @, got {tuple(x.shape)}")
 
 
+@quiet
 def applied(x: Array, rows: int, columns: int, transform: Callable[[Array], Array]) -> Array:
     """A @ x by NumPy's rules for A (rows, columns).
 
@@ -84,6 +85,7 @@ def applied(x: Array, rows: int, columns: int, transform: Callable[[Array], Arra
     return xp.reshape(result, (*lead, rows, *trail))
 
 
+@quiet
 def applied_right(x: Array, rows: int, columns: int, transform: Callable[[Array], Array]) -> Array:
     """x @ A by NumPy's rules for A (rows, columns), x (..., rows); `transform` is that of A^T."""
     check_right(x, rows)

@@ -15,7 +15,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore import alignment, arithmetic, display, indexing, linear_operator, ops, reductions
-from ketcore.backend import Array
+from ketcore.backend import Array, quiet
 from ketcore.ket import Ket
 from ketcore.ops.checks import check_floating, check_identities, check_shape, check_tables
 from ketcore.plans import Cost
@@ -281,6 +281,7 @@ class KroneckerMatrix:
         factors = [arithmetic.conjugated(f) for f in self.factors]
         return KroneckerMatrix(factors, self.shape, self.identities)
 
+    @quiet
     def astype(self, dtype: Any) -> "KroneckerMatrix":
         """The same matrix with factors of another floating or complex dtype."""
         xp = array_api_compat.array_namespace(*self.factors)

@@ -140,7 +140,9 @@ def as_dense(part: Any, like: Array) -> Array:
     if isinstance(part, Identity):
         return arithmetic.identity(part.size, like.dtype, like)
     if isinstance(part, Diagonal):
-        return arithmetic.identity(part.shape[0], part.values.dtype, like) * part.values
+        xp, values = namespace_of(like), part.values
+        # A product with the identity would spread what is not finite.
+        return xp.where(arithmetic.identity(part.shape[0], xp.bool, like), values, xp.zeros_like(values))
     return part.toarray() if is_sparse(part) else part
 
 

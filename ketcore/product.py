@@ -16,7 +16,7 @@ from operator import mul
 from typing import Any
 
 from ketcore import arithmetic, display, linear_operator
-from ketcore.backend import Array, accumulation_dtype
+from ketcore.backend import Array, accumulation_dtype, quiet
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops.checks import as_sequence
@@ -174,6 +174,7 @@ class KroneckerProduct:
         # A leaf is a row vector: the part applies to its last axis.
         return Ket([on_rows(part, leaf) for part, leaf in zip(self.parts, ket.factors, strict=True)])
 
+    @quiet
     def trace(self) -> Array:
         """The sum of the diagonal: the product of traces where all parts are square, else over its elements.
 
@@ -190,6 +191,7 @@ class KroneckerProduct:
         total = reduce(mul, sums, xp.astype(xp.ones_like(like), wide)) * float(size)
         return arithmetic.unboxed(xp.astype(total, dtype))
 
+    @quiet
     def diagonal(self, max_bytes: int = 2**30) -> Array:
         """M[i, i] for i < min(shape).
 

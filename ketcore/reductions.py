@@ -18,7 +18,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
-from ketcore.backend import Array
+from ketcore.backend import Array, quiet
 from ketcore.boxes import prefix_boxes
 from ketcore.display import check_dense_size
 from ketcore.indexing import entries
@@ -48,6 +48,7 @@ def flattened(factors: Sequence[Array]) -> list[Array]:
     return [xp.reshape(f, (f.shape[0], f.shape[1] * f.shape[2])) for f in factors]
 
 
+@quiet
 def balanced(factors: Sequence[Array]) -> list[Array]:
     """The same matrix with factors of equal Frobenius norm within each term."""
     xp = array_api_compat.array_namespace(*factors)
@@ -55,6 +56,7 @@ def balanced(factors: Sequence[Array]) -> list[Array]:
     return [xp.reshape(f, like.shape) for f, like in zip(flat, factors, strict=True)]
 
 
+@quiet
 def inner(left: Sequence[Array], right: Sequence[Array], shape: tuple[int, int]) -> Array:
     """sum_ij conj(A_ij) B_ij over the leading block `shape` of two matrices of equal dims.
 
@@ -66,6 +68,7 @@ def inner(left: Sequence[Array], right: Sequence[Array], shape: tuple[int, int])
     return xp.astype(total, dtype, copy=False)
 
 
+@quiet
 def sums(factors: Sequence[Array], shape: tuple[int, int], axis: int | None) -> Array:
     """The sum of all elements of the leading block, or over its rows (axis 0) or columns (axis 1)."""
     if axis is None:
@@ -94,6 +97,7 @@ def column_sums(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
     return finish(_vector(xp, xp.concat(groups, axis=0), dims_of(factors, 2), shape[1]))
 
 
+@quiet
 def diagonal(factors: Sequence[Array], shape: tuple[int, int], max_bytes: int = 2**30) -> Array:
     """M[i, i] for i < min(shape): a ket of diagonals for square factors, element by element otherwise."""
     count = min(shape)
@@ -106,6 +110,7 @@ def diagonal(factors: Sequence[Array], shape: tuple[int, int], max_bytes: int = 
     return _vector(xp, leaves, dims_of(factors, 1), count)
 
 
+@quiet
 def trace(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
     """The sum of the diagonal: factored for square factors, in O(R N) per element otherwise."""
     xp, factors, finish = _wide(factors)
@@ -149,6 +154,7 @@ def _vector(xp, packed, dims, columns):
     return ket_rows(packed[None, ...], np.asarray(0), dims, columns=columns, check=False)
 
 
+@quiet
 def norm(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
     """The Frobenius norm of the leading block."""
     shapes = [f.shape for f in factors]

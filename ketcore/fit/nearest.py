@@ -14,7 +14,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore.arithmetic import balanced
-from ketcore.backend import Array, is_array, is_half, to_host
+from ketcore.backend import Array, is_array, is_half, quiet, to_host
 from ketcore.fit.als import Found
 from ketcore.fit.halves import Halves, padded
 from ketcore.fit.leaves import flat_leaves, length, like, wide_modes
@@ -33,6 +33,7 @@ from ketcore.shapes import check_dims, check_int, suggest_dims
 _MOST = 1 << 59
 
 
+@quiet
 def nearest_kronecker(
     A: Any,
     row_dims: Sequence[int],
@@ -91,6 +92,7 @@ def nearest_kronecker(
     return _fit_rows(rows, row_dims, col_dims, weights, options)
 
 
+@quiet
 def from_dense(
     A: Any,
     order: int = 2,

@@ -15,7 +15,7 @@ from operator import mul
 import array_api_compat
 
 from ketcore import arithmetic
-from ketcore.backend import is_complex
+from ketcore.backend import is_complex, quiet
 from ketcore.fit.leaves import epsilon, flat_leaves, inner_products, length, product_of
 from ketcore.matrix import KroneckerMatrix
 
@@ -24,6 +24,7 @@ _SWEEPS = 60
 _SETTLED = 1e-13
 
 
+@quiet
 def nearest_rank_one(matrix: KroneckerMatrix) -> KroneckerMatrix:
     """A single Kronecker product near `matrix`: a local optimum in the Frobenius norm.
 

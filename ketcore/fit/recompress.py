@@ -7,7 +7,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
-from ketcore.backend import is_half
+from ketcore.backend import is_half, quiet
 from ketcore.fit.leaves import flat_leaves, terms_norm
 from ketcore.fit.result import Callback, Fit, Options, check_options
 from ketcore.fit.targets import TermsTarget
@@ -20,6 +20,7 @@ from ketcore.reductions import restricted
 _LOWERED = 8
 
 
+@quiet
 def recompress(
     x: Ket | KroneckerMatrix,
     rank: int | None = None,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ketcore import arithmetic, ops
-from ketcore.backend import Array, namespace_of
+from ketcore.backend import Array, namespace_of, quiet
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, parts, sums
 from ketcore.matrix import KroneckerMatrix
@@ -21,6 +21,7 @@ class SlogdetResult(NamedTuple):
     logabsdet: Array
 
 
+@quiet
 def slogdet(A: KroneckerMatrix | KroneckerSum, shift: Any = 0.0) -> SlogdetResult:
     """The sign and the logarithm of the absolute value of det(A + shift I).
 
@@ -53,6 +54,7 @@ def slogdet(A: KroneckerMatrix | KroneckerSum, shift: Any = 0.0) -> SlogdetResul
     return SlogdetResult(*(arithmetic.unboxed(checks.stored(xp, part, A.dtype)) for part in found))
 
 
+@quiet
 def det(A: KroneckerMatrix | KroneckerSum) -> Array:
     """The determinant; it overflows to infinity where that of the dense matrix does, but `slogdet` does not.
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ketcore.backend import quiet
 from ketcore.linalg import checks
 from ketcore.matrix import KroneckerMatrix
 
@@ -15,6 +16,7 @@ class QRResult(NamedTuple):
     R: KroneckerMatrix
 
 
+@quiet
 def qr(A: KroneckerMatrix, mode: str = "economic") -> QRResult | KroneckerMatrix:
     """The decomposition A = Q R; the Kronecker product R of upper triangular factors is upper triangular too.
 
@@ -46,6 +48,7 @@ def qr(A: KroneckerMatrix, mode: str = "economic") -> QRResult | KroneckerMatrix
     return r if mode == "r" else QRResult(q, r)
 
 
+@quiet
 def cholesky(A: KroneckerMatrix, lower: bool = False) -> KroneckerMatrix:
     """The triangular C with C^H C = A, or with C C^H = A where `lower` is true.
 

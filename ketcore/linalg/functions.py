@@ -12,7 +12,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
-from ketcore.backend import is_complex, namespace_of
+from ketcore.backend import is_complex, namespace_of, quiet
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import branches, checks, spectral
 from ketcore.linalg.solving import inverses
@@ -22,6 +22,7 @@ from ketcore.matrix import KroneckerMatrix, eye
 _TERMS = 1 << 16
 
 
+@quiet
 def matrix_power(A: KroneckerMatrix, n: int) -> KroneckerMatrix:
     """A @ A @ ... @ A, n times; the inverse of that for negative n, and the identity for n = 0.
 
@@ -63,6 +64,7 @@ def _eye(dims, like):
     return eye(dims, "float32", like).astype(like.dtype)
 
 
+@quiet
 def sqrtm(A: KroneckerMatrix) -> KroneckerMatrix:
     """The principal square root: the one whose eigenvalues have arguments in (-pi / 2, pi / 2].
 
@@ -143,6 +145,7 @@ def _snapped(phase):
     return float(round(phase.real)) if abs(phase.imag) < 1e-12 else phase
 
 
+@quiet
 def expm(A: KroneckerSum | KroneckerMatrix) -> KroneckerMatrix:
     """The matrix exponential, exactly: of a Kronecker sum, or of a Kronecker product with one mode that is no
     identity.

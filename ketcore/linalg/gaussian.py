@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 
 from ketcore import arithmetic, ops
-from ketcore.backend import Array
+from ketcore.backend import Array, quiet
 from ketcore.linalg import checks
 from ketcore.matrix import KroneckerMatrix
 
 
+@quiet
 def gaussian_log_likelihood(A: KroneckerMatrix, y: Array, shift: Any = 0.0) -> Array:
     """The log-density of y under a Gaussian of mean zero with covariance A + shift I.
 

@@ -13,7 +13,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic, backend
-from ketcore.backend import Array, accumulation_dtype, is_half, namespace, namespace_of
+from ketcore.backend import Array, accumulation_dtype, is_half, namespace, namespace_of, quiet
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, preconditioners
 from ketcore.linear_operator import operand
@@ -22,6 +22,7 @@ from ketcore.product import KroneckerProduct
 from ketcore.shapes import check_int, check_size
 
 
+@quiet
 def cg(
     A: KroneckerMatrix | KroneckerSum | KroneckerProduct,
     b: Array,

@@ -10,7 +10,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
-from ketcore.backend import Array
+from ketcore.backend import Array, quiet
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, cuts, solving, spectral
 from ketcore.matrix import KroneckerMatrix
@@ -19,6 +19,7 @@ from ketcore.product import KroneckerProduct
 _ORDERS = (None, "fro", "nuc", "trace", 2, -2, 1, -1, inf, -inf)
 
 
+@quiet
 def norm(A: KroneckerMatrix | KroneckerSum, ord: Any = None) -> Array:
     """A norm of the matrix, as `scipy.linalg.norm` of the dense one.
 
@@ -49,6 +50,7 @@ def norm(A: KroneckerMatrix | KroneckerSum, ord: Any = None) -> Array:
     return arithmetic.unboxed(checks.stored(xp, xp.asarray(found), A.dtype))
 
 
+@quiet
 def cond(A: KroneckerMatrix, p: Any = None) -> Array:
     """The condition number with respect to inversion: norm(A, p) norm(inv(A), p), as by NumPy.
 
@@ -82,6 +84,7 @@ def _product_of_norms(xp, matrices, p):
     return reduce(mul, [_norm(xp, a, p) * _norm(xp, b, p) for a, b in zip(matrices, inverses, strict=True)])
 
 
+@quiet
 def matrix_rank(A: KroneckerMatrix, tol: float | None = None) -> int:
     """How many singular values of the whole matrix exceed `tol` (the rank of linear algebra, not `A.rank`).
 

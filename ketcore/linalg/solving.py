@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ketcore import arithmetic, ops
-from ketcore.backend import Array, namespace
+from ketcore.backend import Array, namespace, quiet
 from ketcore.ket import Ket
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, cuts, parts, sums
@@ -32,6 +32,7 @@ class LstsqResult(NamedTuple):
     singular_values: Ket
 
 
+@quiet
 def inv(A: KroneckerMatrix | KroneckerProduct) -> KroneckerMatrix | KroneckerProduct:
     """The inverse.  To solve a system `solve` loses fewer digits.
 
@@ -56,6 +57,7 @@ def inverses(xp, matrices: Sequence[Array], function: str) -> list[Array]:
     return checks.factor_wise(xp, checks.inverse, matrices, "A must be invertible, got a singular factor {n}")
 
 
+@quiet
 def pinv(
     A: KroneckerMatrix, *, atol: float = 0.0, rtol: float | None = None, return_rank: bool = False
 ) -> KroneckerMatrix | tuple[KroneckerMatrix, int]:
@@ -110,6 +112,7 @@ def _decomposed(xp, matrices):
     return zip(*found, strict=True)
 
 
+@quiet
 def lstsq(A: KroneckerMatrix, b: Array, cond: float | None = None) -> LstsqResult:
     """The x of least norm among those that minimise |A x - b|, for any shape and rank of linear algebra.
 
@@ -169,6 +172,7 @@ def right_side(A: Any, b: Any, rows: int) -> tuple[Array, int]:
     return b, -1 if b.ndim == 1 else -2
 
 
+@quiet
 def solve(A: KroneckerMatrix | KroneckerSum, b: Any, shift: Any = 0.0) -> Any:
     """The x with (A + shift I) x = b.
 

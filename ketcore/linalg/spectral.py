@@ -13,7 +13,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
-from ketcore.backend import Array, namespace_of
+from ketcore.backend import Array, namespace_of, quiet
 from ketcore.ket import Ket
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks
@@ -35,6 +35,7 @@ class SVDResult(NamedTuple):
     Vh: KroneckerMatrix
 
 
+@quiet
 def eigh(A: KroneckerMatrix | KroneckerSum) -> EigResult:
     """Eigenvalues and orthonormal eigenvectors of a Hermitian matrix.
 
@@ -53,6 +54,7 @@ def eigh(A: KroneckerMatrix | KroneckerSum) -> EigResult:
     return _hermitian_spectrum(A, "eigh")
 
 
+@quiet
 def eigvalsh(A: KroneckerMatrix | KroneckerSum) -> Ket:
     """The eigenvalues of `eigh` alone, a real Ket; arguments, errors and cost are those of `eigh`.
 
@@ -62,6 +64,7 @@ def eigvalsh(A: KroneckerMatrix | KroneckerSum) -> Ket:
     return _hermitian_spectrum(A, "eigvalsh").eigenvalues
 
 
+@quiet
 def eig(A: KroneckerMatrix | KroneckerSum) -> EigResult:
     """Eigenvalues and right eigenvectors of norm 1 of any square matrix with square factors.
 
@@ -77,6 +80,7 @@ def eig(A: KroneckerMatrix | KroneckerSum) -> EigResult:
     return _general_spectrum(A, "eig")
 
 
+@quiet
 def eigvals(A: KroneckerMatrix | KroneckerSum) -> Ket:
     """The eigenvalues of `eig` alone, a complex Ket; arguments, errors and cost are those of `eig`.
 
@@ -86,6 +90,7 @@ def eigvals(A: KroneckerMatrix | KroneckerSum) -> Ket:
     return _general_spectrum(A, "eigvals").eigenvalues
 
 
+@quiet
 def svd(A: KroneckerMatrix, full_matrices: bool = False) -> SVDResult:
     """The singular value decomposition A = U diag(S) Vh.
 
@@ -117,6 +122,7 @@ def svd(A: KroneckerMatrix, full_matrices: bool = False) -> SVDResult:
     return SVDResult(_matrix(left, A.dtype), _ket(values, A.dtype), _matrix(right, A.dtype))
 
 
+@quiet
 def svdvals(A: KroneckerMatrix) -> Ket:
     """The singular values of `svd` alone, a real Ket; arguments, errors and cost are those of `svd`.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype
+from ketcore.backend import Array, accumulation_dtype, quiet
 from ketcore.ops.checks import (
     as_integers,
     check_columns,
@@ -29,6 +29,7 @@ from ketcore.ops.lookup import Lookup, narrowed, widened
 from ketcore.shapes import halves_split
 
 
+@quiet
 def gather_kron(
     tables: Sequence[Array],
     index: Any,
@@ -59,6 +60,7 @@ def gather_kron(
     return expanded(xp, lookup, batch, out)
 
 
+@quiet
 def gather_kron_vjp(
     tables: Sequence[Array],
     index: Any,
@@ -84,6 +86,7 @@ def gather_kron_vjp(
     return widened(xp, gradients, tables)
 
 
+@quiet
 def gather_kron_jvp(
     tables: Sequence[Array],
     index: Any,
@@ -104,6 +107,7 @@ def gather_kron_jvp(
     return xp.reshape(gather_jvp(lookup, narrowed(tangents, lookup.columns)), (*batch, lookup.columns))
 
 
+@quiet
 def gather_kron_dense(
     tables: Sequence[Array], index: Any, *, columns: int | None = None, per_term: bool = False
 ) -> np.ndarray:

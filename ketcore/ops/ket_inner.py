@@ -15,7 +15,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tangents
 
@@ -23,6 +23,7 @@ from ketcore.ops.checks import as_sequence, check_floating, check_like, check_ta
 _MERGED = 32
 
 
+@quiet
 def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """<v, w> for each entry of the batch.
 
@@ -43,6 +44,7 @@ def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
     )
 
 
+@quiet
 def ket_inner_vjp(
     v: Sequence[Array], w: Sequence[Array], cotangent: Array
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
@@ -65,6 +67,7 @@ def ket_inner_vjp(
     return _like_primals(xp, to_v, v), _like_primals(xp, to_w, w)
 
 
+@quiet
 def ket_inner_jvp(
     v: Sequence[Array], w: Sequence[Array], v_tangents: Sequence[Array], w_tangents: Sequence[Array]
 ) -> Array:
@@ -88,12 +91,14 @@ def ket_inner_jvp(
     return xp.astype(total, dtype, copy=False)
 
 
+@quiet
 def ket_inner_dense(v: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
     """The definition on NumPy arrays: both kets multiplied out, then np.vdot."""
     dtype = np.result_type(*v, *w)
     return np.sum(np.conj(terms.dense_ket(v)) * terms.dense_ket(w), axis=-1).astype(dtype)
 
 
+@quiet
 def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """<v[i], w[j]> for all pairs of two batches.
 
@@ -115,6 +120,7 @@ def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
     return xp.astype(xp.reshape(xp.sum(xp.sum(split, axis=1), axis=-1), (*first, *second)), dtype, copy=False)
 
 
+@quiet
 def ket_gram_vjp(
     v: Sequence[Array], w: Sequence[Array], cotangent: Array
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
@@ -140,6 +146,7 @@ def ket_gram_vjp(
     return _reshaped(xp, to_v, v), _reshaped(xp, to_w, w)
 
 
+@quiet
 def ket_gram_jvp(
     v: Sequence[Array], w: Sequence[Array], v_tangents: Sequence[Array], w_tangents: Sequence[Array]
 ) -> Array:
@@ -160,6 +167,7 @@ def ket_gram_jvp(
     return xp.astype(xp.reshape(xp.sum(xp.sum(split, axis=1), axis=-1), (*first, *second)), dtype, copy=False)
 
 
+@quiet
 def ket_gram_dense(v: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
     """The definition on NumPy arrays: both batches multiplied out, then all pairs of np.vdot."""
     dtype = np.result_type(*v, *w)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, is_complex
+from ketcore.backend import Array, accumulation_dtype, is_complex, quiet
 from ketcore.ops.checks import (
     check_columns,
     check_floating,
@@ -31,6 +31,7 @@ from ketcore.ops.segments import segment_sum
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, tree_split
 
 
+@quiet
 def ket_rows(
     leaves: Array,
     ids: Any,
@@ -64,6 +65,7 @@ def ket_rows(
     return expanded(xp, lookup, batch, out)
 
 
+@quiet
 def ket_rows_vjp(
     leaves: Array,
     ids: Any,
@@ -100,6 +102,7 @@ def ket_rows_vjp(
     return found, xp.astype(values, leaves.dtype, copy=False)
 
 
+@quiet
 def ket_rows_jvp(
     leaves: Array,
     ids: Any,
@@ -123,6 +126,7 @@ def ket_rows_jvp(
     return xp.reshape(rows, (*batch, lookup.columns))
 
 
+@quiet
 def ket_rows_dense(
     leaves: Array,
     ids: Any,

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tables, check_tangents
 from ketcore.ops.mode_gradients import summed_like
 
 
+@quiet
 def ket_sandwich(v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array]) -> Array:
     """v^H M w for each entry of the batch.
 
@@ -41,6 +42,7 @@ def ket_sandwich(v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array
     return xp.astype(xp.sum(total, axis=(-3, -2, -1)), call.dtype, copy=False)
 
 
+@quiet
 def ket_sandwich_vjp(
     v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array], cotangent: Array
 ) -> tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]]:
@@ -65,6 +67,7 @@ def ket_sandwich_vjp(
     return tuple(_like(xp, gradients, primals) for gradients, primals in sides)
 
 
+@quiet
 def ket_sandwich_jvp(
     v: Sequence[Array],
     factors: Sequence[Array],
@@ -96,6 +99,7 @@ def ket_sandwich_jvp(
     return xp.astype(total, call.dtype, copy=False)
 
 
+@quiet
 def ket_sandwich_dense(v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
     """The definition on NumPy arrays: kets and matrix multiplied out.  Costs P Q memory."""
     dtype = np.result_type(*v, *factors, *w)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import (
     as_sequence,
@@ -24,6 +24,7 @@ from ketcore.ops.checks import (
 )
 
 
+@quiet
 def kron_inner(a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | None = None) -> Array:
     """sum_ij conj(A_ij) B_ij, as np.vdot of the two matrices.
 
@@ -42,6 +43,7 @@ def kron_inner(a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | 
     return call.finished(terms.product(call.grams(call.left, call.right)))
 
 
+@quiet
 def kron_inner_vjp(
     a: Sequence[Array], b: Sequence[Array], cotangent: Array, shape: tuple[int, int] | None = None
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
@@ -65,6 +67,7 @@ def kron_inner_vjp(
     return call.like(to_a, call.a), call.like(to_b, call.b)
 
 
+@quiet
 def kron_inner_jvp(
     a: Sequence[Array],
     b: Sequence[Array],
@@ -85,6 +88,7 @@ def kron_inner_jvp(
     return call.finished(sum(o * (da + db) for o, da, db in zip(others, by_a, by_b, strict=True)))
 
 
+@quiet
 def kron_inner_dense(
     a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | None = None
 ) -> np.ndarray:

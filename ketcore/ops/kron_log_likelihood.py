@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, cast_gradient, is_complex, namespace
+from ketcore.backend import Array, cast_gradient, is_complex, namespace, quiet
 from ketcore.ops import spectra, terms
 from ketcore.ops.checks import check_floating, check_like, check_tangents
 from ketcore.ops.mode_gradients import matmul_vjp
 
 
+@quiet
 def kron_log_likelihood(factors: Sequence[Array], y: Array, shift: Any) -> Array:
     """The log-density of y under a Gaussian of mean zero with covariance M + s I, in closed form.
 
@@ -53,6 +54,7 @@ def kron_log_likelihood(factors: Sequence[Array], y: Array, shift: Any) -> Array
     return call.finished(-call.half * total)
 
 
+@quiet
 def kron_log_likelihood_vjp(
     factors: Sequence[Array], y: Array, shift: Any, cotangent: Array
 ) -> tuple[tuple[Array, ...], Array, Array]:
@@ -84,6 +86,7 @@ def kron_log_likelihood_vjp(
     return to_factors, cast_gradient(xp, -2 * to_product, call.y), cast_gradient(xp, to_shift, call.shift)
 
 
+@quiet
 def kron_log_likelihood_jvp(
     factors: Sequence[Array],
     y: Array,
@@ -119,6 +122,7 @@ def kron_log_likelihood_jvp(
     return call.finished(call.half * (total - xp.astype(trace, total.dtype, copy=False)))
 
 
+@quiet
 def kron_log_likelihood_dense(factors: Sequence[Array], y: Array, shift: Any) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, np.linalg.solve and slogdet.  Costs P^2 memory."""
     dtype = np.result_type(*factors, y)

@@ -13,7 +13,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore import backend, plans
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_numpy, namespace
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_numpy, namespace, quiet
 from ketcore.ops import matmul_kernels, mode_gradients, mode_products
 from ketcore.ops.checks import (
     check_floating,
@@ -30,6 +30,7 @@ _NONE = frozenset()
 _PATHS = (None, *plans.PATHS, "fused")
 
 
+@quiet
 def kron_matmul(
     factors: Sequence[Array],
     x: Array,
@@ -88,6 +89,7 @@ def kron_matmul(
     return out
 
 
+@quiet
 def kron_matmul_vjp(
     factors: Sequence[Array],
     x: Array,
@@ -128,6 +130,7 @@ def kron_matmul_vjp(
     return call.whole(to_factors), call.like_x(to_x)
 
 
+@quiet
 def kron_matmul_jvp(
     factors: Sequence[Array],
     x: Array,
@@ -165,6 +168,7 @@ def kron_matmul_jvp(
     return xp.reshape(xp.astype(total, call.dtype, copy=False), call.result_shape)
 
 
+@quiet
 def kron_matmul_dense(
     factors: Sequence[Array],
     x: Array,

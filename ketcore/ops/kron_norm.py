@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_complex
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_complex, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import check_like, check_shape, check_tables, check_tangents
 
 
+@quiet
 def kron_norm(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> Array:
     """sqrt(sum_ij |M_ij|^2).
 
@@ -36,6 +37,7 @@ def kron_norm(factors: Sequence[Array], shape: tuple[int, int] | None = None) ->
     return call.finished(call.xp.sqrt(call.squared) * call.top)
 
 
+@quiet
 def kron_norm_vjp(
     factors: Sequence[Array], cotangent: Array, shape: tuple[int, int] | None = None
 ) -> tuple[Array, ...]:
@@ -58,6 +60,7 @@ def kron_norm_vjp(
     return tuple(found)
 
 
+@quiet
 def kron_norm_jvp(
     factors: Sequence[Array], tangents: Sequence[Array], shape: tuple[int, int] | None = None
 ) -> Array:
@@ -78,6 +81,7 @@ def kron_norm_jvp(
     return call.finished(total * call.inverse_root)
 
 
+@quiet
 def kron_norm_dense(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.linalg.norm.  Costs P Q memory."""
     dtype = np.zeros((), np.result_type(*factors)).real.dtype

@@ -11,13 +11,14 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import check_floating, check_like, check_shape, check_tables, check_tangents
 from ketcore.ops.mode_gradients import matmul_vjp, summed_like
 from ketcore.ops.mode_products import matmul
 
 
+@quiet
 def kron_sandwich(
     x: Array, factors: Sequence[Array], y: Array, shape: tuple[int, int] | None = None
 ) -> Array:
@@ -43,6 +44,7 @@ def kron_sandwich(
     return xp.astype(xp.sum(terms.conjugate(xp, call.wide_x) * moved, axis=-1), call.dtype, copy=False)
 
 
+@quiet
 def kron_sandwich_vjp(
     x: Array, factors: Sequence[Array], y: Array, cotangent: Array, shape: tuple[int, int] | None = None
 ) -> tuple[Array, tuple[Array, ...], Array]:
@@ -70,6 +72,7 @@ def kron_sandwich_vjp(
     return to_x, to_factors, cast_gradient(xp, to_y[..., : call.shape[1]], call.y)
 
 
+@quiet
 def kron_sandwich_jvp(
     x: Array,
     factors: Sequence[Array],
@@ -97,6 +100,7 @@ def kron_sandwich_jvp(
     return xp.astype(xp.sum(total, axis=-1), call.dtype, copy=False)
 
 
+@quiet
 def kron_sandwich_dense(
     x: Array, factors: Sequence[Array], y: Array, shape: tuple[int, int] | None = None
 ) -> np.ndarray:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, as_arrays, cast_gradient, is_complex
+from ketcore.backend import Array, as_arrays, cast_gradient, is_complex, quiet
 from ketcore.ops import spectra
 from ketcore.ops.checks import check_like, check_tangents
 
 
+@quiet
 def kron_slogdet(factors: Sequence[Array], shift: Any = None) -> tuple[Array, Array]:
     """The sign of det(M + s I) and the logarithm of its absolute value, as np.linalg.slogdet gives them.
 
@@ -40,6 +41,7 @@ def kron_slogdet(factors: Sequence[Array], shift: Any = None) -> tuple[Array, Ar
     return call.finished(*call.slogdet())
 
 
+@quiet
 def kron_slogdet_vjp(
     factors: Sequence[Array], shift: Any, cotangents: tuple[Array, Array]
 ) -> tuple[tuple[Array, ...], Array | None]:
@@ -66,6 +68,7 @@ def kron_slogdet_vjp(
     return to_factors, None if shift is None else cast_gradient(xp, weight * to_shift, call.shift)
 
 
+@quiet
 def kron_slogdet_jvp(
     factors: Sequence[Array], shift: Any, factor_tangents: Sequence[Array], shift_tangent: Any
 ) -> tuple[Array, Array]:
@@ -88,6 +91,7 @@ def kron_slogdet_jvp(
     return call.finished(1j * sign * xp.imag(change), xp.real(change))
 
 
+@quiet
 def kron_slogdet_dense(factors: Sequence[Array], shift: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """The definition on NumPy arrays: M multiplied out, then np.linalg.slogdet.  Costs P^2 memory."""
     factors = [np.asarray(factor) for factor in factors]

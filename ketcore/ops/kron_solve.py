@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, namespace
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, namespace, quiet
 from ketcore.ops import spectra
 from ketcore.ops.checks import check_floating, check_like, check_tangents
 from ketcore.ops.mode_gradients import matmul_vjp
@@ -35,6 +35,7 @@ _FEW, _SMALL = 1 << 13, 32
 _CHUNK = 1 << 18
 
 
+@quiet
 def kron_solve(factors: Sequence[Array], b: Array, shift: Any = None, *, axis: int = -1) -> Array:
     """x with (M + s I) x = b, by factors: M is never built.
 
@@ -60,6 +61,7 @@ def kron_solve(factors: Sequence[Array], b: Array, shift: Any = None, *, axis: i
     return call.finished(call.solve(call.wide_b))
 
 
+@quiet
 def kron_solve_vjp(
     factors: Sequence[Array], b: Array, shift: Any, cotangent: Array, *, axis: int = -1
 ) -> tuple[tuple[Array, ...], Array, Array | None]:
@@ -82,6 +84,7 @@ def kron_solve_vjp(
     return to_factors, cast_gradient(call.xp, to_b, call.b), to_shift
 
 
+@quiet
 def kron_solve_jvp(
     factors: Sequence[Array],
     b: Array,
@@ -112,6 +115,7 @@ def kron_solve_jvp(
     return call.finished(call.solve(right))
 
 
+@quiet
 def kron_solve_dense(factors: Sequence[Array], b: Array, shift: Any = None, *, axis: int = -1) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.linalg.solve.  Costs P^2 memory."""
     factors, b = [np.asarray(factor) for factor in factors], np.asarray(b)

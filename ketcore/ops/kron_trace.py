@@ -11,7 +11,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import check_like, check_shape, check_tables, check_tangents
 from ketcore.ops.segments import segment_sum
@@ -20,6 +20,7 @@ from ketcore.ops.segments import segment_sum
 _CHUNK = 1 << 16
 
 
+@quiet
 def kron_trace(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> Array:
     """sum_i M[i, i] over i < min(shape).
 
@@ -39,6 +40,7 @@ def kron_trace(factors: Sequence[Array], shape: tuple[int, int] | None = None) -
     return xp.astype(total, call.dtype, copy=False)
 
 
+@quiet
 def kron_trace_vjp(
     factors: Sequence[Array], cotangent: Array, shape: tuple[int, int] | None = None
 ) -> tuple[Array, ...]:
@@ -59,6 +61,7 @@ def kron_trace_vjp(
     return tuple(cast_gradient(xp, t, f) for t, f in zip(totals, call.factors, strict=True))
 
 
+@quiet
 def kron_trace_jvp(
     factors: Sequence[Array], tangents: Sequence[Array], shape: tuple[int, int] | None = None
 ) -> Array:
@@ -78,6 +81,7 @@ def kron_trace_jvp(
     return xp.astype(total, call.dtype, copy=False)
 
 
+@quiet
 def kron_trace_dense(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.trace.  Costs P Q memory."""
     return np.trace(terms.dense(factors, shape)).astype(np.result_type(*factors))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype, quiet
 from ketcore.ops.checks import (
     as_sequence,
     check_index,
@@ -24,6 +24,7 @@ from ketcore.ops.digits import split_digits
 from ketcore.ops.segments import segment_sum
 
 
+@quiet
 def row_kets(
     factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None, *, check: bool | None = None
 ) -> tuple[Array, ...]:
@@ -45,6 +46,7 @@ def row_kets(
     return _leaves(xp, factors, ids, digits, bad)
 
 
+@quiet
 def row_kets_vjp(
     factors: Sequence[Array],
     ids: Any,
@@ -69,6 +71,7 @@ def row_kets_vjp(
     )
 
 
+@quiet
 def row_kets_jvp(
     factors: Sequence[Array],
     ids: Any,
@@ -94,6 +97,7 @@ def row_kets_jvp(
     return _leaves(xp, moving, ids, digits, bad)
 
 
+@quiet
 def row_kets_dense(
     factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, ...]:

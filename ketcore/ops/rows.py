@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype
+from ketcore.backend import Array, accumulation_dtype, quiet
 from ketcore.ops.checks import (
     check_index,
     check_shape,
@@ -29,6 +29,7 @@ from ketcore.ops.lookup import Lookup, narrowed, widened
 from ketcore.shapes import halves_split
 
 
+@quiet
 def rows(
     factors: Sequence[Array],
     ids: Any,
@@ -57,6 +58,7 @@ def rows(
     return expanded(xp, lookup, batch, out)
 
 
+@quiet
 def rows_vjp(
     factors: Sequence[Array],
     ids: Any,
@@ -86,6 +88,7 @@ def rows_vjp(
     return widened(xp, gradients, factors)
 
 
+@quiet
 def rows_jvp(
     factors: Sequence[Array],
     ids: Any,
@@ -105,6 +108,7 @@ def rows_jvp(
     return xp.reshape(gather_jvp(lookup, narrowed(tangents, lookup.columns)), (*batch, lookup.columns))
 
 
+@quiet
 def rows_dense(factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M built by np.kron, then indexed.  Costs P Q memory."""
     factors = [np.asarray(factor) for factor in factors]

@@ -20,12 +20,18 @@ from ketcore.ops import spectra
 
 
 def solve_triangular(xp: ModuleType, matrices: Sequence[Array], b: Array, shift: Array, axis: int) -> Array:
-    """(M + s I)^-1 b through complex Schur forms: triangular factors, those that are diagonal first."""
+    """(M + s I)^-1 b through complex Schur forms: triangular factors, those that are diagonal first.
+
+    Where a factor is not finite all of it is NaN.
+    """
     from scipy.linalg import schur  # here, because scipy.linalg is slow to import
 
     dtype = spectra.complex_dtype(xp, b.dtype)
     device = array_api_compat.device(b)
-    forms = [schur(to_host(matrix), output="complex") for matrix in matrices]
+    hosted = [to_host(matrix) for matrix in matrices]
+    if not all(np.isfinite(matrix).all() for matrix in hosted):
+        return xp.full_like(b, xp.nan)
+    forms = [schur(matrix, output="complex") for matrix in hosted]
     narrow = [[part.astype(spectra.np_complex(xp, dtype)) for part in form] for form in forms]
     moved = [[xp.asarray(part, device=device) for part in form] for form in narrow]
     triangles, bases = zip(*moved, strict=True)

@@ -183,9 +183,14 @@ def spectrum(xp: ModuleType, matrices: Sequence[Array]) -> Spectrum:
     hermitian = is_hermitian(xp, matrices)
     if hermitian is not False:
         return Spectrum(*eigh(xp, matrices, hermitian))
-    found = [np.linalg.eigvals(to_host(matrix)) for matrix in matrices]
+    found = [_eigenvalues(to_host(matrix)) for matrix in matrices]
     device, dtype = array_api_compat.device(matrices[0]), complex_dtype(xp, matrices[0].dtype)
     return Spectrum([xp.asarray(v.astype(np_complex(xp, dtype)), device=device) for v in found], None)
+
+
+def _eigenvalues(matrix):
+    """Of a NumPy matrix; NaN, and not NumPy's error, where it is not finite."""
+    return np.linalg.eigvals(matrix) if np.isfinite(matrix).all() else np.full(len(matrix), np.nan)
 
 
 def hermitian_spectrum(xp: ModuleType, matrices: Sequence[Array]) -> Spectrum:

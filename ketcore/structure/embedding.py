@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from ketcore import arithmetic
-from ketcore.backend import Array, accumulation_dtype, namespace_of
+from ketcore.backend import Array, accumulation_dtype, namespace_of, quiet
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops.checks import check_floating
 from ketcore.shapes import check_dims
 from ketcore.structure.subsystems import check_modes
 
 
+@quiet
 def embed(
     op: Any, dims: Sequence[int], where: int | Sequence[int], *, linear: bool = False
 ) -> KroneckerMatrix:

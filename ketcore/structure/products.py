@@ -12,7 +12,7 @@ from typing import Any
 
 from ketcore import arithmetic
 from ketcore.alignment import check_same_split
-from ketcore.backend import Array
+from ketcore.backend import Array, quiet
 from ketcore.ket import Ket
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.matrix import KroneckerMatrix
@@ -60,6 +60,7 @@ def kron_power(matrix: Any, k: int) -> Any:
     return kron(*[matrix] * check_int("k", k, 1))
 
 
+@quiet
 def khatri_rao(*matrices: Any) -> Ket:
     """The column-wise Khatri-Rao product, as a batch of kets: one of rank 1 for each column.
 
@@ -77,6 +78,7 @@ def khatri_rao(*matrices: Any) -> Ket:
     return Ket([xp.matrix_transpose(matrix)[:, None, :] for matrix in matrices])
 
 
+@quiet
 def face_splitting(*matrices: Any) -> Ket:
     """The row-wise Khatri-Rao (face-splitting, transposed Khatri-Rao) product, as a batch of kets: its rows.
 
@@ -93,6 +95,7 @@ def face_splitting(*matrices: Any) -> Ket:
     return Ket([matrix[:, None, :] for matrix in matrices])
 
 
+@quiet
 def hadamard(left: KroneckerMatrix, right: KroneckerMatrix) -> KroneckerMatrix:
     """The elementwise product of two Kronecker matrices: ranks multiply.
 

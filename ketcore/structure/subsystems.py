@@ -7,12 +7,13 @@ from operator import mul
 from typing import Any
 
 from ketcore import arithmetic
-from ketcore.backend import namespace_of
+from ketcore.backend import namespace_of, quiet
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
 from ketcore.shapes import check_int
 
 
+@quiet
 def partial_trace(matrix: KroneckerMatrix, where: int | Sequence[int]) -> KroneckerMatrix:
     """The trace over some modes: the remaining ones in their order, of the same rank.
 

@@ -1,0 +1,208 @@
+"""What is not finite, or leaves the range of its dtype, propagates in silence from every public function.
+
+Whether NumPy warns of it depends on the kernel that BLAS has for a processor, so that a test which waits for
+warnings would see other ones on another machine.  Here every flag that NumPy knows of is an error, and each
+public name has to have a call below, or stand among those that compute nothing.
+"""
+
+import re
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ketcore as kc
+from ketcore import linalg, ops
+from tests.problems import problems
+
+SPOILS = {
+    "nan": np.nan,
+    "inf": np.inf,
+    "large": np.finfo(np.float64).max / 4,
+    "subnormal": np.finfo(np.float64).smallest_subnormal,
+}
+OPS = {op.name: op for op in ops.OPS}
+
+
+def spoiled(array, value):
+    """The array with its first entry replaced; float32 where the value is no number of the dtype."""
+    array = np.array(array)
+    if array.size:
+        large = float(np.finfo(array.dtype).max) / 4
+        array[(0,) * array.ndim] = min(value, large) if np.isfinite(value) else value
+    return array
+
+
+@contextmanager
+def refusals():
+    """Values for which there is no result may be refused, in words of ketcore."""
+    try:
+        yield
+    except (np.linalg.LinAlgError, ValueError) as error:
+        if not re.match(r"[\w ]+ must .*, got ", str(error)):
+            raise
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_operations_are_silent(name):
+    @given(problems(OPS[name]), st.sampled_from(sorted(SPOILS)))
+    def check(problem, spoil):
+        arrays = [spoiled(array, SPOILS[spoil]) for array in problem.arrays]
+        with np.errstate(all="raise"), refusals():
+            outputs = problem.forward(*arrays)
+            problem.jvp(*arrays, *arrays)
+            problem.vjp(*arrays, outputs)
+
+    check()
+
+
+def matrices(value):
+    return [spoiled(np.array([[2.0, 1.0], [1.0, 3.0]]), value), np.array([[4.0, 1.0], [1.0, 2.0]])]
+
+
+def of_objects(value):
+    """Calls of all that computes, by the name that it has in ketcore or on a class."""
+    a, b = matrices(value)
+    A, B, S = kc.KroneckerMatrix([a, b]), kc.KroneckerMatrix([b, b]), kc.KroneckerSum([a, b])
+    two, cropped = A + B, kc.KroneckerMatrix([a, b], (3, 3))
+    D = kc.KroneckerProduct([kc.Diagonal(a[0]), b])
+    k, kets = kc.ket(a[0], b[0]), kc.Ket([a[:, None, :], b[:, None, :]])
+    x, many = spoiled(np.ones(4), value), spoiled(np.ones((4, 3)), value)
+    calls = {
+        "Ket + - * /": lambda: [k + k, k - k, -k, k * value, 2.0 * k, k / 3.0],
+        "KroneckerMatrix + - * /": lambda: [A + A, A - B, -A, A * value, 2.0 * A, A / 3.0],
+        "KroneckerSum + - * /": lambda: [S + S, S - S, -S, S * value, 2.0 * S, S / 3.0, S + A, A - S],
+        "KroneckerProduct + - * /": lambda: [-D, D * value, 2.0 * D, D / 3.0],
+        "Ket @": lambda: [A @ k, S @ k],
+        "KroneckerMatrix @": lambda: [A @ x, A @ many, x @ A, A @ B, two @ x, cropped @ x[:3], A.H @ x],
+        "KroneckerSum @": lambda: [S @ x, S @ many, x @ S, S @ S, S @ A, A @ S],
+        "KroneckerProduct @": lambda: [D @ x, D @ many, x @ D],
+        "Permutation @": lambda: [kc.swap((2, 2), 0, 1) @ x, x @ kc.swap((2, 2), 0, 1)],
+        "[]": lambda: [A[0], A[:, 0], A[[0, 1], [1, 0]], A[1, 1], A[1:, :2], cropped[1:], kets[0]],
+        "Ket.astype": lambda: [k.astype(t) for t in ("float32", "float16", "complex64")],
+        "Ket.balance": k.balance,
+        "Ket.combine": lambda: kets.combine(x[:2]),
+        "Ket.conj": k.conj,
+        "Ket.contract": lambda: [k.contract(x), kets.contract(many)],
+        "Ket.gram": lambda: kets.gram(kets),
+        "Ket.inner": lambda: k.inner(k),
+        "Ket.kron": lambda: k.kron(k),
+        "Ket.norm": lambda: [k.norm(), kets.norm()],
+        "Ket.normalize": lambda: [k.normalize(), kets.normalize()],
+        "Ket.to_dense": lambda: [k.to_dense(), kets.to_dense()],
+        "KroneckerMatrix.astype": lambda: [A.astype(t) for t in ("float32", "float16", "complex64")],
+        "KroneckerMatrix.balance": A.balance,
+        "KroneckerMatrix.conj": A.conj,
+        "KroneckerMatrix.diagonal": lambda: [A.diagonal(), cropped.diagonal()],
+        "KroneckerMatrix.inner": lambda: [A.inner(A), cropped.inner(cropped)],
+        "KroneckerMatrix.kron": lambda: A.kron(A),
+        "KroneckerMatrix.matmul": lambda: A.matmul(x),
+        "KroneckerMatrix.matvec": lambda: A.matvec(x),
+        "KroneckerMatrix.matmat": lambda: A.matmat(many),
+        "KroneckerMatrix.norm": lambda: [A.norm(), cropped.norm(), two.norm()],
+        "KroneckerMatrix.rmatmat": lambda: A.rmatmat(many),
+        "KroneckerMatrix.rmatmul": lambda: A.rmatmul(x),
+        "KroneckerMatrix.rmatvec": lambda: A.rmatvec(x),
+        "KroneckerMatrix.row_kets": lambda: A.row_kets([0, 3]),
+        "KroneckerMatrix.rows": lambda: [A.rows([0, 3]), two.rows(np.arange(4))],
+        "KroneckerMatrix.sandwich": lambda: [A.sandwich(x, x), A.sandwich(k, k)],
+        "KroneckerMatrix.sum": lambda: [M.sum(axis) for M in (A, cropped) for axis in (None, 0, 1)],
+        "KroneckerMatrix.to_dense": lambda: [A.to_dense(), cropped.to_dense()],
+        "KroneckerMatrix.trace": lambda: [A.trace(), cropped.trace()],
+        "KroneckerSum.astype": lambda: [S.astype(t) for t in ("float32", "float16", "complex64")],
+        "KroneckerSum.conj": S.conj,
+        "KroneckerSum.diagonal": S.diagonal,
+        "KroneckerSum.matmat": lambda: S.matmat(many),
+        "KroneckerSum.matvec": lambda: S.matvec(x),
+        "KroneckerSum.norm": S.norm,
+        "KroneckerSum.rmatmat": lambda: S.rmatmat(many),
+        "KroneckerSum.rmatvec": lambda: S.rmatvec(x),
+        "KroneckerSum.to_dense": S.to_dense,
+        "KroneckerSum.to_kronecker": S.to_kronecker,
+        "KroneckerSum.trace": S.trace,
+        "KroneckerProduct.conj": D.conj,
+        "KroneckerProduct.diagonal": D.diagonal,
+        "KroneckerProduct.kron": lambda: D.kron(D),
+        "KroneckerProduct.matmat": lambda: D.matmat(many),
+        "KroneckerProduct.matvec": lambda: D.matvec(x),
+        "KroneckerProduct.rmatmat": lambda: D.rmatmat(many),
+        "KroneckerProduct.rmatvec": lambda: D.rmatvec(x),
+        "KroneckerProduct.to_dense": D.to_dense,
+        "KroneckerProduct.to_kronecker": D.to_kronecker,
+        "KroneckerProduct.trace": D.trace,
+        "embed": lambda: [kc.embed(a, (2, 2, 2), 1), kc.embed(A.to_dense(), (2, 2, 2), (0, 2))],
+        "face_splitting": lambda: kc.face_splitting(a, b).to_dense(),
+        "from_dense": lambda: kc.from_dense(A.to_dense(), order=2, rank=1),
+        "hadamard": lambda: kc.hadamard(A, B),
+        "khatri_rao": lambda: kc.khatri_rao(a, b).to_dense(),
+        "kron": lambda: kc.kron(a, b),
+        "kron_power": lambda: kc.kron_power(a, 3),
+        "nearest_kronecker": lambda: kc.nearest_kronecker(two.to_dense(), (2, 2), (2, 2), rank=1),
+        "partial_trace": lambda: kc.partial_trace(A, 0),
+        "permute_subsystems": lambda: kc.permute_subsystems(A, (1, 0)),
+        "recompress": lambda: [kc.recompress(two, rank=1), kc.recompress(k + k, rank=1)],
+    }
+    return calls | {f"linalg.{name}": call for name, call in of_linalg(A, S, D, two, x).items()}
+
+
+def of_linalg(A, S, D, two, x):
+    both = {
+        name: (lambda name=name: [getattr(linalg, name)(M) for M in (A, S)])
+        for name in ("eigh", "eigvalsh", "slogdet", "det", "norm")
+    }
+    one = {
+        name: (lambda name=name: getattr(linalg, name)(A))
+        for name in ("cholesky", "cond", "eig", "eigvals", "matrix_rank", "qr", "sqrtm", "svd", "svdvals")
+    }
+    return both | one | {
+        "cg": lambda: linalg.cg(two, x, maxiter=3),
+        "expm": lambda: linalg.expm(S),
+        "gaussian_log_likelihood": lambda: linalg.gaussian_log_likelihood(A, x, shift=0.5),
+        "inv": lambda: [linalg.inv(A), linalg.inv(D)],
+        "lstsq": lambda: linalg.lstsq(A, x),
+        "matrix_power": lambda: [linalg.matrix_power(A, n) for n in (7, -2)],
+        "pinv": lambda: linalg.pinv(A),
+        "solve": lambda: [linalg.solve(M, x) for M in (A, S, D)] + [linalg.solve(A, x, shift=0.5)],
+    }
+
+
+NAMES = sorted(of_objects(1.0))
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+@pytest.mark.parametrize("name", NAMES)
+def test_objects_and_linear_algebra_are_silent(name, spoil):
+    with np.errstate(all="raise"), refusals():
+        of_objects(SPOILS[spoil])[name]()
+
+
+# Nothing is computed by these: they look at shapes, hold arrays, or make arrays of zeros and ones.
+COMPUTE_NOTHING = {
+    *("Diagonal", "Identity", "Ket", "KroneckerMatrix", "KroneckerProduct", "KroneckerSum", "Permutation"),
+    *("Op", "commutation", "digits", "eye", "ket", "linalg", "load_word2ket", "suggest_dims", "swap"),
+    *("as_linear_operator", "cost", "from_packed", "from_terms", "random"),
+}
+
+
+def test_every_public_name_has_a_call():
+    named = {name.rpartition(".")[2] for name in NAMES}
+    functions = {name for name in kc.__all__ if callable(getattr(kc, name))}
+    functions -= {op.name + suffix for op in ops.OPS for suffix in ("", "_vjp", "_jvp", "_dense")}
+    assert functions <= named | COMPUTE_NOTHING
+    in_linalg = {f"linalg.{name}" for name in linalg.__all__ if not isinstance(getattr(linalg, name), type)}
+    assert in_linalg <= set(NAMES)
+    for kind in (kc.Ket, kc.KroneckerMatrix, kc.KroneckerSum, kc.KroneckerProduct):
+        methods = {name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))}
+        missing = {name for name in methods - COMPUTE_NOTHING if f"{kind.__name__}.{name}" not in NAMES}
+        assert not missing, f"{kind.__name__} has no call of {missing}"
+
+
+def test_operations_and_linear_algebra_are_quiet():
+    """Also those whose every flag would come out of BLAS, which has none on some processors."""
+    functions = [f for op in ops.OPS for f in (op.forward, op.vjp, op.jvp, op.dense)]
+    functions += [getattr(linalg, name) for name in linalg.__all__]
+    # `quiet` leaves the function that it wraps behind.
+    loud = [f.__name__ for f in functions if not isinstance(f, type) and not hasattr(f, "__wrapped__")]
+    assert not loud
