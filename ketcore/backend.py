@@ -19,6 +19,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from ketcore import numpy_sums
+from ketcore.autodiff import detached
 
 Array = Any
 
@@ -93,10 +94,29 @@ def extremes(array: Array) -> tuple[int, int] | None:
 
 
 def to_host(array: Array) -> np.ndarray:
-    """The values of `array` as a NumPy array; waits for its device."""
+    """The values of `array` as a NumPy array, cut off from its derivatives; waits for its device."""
     if array_api_compat.is_cupy_array(array):
         return array.get()
-    return np.asarray(array)
+    if array_api_compat.is_torch_array(array):
+        # NumPy does not take the views that are conjugates or negatives for torch.
+        array = array.detach().resolve_conj().resolve_neg()
+        try:
+            return np.asarray(array)
+        except RuntimeError:  # within torch.func a tensor has values but no memory of its own
+            return np.asarray(array.tolist(), dtype=str(array.dtype).rpartition(".")[2])
+    return np.asarray(detached(array))
+
+
+def value_of(array: Array) -> Any:
+    """What an array without dimensions holds, as a Python number; None where JAX traces it without one."""
+    if isinstance(array, np.ndarray | np.generic):
+        return array.item()
+    if array_api_compat.is_torch_array(array):
+        return array.detach().item()
+    try:
+        return to_host(array).item()
+    except TypeError:  # what JAX raises where a traced array is asked for its values
+        return None
 
 
 def cast_gradient(xp: ModuleType, gradient: Array, primal: Array) -> Array:

@@ -241,3 +241,26 @@ def test_arrays_of_other_libraries_are_refused():
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match="arrays of NumPy or CuPy for a LinearOperator, got torch"):
         linalg.cg(kc.eye((2, 2), like=torch.ones(1)), torch.ones(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("library", ["torch", "array_api_strict"])
+def test_arrays_of_another_library_are_refused(library):
+    other = pytest.importorskip(library)
+    a, b = kc.KroneckerMatrix([2 * np.eye(2), np.eye(2)]), np.ones(4)
+    ones = other.ones(4, dtype=other.float64)
+    eyes = [other.eye(2, dtype=other.float64)] * 2
+    for options, name in (
+        ({"x0": ones}, "x0"),
+        ({"M": kc.KroneckerMatrix(eyes)}, "M"),
+        ({"M": kc.KroneckerProduct(eyes)}, "M"),
+        ({"M": kc.KroneckerSum(eyes)}, "M"),
+        ({"M": other.eye(4, dtype=other.float64)}, "M"),
+    ):
+        text = f"^{name} and b must be arrays of one library, got {', '.join(sorted([library, 'numpy']))}$"
+        with pytest.raises(TypeError, match=text):
+            linalg.cg(a, b, **options)
+    with pytest.raises(TypeError, match="A and b must be arrays of one library, got"):
+        linalg.cg(a, ones)
+    # A mask is read, wherever it comes from.
+    mask = other.asarray([True, False, True, True])
+    assert linalg.cg(a, b, mask=mask)[0].tolist() == pytest.approx([0.5, 0.0, 0.5, 0.5])

@@ -298,3 +298,15 @@ def test_structured_parts_that_are_singular():
         np.linalg.LinAlgError, match="A must be finite for inv, got NaN or infinity in factor 1"
     ):
         linalg.inv(kc.KroneckerProduct([kc.Identity(2), kc.Diagonal([np.nan])]))
+
+
+@each_library
+def test_structured_parts_tell_the_dtype_and_the_library(xp):
+    wide, narrow = np.array([[2.0, 1.0], [0.0, 4.0]]), np.arange(1.0, 5.0, dtype=np.float32)
+    product = kc.KroneckerProduct([xp.asarray(wide), kc.Identity(2)])
+    found = xp.to_numpy(linalg.solve(product, xp.asarray(narrow)))
+    near(found, np.linalg.solve(np.kron(wide, np.eye(2)), narrow), dtype=np.float64)
+    strict = pytest.importorskip("array_api_strict")
+    if xp.name != "array-api-strict":
+        with pytest.raises(TypeError, match="A and b must be arrays of one library, got array_api_strict"):
+            linalg.solve(product, strict.ones(4))

@@ -20,12 +20,12 @@ PACKAGE = ROOT / "ketcore"
 # A module imports only what stands before it.  "x.*" are the modules of package x that are not listed.
 FLOORS = (
     ("_version", "shapes", "plans", "boxes", "display"),
-    ("numpy_sums", "backend"),
+    ("numpy_sums", "autodiff", "backend"),
     (
         "ops.checks", "ops.digits", "ops.lookup", "ops.tree", "ops.halves", "ops.half_tables",
         "ops.kernel_plan", "ops.kernels", "ops.segments", "ops.gather", "ops.matmul_plan",
-        "ops.matmul_kernels", "ops.mode_products", "ops.mode_gradients", "ops.terms", "ops.spectra",
-        "ops.schur", "ops.*", "ops",
+        "ops.matmul_kernels", "ops.mode_products", "ops.mode_gradients", "ops.terms", "ops.symmetry",
+        "ops.spectra", "ops.schur", "ops.*", "ops",
     ),
     (
         "arithmetic", "indexing", "reductions", "alignment", "linear_operator", "ket", "matrix",

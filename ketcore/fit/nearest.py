@@ -26,6 +26,7 @@ from ketcore.fit.targets import DenseTarget
 from ketcore.fit.weights import Weights, plan_weights
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.matrix import KroneckerMatrix
+from ketcore.ops.checks import check_constant
 from ketcore.product import KroneckerProduct
 from ketcore.shapes import check_dims, check_int, suggest_dims
 
@@ -80,6 +81,8 @@ def nearest_kronecker(
     options = check_options(rank, tol, restarts, iterations, rng, callback)
     row_dims, col_dims = check_dims("row_dims", row_dims), check_dims("col_dims", col_dims)
     A = _as_kronecker(A)
+    check_constant("A", A.factors if isinstance(A, KroneckerMatrix) else [A], "nearest_kronecker")
+    check_constant("weights", [weights], "nearest_kronecker")
     if weights is None and isinstance(A, KroneckerMatrix) and _dims(A) == (row_dims, col_dims):
         return fit_matrix(A, options)
     rows = open_rows(A)

@@ -14,6 +14,7 @@ from ketcore.fit.targets import TermsTarget
 from ketcore.fit.terms import fit_terms
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
+from ketcore.ops.checks import check_constant
 from ketcore.reductions import restricted
 
 # How often the tolerance of a whole matrix is lowered for that of its leading block.
@@ -53,9 +54,11 @@ def recompress(
     """
     options = check_options(rank, tol, restarts, iterations, rng, callback)
     if isinstance(x, Ket):
+        check_constant("x", [x.packed], "recompress", "a Ket")
         return _ket_fit(x, options)
     if not isinstance(x, KroneckerMatrix):
         raise TypeError(f"x must be a Ket or a KroneckerMatrix, got {type(x).__name__}")
+    check_constant("x", x.factors, "recompress", "factor {n}")
     return fit_matrix(x, options)
 
 

@@ -1,7 +1,8 @@
 """What the functions of linalg share: the factors of a single Kronecker product, and errors that name them.
 
 A sum of R > 1 products has none of the closed forms here, and a cropped product has none either; a matrix of
-order 1 is one matrix, whatever its rank and crop.  Values are read on every device, which waits for it.
+order 1 is one matrix, whatever its rank and crop.  Values are read on every device, which waits for it; what
+is read is a copy that PyTorch and JAX do not differentiate, and what is returned is computed of the original.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +15,21 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
-from ketcore.backend import Array, is_array, is_complex, is_half, is_numpy, namespace, namespace_of, to_host
+from ketcore.autodiff import detached
+from ketcore.backend import (
+    Array,
+    is_array,
+    is_complex,
+    is_half,
+    is_numpy,
+    namespace,
+    namespace_of,
+    to_host,
+    value_of,
+)
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.matrix import KroneckerMatrix
-from ketcore.ops import spectra
+from ketcore.ops import spectra, symmetry
 from ketcore.product import KroneckerProduct
 
 # What does the work of a function where it has no closed form.
@@ -55,6 +67,9 @@ _WAYS_OF_SUMS = {
     "gaussian_log_likelihood": "ketcore.linalg.solve and slogdet",
 }
 
+# The functions that `assume_a` spares every look at values.
+_ASSUMING = {"solve", "inv", "slogdet", "gaussian_log_likelihood", "eigh", "eigvalsh", "cholesky"}
+
 
 def kronecker_matrix(A: Any, function: str) -> KroneckerMatrix:
     """`A` as a KroneckerMatrix; TypeError, naming `function` and a way out, where it is none."""
@@ -70,9 +85,15 @@ def kronecker_matrix(A: Any, function: str) -> KroneckerMatrix:
     raise TypeError(f"A must be a KroneckerMatrix or a KroneckerSum for {function}, got {type(A).__name__}")
 
 
-def single(A: Any, function: str) -> tuple[ModuleType, list[Array]]:
+def operator(A: Any, function: str) -> Any:
+    """`A` as it is, if it is a KroneckerSum or something that `kronecker_matrix` takes."""
+    return A if isinstance(A, KroneckerSum) else kronecker_matrix(A, function)
+
+
+def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[Array]]:
     """The namespace and the N factors (p_n, q_n) of one Kronecker product, in their accumulation dtype.
 
+    look     whether values may be read
     raises   TypeError, naming a way out, on other types and where A has several terms; ValueError where it is
              cropped; LinAlgError where it is not finite
     """
@@ -89,22 +110,38 @@ def single(A: Any, function: str) -> tuple[ModuleType, list[Array]]:
     matrices = [xp.sum(f, axis=0) if f.shape[0] != 1 else f[0, ...] for f in arithmetic.widened(A.factors)]
     if A.order == 1:
         matrices = [matrices[0][: A.shape[0], : A.shape[1]]]
-    check_finite(xp, matrices, function)
+    if look:
+        check_finite(xp, matrices, function)
     return xp, matrices
 
 
-def check_finite(xp: ModuleType, matrices: Sequence[Array], function: str) -> None:
-    """LinAlgError where a factor holds NaN or infinity."""
-    for n, matrix in enumerate(matrices):
-        if not bool(xp.all(xp.isfinite(matrix))):
+def check_finite(xp: ModuleType, matrices: Sequence[Array], function: str, first: int = 0) -> None:
+    """LinAlgError where a factor holds NaN or infinity, TypeError where JAX traces it without values.
+
+    first    the number of the first factor
+    """
+    for n, matrix in enumerate(matrices, first):
+        finite = value_of(xp.all(xp.isfinite(matrix)))
+        if finite is None:
+            known = "its values or by assume_a" if function in _ASSUMING else "its values"
+            raise TypeError(f"A must be known by {known} for {function}, got factor {n} that JAX traces")
+        if not finite:
             raise np.linalg.LinAlgError(f"A must be finite for {function}, got NaN or infinity in factor {n}")
+
+
+def assumed_hermitian(A: Any, assume_a: str | None) -> bool | None:
+    """Whether `assume_a` says that the factors of A are Hermitian; None where they must be looked at."""
+    like = arrays_of(A)[:1]
+    is_real = not (like and is_complex(namespace_of(like[0]), A.dtype))
+    return symmetry.assumed_hermitian(assume_a, is_real)
 
 
 def arrays_of(A: Any) -> tuple[Array, ...]:
     """Arrays that tell the library, device and dtype of an operator."""
     if not isinstance(A, KroneckerProduct):
         return A.factors
-    values = [getattr(part, "values", getattr(part, "data", part)) for part in A.parts]
+    # Arrays have a `data` too, and those of torch a method `values`.
+    values = [p if is_array(p) else getattr(p, "values", getattr(p, "data", None)) for p in A.parts]
     return tuple(v for v in values if is_array(v))
 
 
@@ -124,10 +161,14 @@ def square_factors(matrices: Sequence[Array], function: str) -> None:
 
 
 def factor_wise(
-    xp: ModuleType, function: Callable[[Array], Any], matrices: Sequence[Array], rule: str
+    xp: ModuleType,
+    function: Callable[[Array], Any],
+    matrices: Sequence[Array],
+    rule: str,
+    look: bool = True,
 ) -> list[Any]:
     """`function` of each factor; LinAlgError with the text of `rule`, in which {n} is the factor, where the
-    library raises one or, as CuPy does, answers with NaN."""
+    library raises one or, if values may be read, where it answers with NaN, as CuPy does."""
     found = []
     for n, matrix in enumerate(matrices):
         try:
@@ -138,26 +179,35 @@ def factor_wise(
                 raise
             raise np.linalg.LinAlgError(rule.format(n=n)) from None
         parts = result if isinstance(result, tuple) else (result,)
-        if not all(bool(xp.all(xp.isfinite(part))) for part in parts):
+        if look and any(value_of(xp.all(xp.isfinite(part))) is False for part in parts):
             raise np.linalg.LinAlgError(rule.format(n=n))
         found.append(result)
     return found
 
 
-def inverse(matrix: Array) -> Array:
-    """The inverse, computed in 64 bits; NaN where the matrix is singular to their precision."""
+def inverse(matrix: Array, look: bool = True) -> Array:
+    """The inverse, computed in 64 bits; NaN where a look shows the matrix singular to their precision."""
     xp = namespace_of(matrix)
     wide = xp.astype(matrix, spectra.factor_dtype(xp, matrix.dtype), copy=False)
     found = xp.linalg.inv(wide)
-    sizes = [float(xp.max(xp.sum(xp.abs(m), axis=0))) for m in (wide, found)]
-    if sizes[0] * sizes[1] * float(xp.finfo(wide.dtype).eps) > 1:
+    if look and _is_singular(xp, *map(detached, (wide, found))):
         found = xp.full_like(found, np.nan)
     with np.errstate(over="ignore"):
         return xp.astype(found, matrix.dtype, copy=False)
 
 
-def hermitian(xp: ModuleType, matrices: Sequence[Array], function: str) -> list[Array]:
+def _is_singular(xp, matrix, inverse):
+    sizes = [value_of(xp.max(xp.sum(xp.abs(m), axis=0))) for m in (matrix, inverse)]
+    return sizes[0] * sizes[1] * float(xp.finfo(matrix.dtype).eps) > 1
+
+
+def hermitian(
+    xp: ModuleType, matrices: Sequence[Array], function: str, stored: Any, assumed: bool | None = None
+) -> list[Array]:
     """Hermitian factors of the same product.
+
+    stored     the dtype that the factors were rounded to
+    assumed    whether they are known to be Hermitian, and are not looked at
 
     A product is Hermitian where its factors are, each but for a phase: those phases multiply to 1 or -1,
     which the first factor takes.  A phase that is not real makes its factor complex, as that of two skew
@@ -165,18 +215,20 @@ def hermitian(xp: ModuleType, matrices: Sequence[Array], function: str) -> list[
     cancel
     """
     square_factors(matrices, function)
-    if not all(bool(xp.any(matrix != 0)) for matrix in matrices):
+    if assumed is not None:
+        return [(matrix + adjoint(xp, matrix)) / 2 for matrix in matrices]
+    if not all(value_of(xp.any(matrix != 0)) for matrix in matrices):
         # A factor of zeros makes the product zero, whatever the others are.
         return [xp.zeros_like(matrix) for matrix in matrices]
     found, phase = [], 1.0
     for n, matrix in enumerate(matrices):
-        turned, turn = _without_phase(xp, matrix)
+        turned, turn = _without_phase(xp, matrix, stored)
         if turned is None:
             raise np.linalg.LinAlgError(f"A must be Hermitian for {function}, got factor {n} that is not")
         found.append(turned)
         phase *= turn
     # The phases come from sums of p_n^2 terms and are as exact as the factors are Hermitian.
-    if abs(phase.imag) > max(_slack(xp, m) for m in matrices):
+    if abs(phase.imag) > max(symmetry.slack(xp, stored, m.shape[0]) for m in matrices):
         raise np.linalg.LinAlgError(
             f"A must be Hermitian for {function}, got factors whose phases multiply to {phase:.3g}"
         )
@@ -184,31 +236,25 @@ def hermitian(xp: ModuleType, matrices: Sequence[Array], function: str) -> list[
     return found
 
 
-def is_hermitian(xp: ModuleType, matrix: Array) -> bool:
-    """Whether a square matrix equals its conjugate transpose, but for rounding."""
-    size = xp.max(xp.abs(matrix))
-    return bool(xp.max(xp.abs(matrix - adjoint(xp, matrix))) <= _slack(xp, matrix) * size)
+def is_hermitian(xp: ModuleType, matrix: Array, stored: Any) -> bool:
+    """Whether a square matrix, rounded to the dtype `stored`, is its conjugate transpose but for rounding."""
+    return symmetry.is_hermitian(xp, [detached(matrix)], [stored]) is True
 
 
-def _without_phase(xp, matrix):
+def _without_phase(xp, matrix, stored):
     """A Hermitian matrix and the phase that makes it `matrix`; (None, 1) where there is none."""
-    if is_hermitian(xp, matrix):
+    if is_hermitian(xp, matrix, stored):
         return (matrix + adjoint(xp, matrix)) / 2, 1.0
     # Of exp(i t) H the trace of the square is exp(2 i t) |H|^2.
-    size = xp.max(xp.abs(matrix))
-    squared = complex(xp.sum(matrix / size * (matrix.T / size)))
+    scaled = detached(matrix) / xp.max(xp.abs(detached(matrix)))
+    squared = complex(value_of(xp.sum(scaled * scaled.T)))
     if squared == 0:
         return None, 1.0
     turn = (squared / abs(squared)) ** 0.5
     turned = xp.astype(matrix, complex_dtype(xp, matrix.dtype)) * turn.conjugate()
-    if not is_hermitian(xp, turned):
+    if not is_hermitian(xp, turned, stored):
         return None, 1.0
     return (turned + adjoint(xp, turned)) / 2, turn
-
-
-def _slack(xp, matrix):
-    """How far rounding takes a matrix from its conjugate transpose: sums of p terms, and a little more."""
-    return 64 * float(xp.finfo(matrix.dtype).eps) * matrix.shape[0] ** 0.5
 
 
 def adjoint(xp: ModuleType, matrix: Array) -> Array:
@@ -230,8 +276,7 @@ def stored(xp: ModuleType, array: Array, dtype: Any) -> Array:
 
 def host(matrix: Array) -> np.ndarray:
     """The values in NumPy; waits for the device."""
-    # A conjugate of torch is a view until something is added to it, and NumPy does not take the view.
-    return matrix if is_numpy(matrix) else to_host(matrix + 0)
+    return matrix if is_numpy(matrix) else to_host(matrix)
 
 
 def beside(values: np.ndarray, like: Array) -> Array:
@@ -266,19 +311,19 @@ def is_zero(shift: Any) -> bool:
     return isinstance(shift, Number | np.ndarray) and np.ndim(shift) == 0 and complex(shift) == 0
 
 
-def as_shift(shift: Any, like: Array) -> Array | None:
-    """A number as an array without dimensions beside `like`, in its precision; None for zero."""
+def as_shift(shift: Any, like: Array) -> Array | float | complex | None:
+    """A number as one of Python, or an array without dimensions beside `like` as it is; None for zero.
+
+    It is not rounded here: it takes the precision of the result, of which A alone does not tell.
+    """
     if not arithmetic.is_scalar(shift):
         raise TypeError(f"shift must be a number, got {type(shift).__name__}")
     if is_zero(shift):
         return None
     number = shift.item() if isinstance(shift, np.generic | np.ndarray) else shift
-    if isinstance(number, Number) and not np.isfinite(complex(number)):
-        raise ValueError(f"shift must be finite, got {number}")
-    xp = namespace_of(like)
     if not isinstance(number, Number):
         namespace("A and shift", (like, number))
-        wide = is_complex(xp, number.dtype)
-        return xp.astype(number, complex_dtype(xp, like.dtype) if wide else like.dtype)
-    dtype = complex_dtype(xp, like.dtype) if isinstance(number, complex) else like.dtype
-    return xp.asarray(number, dtype=dtype, device=array_api_compat.device(like))
+        return number
+    if not np.isfinite(complex(number)):
+        raise ValueError(f"shift must be finite, got {number}")
+    return complex(number) if isinstance(number, complex) else float(number)

@@ -10,6 +10,7 @@ from ketcore.backend import Array, namespace_of, quiet
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, parts, sums
 from ketcore.matrix import KroneckerMatrix
+from ketcore.ops import symmetry
 from ketcore.ops.spectra import sign_power
 from ketcore.product import KroneckerProduct
 
@@ -22,36 +23,47 @@ class SlogdetResult(NamedTuple):
 
 
 @quiet
-def slogdet(A: KroneckerMatrix | KroneckerSum, shift: Any = 0.0) -> SlogdetResult:
+def slogdet(
+    A: KroneckerMatrix | KroneckerSum, shift: Any = 0.0, *, assume_a: str | None = None
+) -> SlogdetResult:
     """The sign and the logarithm of the absolute value of det(A + shift I).
 
     A        rank 1 or a KroneckerSum, square
     shift    a real or complex number
+    assume_a as in `solve`: what is known of the factors, which are not looked at then
     returns  (sign, logabsdet): a number of absolute value 1, complex where A or shift is, and a real one;
              (0, -inf) where the matrix is exactly singular, as it is where factors are not square and there
              is no shift
-    raises   TypeError naming a way out; LinAlgError where A is not square or not finite
+    raises   TypeError naming a way out; ValueError on assume_a; LinAlgError where A is not square or not
+             finite, or where derivatives are recorded and a factor is not diagonalisable
     cost     O(sum p_n^3), and O(P) with a shift or for a KroneckerSum
 
     >>> sign, logarithm = slogdet(KroneckerMatrix([[[0.0, 1.0], [1.0, 0.0]], np.eye(3)]))
     >>> float(sign), float(logarithm)
     (-1.0, 0.0)
     """
-    if isinstance(A, KroneckerSum):
-        found = sums.slogdet(A, shift)
-    elif parts.is_structured(A, shift):
-        found = parts.slogdet(A)
-    else:
-        xp, matrices = checks.single(A, "slogdet")
-        shift = checks.as_shift(shift, matrices[0])
-        if checks.square(matrices, "slogdet"):
-            found = ops.kron_slogdet([m[None, ...] for m in matrices], shift)
-        elif shift is None:
-            found = _singular(xp, matrices)
-        else:
-            checks.square_factors(matrices, "slogdet with a shift")
+    try:
+        found = _slogdet(A, shift, assume_a)
+    except np.linalg.LinAlgError as error:
+        raise np.linalg.LinAlgError(str(error).replace("factors must", "A must")) from None
     xp = namespace_of(found[0])
     return SlogdetResult(*(arithmetic.unboxed(checks.stored(xp, part, A.dtype)) for part in found))
+
+
+def _slogdet(A, shift, assume_a):
+    look = symmetry.assumed_hermitian(assume_a, True) is None
+    if isinstance(A, KroneckerSum):
+        return sums.slogdet(A, shift, assume_a)
+    if parts.is_structured(A, shift):
+        return parts.slogdet(A, look)
+    xp, matrices = checks.single(A, "slogdet", look)
+    shift = checks.as_shift(shift, matrices[0])
+    if not checks.square(matrices, "slogdet"):
+        if shift is None:
+            return _singular(xp, matrices)
+        checks.square_factors(matrices, "slogdet with a shift")
+    factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
+    return ops.kron_slogdet(factors, shift, assume_a=assume_a)
 
 
 @quiet

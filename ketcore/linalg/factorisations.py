@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ketcore.backend import quiet
+from ketcore.backend import quiet, value_of
 from ketcore.linalg import checks
 from ketcore.matrix import KroneckerMatrix
 
@@ -49,29 +49,39 @@ def qr(A: KroneckerMatrix, mode: str = "economic") -> QRResult | KroneckerMatrix
 
 
 @quiet
-def cholesky(A: KroneckerMatrix, lower: bool = False) -> KroneckerMatrix:
+def cholesky(A: KroneckerMatrix, lower: bool = False, *, assume_a: str | None = None) -> KroneckerMatrix:
     """The triangular C with C^H C = A, or with C C^H = A where `lower` is true.
 
     A        rank 1, Hermitian positive definite.  Both triangles of the factors are read.  The factors may be
              positive definite only but for phases, such as two negative definite ones
+    assume_a None, or "pos": each factor is known to be Hermitian positive definite, and no value is read
     returns  upper (as by SciPy) or lower triangular KroneckerMatrix
-    raises   TypeError naming a way out; LinAlgError, naming the factor, where A is not Hermitian or not
-             positive definite
+    raises   TypeError naming a way out; ValueError on assume_a; LinAlgError, naming the factor, where A is
+             not Hermitian or not positive definite
     cost     O(sum p_n^3)
 
     >>> cholesky(KroneckerMatrix([[[4.0]], [[1.0, 1.0], [1.0, 2.0]]]), lower=True).to_dense().tolist()
     [[2.0, 0.0], [2.0, 2.0]]
     """
-    xp, matrices = checks.single(A, "cholesky")
-    matrices = checks.hermitian(xp, matrices, "cholesky")
-    negative = [bool(xp.real(m[0, 0]) < 0 if _complex(xp, m) else m[0, 0] < 0) for m in matrices]
-    if sum(negative) % 2:
-        raise np.linalg.LinAlgError("A must be positive definite, got a negative diagonal")
-    matrices = [-m if flip else m for m, flip in zip(matrices, negative, strict=True)]
+    if assume_a not in (None, "pos", "positive definite"):
+        raise ValueError(f"assume_a must be None, 'pos' or 'positive definite', got {assume_a!r}")
+    look = assume_a is None
+    xp, matrices = checks.single(A, "cholesky", look)
+    matrices = checks.hermitian(xp, matrices, "cholesky", A.dtype, None if look else True)
+    if look:
+        matrices = _positive(xp, matrices)
     rule = "A must be positive definite, got factor {n} that is not"
-    found = checks.factor_wise(xp, xp.linalg.cholesky, matrices, rule)
+    found = checks.factor_wise(xp, xp.linalg.cholesky, matrices, rule, look)
     found = found if lower else [checks.adjoint(xp, c) for c in found]
     return KroneckerMatrix([checks.stored(xp, c, A.dtype) for c in found])
+
+
+def _positive(xp, matrices):
+    """The factors of the same product without the signs that they can do without."""
+    negative = [value_of(xp.real(m[0, 0]) < 0 if _complex(xp, m) else m[0, 0] < 0) for m in matrices]
+    if sum(negative) % 2:
+        raise np.linalg.LinAlgError("A must be positive definite, got a negative diagonal")
+    return [-m if flip else m for m, flip in zip(matrices, negative, strict=True)]
 
 
 def _complex(xp, matrix):

@@ -12,11 +12,13 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
+from ketcore.autodiff import detached, is_recorded, matrix_exponential
 from ketcore.backend import is_complex, namespace_of, quiet
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import branches, checks, spectral
 from ketcore.linalg.solving import inverses
 from ketcore.matrix import KroneckerMatrix, eye
+from ketcore.ops.checks import check_constant
 
 # A power of a sum of R terms has R**n, and with more than that it is no longer structured.
 _TERMS = 1 << 16
@@ -83,7 +85,7 @@ def sqrtm(A: KroneckerMatrix) -> KroneckerMatrix:
     """
     xp, matrices = checks.single(A, "sqrtm")
     checks.square_factors(matrices, "sqrtm")
-    spectra = [_spectrum(xp, m, n) for n, m in enumerate(matrices)]
+    spectra = [_spectrum(xp, m, n, A.dtype) for n, m in enumerate(matrices)]
     arguments = [np.angle(values[values != 0]) for values, _ in spectra]
     found = branches.windows(arguments, 64 * float(xp.finfo(matrices[0].dtype).eps))
     if found is None:
@@ -98,10 +100,11 @@ def sqrtm(A: KroneckerMatrix) -> KroneckerMatrix:
     return KroneckerMatrix([checks.stored(xp, root, A.dtype) for root in roots])
 
 
-def _spectrum(xp, matrix, n):
+def _spectrum(xp, matrix, n, stored):
     """Eigenvalues on the host, and eigenvectors if the matrix is Hermitian; what is only rounding is zero."""
     eps = float(xp.finfo(matrix.dtype).eps)
-    if checks.is_hermitian(xp, matrix):
+    matrix = detached(matrix)
+    if checks.is_hermitian(xp, matrix, stored):
         half = (matrix + checks.adjoint(xp, matrix)) / 2
         (values,), (vectors,) = spectral.decomposed_hermitian(xp, [half])
         values = checks.host(values)
@@ -128,12 +131,31 @@ def _root(matrix, spectrum, window):
         found = checks.beside(found, matrix)
         if is_complex(xp, found.dtype):
             vectors = xp.astype(vectors, found.dtype)
-        return (vectors * found) @ checks.adjoint(xp, vectors)
+        root = (vectors * found) @ checks.adjoint(xp, vectors)
+        return _recorded_root(xp, matrix, root, found, vectors, window) if is_recorded([matrix]) else root
     from scipy.linalg import sqrtm
 
+    check_constant("A", [matrix], "sqrtm where a factor is not Hermitian", "such a factor")
     matrix = arithmetic.scaled(matrix, _snapped(turned(-1j * _middle(window))))
     root = sqrtm(checks.host(matrix))
     return checks.beside(root if is_complex(xp, matrix.dtype) else root.real, matrix)
+
+
+def _recorded_root(xp, matrix, root, values, vectors, window):
+    """A root X of the matrix with its derivatives: refined two times by the Y with X Y + Y X = F - X^2.
+
+    root, values, vectors    X, its eigenvalues and eigenvectors, without derivatives
+    """
+    divisor = values[:, None] + values[None, :]
+    if not checks.host(xp.abs(divisor)).all():
+        raise np.linalg.LinAlgError(
+            "A must be invertible for sqrtm where gradients are required, got a singular factor"
+        )
+    matrix = arithmetic.scaled(matrix, _snapped(turned(-1j * _middle(window))))
+    matrix, adjoint = xp.astype(matrix, root.dtype, copy=False), checks.adjoint(xp, vectors)
+    for _ in range(2):
+        root = root + vectors @ ((adjoint @ (matrix - root @ root) @ vectors) / divisor) @ adjoint
+    return root
 
 
 def _middle(window):
@@ -179,4 +201,6 @@ def expm(A: KroneckerSum | KroneckerMatrix) -> KroneckerMatrix:
 def _expm(matrix):
     from scipy.linalg import expm
 
+    if is_recorded([matrix]):
+        return matrix_exponential(matrix)
     return checks.beside(expm(checks.host(matrix)), matrix)

@@ -8,28 +8,34 @@ from ketcore import arithmetic, ops
 from ketcore.backend import Array, quiet
 from ketcore.linalg import checks
 from ketcore.matrix import KroneckerMatrix
+from ketcore.ops import symmetry
 
 
 @quiet
-def gaussian_log_likelihood(A: KroneckerMatrix, y: Array, shift: Any = 0.0) -> Array:
+def gaussian_log_likelihood(
+    A: KroneckerMatrix, y: Array, shift: Any = 0.0, *, assume_a: str | None = None
+) -> Array:
     """The log-density of y under a Gaussian of mean zero with covariance A + shift I.
 
     A        rank 1, its factors square and Hermitian, A + shift I positive definite
     y        (..., P); complex A or y: the density of a circular complex Gaussian
     shift    a real number, for instance the variance of noise
+    assume_a None, or "her", "pos" or, for real factors, "sym": the factors are known to be Hermitian, and no
+             value is read
     returns  (...) in the real dtype of A and y
     raises   TypeError naming a way out; LinAlgError where a factor is not square or not Hermitian, or the sum
-             not positive definite; ValueError on the shape of y
+             not positive definite; ValueError on assume_a and on the shape of y
     cost     time O(|y| sum p_n + sum p_n^3); gradients are those of `kron_log_likelihood`
 
     >>> A = KroneckerMatrix([[[2.0, 1.0], [1.0, 2.0]], [[1.0]]])
     >>> round(float(gaussian_log_likelihood(A, [1.0, -1.0], shift=1.0)), 6)
     -3.377598
     """
-    xp, matrices = checks.single(A, "gaussian_log_likelihood")
+    look = symmetry.assumed_hermitian(assume_a, True) is None
+    xp, matrices = checks.single(A, "gaussian_log_likelihood", look)
     checks.square_factors(matrices, "gaussian_log_likelihood")
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
     try:
-        return arithmetic.unboxed(ops.kron_log_likelihood(factors, y, shift))
+        return arithmetic.unboxed(ops.kron_log_likelihood(factors, y, shift, assume_a=assume_a))
     except np.linalg.LinAlgError as error:
         raise np.linalg.LinAlgError(str(error).replace("factors must", "A must")) from None

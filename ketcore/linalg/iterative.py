@@ -165,6 +165,10 @@ class _System:
     def check_preconditioner(self, M):
         if M is None:
             return
+        if isinstance(M, KroneckerMatrix | KroneckerSum | KroneckerProduct):
+            namespace("M and b", (*checks.arrays_of(M), self.b))
+        elif backend.is_array(M):
+            namespace("M and b", (M, self.b))
         size = self.size if hasattr(M, "as_linear_operator") else self.count
         if not hasattr(M, "shape"):
             raise TypeError(f"M must be a linear operator, got {type(M).__name__}")

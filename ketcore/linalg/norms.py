@@ -10,7 +10,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
-from ketcore.backend import Array, quiet
+from ketcore.backend import Array, quiet, value_of
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, cuts, solving, spectral
 from ketcore.matrix import KroneckerMatrix
@@ -47,7 +47,7 @@ def norm(A: KroneckerMatrix | KroneckerSum, ord: Any = None) -> Array:
     # Of a wide factor times a tall one some singular values are zero beyond those that multiply.
     if ord == -2 and _mixed(matrices):
         found = found * 0
-    return arithmetic.unboxed(checks.stored(xp, xp.asarray(found), A.dtype))
+    return arithmetic.unboxed(checks.stored(xp, np.asarray(found) if xp is np else found, A.dtype))
 
 
 @quiet
@@ -116,7 +116,7 @@ def _norm(xp, matrix, ord):
     if ord == "fro":
         # The squares of the elements may overflow.
         peak = xp.max(xp.abs(matrix))
-        return peak * xp.linalg.matrix_norm(matrix / peak) if bool(peak > 0) else peak
+        return peak * xp.linalg.matrix_norm(matrix / peak) if value_of(peak > 0) else peak
     if ord in (2, -2, "nuc", "trace"):
         (values,) = spectral.singular_values(xp, [matrix])
         return xp.sum(values) if ord in ("nuc", "trace") else xp.max(values) if ord == 2 else xp.min(values)
@@ -133,9 +133,9 @@ def _ratio(xp, matrices, values, p):
     """The largest over the smallest singular value, or the inverse of that; infinite for zeros."""
     smallest, largest = ([extreme(v) for v in values] for extreme in (xp.min, xp.max))
     infinite, zero = _infinity(xp, matrices), xp.zeros_like(largest[0])
-    if not all(bool(v > 0) for v in largest):
+    if not all(value_of(v > 0) for v in largest):
         return infinite
-    if _mixed(matrices) or not all(bool(v > 0) for v in smallest):
+    if _mixed(matrices) or not all(value_of(v > 0) for v in smallest):
         return zero if p == -2 else infinite
     ratios = [s / t if p == -2 else t / s for s, t in zip(smallest, largest, strict=True)]
     return reduce(mul, ratios)

@@ -3,8 +3,9 @@
 Letters: N order, p_n size of part n, P = prod p_n.
 """
 
-from functools import reduce
-from math import prod
+from functools import partial, reduce
+from math import isfinite, prod
+from numbers import Number
 from operator import mul
 from typing import Any
 
@@ -12,7 +13,8 @@ import array_api_compat
 import numpy as np
 
 from ketcore import ops
-from ketcore.backend import Array, accumulation_dtype, is_array, is_numpy
+from ketcore.autodiff import detached
+from ketcore.backend import Array, accumulation_dtype, is_array, is_numpy, value_of
 from ketcore.linalg import checks
 from ketcore.ops import spectra
 from ketcore.product import Diagonal, Identity, KroneckerProduct
@@ -23,44 +25,51 @@ def is_structured(A: Any, shift: Any = 0.0) -> bool:
     return isinstance(A, KroneckerProduct) and A.row_dims == A.col_dims and checks.is_zero(shift)
 
 
-def inv(A: KroneckerProduct) -> KroneckerProduct:
+def inv(A: KroneckerProduct, look: bool) -> KroneckerProduct:
     """The inverse: of a diagonal part a diagonal one; a sparse part becomes dense."""
     found = []
-    for n, part in enumerate(_wide(A, "inv")):
+    for n, part in enumerate(_wide(A, "inv", look)):
         if isinstance(part, Diagonal):
             xp = array_api_compat.array_namespace(part.values)
-            part = Diagonal(checks.stored(xp, 1 / _nonzero(xp, n, part.values), A.dtype))
+            part = Diagonal(checks.stored(xp, 1 / _nonzero(xp, n, part.values, look), A.dtype))
         elif not isinstance(part, Identity):
             xp = array_api_compat.array_namespace(part)
             rule = f"A must be invertible, got a singular factor {n}"
-            part = checks.stored(xp, *checks.factor_wise(xp, checks.inverse, [part], rule), A.dtype)
+            inverse = partial(checks.inverse, look=look)
+            part = checks.stored(xp, *checks.factor_wise(xp, inverse, [part], rule, look), A.dtype)
         found.append(part)
     return KroneckerProduct(found)
 
 
-def solve(A: KroneckerProduct, b: Array, axis: int) -> Array:
+def solve(A: KroneckerProduct, b: Array, axis: int, assume_a: str | None) -> Array:
     """The x with A x = b along `axis` (-1, or -2 before columns), part by part."""
     xp = array_api_compat.array_namespace(*checks.arrays_of(A), b)
     dtype, shape = xp.result_type(*checks.arrays_of(A), b), tuple(b.shape)
     x = xp.astype(b, accumulation_dtype(xp, dtype), copy=False)
-    before, after = prod(shape[:axis]), prod(shape[axis:])
-    for n, part in enumerate(_wide(A, "solve")):
+    before, after, look = prod(shape[:axis]), prod(shape[axis:]), assume_a is None
+    for n, part in enumerate(_wide(A, "solve", look)):
         after //= part.shape[0]
         x = xp.reshape(x, (before, part.shape[0], after))
         if isinstance(part, Diagonal):
-            x = x / _nonzero(xp, n, part.values)[:, None]
+            x = x / _nonzero(xp, n, part.values, look)[:, None]
         elif not isinstance(part, Identity):
-            x = kron_solve([part[None, ...]], x, None, -2, n)
+            x = kron_solve([part[None, ...]], x, None, -2, n, assume_a)
         before *= part.shape[0]
     return xp.astype(xp.reshape(x, shape), dtype, copy=False)
 
 
-def kron_solve(factors: list[Array], b: Array, shift: Array | None, axis: int, first: int = 0) -> Array:
+def kron_solve(
+    factors: list[Array], b: Array, shift: Any, axis: int, first: int = 0, assume_a: str | None = None
+) -> Array:
     """`ops.kron_solve` with LinAlgError on every library, in words of linalg; factor 0 is called `first`."""
+    look = assume_a is None and not is_numpy(b)
     try:
-        return (
-            ops.kron_solve(factors, b, shift, axis=axis) if is_numpy(b) else _solve(factors, b, shift, axis)
-        )
+        if look and shift is None:
+            _check_factors(factors)
+        x = ops.kron_solve(factors, b, shift, axis=axis, assume_a=assume_a)
+        if look and shift is not None:
+            _check_solution(factors, shift, b, x)
+        return x
     except (np.linalg.LinAlgError, RuntimeError) as error:
         if "LinAlgError" not in type(error).__name__:
             raise
@@ -69,48 +78,61 @@ def kron_solve(factors: list[Array], b: Array, shift: Array | None, axis: int, f
         raise np.linalg.LinAlgError(text if " must " in text else singular) from None
 
 
-def _solve(factors, b, shift, axis):
+def _check_factors(factors):
     """For other libraries than NumPy: they may answer for a matrix that is singular but for rounding."""
+    spectra.inverses([checks.host(matrix) for matrix in _exact(factors)])
+
+
+def _check_solution(factors, shift, b, x):
+    """As with NumPy: an eigenvalue and the shift leave a few roundings of the largest of them."""
+    matrices, largest = _exact(factors), [_largest(part) for part in (b, x)]
+    number = shift if isinstance(shift, Number) else value_of(shift)
+    # What JAX traces cannot be looked at.
+    if None in (number, *largest) or not isfinite(largest[0]):
+        return
     xp = array_api_compat.array_namespace(b)
-    matrices = [xp.astype(f[0, ...], spectra.factor_dtype(xp, f.dtype)) for f in factors]
-    if shift is None:
-        spectra.inverses([checks.host(matrix) for matrix in matrices])
-    # Some of them divide through NumPy, which warns.
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        x = ops.kron_solve(factors, b, shift, axis=axis)
-    if shift is not None and 0 not in b.shape and bool(xp.all(xp.isfinite(b))):
-        size = max(prod(float(xp.linalg.matrix_norm(m, ord=2)) for m in matrices), abs(complex(shift)))
-        eps, largest = float(xp.finfo(matrices[0].dtype).eps), float(xp.max(xp.abs(x)))
-        # As with NumPy: an eigenvalue and the shift leave a few roundings of the largest of them.
-        if not 8 * eps * size * largest <= float(xp.max(xp.abs(b))):
-            text = f"shift must not be minus an eigenvalue of the matrix, got {complex(shift):.6g}"
-            raise np.linalg.LinAlgError(text)
-    return x
+    norms = [value_of(xp.linalg.matrix_norm(m, ord=2)) for m in matrices]
+    size, eps = max(prod(norms), abs(number)), float(xp.finfo(matrices[0].dtype).eps)
+    if not 8 * eps * size * largest[1] <= largest[0]:
+        text = f"shift must not be minus an eigenvalue of the matrix, got {complex(number):.6g}"
+        raise np.linalg.LinAlgError(text)
 
 
-def slogdet(A: KroneckerProduct) -> tuple[Array, Array]:
+def _exact(factors):
+    """The matrices of factors (1, p_n, p_n) in 64 bits, without derivatives."""
+    xp = array_api_compat.array_namespace(*factors)
+    return [detached(xp.astype(f[0, ...], spectra.factor_dtype(xp, f.dtype))) for f in factors]
+
+
+def _largest(array):
+    """The largest absolute value, zero of nothing; None where JAX traces it."""
+    xp = array_api_compat.array_namespace(array)
+    return 0.0 if 0 in array.shape else value_of(xp.max(xp.abs(detached(array))))
+
+
+def slogdet(A: KroneckerProduct, look: bool = True) -> tuple[Array, Array]:
     """The sign or phase of the determinant and the logarithm of its absolute value."""
     size, signs, total = prod(A.row_dims), [], 0.0
-    for part in _wide(A, "slogdet"):
+    for part in _wide(A, "slogdet", look):
         if not isinstance(part, Identity):
-            sign, logarithm = _slogdet(part)
+            sign, logarithm = _slogdet(part, look)
             xp, power = array_api_compat.array_namespace(sign), size // part.shape[0]
             signs.append(spectra.sign_power(xp, sign, power))
             total = total + float(power) * logarithm
     return (reduce(mul, signs), total) if signs else (np.ones(()), np.zeros(()))
 
 
-def _slogdet(part):
+def _slogdet(part, look):
     if not isinstance(part, Diagonal):
         return array_api_compat.array_namespace(part).linalg.slogdet(part)
     xp, values = array_api_compat.array_namespace(part.values), part.values
     size = xp.abs(values)
-    if bool(xp.any(size == 0)):
+    if look and value_of(xp.any(size == 0)):
         return 0 * xp.ones_like(values[0]), xp.full_like(size[0], -np.inf)
     return xp.prod(values / size), xp.sum(xp.log(size))
 
 
-def _wide(A, function):
+def _wide(A, function, look):
     """The parts, sparse ones dense, in the accumulation dtype of A; LinAlgError where one is not finite."""
     found = []
     for n, part in enumerate(A.parts):
@@ -119,16 +141,14 @@ def _wide(A, function):
             values = values if is_array(values) else values.toarray()
             xp = array_api_compat.array_namespace(values)
             values = xp.astype(values, accumulation_dtype(xp, A.dtype), copy=False)
-            if not bool(xp.all(xp.isfinite(values))):
-                raise np.linalg.LinAlgError(
-                    f"A must be finite for {function}, got NaN or infinity in factor {n}"
-                )
+            if look:
+                checks.check_finite(xp, [values], function, n)
             part = Diagonal(values) if isinstance(part, Diagonal) else values
         found.append(part)
     return found
 
 
-def _nonzero(xp, n, values):
-    if bool(xp.any(values == 0)):
+def _nonzero(xp, n, values, look):
+    if look and value_of(xp.any(values == 0)):
         raise np.linalg.LinAlgError(f"A must be invertible, got a singular factor {n}")
     return values

@@ -7,19 +7,21 @@ values are the products of those of the factors.
 """
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ketcore import arithmetic, ops
-from ketcore.backend import Array, namespace, quiet
+from ketcore.autodiff import detached, is_recorded
+from ketcore.backend import Array, namespace, quiet, value_of
 from ketcore.ket import Ket
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, cuts, parts, sums
 from ketcore.linear_operator import operand
 from ketcore.matrix import KroneckerMatrix
+from ketcore.ops import symmetry
 from ketcore.product import KroneckerProduct
 
 
@@ -33,28 +35,35 @@ class LstsqResult(NamedTuple):
 
 
 @quiet
-def inv(A: KroneckerMatrix | KroneckerProduct) -> KroneckerMatrix | KroneckerProduct:
+def inv(
+    A: KroneckerMatrix | KroneckerProduct, *, assume_a: str | None = None
+) -> KroneckerMatrix | KroneckerProduct:
     """The inverse.  To solve a system `solve` loses fewer digits.
 
     A        rank 1; of a KroneckerProduct diagonal parts stay diagonal and identities identities
-    raises   TypeError naming a way out; LinAlgError, naming the factor, where A is not square or singular
+    assume_a None, or any of those of `solve`: then no value is read, so that a singular factor gives inf or
+             NaN, or an error of the library
+    raises   TypeError naming a way out; ValueError on assume_a; LinAlgError, naming the factor, where A is
+             not square or singular
     cost     O(sum p_n^3)
 
     >>> inv(KroneckerMatrix([[[2.0]], [[0.0, 1.0], [4.0, 0.0]]])).to_dense().tolist()
     [[0.0, 0.125], [0.5, 0.0]]
     """
+    look = symmetry.assumed_hermitian(assume_a, True) is None
     if parts.is_structured(A):
-        return parts.inv(A)
-    xp, matrices = checks.single(A, "inv")
-    found = [checks.stored(xp, m, A.dtype) for m in inverses(xp, matrices, "inv")]
+        return parts.inv(A, look)
+    xp, matrices = checks.single(A, "inv", look)
+    found = [checks.stored(xp, m, A.dtype) for m in inverses(xp, matrices, "inv", look)]
     return KroneckerMatrix(found, identities=checks.identities_of(A))
 
 
-def inverses(xp, matrices: Sequence[Array], function: str) -> list[Array]:
-    """The inverse of each factor; LinAlgError where there is none."""
+def inverses(xp, matrices: Sequence[Array], function: str, look: bool = True) -> list[Array]:
+    """The inverse of each factor; LinAlgError where there is none, as far as values may be read."""
     if not checks.square(matrices, function):
         checks.not_invertible(matrices)
-    return checks.factor_wise(xp, checks.inverse, matrices, "A must be invertible, got a singular factor {n}")
+    inverse, rule = partial(checks.inverse, look=look), "A must be invertible, got a singular factor {n}"
+    return checks.factor_wise(xp, inverse, matrices, rule, look)
 
 
 @quiet
@@ -69,7 +78,9 @@ def pinv(
     return_rank  whether to return (pinv, the number of singular values above that) as SciPy does
     returns      a KroneckerMatrix of rank 1, but where the cut is one that no choice of singular values of
                  each factor makes: then one term for each step of the cut
-    raises       TypeError naming a way out; ValueError on atol and rtol
+                 Derivatives are those at constant rank
+    raises       TypeError naming a way out; ValueError on atol and rtol; LinAlgError where derivatives are
+                 recorded and a singular value that is not zero to rounding is cut
     cost         O(sum p_n q_n min(p_n, q_n)) for one term
 
     >>> pinv(KroneckerMatrix([[[2.0, 0.0], [0.0, 0.0]], [[5.0]]])).to_dense().round(12).tolist()
@@ -82,8 +93,9 @@ def pinv(
     if checks.check_level("atol", atol):
         threshold += atol / largest if largest else np.inf
     boxes = cuts.boxes_above(scaled, threshold)
+    boxes = _differentiable(xp, matrices, scaled, boxes)
     factors = [
-        xp.stack([_cut_inverse(xp, u, s, vh, *box[n]) for box in boxes])
+        xp.stack([_cut_inverse(xp, matrices[n], u, s, vh, *box[n]) for box in boxes])
         if boxes
         else xp.zeros_like(xp.matrix_transpose(matrices[n]))
         for n, (u, s, vh) in enumerate(zip(left, values, right, strict=True))
@@ -93,9 +105,40 @@ def pinv(
     return (found, rank) if return_rank else found
 
 
-def _cut_inverse(xp, u, s, vh, start, stop):
+def _differentiable(xp, matrices, scaled, boxes):
+    """The boxes of singular values to keep; LinAlgError where pseudo-inverses of factors do not keep them."""
+    if not is_recorded(matrices):
+        return boxes
+    for values, box in zip(scaled, zip(*boxes, strict=True), strict=True) if boxes else ():
+        kept = min(stop for _, stop in box)
+        rounding = len(values) * float(xp.finfo(matrices[0].dtype).eps)
+        if len(boxes) > 1 or np.any(values[kept:] > 64 * rounding):
+            raise np.linalg.LinAlgError(
+                "A must have singular values that are kept or zero where gradients are required, "
+                f"got cut ones up to {values[kept:].max(initial=0.0):.1e} of the largest of a factor"
+            )
+    return boxes
+
+
+def _cut_inverse(xp, matrix, u, s, vh, start, stop):
     """The pseudo-inverse of one factor from some of its singular values."""
+    if is_recorded([matrix]):
+        return _recorded_inverse(xp, matrix, *map(detached, (u[:, :stop], s[:stop], vh[:stop, :])))
     return (checks.adjoint(xp, vh[start:stop, :]) / s[start:stop]) @ checks.adjoint(xp, u[:, start:stop])
+
+
+def _recorded_inverse(xp, matrix, u, s, vh):
+    """The pseudo-inverse F^+ by products and solutions that have derivatives, of U S V^H that has none.
+
+    A matrix F near it of the same rank is C W^-1 R, and F^+ is R^+ W C^+, with C = F V S^-1 (U here),
+    R = S^-1 U^H F (V^H here), W = S^-1 U^H F V S^-1.
+    """
+    left, right = checks.adjoint(xp, u), checks.adjoint(xp, vh)
+    columns, rows = (matrix @ right) / s, (left @ matrix) / s[:, None]
+    adjoints = checks.adjoint(xp, columns), checks.adjoint(xp, rows)
+    core = (rows @ right) / s
+    after = xp.linalg.solve(adjoints[0] @ columns, adjoints[0])
+    return checks.adjoint(xp, xp.linalg.solve(rows @ adjoints[1], rows)) @ core @ after
 
 
 def _threshold(name, relative, xp, matrices):
@@ -132,10 +175,13 @@ def lstsq(A: KroneckerMatrix, b: Array, cond: float | None = None) -> LstsqResul
     xp, matrices = checks.single(A, "lstsq")
     b, axis = right_side(A, b, prod(m.shape[0] for m in matrices))
     threshold = _threshold("cond", cond, xp, matrices)
-    left, values, right = _decomposed(xp, matrices)
-    y = ops.kron_matmul([arithmetic.conjugated(u)[None, ...] for u in left], b, axis=axis)
-    y, rank = _divided(xp, y, values, threshold, axis)
-    x = ops.kron_matmul([arithmetic.conjugated(vh)[None, ...] for vh in right], y, axis=axis)
+    decomposed = left, values, right = tuple(_decomposed(xp, matrices))
+    if is_recorded(matrices):
+        x, rank = _recorded_lstsq(xp, matrices, decomposed, b, threshold, axis)
+    else:
+        y = ops.kron_matmul([arithmetic.conjugated(u)[None, ...] for u in left], b, axis=axis)
+        y, rank = _divided(xp, y, values, threshold, axis)
+        x = ops.kron_matmul([arithmetic.conjugated(vh)[None, ...] for vh in right], y, axis=axis)
     rows, columns = (prod(m.shape[side] for m in matrices) for side in (0, 1))
     if rows > columns == rank:
         found = ops.kron_matmul([xp.matrix_transpose(m)[None, ...] for m in matrices], x, axis=axis)
@@ -147,9 +193,22 @@ def lstsq(A: KroneckerMatrix, b: Array, cond: float | None = None) -> LstsqResul
     return LstsqResult(x, residuals, rank, Ket([checks.stored(xp, v, A.dtype) for v in values]))
 
 
+def _recorded_lstsq(xp, matrices, decomposed, b, threshold, axis):
+    """A^+ b with the derivatives of `pinv`, and the rank."""
+    scaled, _ = cuts.relative(decomposed[1])
+    boxes = _differentiable(xp, matrices, scaled, cuts.boxes_above(scaled, threshold))
+    parts_of = zip(matrices, *decomposed, strict=True)
+    factors = [
+        _cut_inverse(xp, *part, *boxes[0][n]) if boxes else xp.zeros_like(xp.matrix_transpose(part[0]))
+        for n, part in enumerate(parts_of)
+    ]
+    x = ops.kron_matmul([xp.matrix_transpose(f)[None, ...] for f in factors], b, axis=axis)
+    return x, prod(stop - start for start, stop in boxes[0]) if boxes else 0
+
+
 def _divided(xp, y, values, threshold, axis):
     """y over the singular values of the product that exceed the threshold, zero elsewhere; how many do."""
-    largest = [v[0] if bool(v[0] > 0) else xp.ones_like(v[0]) for v in values]
+    largest = [v[0] if value_of(v[0] > 0) else xp.ones_like(v[0]) for v in values]
     scaled = [v / peak for v, peak in zip(values, largest, strict=True)]
     products = reduce(lambda a, b: xp.reshape(a[:, None] * b[None, :], (-1,)), scaled)
     keep = products > threshold
@@ -160,7 +219,7 @@ def _divided(xp, y, values, threshold, axis):
     # One factor after another, since the product of the largest may overflow.
     for peak in largest:
         y = y / peak
-    return y, int(xp.sum(xp.astype(keep, xp.int64)))
+    return y, value_of(xp.sum(xp.astype(keep, xp.int64)))
 
 
 def right_side(A: Any, b: Any, rows: int) -> tuple[Array, int]:
@@ -173,15 +232,20 @@ def right_side(A: Any, b: Any, rows: int) -> tuple[Array, int]:
 
 
 @quiet
-def solve(A: KroneckerMatrix | KroneckerSum, b: Any, shift: Any = 0.0) -> Any:
+def solve(
+    A: KroneckerMatrix | KroneckerSum, b: Any, shift: Any = 0.0, *, assume_a: str | None = None
+) -> Any:
     """The x with (A + shift I) x = b.
 
     A        rank 1 with square factors, or a KroneckerSum
     b        (P,), (P, K) or (..., P, K); without shift and for rank 1 also a Ket or a KroneckerMatrix whose
              row dims are those of A
-    shift    a real or complex number
+    shift    a real or complex number; it counts in the precision of the result
+    assume_a "her", "pos" and, for real factors, "sym" (or SciPy's long names): the factors are Hermitian;
+             "gen": they may be anything.  What is assumed is not checked, and no value is read: singular or
+             not finite factors give what the library gives, inf or NaN
     returns  of the kind and shape of b, in the promoted dtype
-    raises   TypeError naming a way out; ValueError on b; LinAlgError where A is not square
+    raises   TypeError naming a way out; ValueError on b and assume_a; LinAlgError where A is not square
              or A + shift I is singular
     cost     O(P sum p_n) a column.  Without shift as exact as LU of the factors; with it through the
              Hermitian eigenvalues of the factors, or through triangular (Schur) factors where they are not
@@ -190,26 +254,27 @@ def solve(A: KroneckerMatrix | KroneckerSum, b: Any, shift: Any = 0.0) -> Any:
     >>> solve(KroneckerMatrix([[[2.0]], [[0.0, 1.0], [4.0, 0.0]]]), np.array([2.0, 8.0])).tolist()
     [1.0, 1.0]
     """
+    look = symmetry.assumed_hermitian(assume_a, True) is None
     if isinstance(A, KroneckerSum):
         b, axis = right_side(A, b, A.shape[0])
-        return sums.solve(A, b, shift, axis)
+        return sums.solve(A, b, shift, axis, assume_a)
     if parts.is_structured(A, shift) and not isinstance(b, Ket | KroneckerMatrix):
         b, axis = right_side(A, b, A.shape[0])
-        return parts.solve(A, b, axis)
-    xp, matrices = checks.single(A, "solve")
+        return parts.solve(A, b, axis, assume_a)
+    xp, matrices = checks.single(A, "solve", look)
     shift = checks.as_shift(shift, matrices[0])
     if not checks.square(matrices, "solve"):
         if shift is None:
             checks.not_invertible(matrices)
         checks.square_factors(matrices, "solve with a shift")
     if isinstance(b, Ket | KroneckerMatrix):
-        return _structured(xp, A, matrices, b, shift)
+        return _structured(xp, A, matrices, b, shift, assume_a)
     b, axis = right_side(A, b, prod(m.shape[0] for m in matrices))
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
-    return parts.kron_solve(factors, b, shift, axis)
+    return parts.kron_solve(factors, b, shift, axis, assume_a=assume_a)
 
 
-def _structured(xp, A, matrices, b, shift):
+def _structured(xp, A, matrices, b, shift, assume_a):
     """Solve for a Ket or a Kronecker matrix, factor by factor."""
     kind, dims = type(b).__name__, b.dims if isinstance(b, Ket) else b.row_dims
     if shift is not None:
@@ -220,5 +285,5 @@ def _structured(xp, A, matrices, b, shift):
     axis = -1 if isinstance(b, Ket) else -2
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
     pairs = zip(factors, b.factors, strict=True)
-    found = [parts.kron_solve([f], right, None, axis, n) for n, (f, right) in enumerate(pairs)]
+    found = [parts.kron_solve([f], right, None, axis, n, assume_a) for n, (f, right) in enumerate(pairs)]
     return Ket(found) if isinstance(b, Ket) else KroneckerMatrix(found, b.shape)

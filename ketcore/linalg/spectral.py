@@ -18,6 +18,10 @@ from ketcore.ket import Ket
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks
 from ketcore.matrix import KroneckerMatrix
+from ketcore.ops.checks import check_constant
+
+# What `checks.factor_wise` says where an eigenvalue decomposition fails.
+_CONVERGE = "A must have factors whose eigenvalues converge, got factor {n}"
 
 
 class EigResult(NamedTuple):
@@ -36,32 +40,35 @@ class SVDResult(NamedTuple):
 
 
 @quiet
-def eigh(A: KroneckerMatrix | KroneckerSum) -> EigResult:
+def eigh(A: KroneckerMatrix | KroneckerSum, *, assume_a: str | None = None) -> EigResult:
     """Eigenvalues and orthonormal eigenvectors of a Hermitian matrix.
 
     A        rank 1 or a KroneckerSum; the factors Hermitian but for rounding (both triangles are read).  A
              product of factors that are Hermitian only but for phases, such as two skew ones, is Hermitian
              too
+    assume_a None, or "her", "pos" or, for real factors, "sym": each factor is known to be Hermitian, without
+             a phase, and no value is read
     returns  (eigenvalues, eigenvectors): a real Ket of rank 1 (of rank N for a KroneckerSum), in no order of
              size, and a KroneckerMatrix, complex where a phase makes it so
-    raises   TypeError naming a way out; LinAlgError, naming the factor, where it is not Hermitian
+    raises   TypeError naming a way out; ValueError on assume_a; LinAlgError, naming the factor, where it is
+             not Hermitian
     cost     O(sum p_n^3)
 
     >>> values, vectors = eigh(KroneckerMatrix([[[2.0, 0.0], [0.0, 1.0]], [[5.0]]]))
     >>> values.to_dense().tolist()
     [5.0, 10.0]
     """
-    return _hermitian_spectrum(A, "eigh")
+    return _hermitian_spectrum(A, "eigh", assume_a)
 
 
 @quiet
-def eigvalsh(A: KroneckerMatrix | KroneckerSum) -> Ket:
+def eigvalsh(A: KroneckerMatrix | KroneckerSum, *, assume_a: str | None = None) -> Ket:
     """The eigenvalues of `eigh` alone, a real Ket; arguments, errors and cost are those of `eigh`.
 
     >>> eigvalsh(KroneckerMatrix([[[2.0, 0.0], [0.0, 1.0]], [[5.0]]])).to_dense().tolist()
     [5.0, 10.0]
     """
-    return _hermitian_spectrum(A, "eigvalsh").eigenvalues
+    return _hermitian_spectrum(A, "eigvalsh", assume_a).eigenvalues
 
 
 @quiet
@@ -77,7 +84,9 @@ def eig(A: KroneckerMatrix | KroneckerSum) -> EigResult:
     >>> eig(KroneckerMatrix([[[0.0, 1.0], [-1.0, 0.0]], [[3.0]]])).eigenvalues.to_dense().tolist()
     [3j, -3j]
     """
-    return _general_spectrum(A, "eig")
+    xp, matrices = _general_factors(A, "eig")
+    values, vectors = _decomposed(lambda matrix: _eig(xp, matrix), xp, matrices)
+    return EigResult(_ket_of(A, values), KroneckerMatrix(vectors))
 
 
 @quiet
@@ -87,7 +96,7 @@ def eigvals(A: KroneckerMatrix | KroneckerSum) -> Ket:
     >>> eigvals(KroneckerMatrix([[[0.0, 1.0], [-1.0, 0.0]], [[3.0]]])).to_dense().tolist()
     [3j, -3j]
     """
-    return _general_spectrum(A, "eigvals").eigenvalues
+    return _ket_of(A, general_values(*_general_factors(A, "eigvals")))
 
 
 @quiet
@@ -152,50 +161,60 @@ def sum_of_values(values: Sequence[Array]) -> Ket:
     )
 
 
-def hermitian_factors_of_sum(A: KroneckerSum, function: str) -> list[Array] | None:
-    """The factors of a Kronecker sum, if all are Hermitian but for rounding."""
+def hermitian_factors_of_sum(
+    A: KroneckerSum, function: str, assumed: bool | None = None
+) -> list[Array] | None:
+    """The factors of a Kronecker sum, if all are Hermitian but for rounding, or are assumed to be."""
     xp = array_api_compat.array_namespace(*A.factors)
     matrices = arithmetic.widened(A.factors)
-    checks.check_finite(xp, matrices, function)
-    if all(checks.is_hermitian(xp, matrix) for matrix in matrices):
-        return [(matrix + checks.adjoint(xp, matrix)) / 2 for matrix in matrices]
-    return None
+    if assumed is None:
+        checks.check_finite(xp, matrices, function)
+        assumed = all(checks.is_hermitian(xp, matrix, A.dtype) for matrix in matrices)
+    return [(matrix + checks.adjoint(xp, matrix)) / 2 for matrix in matrices] if assumed else None
 
 
-def decomposed_hermitian(xp, matrices: Sequence[Array]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+def decomposed_hermitian(
+    xp, matrices: Sequence[Array], look: bool = True
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """Eigenvalues (p_n,) and eigenvectors (p_n, p_n) of Hermitian matrices."""
-    rule = "A must have factors whose eigenvalues converge, got factor {n}"
-    pairs = checks.factor_wise(xp, lambda matrix: tuple(xp.linalg.eigh(matrix)), matrices, rule)
-    values, vectors = zip(*pairs, strict=True)
+    return _decomposed(lambda matrix: tuple(xp.linalg.eigh(matrix)), xp, matrices, look)
+
+
+def _decomposed(function, xp, matrices, look=True):
+    values, vectors = zip(*checks.factor_wise(xp, function, matrices, _CONVERGE, look), strict=True)
     return values, vectors
 
 
-def decomposed_general(xp, matrices: Sequence[Array]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Complex eigenvalues (p_n,) and right eigenvectors (p_n, p_n) of square matrices."""
-    rule = "A must have factors whose eigenvalues converge, got factor {n}"
-    pairs = checks.factor_wise(xp, lambda matrix: _eig(xp, matrix), matrices, rule)
-    values, vectors = zip(*pairs, strict=True)
-    return values, vectors
+def general_values(xp, matrices: Sequence[Array], look: bool = True) -> list[Array]:
+    """Complex eigenvalues (p_n,) of square matrices."""
+    return checks.factor_wise(xp, lambda matrix: _eig(xp, matrix, "eigvals")[0], matrices, _CONVERGE, look)
 
 
-def _hermitian_spectrum(A, function):
+def _hermitian_spectrum(A, function, assume_a):
+    look = assume_a is None
+    assumed = None if look else checks.assumed_hermitian(checks.operator(A, function), assume_a)
+    if assumed is False:
+        raise ValueError(f"assume_a must say that A is Hermitian for {function}, got {assume_a!r}")
     if isinstance(A, KroneckerSum):
         xp = array_api_compat.array_namespace(*A.factors)
-        matrices = hermitian_factors_of_sum(A, function)
+        matrices = hermitian_factors_of_sum(A, function, assumed)
         if matrices is None:
             raise np.linalg.LinAlgError(
                 f"A must have Hermitian factors for {function}, or go through ketcore.linalg.eig, "
                 "got a KroneckerSum with others"
             )
     else:
-        xp, matrices = checks.single(A, function)
-        matrices = checks.hermitian(xp, matrices, function)
-    values, vectors = decomposed_hermitian(xp, matrices)
-    ket = sum_of_values(values) if isinstance(A, KroneckerSum) else Ket(values)
-    return EigResult(_stored_ket(ket, A.dtype), _matrix(vectors, A.dtype))
+        xp, matrices = checks.single(A, function, look)
+        matrices = checks.hermitian(xp, matrices, function, A.dtype, assumed)
+    values, vectors = decomposed_hermitian(xp, matrices, look)
+    return EigResult(_stored_ket(_ket_of(A, values), A.dtype), _matrix(vectors, A.dtype))
 
 
-def _general_spectrum(A, function):
+def _ket_of(A, values):
+    return sum_of_values(values) if isinstance(A, KroneckerSum) else Ket(values)
+
+
+def _general_factors(A, function):
     if isinstance(A, KroneckerSum):
         xp = array_api_compat.array_namespace(*A.factors)
         matrices = arithmetic.widened(A.factors)
@@ -203,17 +222,20 @@ def _general_spectrum(A, function):
     else:
         xp, matrices = checks.single(A, function)
         checks.square_factors(matrices, function)
-    values, vectors = decomposed_general(xp, matrices)
-    ket = sum_of_values(values) if isinstance(A, KroneckerSum) else Ket(values)
-    return EigResult(ket, KroneckerMatrix(vectors))
+    return xp, matrices
 
 
-def _eig(xp, matrix):
-    """Complex eigenvalues and eigenvectors: by the library where it has them, else by NumPy on the host."""
+def _eig(xp, matrix, function="eig"):
+    """Complex eigenvalues, and eigenvectors by `eig`: by the library where it has them, else by NumPy on the
+    host."""
     dtype = checks.complex_dtype(xp, matrix.dtype)
-    if hasattr(xp.linalg, "eig"):
-        return tuple(xp.astype(part, dtype, copy=False) for part in xp.linalg.eig(matrix))
-    parts = np.linalg.eig(checks.host(matrix))
+    if hasattr(xp.linalg, function):
+        found = getattr(xp.linalg, function)(matrix)
+        parts = found if function == "eig" else (found,)
+        return tuple(xp.astype(part, dtype, copy=False) for part in parts)
+    check_constant("A", [matrix], function)
+    found = getattr(np.linalg, function)(checks.host(matrix))
+    parts = found if function == "eig" else (found,)
     return tuple(xp.astype(checks.beside(part, matrix), dtype, copy=False) for part in parts)
 
 

@@ -9,9 +9,12 @@ divide; else they are triangular (complex Schur form) and the last two modes mak
 
 for each set of digits of the others, from the last one back.  Source: R. H. Bartels and G. W. Stewart,
 Solution of the matrix equation AX + XB = C, Communications of the ACM 15 (1972).
+
+Where PyTorch or JAX record the factors, a solution is refined with the factors themselves as in
+`ketcore.ops.kron_solve`, which gives it its derivatives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from math import prod
 from types import ModuleType
@@ -21,44 +24,115 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic, ops
-from ketcore.backend import Array, accumulation_dtype, is_complex
+from ketcore.autodiff import detached, is_recorded
+from ketcore.backend import Array, accumulation_dtype, is_complex, value_of
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, spectral
+from ketcore.ops import spectra, symmetry
+
+# Steps of refinement with the factors themselves: as many derivatives are right.
+_STEPS = 2
 
 
-def solve(A: KroneckerSum, b: Array, shift: Any, axis: int) -> Array:
+def solve(A: KroneckerSum, b: Array, shift: Any, axis: int, assume_a: str | None) -> Array:
     """The x with (A + shift I) x = b along `axis` (-1, or -2 before columns)."""
-    xp = array_api_compat.array_namespace(*A.factors)
-    wide = arithmetic.widened(A.factors)
-    shift = checks.as_shift(shift, wide[0])
-    promoted = [A.factors[0], b]
-    if shift is not None and is_complex(xp, shift.dtype):
-        promoted.append(shift)
-    matrices = spectral.hermitian_factors_of_sum(A, "solve")
-    if matrices is None:
-        found = _solve_general(xp, wide, b, shift, axis)
+    xp, assumed = array_api_compat.array_namespace(*A.factors), checks.assumed_hermitian(A, assume_a)
+    dtype = xp.result_type(A.factors[0], b)
+    shift, dtype = spectra.check_shift(checks.as_shift(shift, A.factors[0]), xp, b, dtype)
+    wide = accumulation_dtype(xp, dtype)
+    own = wide if is_complex(xp, A.dtype) else spectra.real_dtype(xp, wide)
+    matrices = [xp.astype(f, own, copy=False) for f in A.factors]
+    if assumed is None:
+        checks.check_finite(xp, matrices, "solve")
+    if shift is not None:
+        shift = xp.astype(shift, wide if is_complex(xp, shift.dtype) else own, copy=False)
+    b, fixed = xp.astype(b, wide, copy=False), [detached(matrix) for matrix in matrices]
+    hermitian, exact = symmetry.symmetry(xp, fixed, [A.dtype], assumed)
+    # On the host the general way costs little more than refinement.
+    if hermitian and (exact or xp is not np):
+        solver = _spectral_solver(xp, fixed, shift, axis, assumed is None)
     else:
-        values, vectors = spectral.decomposed_hermitian(xp, matrices)
-        divisor = all_sums(xp, values, shift)
-        _check_invertible(checks.host(divisor), values)
-        y = ops.kron_matmul([arithmetic.conjugated(u)[None, ...] for u in vectors], b, axis=axis)
-        y = y / (divisor if axis == -1 else divisor[:, None])
-        found = ops.kron_matmul([xp.matrix_transpose(u)[None, ...] for u in vectors], y, axis=axis)
-    return xp.astype(found, xp.result_type(*promoted), copy=False)
+        symmetry.check_known(fixed[0], assume_a)
+        if not is_recorded((*matrices, b, *([] if shift is None else [shift]))):
+            return xp.astype(_solve_general(xp, fixed, b, shift, axis), dtype, copy=False)
+        solver, exact = _triangular_solver(xp, fixed, shift, axis, wide), True
+    x = solver(b)
+    if is_recorded(matrices) or not exact:
+        operator = KroneckerSum(matrices)
+        for _ in range(_STEPS):
+            moved = operator @ x
+            x = x + solver(b - (moved if shift is None else moved + shift * x))
+    return xp.astype(x, dtype, copy=False)
 
 
-def slogdet(A: KroneckerSum, shift: Any) -> tuple[Array, Array]:
+def _spectral_solver(xp, matrices, shift, axis, look) -> Callable[[Array], Array]:
+    """A function of b: the solution through the eigenvectors of (F + F^H) / 2."""
+    halves = [(matrix + checks.adjoint(xp, matrix)) / 2 for matrix in matrices]
+    values, vectors = spectral.decomposed_hermitian(xp, halves, look)
+    divisor = all_sums(xp, values, shift)
+    if look:
+        _check_invertible(divisor, values)
+    divisor = divisor if axis == -1 else divisor[:, None]
+    before = [arithmetic.conjugated(u)[None, ...] for u in vectors]
+    after = [xp.matrix_transpose(u)[None, ...] for u in vectors]
+    return lambda b: ops.kron_matmul(after, ops.kron_matmul(before, b, axis=axis) / divisor, axis=axis)
+
+
+def _triangular_solver(xp, matrices, shift, axis, dtype) -> Callable[[Array], Array]:
+    """A function of b, of `dtype`: the solution through complex Schur forms, in array code."""
+    from scipy.linalg import schur
+
+    forms = [schur(checks.host(matrix), output="complex") for matrix in matrices]
+    moved = [[checks.beside(part, matrices[0]) for part in form] for form in forms]
+    triangles, vectors = zip(*moved, strict=True)
+    values, shift = [xp.linalg.diagonal(t) for t in triangles], 0.0 if shift is None else shift
+    _check_invertible(all_sums(xp, values, shift), values)
+    before = [arithmetic.conjugated(u)[None, ...] for u in vectors]
+    after = [xp.matrix_transpose(u)[None, ...] for u in vectors]
+
+    def solve(b):
+        y = ops.kron_matmul(before, b, axis=axis)
+        size, count = y.shape[axis], prod(y.shape[:axis])
+        flat = xp.permute_dims(xp.reshape(y, (count, size, prod(y.shape[axis:]) // size)), (1, 0, 2))
+        right = xp.reshape(flat, (size, prod(flat.shape[1:])))
+        found = xp.reshape(_substituted(xp, triangles, right, shift), flat.shape)
+        x = ops.kron_matmul(after, xp.reshape(xp.permute_dims(found, (1, 0, 2)), y.shape), axis=axis)
+        return x if is_complex(xp, dtype) else xp.real(x)
+
+    return solve
+
+
+def _substituted(xp, triangles, right, shift):
+    """y with (T_0 (+) ... (+) T_{N-1} + shift I) y = right (P, n), the T_n upper triangular."""
+    first, *rest = triangles
+    if not rest:
+        return xp.linalg.solve(first + shift * spectra.eye(xp, first), right)
+    blocks = xp.reshape(right, (first.shape[0], -1, right.shape[1]))
+    found: list[Array] = []
+    for i in reversed(range(first.shape[0])):
+        known = blocks[i, ...]
+        for j, x in zip(range(first.shape[0] - 1, i, -1), found, strict=True):
+            known = known - first[i, j] * x
+        found.append(_substituted(xp, rest, known, shift + first[i, i]))
+    return xp.reshape(xp.stack(found[::-1]), right.shape)
+
+
+def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None = None) -> tuple[Array, Array]:
     """The sign or phase of det(A + shift I) and the logarithm of its absolute value."""
-    xp = array_api_compat.array_namespace(*A.factors)
-    wide = arithmetic.widened(A.factors)
-    shift = checks.as_shift(shift, wide[0])
-    matrices = spectral.hermitian_factors_of_sum(A, "slogdet")
-    decomposed = spectral.decomposed_general if matrices is None else spectral.decomposed_hermitian
-    values, _ = decomposed(xp, wide if matrices is None else matrices)
+    xp, assumed = array_api_compat.array_namespace(*A.factors), checks.assumed_hermitian(A, assume_a)
+    wide, look = arithmetic.widened(A.factors), assumed is None
+    shift, dtype = spectra.check_shift(checks.as_shift(shift, wide[0]), xp, wide[0], wide[0].dtype)
+    if shift is not None:
+        shift = xp.astype(shift, dtype, copy=False)
+    matrices = spectral.hermitian_factors_of_sum(A, "slogdet", assumed)
+    if matrices is None:
+        spectra.check_diagonalisable(wide)
+        values = spectral.general_values(xp, wide, look)
+    else:
+        values, _ = spectral.decomposed_hermitian(xp, matrices, look)
     total = all_sums(xp, values, shift)
-    size = xp.abs(total)
-    real = not is_complex(xp, wide[0].dtype) and (shift is None or not is_complex(xp, shift.dtype))
-    if bool(xp.any(size == 0)):
+    size, real = xp.abs(total), not is_complex(xp, dtype)
+    if look and value_of(xp.any(size == 0)):
         one = xp.ones_like(size[0]) if real else xp.ones_like(total[0])
         return 0 * one, xp.full_like(size[0], -np.inf)
     sign = xp.prod(total / size)
@@ -76,6 +150,7 @@ def all_sums(xp: ModuleType, values: Sequence[Array], shift: Array | None) -> Ar
 def _check_invertible(total, values):
     """LinAlgError where an eigenvalue is nothing but the rounding of those it is a sum of."""
     largest = sum(float(np.max(np.abs(checks.host(v)))) for v in values)
+    total = checks.host(total)
     smallest = float(np.min(np.abs(total)))
     # A few roundings: of the eigenvalues and of their sum.
     if smallest <= 8 * np.finfo(total.dtype).eps * largest:

@@ -11,6 +11,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from ketcore.autodiff import is_recorded, is_traced
 from ketcore.backend import (
     Array,
     as_arrays,
@@ -63,6 +64,19 @@ def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[
     except TypeError:  # NumPy promotes no float16 with bfloat16
         got = ", ".join(sorted(map(str, dtypes)))
         raise TypeError(f"{name} must have dtypes that promote to one, got {got}") from None
+
+
+def check_constant(name: str, arrays: Sequence[Any], function: str, what: str = "one") -> None:
+    """TypeError where PyTorch or JAX would differentiate what `function` computes on the host.
+
+    what    what to call an array in the message, in which {n} is its number
+    """
+    for n, array in enumerate(arrays):
+        if is_array(array) and is_recorded([array]):
+            rule, got = f"not require gradients for {function}, which has none", "that does"
+            if is_traced(array):
+                rule, got = f"be known by its values for {function}", "that JAX traces"
+            raise TypeError(f"{name} must {rule}, got {what.format(n=n)} {got}")
 
 
 def plain(name: str, array: Any) -> Any:

@@ -16,14 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from ketcore.autodiff import detached, is_recorded
 from ketcore.backend import Array, cast_gradient, is_complex, namespace, quiet
-from ketcore.ops import spectra, terms
+from ketcore.ops import spectra, symmetry, terms
 from ketcore.ops.checks import check_floating, check_like, check_tangents
 from ketcore.ops.mode_gradients import matmul_vjp
 
 
 @quiet
-def kron_log_likelihood(factors: Sequence[Array], y: Array, shift: Any) -> Array:
+def kron_log_likelihood(
+    factors: Sequence[Array], y: Array, shift: Any, *, assume_a: str | None = None
+) -> Array:
     """The log-density of y under a Gaussian of mean zero with covariance M + s I, in closed form.
 
     factors  N Hermitian arrays (1, p_n, p_n), floating or complex; of order 1 also (R, p_0, p_0), which is
@@ -31,6 +34,8 @@ def kron_log_likelihood(factors: Sequence[Array], y: Array, shift: Any) -> Array
     y        (..., P); with complex y or factors the density is that of a circular complex Gaussian
     shift    s, real: a number or an array without dimensions, for instance the variance of noise; M + s I
              must be positive definite
+    assume_a    "her", "pos" and, where factors are real, "sym": the factors are not looked at, and of one
+             that is not Hermitian (F + F^H) / 2 is taken.  None: a look at them waits for a device
     returns  (...) in the real dtype of `factors` and `y`; 16-bit storage is computed in float32
     raises   TypeError, ValueError on kinds and shapes; numpy.linalg.LinAlgError where a factor is not
              Hermitian, and on NumPy where M + s I is not positive definite.  The result is NaN then on other
@@ -44,19 +49,16 @@ def kron_log_likelihood(factors: Sequence[Array], y: Array, shift: Any) -> Array
     >>> round(float(multivariate_normal(cov=[[3.0, 1.0], [1.0, 3.0]]).logpdf([1.0, -1.0])), 6)
     -3.377598
     """
-    call = _Call(factors, y, shift)
+    call = _Call(factors, y, shift, assume_a)
     xp = call.xp
-    turned = call.turned(call.wide_y)
-    squares = xp.real(terms.conjugate(xp, turned) * turned) if call.complex else turned * turned
     constant = xp.sum(xp.log(call.shifted)) + call.size * (log(pi) if call.complex else log(2 * pi))
-    weights = xp.astype(call.shifted, squares.dtype, copy=False)
-    total = xp.sum(squares / weights, axis=-1) + xp.astype(constant, squares.dtype, copy=False)
-    return call.finished(-call.half * total)
+    squares = call.squares()
+    return call.finished(-call.half * (squares + xp.astype(constant, squares.dtype, copy=False)))
 
 
 @quiet
 def kron_log_likelihood_vjp(
-    factors: Sequence[Array], y: Array, shift: Any, cotangent: Array
+    factors: Sequence[Array], y: Array, shift: Any, cotangent: Array, *, assume_a: str | None = None
 ) -> tuple[tuple[Array, ...], Array, Array]:
     """Pull `cotangent` (...), real, back through `kron_log_likelihood` to the factors, to y and to the shift.
 
@@ -66,12 +68,12 @@ def kron_log_likelihood_vjp(
     raises   as `kron_log_likelihood`; TypeError, ValueError on the cotangent
     cost     three times `kron_log_likelihood`
     """
-    call = _Call(factors, y, shift)
+    call = _Call(factors, y, shift, assume_a)
     xp = call.xp
     real = spectra.real_dtype(xp, call.working)
     cotangent = check_like("cotangent", cotangent, call.y.shape[:-1], xp, call.y, real)
     cotangent = xp.astype(cotangent, real, copy=False)
-    x = call.solved()
+    x = call.solved(call.wide_y, call.vectors, call.shifted)
     to_product = call.half * cotangent[..., None] * terms.conjugate(xp, x)
     to_matrices, _ = matmul_vjp(spectra.as_factors(xp, call.matrices, x.dtype), x, to_product, -1)
     weight = call.half * xp.astype(xp.sum(cotangent), call.values[0].dtype, copy=False)
@@ -94,6 +96,8 @@ def kron_log_likelihood_jvp(
     factor_tangents: Sequence[Array],
     y_tangent: Array,
     shift_tangent: Any,
+    *,
+    assume_a: str | None = None,
 ) -> Array:
     """The derivative (...) of `kron_log_likelihood` along the tangents of the factors, of y and of the shift.
 
@@ -101,13 +105,13 @@ def kron_log_likelihood_jvp(
     raises   as `kron_log_likelihood`; TypeError, ValueError on the tangents
     cost     N + 2 times `kron_log_likelihood`
     """
-    call = _Call(factors, y, shift)
+    call = _Call(factors, y, shift, assume_a)
     xp = call.xp
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
     moved = spectra.as_matrices(xp, moved, call.matrices[0].dtype)
     dy = call.wide(check_like("y_tangent", y_tangent, call.y.shape, xp, call.y, call.dtype))
     ds = spectra.check_shift(shift_tangent, xp, call.y, call.dtype)[0]
-    x = call.solved()
+    x = call.solved(call.wide_y, call.vectors, call.shifted)
     change = call.wide(ds) * x - 2 * dy
     for n, matrix in enumerate(moved):
         replaced = [*call.matrices[:n], matrix, *call.matrices[n + 1 :]]
@@ -123,7 +127,9 @@ def kron_log_likelihood_jvp(
 
 
 @quiet
-def kron_log_likelihood_dense(factors: Sequence[Array], y: Array, shift: Any) -> np.ndarray:
+def kron_log_likelihood_dense(
+    factors: Sequence[Array], y: Array, shift: Any, *, assume_a: str | None = None
+) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, np.linalg.solve and slogdet.  Costs P^2 memory."""
     dtype = np.result_type(*factors, y)
     matrix = spectra.dense(factors, shift)
@@ -138,8 +144,8 @@ def kron_log_likelihood_dense(factors: Sequence[Array], y: Array, shift: Any) ->
 class _Call:
     """The checked arguments of one call, and the spectrum of the covariance."""
 
-    def __init__(self, factors, y, shift):
-        _, self.factors, _ = spectra.check_square(factors)
+    def __init__(self, factors, y, shift, assume_a):
+        _, self.factors, own = spectra.check_square(factors)
         _, (self.y,), _ = check_floating("y", (y,))
         self.xp = xp = namespace("factors and y", (*self.factors, self.y))
         self.dtype = check_floating("factors and y", (*self.factors, self.y))[2]
@@ -157,7 +163,11 @@ class _Call:
             raise ValueError(
                 f"y must have {self.size} entries along its last axis, got shape {tuple(self.y.shape)}"
             )
-        self.values, self.vectors = spectra.hermitian_spectrum(xp, self.matrices)
+        stored = [factor.dtype for factor in self.factors]
+        assumed = symmetry.assumed_hermitian(assume_a, not is_complex(xp, own))
+        if assumed is False:
+            raise ValueError(f"assume_a must say that a covariance is Hermitian, got {assume_a!r}")
+        self.values, self.vectors = spectra.hermitian_spectrum(xp, self.matrices, stored, assumed)
         exact = xp.astype(self.shift, self.values[0].dtype, copy=False)
         self.shifted = spectra.check_positive(xp, spectra.outer(xp, self.values) + exact, exact)
         self.wide_y = self.wide(self.y)
@@ -165,16 +175,40 @@ class _Call:
     def wide(self, array):
         return self.xp.astype(array, self.working, copy=False)
 
-    def turned(self, y):
+    def turned(self, y, vectors):
         """V^H y: y in the basis of the eigenvectors."""
-        adjoints = [spectra.adjoint(self.xp, vector) for vector in self.vectors]
+        adjoints = [spectra.adjoint(self.xp, vector) for vector in vectors]
         return spectra.applied(self.xp, adjoints, y, -1)
 
-    def solved(self):
+    def squares(self):
+        """y^H K^-1 y (...)."""
+        xp = self.xp
+        if is_recorded(self.matrices):
+            return self.recorded_squares()
+        turned = self.turned(self.wide_y, self.vectors)
+        squares = xp.real(terms.conjugate(xp, turned) * turned) if self.complex else turned * turned
+        return xp.sum(squares / xp.astype(self.shifted, squares.dtype, copy=False), axis=-1)
+
+    def recorded_squares(self):
+        """x^H (2 y - K x), stationary at x = K^-1 y, with an x refined from one that has no derivative.
+
+        First and second derivatives are right, without those of eigenvectors: see `kron_solve`.
+        """
+        xp, y = self.xp, self.wide_y
+        vectors, shifted = [detached(v) for v in self.vectors], detached(self.shifted)
+        shift = xp.astype(self.shift, y.dtype, copy=False)
+        x = self.solved(detached(y), vectors, shifted)
+        residual = y - spectra.applied(xp, self.matrices, x, -1) - shift * x
+        x = x + self.solved(residual, vectors, shifted)
+        product = spectra.applied(xp, self.matrices, x, -1) + shift * x
+        total = xp.sum(terms.conjugate(xp, x) * (2 * y - product), axis=-1)
+        return xp.real(total) if self.complex else total
+
+    def solved(self, y, vectors, shifted):
         """K^-1 y."""
-        turned = self.turned(self.wide_y)
-        weights = self.xp.astype(self.shifted, turned.dtype, copy=False)
-        return spectra.applied(self.xp, self.vectors, turned / weights, -1)
+        turned = self.turned(y, vectors)
+        weights = self.xp.astype(shifted, turned.dtype, copy=False)
+        return spectra.applied(self.xp, vectors, turned / weights, -1)
 
     def logdet_gradients(self):
         return spectra.hermitian_logdet_gradients(self.xp, self.values, self.vectors, self.shifted)

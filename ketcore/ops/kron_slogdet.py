@@ -15,16 +15,20 @@ from typing import Any
 import numpy as np
 
 from ketcore.backend import Array, as_arrays, cast_gradient, is_complex, quiet
-from ketcore.ops import spectra
+from ketcore.ops import spectra, symmetry
 from ketcore.ops.checks import check_like, check_tangents
 
 
 @quiet
-def kron_slogdet(factors: Sequence[Array], shift: Any = None) -> tuple[Array, Array]:
+def kron_slogdet(
+    factors: Sequence[Array], shift: Any = None, *, assume_a: str | None = None
+) -> tuple[Array, Array]:
     """The sign of det(M + s I) and the logarithm of its absolute value, as np.linalg.slogdet gives them.
 
     factors  N arrays (1, p_n, p_n), floating or complex; of order 1 also (R, p_0, p_0), which is one matrix
     shift    s, a number or an array without dimensions, real or complex; it does not widen the dtype
+    assume_a    "her", "pos" and, where factors are real, "sym": they are Hermitian; "gen": anything.  None:
+             with a shift they are looked at, which waits for a device; see `kron_solve`
     returns  (sign, logabsdet), arrays without dimensions: -1.0, 0.0 or 1.0, or a complex number of modulus 1,
              in the promoted dtype of the factors, complex where the shift is; and its real dtype.  A
              singular matrix gives 0 and -inf.  16-bit storage is computed in float32
@@ -37,13 +41,13 @@ def kron_slogdet(factors: Sequence[Array], shift: Any = None) -> tuple[Array, Ar
     >>> float(sign), round(float(np.exp(logabsdet)), 6), round(float(np.linalg.det(np.kron(a[0], b[0]))), 6)
     (-1.0, 18.0, -18.0)
     """
-    call = _Call(factors, shift)
+    call = _Call(factors, shift, assume_a)
     return call.finished(*call.slogdet())
 
 
 @quiet
 def kron_slogdet_vjp(
-    factors: Sequence[Array], shift: Any, cotangents: tuple[Array, Array]
+    factors: Sequence[Array], shift: Any, cotangents: tuple[Array, Array], *, assume_a: str | None = None
 ) -> tuple[tuple[Array, ...], Array | None]:
     """Pull the cotangents of sign and logarithm back through `kron_slogdet` to the factors and to the shift.
 
@@ -53,10 +57,10 @@ def kron_slogdet_vjp(
              singular and NumPy's
     cost     O(sum p_n^3); with a shift O(N P) more for Hermitian factors, O(P sum p_n^2) for others
     """
-    call = _Call(factors, shift)
+    call = _Call(factors, shift, assume_a)
     xp = call.xp
     by_sign, by_log = call.checked(cotangents)
-    to_matrices, to_shift = spectra.logdet_gradients(xp, call.matrices, call.wide_shift)
+    to_matrices, to_shift = call.gradients()
     weight = by_log
     if is_complex(xp, call.dtype):
         sign, _ = call.slogdet()
@@ -70,17 +74,22 @@ def kron_slogdet_vjp(
 
 @quiet
 def kron_slogdet_jvp(
-    factors: Sequence[Array], shift: Any, factor_tangents: Sequence[Array], shift_tangent: Any
+    factors: Sequence[Array],
+    shift: Any,
+    factor_tangents: Sequence[Array],
+    shift_tangent: Any,
+    *,
+    assume_a: str | None = None,
 ) -> tuple[Array, Array]:
     """The derivative of `kron_slogdet` along the tangents of the factors and of the shift (None as it is).
 
     raises   as `kron_slogdet_vjp`; TypeError, ValueError on the tangents
     """
-    call = _Call(factors, shift)
+    call = _Call(factors, shift, assume_a)
     xp = call.xp
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
     moved = spectra.as_matrices(xp, moved, call.working)
-    to_matrices, to_shift = spectra.logdet_gradients(xp, call.matrices, call.wide_shift)
+    to_matrices, to_shift = call.gradients()
     change = reduce(lambda a, b: a + b, [xp.sum(g * t) for g, t in zip(to_matrices, moved, strict=True)])
     if shift is not None:
         shift_tangent = spectra.check_shift(shift_tangent, xp, call.factors[0], call.dtype)[0]
@@ -92,7 +101,9 @@ def kron_slogdet_jvp(
 
 
 @quiet
-def kron_slogdet_dense(factors: Sequence[Array], shift: Any = None) -> tuple[np.ndarray, np.ndarray]:
+def kron_slogdet_dense(
+    factors: Sequence[Array], shift: Any = None, *, assume_a: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The definition on NumPy arrays: M multiplied out, then np.linalg.slogdet.  Costs P^2 memory."""
     factors = [np.asarray(factor) for factor in factors]
     dtype = np.result_type(*factors, *([1j] if np.iscomplexobj(shift) else []))
@@ -104,8 +115,10 @@ def kron_slogdet_dense(factors: Sequence[Array], shift: Any = None) -> tuple[np.
 class _Call:
     """The checked arguments of one call, in the dtype that it is computed in."""
 
-    def __init__(self, factors, shift):
+    def __init__(self, factors, shift, assume_a):
         self.xp, self.factors, dtype = spectra.check_square(factors)
+        self.assumed = symmetry.assumed_hermitian(assume_a, not is_complex(self.xp, dtype))
+        self.stored = [factor.dtype for factor in self.factors]
         self.shift, self.dtype = spectra.check_shift(shift, self.xp, self.factors[0], dtype)
         self.working = spectra.factor_dtype(self.xp, self.dtype)
         self.matrices = spectra.as_matrices(self.xp, self.factors, self.working)
@@ -121,7 +134,8 @@ class _Call:
             return reduce(mul, [spectra.sign_power(xp, part[0], k) for part, k in pairs]), reduce(
                 lambda a, b: a + b, [k * part[1] for part, k in pairs]
             )
-        values = spectra.outer(xp, spectra.spectrum(xp, self.matrices).values) + self.wide_shift
+        found = spectra.spectrum(xp, self.matrices, self.stored, self.assumed)
+        values = spectra.outer(xp, found.values) + self.wide_shift
         size = xp.abs(values)
         safe = xp.where(size == 0, xp.ones_like(size), size)
         zero = xp.any(size == 0)
@@ -130,6 +144,9 @@ class _Call:
             sign = xp.sign(xp.real(sign))
         logs = xp.sum(xp.log(safe))
         return sign, xp.where(zero, -xp.inf * xp.ones_like(logs), logs)
+
+    def gradients(self):
+        return spectra.logdet_gradients(self.xp, self.matrices, self.wide_shift, self.stored, self.assumed)
 
     def checked(self, cotangents):
         xp, like = self.xp, self.factors[0]

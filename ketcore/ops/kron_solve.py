@@ -3,10 +3,15 @@
     (M + s I) x = b,   M = F_0 (x) F_1 (x) ... (x) F_{N-1}
     d x = (M + s I)^-1 (d b - dM x - ds x)
 
+Where PyTorch or JAX record the factors, x is refined from a solution x_0 that they do not see, by a solver S
+that they see as linear, two times: x <- x + S(b - (M + s I) x).  Nothing moves, but the first step has the
+derivative above and the second one the second derivatives, with none of the poles that derivatives of
+eigenvectors have where eigenvalues meet.
+
 Letters: N order, p_n size of factor n, P = prod p_n, s shift.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from types import ModuleType
@@ -14,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, namespace, quiet
-from ketcore.ops import spectra
+from ketcore.autodiff import detached, is_recorded
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_complex, namespace, quiet
+from ketcore.ops import spectra, symmetry
 from ketcore.ops.checks import check_floating, check_like, check_tangents
 from ketcore.ops.mode_gradients import matmul_vjp
-from ketcore.ops.schur import solve_triangular
+from ketcore.ops.schur import triangular_solver
 
 # In float64 the square of eps times this condition is at the level of eps.
 _REFINABLE = 1e7
@@ -31,39 +37,54 @@ _LEVEL = 1.5
 # before one is applied three times.
 _FEW, _SMALL = 1 << 13, 32
 
+# Steps of refinement with the factors themselves: as many derivatives are right.
+_STEPS = 2
+
 # Elements that a step of refinement works on at a time, so that its temporaries stay in the cache.
 _CHUNK = 1 << 18
 
 
 @quiet
-def kron_solve(factors: Sequence[Array], b: Array, shift: Any = None, *, axis: int = -1) -> Array:
+def kron_solve(
+    factors: Sequence[Array], b: Array, shift: Any = None, *, axis: int = -1, assume_a: str | None = None
+) -> Array:
     """x with (M + s I) x = b, by factors: M is never built.
 
     factors  N arrays (1, p_n, p_n), floating or complex; of order 1 also (R, p_0, p_0), which is one matrix
     b        (..., P), or (..., P, n) where axis is -2
     shift    s, a number or an array without dimensions, real or complex; it does not widen the dtype
     axis     of b, that M multiplies
+    assume_a    SciPy's names of what the factors are known to be: "her", "pos" and, where they are real,
+             "sym" mean Hermitian, of which (F + F^H) / 2 is taken; "gen" anything.  None: with a shift the
+             factors are looked at, which waits for a device.  What is untrue gives a wrong result
     returns  in the shape of b and the promoted dtype of `factors` and `b`, complex where the shift is.  The
              residual is that of a factorisation by modes, not that of an inverse; 16-bit storage is computed
              in float32
-    raises   TypeError, ValueError on kinds and shapes; numpy.linalg.LinAlgError where the matrix is singular
-             to working precision (on NumPy: another library gives inf or NaN, or an error of its own)
+    raises   TypeError, ValueError on kinds and shapes, ValueError on assume_a; numpy.linalg.LinAlgError
+             where the matrix is singular to working precision (on NumPy: another library gives inf or NaN, or
+             an error of its own)
     cost     time O(|b| sum p_n) without a shift or with Hermitian factors.  Otherwise back substitution with
              Schur forms made by SciPy, which waits for a device and loops over the digits of all factors but
              the largest.  Where JAX traces the factors this is left out: with a shift they must be Hermitian
-             then, or the result is NaN
+             then, or the result is NaN.  Factors that PyTorch or JAX record take three times as long
 
     >>> a, b = np.array([[[2.0, 0.0], [1.0, 1.0]]]), np.array([[[4.0]]])
     >>> kron_solve((a, b), [8.0, 8.0]).tolist(), kron_solve((a, b), [12.0, 12.0], 4.0).tolist()
     ([1.0, 1.0], [1.0, 1.0])
     """
-    call = _Call(factors, b, shift, axis)
+    call = _Call(factors, b, shift, axis, assume_a)
     return call.finished(call.solve(call.wide_b))
 
 
 @quiet
 def kron_solve_vjp(
-    factors: Sequence[Array], b: Array, shift: Any, cotangent: Array, *, axis: int = -1
+    factors: Sequence[Array],
+    b: Array,
+    shift: Any,
+    cotangent: Array,
+    *,
+    axis: int = -1,
+    assume_a: str | None = None,
 ) -> tuple[tuple[Array, ...], Array, Array | None]:
     """Pull `cotangent`, of the shape of b, back through `kron_solve` to the factors, to b and to the shift.
 
@@ -72,7 +93,7 @@ def kron_solve_vjp(
     raises   as `kron_solve`; TypeError, ValueError on the cotangent
     cost     four times `kron_solve`
     """
-    call = _Call(factors, b, shift, axis)
+    call = _Call(factors, b, shift, axis, assume_a)
     cotangent = call.wide(check_like("cotangent", cotangent, call.b.shape, call.xp, call.b, call.dtype))
     x, to_b = call.solve(call.wide_b), call.solve(cotangent, transposed=True)
     to_matrices, _ = matmul_vjp(spectra.as_factors(call.xp, call.matrices, x.dtype), x, -to_b, axis)
@@ -94,6 +115,7 @@ def kron_solve_jvp(
     shift_tangent: Any,
     *,
     axis: int = -1,
+    assume_a: str | None = None,
 ) -> Array:
     """The derivative of `kron_solve` along the tangents of the factors, of b and of the shift.
 
@@ -101,7 +123,7 @@ def kron_solve_jvp(
     raises   as `kron_solve`; TypeError, ValueError on the tangents
     cost     N + 2 times `kron_solve`
     """
-    call = _Call(factors, b, shift, axis)
+    call = _Call(factors, b, shift, axis, assume_a)
     xp, like = call.xp, call.dtype
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, like)
     moved = spectra.as_matrices(xp, moved, call.exact)
@@ -116,7 +138,9 @@ def kron_solve_jvp(
 
 
 @quiet
-def kron_solve_dense(factors: Sequence[Array], b: Array, shift: Any = None, *, axis: int = -1) -> np.ndarray:
+def kron_solve_dense(
+    factors: Sequence[Array], b: Array, shift: Any = None, *, axis: int = -1, assume_a: str | None = None
+) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.linalg.solve.  Costs P^2 memory."""
     factors, b = [np.asarray(factor) for factor in factors], np.asarray(b)
     dtype = np.result_type(*factors, b, *([1j] if np.iscomplexobj(shift) else []))
@@ -130,7 +154,7 @@ def kron_solve_dense(factors: Sequence[Array], b: Array, shift: Any = None, *, a
 class _Call:
     """The checked arguments of one call, in the dtype that it is computed in."""
 
-    def __init__(self, factors, b, shift, axis):
+    def __init__(self, factors, b, shift, axis, assume_a):
         _, self.factors, dtype = spectra.check_square(factors)
         _, (self.b,), b_dtype = check_floating("b", (b,))
         self.xp = xp = namespace("factors and b", (*self.factors, self.b))
@@ -139,12 +163,15 @@ class _Call:
         size = prod(factor.shape[1] for factor in self.factors)
         if self.b.ndim < -axis or self.b.shape[axis] != size:
             raise ValueError(f"b must have {size} entries along axis {axis}, got shape {tuple(self.b.shape)}")
+        self.assumed = symmetry.assumed_hermitian(assume_a, not is_complex(xp, dtype))
         if dtype != b_dtype:
             dtype = check_floating("factors and b", (*self.factors, self.b))[2]
         self.shift, self.dtype = spectra.check_shift(shift, xp, self.b, dtype)
-        self.axis, self.working = axis, spectra.array_dtype(xp, self.dtype)
+        self.assume_a, self.axis = assume_a, axis
+        self.working = spectra.array_dtype(xp, self.dtype)
         self.exact = spectra.factor_dtype(xp, self.dtype)
         self.matrices = spectra.as_matrices(xp, self.factors, self.exact)
+        self.unit = accumulation_dtype(xp, self.dtype)
         self.wide_b = self.wide(self.b)
 
     def wide(self, array):
@@ -153,40 +180,75 @@ class _Call:
     def solve(self, b, transposed=False):
         matrices = spectra.transposed(self.matrices) if transposed else self.matrices
         shift = None if self.shift is None else self.xp.astype(self.shift, self.exact, copy=False)
-        stored = accumulation_dtype(self.xp, self.dtype)
-        return _solve(self.xp, matrices, b, shift, self.axis, stored)
+        if shift is not None:
+            matrices = spectra.without_scalars(matrices)
+            if len(matrices) == 1:
+                matrices, shift = [matrices[0] + shift * spectra.eye(self.xp, matrices[0])], None
+        if shift is not None:
+            return self.solve_shifted(matrices, b, shift)
+        if self.xp is np:
+            return _solve_on_numpy(matrices, b, self.axis, np.finfo(self.unit).eps)
+        return _solve_by_modes(self.xp, matrices, b, self.axis)
+
+    def solve_shifted(self, matrices, b, shift):
+        """x with (M + s I) x = b, through the spectra of the factors.
+
+        raises    numpy.linalg.LinAlgError where the matrix is singular and NumPy's; other libraries give inf
+                  or NaN, or an error of their own
+        """
+        xp, axis = self.xp, self.axis
+        fixed = [detached(matrix) for matrix in matrices]
+        stored = [factor.dtype for factor in self.factors]
+        hermitian, exact = symmetry.symmetry(xp, fixed, stored, self.assumed)
+        solver = None
+        if hermitian is not False:
+            solver = _spectral_solver(xp, fixed, shift, axis, hermitian, None if exact else self.unit)
+        if solver is None:
+            symmetry.check_known(fixed[0], self.assume_a)
+            solver, exact = triangular_solver(xp, fixed, shift, axis, b.dtype), True
+        x = solver(b)
+        if exact and not is_recorded(matrices):
+            return x
+        for _ in range(_STEPS):
+            moved = spectra.applied(xp, matrices, x, axis) + xp.astype(shift, x.dtype, copy=False) * x
+            x = x + solver(b - moved)
+        return x
 
     def finished(self, x):
         return self.xp.astype(x, self.dtype, copy=False)
 
 
-def _solve(
-    xp: ModuleType, matrices: Sequence[Array], b: Array, shift: Array | None, axis: int, stored: Any
-) -> Array:
-    """x with (M + s I) x = b along `axis`; unchecked.
+def _spectral_solver(
+    xp: ModuleType,
+    matrices: Sequence[Array],
+    shift: Array,
+    axis: int,
+    hermitian: bool | Array,
+    unit: Any,
+) -> Callable[[Array], Array] | None:
+    """A function of b that gives (M + s I)^-1 b, by the eigenvectors of Hermitian factors.
 
-    matrices, shift    of `factor_dtype`
-    b                  of `array_dtype`, complex where one of them is
-    stored             the dtype that the result is rounded to
-    raises             numpy.linalg.LinAlgError where the matrix is singular and NumPy's; other libraries give
-                       inf or NaN, or an error of their own
+    unit     the dtype of a result that is to be refined, where factors are Hermitian to a coarser one than
+             their own; else None
+    returns  None on NumPy where refinement would not reach `unit`
     """
-    if shift is not None:
-        matrices = spectra.without_scalars(matrices)
-    if shift is not None and len(matrices) == 1:
-        matrices, shift = [matrices[0] + shift * spectra.eye(xp, matrices[0])], None
-    if shift is None and xp is np:
-        return _solve_on_numpy(matrices, b, axis, np.finfo(stored).eps)
-    if shift is None:
-        return _solve_by_modes(xp, matrices, b, axis)
-    hermitian = spectra.is_hermitian(xp, matrices)
-    if hermitian is False:
-        return solve_triangular(xp, matrices, b, shift, axis)
     values, vectors = spectra.eigh(xp, matrices, hermitian)
     shifted = spectra.check_regular(xp, spectra.outer(xp, values), shift)
-    turned = spectra.applied(xp, [spectra.adjoint(xp, vector) for vector in vectors], b, axis)
-    shifted = xp.reshape(xp.astype(shifted, b.dtype, copy=False), (-1, *((1,) if axis == -2 else ())))
-    return spectra.applied(xp, vectors, turned / shifted, axis)
+    if unit is not None and xp is np:
+        sizes = [float(np.abs(v).max()) for v in values]
+        gaps = [spectra.length(m - spectra.adjoint(np, m)) / 2 for m in matrices]
+        gap = sum(gap * prod(sizes[:n]) * prod(sizes[n + 1 :]) for n, gap in enumerate(gaps))
+        # What each step leaves of an error.
+        if not (gap / float(np.abs(shifted).min())) ** (_STEPS + 1) <= np.finfo(unit).eps:
+            return None
+    adjoints = [spectra.adjoint(xp, vector) for vector in vectors]
+
+    def solve(b):
+        turned = spectra.applied(xp, adjoints, b, axis)
+        divisor = xp.reshape(xp.astype(shifted, b.dtype, copy=False), (-1, *((1,) if axis == -2 else ())))
+        return spectra.applied(xp, vectors, turned / divisor, axis)
+
+    return solve
 
 
 def _solve_on_numpy(matrices, b, axis, unit):

@@ -8,9 +8,10 @@ those that are not, is a stack of small triangular systems.
 Letters: N order, p_n size of factor n, P = prod p_n, s shift.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from types import ModuleType
+from typing import Any
 
 import array_api_compat
 import numpy as np
@@ -19,29 +20,37 @@ from ketcore.backend import Array, is_complex, to_host
 from ketcore.ops import spectra
 
 
-def solve_triangular(xp: ModuleType, matrices: Sequence[Array], b: Array, shift: Array, axis: int) -> Array:
-    """(M + s I)^-1 b through complex Schur forms: triangular factors, those that are diagonal first.
+def triangular_solver(
+    xp: ModuleType, matrices: Sequence[Array], shift: Array, axis: int, dtype: Any
+) -> Callable[[Array], Array]:
+    """A function of b, of `dtype`, that gives (M + s I)^-1 b: by complex Schur forms, made once.
 
     Where a factor is not finite all of it is NaN.
+    matrices    without derivatives; those by b and by the shift are recorded
     """
     from scipy.linalg import schur  # here, because scipy.linalg is slow to import
 
-    dtype = spectra.complex_dtype(xp, b.dtype)
-    device = array_api_compat.device(b)
+    real, dtype = not is_complex(xp, dtype), spectra.complex_dtype(xp, dtype)
+    device = array_api_compat.device(matrices[0])
     hosted = [to_host(matrix) for matrix in matrices]
     if not all(np.isfinite(matrix).all() for matrix in hosted):
-        return xp.full_like(b, xp.nan)
+        return lambda b: xp.full_like(b, xp.nan)
     forms = [schur(matrix, output="complex") for matrix in hosted]
     narrow = [[part.astype(spectra.np_complex(xp, dtype)) for part in form] for form in forms]
     moved = [[xp.asarray(part, device=device) for part in form] for form in narrow]
     triangles, bases = zip(*moved, strict=True)
     spectra.check_regular(xp, spectra.outer(xp, [xp.linalg.diagonal(t) for t in triangles]), shift)
-    real, b, shift = not is_complex(xp, b.dtype), xp.astype(b, dtype), xp.astype(shift, dtype)
-    turned = spectra.applied(xp, [spectra.adjoint(xp, basis) for basis in bases], b, axis)
-    flat = xp.reshape(turned, (prod(b.shape[:axis]), b.shape[axis], b.shape[-1] if axis == -2 else 1))
-    found = _ordered(xp, [t for t, _ in forms], triangles, flat, shift)
-    found = spectra.applied(xp, bases, xp.reshape(found, b.shape), axis)
-    return xp.real(found) if real else found
+    shift = xp.astype(shift, dtype)
+
+    def solve(b):
+        b = xp.astype(b, dtype)
+        turned = spectra.applied(xp, [spectra.adjoint(xp, basis) for basis in bases], b, axis)
+        flat = xp.reshape(turned, (prod(b.shape[:axis]), b.shape[axis], b.shape[-1] if axis == -2 else 1))
+        found = _ordered(xp, [t for t, _ in forms], triangles, flat, shift)
+        found = spectra.applied(xp, bases, xp.reshape(found, b.shape), axis)
+        return xp.real(found) if real else found
+
+    return solve
 
 
 def _ordered(xp, hosted, triangles, c, shift):

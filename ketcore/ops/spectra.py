@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
+from ketcore.autodiff import is_recorded, is_traced
 from ketcore.backend import Array, accumulation_dtype, as_arrays, is_complex, is_numpy, namespace, to_host
 from ketcore.ops.checks import check_floating, check_tables
 from ketcore.ops.mode_products import matmul
+from ketcore.ops.symmetry import adjoint, is_hermitian
 from ketcore.ops.terms import conjugate
 
 # Sums of squares in float32 and in float64 that neither overflowed nor lost digits.
@@ -103,11 +105,6 @@ def transposed(matrices: Sequence[Array]) -> list[Array]:
     return [matrix.T for matrix in matrices]
 
 
-def adjoint(xp: ModuleType, matrix: Array) -> Array:
-    """The conjugate transpose of a matrix."""
-    return xp.conj(matrix.T) if is_complex(xp, matrix.dtype) else matrix.T
-
-
 def applied(xp: ModuleType, matrices: Sequence[Array], x: Array, axis: int) -> Array:
     """M x in the dtype of x, along its last axis (-1) or the one before (-2)."""
     return matmul(as_factors(xp, matrices, x.dtype), x, axis)
@@ -162,27 +159,19 @@ def length(array: np.ndarray) -> float:
     return squared**0.5
 
 
-def is_hermitian(xp: ModuleType, matrices: Sequence[Array]) -> bool | Array:
-    """Whether all matrices are Hermitian to rounding; an array where JAX traces them."""
-    answers = []
-    for matrix in matrices:
-        bound = matrix.shape[0] * xp.finfo(matrix.dtype).eps * xp.max(xp.abs(matrix))
-        answers.append(xp.max(xp.abs(matrix - adjoint(xp, matrix))) <= bound)
-    together = reduce(xp.logical_and, answers)
-    try:
-        return bool(together)
-    except TypeError:  # what JAX raises where a traced array is asked for its values
-        return together
-
-
-def spectrum(xp: ModuleType, matrices: Sequence[Array]) -> Spectrum:
-    """Eigenvalues of all factors, with vectors where all are Hermitian.
+def spectrum(
+    xp: ModuleType, matrices: Sequence[Array], stored: Sequence[Any] = (), assumed: bool | None = None
+) -> Spectrum:
+    """Eigenvalues of all factors, with vectors where all are Hermitian, or assumed to be.
 
     Where JAX traces the factors they must be Hermitian: if they are not, all values are NaN.
     """
-    hermitian = is_hermitian(xp, matrices)
+    hermitian = is_hermitian(xp, matrices, stored) if assumed is None else assumed
     if hermitian is not False:
         return Spectrum(*eigh(xp, matrices, hermitian))
+    if is_recorded(matrices):
+        check_diagonalisable(matrices)
+        return Spectrum([xp.linalg.eigvals(matrix) for matrix in matrices], None)
     found = [_eigenvalues(to_host(matrix)) for matrix in matrices]
     device, dtype = array_api_compat.device(matrices[0]), complex_dtype(xp, matrices[0].dtype)
     return Spectrum([xp.asarray(v.astype(np_complex(xp, dtype)), device=device) for v in found], None)
@@ -193,12 +182,35 @@ def _eigenvalues(matrix):
     return np.linalg.eigvals(matrix) if np.isfinite(matrix).all() else np.full(len(matrix), np.nan)
 
 
-def hermitian_spectrum(xp: ModuleType, matrices: Sequence[Array]) -> Spectrum:
-    """The spectrum of Hermitian factors; LinAlgError where one is not, NaN where JAX traces it."""
+def check_diagonalisable(matrices: Sequence[Array]) -> None:
+    """LinAlgError where a factor is recorded whose eigenvalues have no derivatives that are worth the name.
+
+    Their errors grow with the condition of the eigenvectors.
+    """
     for n, matrix in enumerate(matrices):
-        if is_hermitian(xp, [matrix]) is False:
+        if not is_recorded([matrix]) or is_traced(matrix):
+            continue
+        values = to_host(matrix)
+        condition = np.linalg.cond(np.linalg.eig(values).eigenvectors)
+        if not condition < float(np.finfo(values.dtype).eps) ** (-1 / 3):
+            raise np.linalg.LinAlgError(
+                "factors must be Hermitian or diagonalisable where gradients are required, "
+                f"got factor {n} with eigenvectors of condition {condition:.1e}"
+            )
+
+
+def hermitian_spectrum(
+    xp: ModuleType, matrices: Sequence[Array], stored: Sequence[Any] = (), assumed: bool | None = None
+) -> Spectrum:
+    """The spectrum of Hermitian factors; LinAlgError where one is not, NaN where JAX traces it."""
+    if assumed:
+        return Spectrum(*eigh(xp, matrices, True))
+    found = [is_hermitian(xp, [matrix], stored) for matrix in matrices]
+    for n, one in enumerate(found):
+        if one is False:
             raise np.linalg.LinAlgError(f"factors must be Hermitian, got factor {n} that is not")
-    return Spectrum(*eigh(xp, matrices, is_hermitian(xp, matrices)))
+    known = all(one is True for one in found)
+    return Spectrum(*eigh(xp, matrices, True if known else reduce(xp.logical_and, found)))
 
 
 def check_positive(xp: ModuleType, shifted: Array, shift: Array) -> Array:
@@ -285,7 +297,11 @@ def eye(xp: ModuleType, matrix: Array) -> Array:
 
 
 def logdet_gradients(
-    xp: ModuleType, matrices: Sequence[Array], shift: Array | None
+    xp: ModuleType,
+    matrices: Sequence[Array],
+    shift: Array | None,
+    stored: Sequence[Any] = (),
+    assumed: bool | None = None,
 ) -> tuple[list[Array], Array | None]:
     """d log det(M + s I): N arrays G_n with sum(G_n dF_n), and what multiplies ds.
 
@@ -296,7 +312,7 @@ def logdet_gradients(
     if shift is None:
         found = inverses(matrices)[0] if xp is np else [xp.linalg.inv(matrix) for matrix in matrices]
         return [prod(dims) // size * g.T for size, g in zip(dims, found, strict=True)], None
-    values, vectors = spectrum(xp, matrices)
+    values, vectors = spectrum(xp, matrices, stored, assumed)
     shifted = check_regular(xp, outer(xp, values), shift)
     if vectors is not None:
         return hermitian_logdet_gradients(xp, values, vectors, shifted)
