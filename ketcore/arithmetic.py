@@ -43,6 +43,14 @@ def is_scalar(value: Any) -> bool:
     return isinstance(value, Complex) or (array_api_compat.is_array_api_obj(value) and value.ndim == 0)
 
 
+def as_number(name: str, scalar: Any) -> Any:
+    """A scalar of NumPy as a number of Python, all others as they are; TypeError on a long double."""
+    number = scalar.item() if isinstance(scalar, np.generic | np.ndarray) else scalar
+    if isinstance(number, np.longdouble | np.clongdouble):
+        raise TypeError(f"{name} must be a number of at most double precision, got {number.dtype}")
+    return number
+
+
 @quiet
 def scaled(array: Array, scalar: Any, divide: bool = False) -> Array:
     """`array * scalar` or `array / scalar` in the precision of `array`; a complex scalar makes it complex.
@@ -51,7 +59,7 @@ def scaled(array: Array, scalar: Any, divide: bool = False) -> Array:
     (dtype('float32'), dtype('complex64'))
     """
     xp = array_api_compat.array_namespace(array)
-    number = scalar.item() if isinstance(scalar, np.generic | np.ndarray) else scalar
+    number = as_number("scalar", scalar)
     known = isinstance(number, Complex)
     complex_scalar = isinstance(number, complex) if known else is_complex(xp, scalar.dtype)
     if complex_scalar and not is_complex(xp, array.dtype):
@@ -202,13 +210,23 @@ def random_leaves(
     ]
 
 
+def cast(factors: Sequence[Array], dtype: Any) -> list[Array]:
+    """The factors in another floating or complex dtype; TypeError, naming `dtype`, on any other."""
+    xp = array_api_compat.array_namespace(*factors)
+    if isinstance(factors[0].dtype, np.dtype):
+        dtype = _floating_dtype(dtype)
+    return [xp.astype(factor, dtype) for factor in factors]
+
+
 def _floating_dtype(dtype):
+    """`dtype` as one of NumPy in native byte order."""
     try:
-        found = np.dtype(dtype)
+        found = np.dtype(dtype).newbyteorder("=")
     except TypeError:
         raise TypeError(f"dtype must be floating or complex, got {dtype!r}") from None
     if not is_floating(np, found):
-        raise TypeError(f"dtype must be floating or complex, got {found}")
+        precision = " of at most double precision" if found.kind in "fc" else ""
+        raise TypeError(f"dtype must be floating or complex{precision}, got {found}")
     return found
 
 

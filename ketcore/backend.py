@@ -119,6 +119,11 @@ def value_of(array: Array) -> Any:
         return None
 
 
+def native(array: np.ndarray) -> np.ndarray:
+    """An array of NumPy in the byte order of this machine: compiled code reads no other."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
 def cast_gradient(xp: ModuleType, gradient: Array, primal: Array) -> Array:
     """`gradient` in the dtype of `primal`; its real part where the primal is real."""
     if is_complex(xp, gradient.dtype) and not is_complex(xp, primal.dtype):
@@ -127,9 +132,10 @@ def cast_gradient(xp: ModuleType, gradient: Array, primal: Array) -> Array:
 
 
 def is_floating(xp: ModuleType, dtype: Any) -> bool:
-    """Whether `dtype` is real or complex floating, bfloat16 included."""
+    """Whether `dtype` is real or complex floating, bfloat16 included; long doubles are not."""
     if isinstance(dtype, np.dtype):
-        return dtype.kind in "fc" or is_half(dtype)
+        # Long doubles (g and G) have no linear algebra, no kernels, and a size of their own on each platform.
+        return dtype.char in "efdFD" or is_half(dtype)
     return is_half(dtype) or xp.isdtype(dtype, ("real floating", "complex floating"))
 
 

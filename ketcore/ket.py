@@ -212,8 +212,7 @@ class Ket:
     @quiet
     def astype(self, dtype: Any) -> "Ket":
         """The same kets with leaves of another floating or complex dtype."""
-        xp = array_api_compat.array_namespace(self.packed)
-        return Ket.from_packed(xp.astype(self.packed, dtype), self.dims)
+        return Ket.from_packed(*arithmetic.cast([self.packed], dtype), self.dims)
 
     def inner(self, other: "Ket") -> Array:
         """<self, other> (...), the first conjugated as in `np.vdot`; batch shapes broadcast.

@@ -98,7 +98,7 @@ class KroneckerSum:
     @quiet
     def astype(self, dtype: Any) -> "KroneckerSum":
         """The same sum with factors of another floating or complex dtype."""
-        return KroneckerSum([namespace_of(f).astype(f, dtype) for f in self.factors])
+        return KroneckerSum(arithmetic.cast(self.factors, dtype))
 
     def __getitem__(self, key: Any) -> Array:
         """The dense row, rows, element or block that NumPy's rules choose, at the cost of N times the output.

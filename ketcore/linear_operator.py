@@ -9,7 +9,7 @@ import numpy as np
 from ketcore import alignment, backend, ops, plans
 from ketcore.arithmetic import itemsize, unboxed
 from ketcore.backend import Array, is_array, is_floating, namespace_of, quiet
-from ketcore.ops.checks import plain
+from ketcore.ops.checks import check_dtype, plain
 from ketcore.shapes import check_int
 
 COSTS = ("rows", "row_kets", "gather", "to_dense", "matmul", "rmatmul")
@@ -55,6 +55,8 @@ def operand(name: str, value: Any, dtype: Any) -> Array:
         return value
     if str(value.dtype).rpartition(".")[2].startswith(("int", "uint", "bool")):
         return xp.astype(value, dtype)
+    if isinstance(value.dtype, np.dtype) and value.dtype.kind in "fc":
+        check_dtype(name, xp, value.dtype)
     raise TypeError(f"{name} must have a numeric dtype, got {value.dtype}")
 
 

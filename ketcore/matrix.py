@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from ketcore import alignment, arithmetic, display, indexing, linear_operator, ops, reductions
@@ -284,8 +283,7 @@ class KroneckerMatrix:
     @quiet
     def astype(self, dtype: Any) -> "KroneckerMatrix":
         """The same matrix with factors of another floating or complex dtype."""
-        xp = array_api_compat.array_namespace(*self.factors)
-        return KroneckerMatrix([xp.astype(f, dtype) for f in self.factors], self.shape, self.identities)
+        return KroneckerMatrix(arithmetic.cast(self.factors, dtype), self.shape, self.identities)
 
     def balance(self) -> "KroneckerMatrix":
         """The same matrix with factors of equal Frobenius norm within each term.

@@ -17,8 +17,7 @@ def segment_sum(values: np.ndarray, index: np.ndarray, count: int) -> np.ndarray
     if np.iscomplexobj(values):
         parts = np.ascontiguousarray(values).view(values.real.dtype)
         return segment_sum(parts, index, count).view(values.dtype)
-    # bincount sums in float64, which a long double does not fit.
-    if values.itemsize <= 8 and values.size <= _SMALL_SUM and count * values.shape[1] <= 2 * _SMALL_SUM:
+    if values.size <= _SMALL_SUM and count * values.shape[1] <= 2 * _SMALL_SUM:
         return _small_sum(values, index, count)
     if count > len(index):  # a large table, of which few rows occur
         found, index = np.unique(index, return_inverse=True)

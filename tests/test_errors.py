@@ -370,11 +370,3 @@ def test_row_kets_jvp_keeps_the_dtypes_of_row_kets():
     found = ops.row_kets_jvp(mixed, IDS, (A, B.astype(np.complex128)))
     assert [leaf.dtype for leaf in found] == [leaf.dtype for leaf in ops.row_kets(mixed, IDS)]
     fails("row_kets_jvp", TypeError, "tangents must be real", factors=mixed, tangents=(A + 1j, B))
-
-
-def test_long_doubles_keep_their_digits():
-    tiny = np.finfo(np.longdouble).eps
-    cotangent = np.array([[1], [tiny]], np.longdouble)
-    (gradient,) = ops.rows_vjp([np.ones((1, 2, 1), np.longdouble)], [1, 1], cotangent)
-    assert gradient.dtype == np.longdouble
-    assert gradient.ravel().tolist() == [0, 1 + tiny]

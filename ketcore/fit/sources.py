@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, is_array, is_floating, namespace_of
+from ketcore.backend import Array, accumulation_dtype, is_array, namespace_of
+from ketcore.ops.checks import check_dtype, plain
 
 # Elements of the columns of the identity that an operator is given at a time: 4 MB of float64.
 _IDENTITY = 1 << 19
@@ -57,10 +58,9 @@ def open_rows(matrix: Any) -> Rows:
         slice_of, held = _sliced(matrix), False
     shape = _two_sizes(matrix if not isinstance(matrix, list | tuple) else slice_of)
     read = (lambda start, stop: slice_of[start:stop, :]) if held else slice_of
-    first = read(0, 1)
+    first = plain("A", read(0, 1))
     xp = namespace_of(first)
-    if not is_floating(xp, first.dtype):
-        raise TypeError(f"A must have a floating or complex dtype, got {first.dtype}")
+    check_dtype("A", xp, first.dtype)
     wide = accumulation_dtype(xp, first.dtype)
 
     def read_wide(start, stop):

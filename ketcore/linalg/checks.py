@@ -320,7 +320,7 @@ def as_shift(shift: Any, like: Array) -> Array | float | complex | None:
         raise TypeError(f"shift must be a number, got {type(shift).__name__}")
     if is_zero(shift):
         return None
-    number = shift.item() if isinstance(shift, np.generic | np.ndarray) else shift
+    number = arithmetic.as_number("shift", shift)
     if not isinstance(number, Number):
         namespace("A and shift", (like, number))
         return number

@@ -25,9 +25,13 @@ from ketcore.backend import (
     is_writeable_in_place,
     namespace,
     namespace_of,
+    native,
     on_host,
     to_host,
 )
+
+# The dtypes of nearly all calls: what is one of these needs no second look.
+COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
 
 
 def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, tuple[Array, ...], Any]:
@@ -51,12 +55,11 @@ def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[
         raise ValueError(f"{name} must be arrays or regular nested lists, got ragged lists") from None
     if not arrays:
         raise ValueError(f"{name} must hold at least one array, got none")
-    arrays = tuple([a if type(a) is np.ndarray else plain(name, a) for a in arrays])
+    arrays = tuple([a if type(a) is np.ndarray and a.dtype in COMMON else plain(name, a) for a in arrays])
     xp = namespace(name, arrays)
-    for array in arrays:
-        if not is_floating(xp, array.dtype):
-            raise TypeError(f"{name} must have a floating or complex dtype, got {array.dtype}")
     dtypes = {array.dtype for array in arrays}
+    for dtype in dtypes - COMMON:
+        check_dtype(name, xp, dtype)
     if len(dtypes) == 1:
         return xp, arrays, dtypes.pop()
     try:
@@ -79,16 +82,28 @@ def check_constant(name: str, arrays: Sequence[Any], function: str, what: str = 
             raise TypeError(f"{name} must {rule}, got {what.format(n=n)} {got}")
 
 
+def check_dtype(name: str, xp: ModuleType, dtype: Any) -> None:
+    """TypeError, naming `name`, unless `dtype` is floating or complex, of at most double precision."""
+    if is_floating(xp, dtype):
+        return
+    rule = "a floating or complex dtype"
+    if isinstance(dtype, np.dtype) and dtype.kind in "fc":
+        rule += " of at most double precision"
+    raise TypeError(f"{name} must have {rule}, got {dtype}")
+
+
 def plain(name: str, array: Any) -> Any:
-    """An array of a class derived from NumPy's (np.matrix, np.memmap) as one of NumPy; all else as it is.
+    """An array of NumPy in native byte order and of no derived class (np.matrix, np.memmap); others as it is.
 
     raises   TypeError where it has a mask, which no result would have
     """
-    if type(array) is np.ndarray or not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray):
         return array
+    if type(array) is np.ndarray:
+        return native(array)
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{name} must have no mask, got {type(array).__name__}")
-    return array.view(np.ndarray)
+    return native(array.view(np.ndarray))
 
 
 def as_sequence(name: str, values: Any) -> tuple[Any, ...]:
@@ -204,10 +219,9 @@ def check_like(
     plain_pair = type(values) is np.ndarray and is_numpy(like)
     if plain_pair and values.dtype == dtype and values.shape == tuple(shape):
         return values
-    (values,) = as_arrays((values,))
+    values = plain(name, *as_arrays((values,)))
     namespace(f"{name} and primals", (values, like))
-    if not is_floating(xp, values.dtype):
-        raise TypeError(f"{name} must have a floating or complex dtype, got {values.dtype}")
+    check_dtype(name, xp, values.dtype)
     if is_complex(xp, values.dtype) and not is_complex(xp, dtype):
         raise TypeError(f"{name} must be real as the primals are, got {values.dtype}")
     if tuple(values.shape) != tuple(shape):

@@ -16,6 +16,7 @@ from ketcore import backend, plans
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_numpy, namespace, quiet
 from ketcore.ops import matmul_kernels, mode_gradients, mode_products
 from ketcore.ops.checks import (
+    COMMON,
     check_floating,
     check_identities,
     check_like,
@@ -320,7 +321,7 @@ class _Call:
 def _check_arrays(factors, x):
     """The namespace, the factors, x, and the dtype of the result."""
     # Most calls have NumPy arrays of one dtype, of which this is all there is to know.
-    if type(x) is np.ndarray and isinstance(factors, list | tuple) and factors and x.dtype.kind in "fc":
+    if type(x) is np.ndarray and isinstance(factors, list | tuple) and factors and x.dtype in COMMON:
         dtype = x.dtype
         for factor in factors:
             if type(factor) is not np.ndarray or factor.dtype != dtype:

@@ -23,7 +23,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore.autodiff import is_recorded, is_traced
-from ketcore.backend import Array, accumulation_dtype, as_arrays, is_complex, is_numpy, namespace, to_host
+from ketcore.backend import Array, accumulation_dtype, is_complex, is_numpy, namespace, to_host
 from ketcore.ops.checks import check_floating, check_tables
 from ketcore.ops.mode_products import matmul
 from ketcore.ops.symmetry import adjoint, is_hermitian
@@ -68,8 +68,7 @@ def check_shift(shift: Any, xp: ModuleType, like: Array, dtype: Any) -> tuple[Ar
         shift = shift.astype(np.float64) if shift.dtype.kind in "iu" else shift
         if not is_numpy(like) and shift.dtype.kind in "fc":
             shift = xp.asarray(shift, device=array_api_compat.device(like))
-    (shift,) = as_arrays((shift,))
-    check_floating("shift", (shift,))
+    _, (shift,), _ = check_floating("shift", (shift,))
     namespace("factors and shift", (like, shift))
     if shift.ndim:
         raise ValueError(f"shift must be one number, got shape {tuple(shift.shape)}")
