@@ -58,7 +58,7 @@ def scaled(array: Array, scalar: Any, divide: bool = False) -> Array:
     >>> scaled(np.ones(2, np.float32), np.float64(3.0)).dtype, scaled(np.ones(2, np.float32), 1j).dtype
     (dtype('float32'), dtype('complex64'))
     """
-    xp = array_api_compat.array_namespace(array)
+    xp = namespace_of(array)
     number = as_number("scalar", scalar)
     known = isinstance(number, Complex)
     complex_scalar = isinstance(number, complex) if known else is_complex(xp, scalar.dtype)
@@ -72,7 +72,7 @@ def scaled(array: Array, scalar: Any, divide: bool = False) -> Array:
 
 def conjugated(array: Array) -> Array:
     """The complex conjugate; a real array as it is."""
-    xp = array_api_compat.array_namespace(array)
+    xp = namespace_of(array)
     return xp.conj(array) if is_complex(xp, array.dtype) else array
 
 
@@ -84,7 +84,7 @@ def transposed(factors: Sequence[Array]) -> list[Array]:
 
 def widened(factors: Sequence[Array]) -> list[Array]:
     """Factors in their accumulation dtype."""
-    xp = array_api_compat.array_namespace(*factors)
+    xp = namespace_of(factors[0])
     return [xp.astype(f, accumulation_dtype(xp, f.dtype), copy=False) for f in factors]
 
 
@@ -95,7 +95,7 @@ def unit_leaves(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     where it is negligible beside another.  A factor of zeros, or one that is not finite, counts as of
     magnitude 1.
     """
-    xp = array_api_compat.array_namespace(*factors)
+    xp = namespace_of(factors[0])
     units, peaks = [], []
     for wide in _levelled(xp, widened(factors)):
         peak = _or_one(xp, xp.max(xp.abs(wide), axis=(-2, -1), keepdims=True))
@@ -117,7 +117,7 @@ def _levelled(xp, factors):
 
 def root_of_squared(squared: Array) -> Array:
     """The square root of a squared norm (...): below zero by rounding counts as zero."""
-    xp = array_api_compat.array_namespace(squared)
+    xp = namespace_of(squared)
     squared = xp.real(squared) if is_complex(xp, squared.dtype) else squared
     return xp.sqrt(xp.where(squared < 0, xp.zeros_like(squared), squared))
 
@@ -129,7 +129,7 @@ def norm(factors: Sequence[Array], inner=ket_inner) -> Array:
     returns  the real dtype of the factors.  Where the terms cancel, rounding is relative to the terms and
              not to their sum: v - v has a norm near sqrt(eps) of v's, or zero
     """
-    xp = array_api_compat.array_namespace(*factors)
+    xp = namespace_of(factors[0])
     dtype = real_dtype(xp, factors[0].dtype)
     *batch, rank, _ = factors[0].shape
     if rank == 0:
@@ -158,7 +158,7 @@ def balanced(factors: Sequence[Array]) -> list[Array]:
     A term with a leaf of zeros becomes zeros in all its leaves; one that is not finite stays as it is.
     The scales are real and positive, so phases stay where they are.
     """
-    xp = array_api_compat.array_namespace(*factors)
+    xp = namespace_of(factors[0])
     if factors[0].shape[-2] == 0:
         return list(factors)
     norms = [_leaf_norms(xp, factor) for factor in factors]
@@ -212,7 +212,7 @@ def random_leaves(
 
 def cast(factors: Sequence[Array], dtype: Any) -> list[Array]:
     """The factors in another floating or complex dtype; TypeError, naming `dtype`, on any other."""
-    xp = array_api_compat.array_namespace(*factors)
+    xp = namespace_of(factors[0])
     if isinstance(factors[0].dtype, np.dtype):
         dtype = _floating_dtype(dtype)
     return [xp.astype(factor, dtype) for factor in factors]
@@ -235,13 +235,13 @@ def itemsize(array: Array) -> int:
     known = getattr(array.dtype, "itemsize", None)
     if known is not None:
         return int(known)
-    xp = array_api_compat.array_namespace(array)
+    xp = namespace_of(array)
     return xp.finfo(array.dtype).bits * (2 if is_complex(xp, array.dtype) else 1) // 8
 
 
 def identity(size: int, dtype: Any, like: Array) -> Array:
     """The identity matrix (size, size) beside `like`."""
-    xp = array_api_compat.array_namespace(like)
+    xp = namespace_of(like)
     return xp.eye(size, dtype=dtype, device=array_api_compat.device(like))
 
 
@@ -259,7 +259,7 @@ def beside(like: Array | None, array: np.ndarray) -> Array:
         return array
     if not is_array(like):
         raise TypeError(f"like must be an array, got {type(like).__name__}")
-    xp = array_api_compat.array_namespace(like)
+    xp = namespace_of(like)
     return xp.asarray(array, device=array_api_compat.device(like))
 
 

@@ -14,11 +14,10 @@ from functools import reduce
 from itertools import product
 from operator import add, mul
 
-import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
-from ketcore.backend import Array, quiet
+from ketcore.backend import Array, namespace_of, quiet
 from ketcore.boxes import prefix_boxes
 from ketcore.display import check_dense_size
 from ketcore.indexing import entries
@@ -44,14 +43,14 @@ def restricted(factors: Sequence[Array], shape: tuple[int, int]) -> Iterator[lis
 
 def flattened(factors: Sequence[Array]) -> list[Array]:
     """Matrix factors (R, p, q) as ket factors (R, p q)."""
-    xp = array_api_compat.array_namespace(*factors)
+    xp = namespace_of(factors[0])
     return [xp.reshape(f, (f.shape[0], f.shape[1] * f.shape[2])) for f in factors]
 
 
 @quiet
 def balanced(factors: Sequence[Array]) -> list[Array]:
     """The same matrix with factors of equal Frobenius norm within each term."""
-    xp = array_api_compat.array_namespace(*factors)
+    xp = namespace_of(factors[0])
     flat = arithmetic.balanced(flattened(factors))
     return [xp.reshape(f, like.shape) for f, like in zip(flat, factors, strict=True)]
 
@@ -105,7 +104,7 @@ def diagonal(factors: Sequence[Array], shape: tuple[int, int], max_bytes: int = 
     check_dense_size(count, arithmetic.itemsize(factors[0]), what, max_bytes)
     if dims_of(factors, 1) != dims_of(factors, 2):
         return entries(factors, range(count), range(count))
-    xp = array_api_compat.array_namespace(*factors)
+    xp = namespace_of(factors[0])
     leaves = xp.concat([_diagonals(xp, f) for f in factors], axis=-1)
     return _vector(xp, leaves, dims_of(factors, 1), count)
 
@@ -129,7 +128,7 @@ def trace(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
 
 def _wide(factors):
     """The namespace, the factors in their accumulation dtype, and the cast of a result to their own."""
-    xp = array_api_compat.array_namespace(*factors)
+    xp = namespace_of(factors[0])
     dtype = factors[0].dtype
 
     def finish(result):
@@ -160,7 +159,7 @@ def norm(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
     shapes = [f.shape for f in factors]
 
     def squared(left, right):
-        xp = array_api_compat.array_namespace(*left)
+        xp = namespace_of(left[0])
         sides = [[xp.reshape(f, s) for f, s in zip(side, shapes, strict=True)] for side in (left, right)]
         return inner(*sides, shape)
 

@@ -58,8 +58,9 @@ def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[
     arrays = tuple([a if type(a) is np.ndarray and a.dtype in COMMON else plain(name, a) for a in arrays])
     xp = namespace(name, arrays)
     dtypes = {array.dtype for array in arrays}
-    for dtype in dtypes - COMMON:
-        check_dtype(name, xp, dtype)
+    if xp is not np or not dtypes <= COMMON:
+        for dtype in dtypes:
+            check_dtype(name, xp, dtype)
     if len(dtypes) == 1:
         return xp, arrays, dtypes.pop()
     try:

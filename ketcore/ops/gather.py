@@ -17,7 +17,7 @@ from ketcore.backend import Array, accumulation_dtype, is_numpy, namespace_of, r
 from ketcore.ops import half_tables, kernels
 from ketcore.ops.checks import check_like, check_out
 from ketcore.ops.halves import expand, halves, halves_jvp, leaf_cotangents
-from ketcore.ops.lookup import Lookup, leaves, made_safe, packed_views, record_leaves
+from ketcore.ops.lookup import Lookup, leaves, made_safe, packed_views, record_leaves, widened_records
 from ketcore.ops.segments import scatter, segment_sum
 from ketcore.shapes import offsets
 
@@ -106,18 +106,24 @@ def gather_vjp(lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[A
     return scatter(xp, made_safe(xp, lookup)[0], pieces)
 
 
-def packed_vjp(lookup: Lookup, cotangent: Array, deterministic: bool) -> Array:
-    """`gather_vjp` of kind "same", packed as the records are: (t, R, sum q_n) in the accumulation dtype."""
-    launch = backend.launcher(lookup.records)
-    xp = namespace_of(lookup.records)
+def packed_vjp(
+    lookup: Lookup, leaves: Array, dims: Sequence[int], cotangent: Array, deterministic: bool
+) -> Array:
+    """`gather_vjp` of kind "same", packed as the leaves (t, R, sum dims) are, in the accumulation dtype."""
+    launch = backend.launcher(leaves)
+    xp = namespace_of(leaves)
     if launch is not None and kernels.supports(lookup):
-        with backend.on_device_of(lookup.records):
-            packed = xp.zeros(lookup.records.shape, dtype=accumulation_dtype(xp, lookup.dtype))
-            gradients = packed_views(xp, packed, lookup.widths)
+        with backend.on_device_of(leaves):
+            packed = xp.zeros(leaves.shape, dtype=accumulation_dtype(xp, lookup.dtype))
+            # Zero stays the gradient of what was cut from the tables.
+            gradients = tuple(
+                view[:, :, :width]
+                for view, width in zip(packed_views(xp, packed, dims), lookup.widths, strict=True)
+            )
             kernels.contract(launch, lookup, cotangent, deterministic, gradients)
         return packed
-    records = gather_records(lookup, cotangent)
-    words, rank, width = lookup.records.shape
+    records = widened_records(xp, gather_records(lookup, cotangent), lookup.widths, dims)
+    words, rank, width = leaves.shape
     ids = made_safe(xp, lookup)[0].index
     sums = segment_sum(xp, xp.reshape(records, (lookup.batch, rank * width)), ids, words)
     return xp.reshape(sums, (words, rank, width))

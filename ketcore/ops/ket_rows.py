@@ -26,7 +26,7 @@ from ketcore.ops.checks import (
     to_namespace_of,
 )
 from ketcore.ops.gather import as_rows, expanded, gather_jvp, gather_records, packed_vjp
-from ketcore.ops.lookup import Lookup, made_safe, packed_views
+from ketcore.ops.lookup import Lookup, made_safe, narrowed, packed_views, widened_records
 from ketcore.ops.segments import segment_sum
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, tree_split
 
@@ -56,12 +56,13 @@ def ket_rows(
     out      array (..., columns) to write into, NumPy and CuPy only
     returns  (..., columns) in the dtype of `leaves`; 16-bit storage is summed in float32
     raises   TypeError, ValueError on kinds and shapes; IndexError on an id out of range
-    cost     time O(R |ids| Q), memory that of the output
+    cost     time O(R |ids| columns), memory that of the output; LayerNorm, which is over whole
+             nodes, multiplies both halves of a row out whatever `columns` is
 
     >>> ket_rows(np.array([[[1.0, 2.0, 1.0, 10.0]]]), 0, (2, 2)).tolist()
     [1.0, 10.0, 2.0, 20.0]
     """
-    xp, leaves, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
+    xp, leaves, dims, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
     return expanded(xp, lookup, batch, out)
 
 
@@ -93,11 +94,12 @@ def ket_rows_vjp(
     >>> ket_rows_vjp(np.ones((3, 1, 4)), [1, 1], np.ones((2, 4)), (2, 2), sparse=True)
     (array([1]), array([[[4., 4., 4., 4.]]]))
     """
-    xp, leaves, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
+    xp, leaves, dims, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
     cotangent = as_rows(xp, lookup, batch, cotangent)
     if not sparse:
-        return xp.astype(packed_vjp(lookup, cotangent, deterministic), leaves.dtype, copy=False)
-    records = gather_records(lookup, cotangent)
+        packed = packed_vjp(lookup, leaves, dims, cotangent, deterministic)
+        return xp.astype(packed, leaves.dtype, copy=False)
+    records = widened_records(xp, gather_records(lookup, cotangent), lookup.widths, dims)
     found, values = _summed_by_id(xp, lookup, records)
     return found, xp.astype(values, leaves.dtype, copy=False)
 
@@ -120,10 +122,11 @@ def ket_rows_jvp(
     raises   as `ket_rows`; TypeError, ValueError on the tangent
     cost     time O(R |ids| Q)
     """
-    xp, leaves, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
+    xp, leaves, dims, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
     tangent = check_like("tangent", tangent, leaves.shape, xp, leaves, lookup.dtype)
-    rows = gather_jvp(lookup, packed_views(xp, tangent, lookup.widths))
-    return xp.reshape(rows, (*batch, lookup.columns))
+    moving = packed_views(xp, tangent, dims)
+    moving = moving if lookup.layernorm else narrowed(moving, lookup.columns)
+    return xp.reshape(gather_jvp(lookup, moving), (*batch, lookup.columns))
 
 
 @quiet
@@ -167,20 +170,25 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
     ids, checked = check_index("ids", ids, leaves.shape[0], check if leaves.shape[0] else True)
     ids = to_namespace_of(ids, xp, leaves)
     batch = tuple(ids.shape)
+    columns = check_columns("columns", columns, prod(dims))
+    tables = packed_views(xp, leaves, dims)
+    # The mean and the variance of a node are those of all its entries.
+    cut = tables if layernorm else narrowed(tables, columns)
+    widths = tuple(table.shape[2] for table in cut)
     lookup = Lookup(
-        tables=packed_views(xp, leaves, dims),
+        tables=cut,
         index=xp.reshape(ids, (prod(batch),)),
         kind="same",
         bound=leaves.shape[0],
         checked=checked,
-        columns=check_columns("columns", columns, prod(dims)),
+        columns=columns,
         layernorm=bool(layernorm),
         eps=eps,
-        split=tree_split(len(dims)) if layernorm else halves_split(dims),
+        split=tree_split(len(dims)) if layernorm else halves_split(widths),
         dtype=dtype,
-        records=leaves,
+        records=leaves if widths == dims else None,
     )
-    return xp, leaves, lookup, batch
+    return xp, leaves, dims, lookup, batch
 
 
 def _summed_by_id(xp, lookup, records):

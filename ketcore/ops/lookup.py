@@ -33,7 +33,8 @@ class Lookup:
     layernorm, eps   LayerNorm at the nodes of the tree, and what is added to their variances
     split      modes [0, split) form the left half; with LayerNorm it is that of the balanced tree
     dtype      of the output; sums run in its accumulation dtype
-    records    kind "same": the packed array (t, R, sum q_n) of which the tables are views
+    records    kind "same": the packed array (t, R, sum q_n) that the tables are, side by side; None where
+               they are only parts of one
     """
 
     tables: tuple[Array, ...]
@@ -105,6 +106,19 @@ def widened(xp: ModuleType, gradients: Sequence[Array], tables: Sequence[Array])
             gradient = xp.concat([gradient, zeros], axis=2)
         found.append(cast_gradient(xp, gradient, table))
     return tuple(found)
+
+
+def widened_records(xp: ModuleType, records: Array, widths: Sequence[int], dims: Sequence[int]) -> Array:
+    """Cotangents (B, R, sum widths) of leaves that `narrowed` cut as those (B, R, sum dims) of the leaves."""
+    if tuple(widths) == tuple(dims):
+        return records
+    pieces = []
+    for (start, stop), width, dim in zip(pairwise(offsets(widths)), widths, dims, strict=True):
+        pieces.append(records[:, :, start:stop])
+        if width < dim:
+            missing = (*records.shape[:2], dim - width)
+            pieces.append(xp.broadcast_to(xp.zeros_like(records[:, :, :1]), missing))
+    return xp.concat(pieces, axis=2)
 
 
 def made_safe(xp: ModuleType, lookup: Lookup) -> tuple[Lookup, Array | None]:
