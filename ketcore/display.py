@@ -1,10 +1,19 @@
 """How objects describe themselves: one line of text, a small HTML table, sizes in words.  No arrays."""
 
+from collections.abc import Sequence
 from html import escape
+from math import prod
 from numbers import Real
+from sys import maxsize
 from typing import Any
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+# Bytes of a complex number.
+_WIDEST = 16
+
+# Bytes of a result that nobody asked for in so many words.
+LARGEST = 2**30
 
 
 def as_text(name: str, facts: dict[str, Any]) -> str:
@@ -55,8 +64,10 @@ def in_words(nbytes: int) -> str:
     return f"{whole}.{rest} {_UNITS[power]}" if rest else f"{whole} {_UNITS[power]}"
 
 
-def check_dense_size(elements: int, itemsize: int, what: str, max_bytes: int) -> None:
-    """The guard of every dense conversion.
+def check_dense_size(
+    elements: int, itemsize: int, what: str, max_bytes: int, instead: str | None = None
+) -> None:
+    """The guard of every dense conversion; `instead` is what serves in its place.
 
     raises   MemoryError, naming the size, where `elements * itemsize` is above `max_bytes`
     """
@@ -64,5 +75,31 @@ def check_dense_size(elements: int, itemsize: int, what: str, max_bytes: int) ->
         raise TypeError(f"max_bytes must be a number of bytes, got {max_bytes!r}")
     needed = elements * itemsize
     if needed > max_bytes:
-        size = f"{needed} ({in_words(needed)})"
-        raise MemoryError(f"max_bytes must be at least {size} to hold the dense {what}, got {max_bytes}")
+        size, way = f"{needed} ({in_words(needed)})", f" (see {instead})" if instead else ""
+        raise MemoryError(f"max_bytes must be at least {size} to hold the dense {what}, got {max_bytes}{way}")
+
+
+def check_result_size(name: str, elements: int, itemsize: int, what: str, instead: str | None = None) -> None:
+    """The guard of results whose size no argument says: those of slices, of sums along an axis.
+
+    raises   MemoryError, naming the size, where `elements * itemsize` is above 2**30
+    """
+    needed = elements * itemsize
+    if needed > LARGEST:
+        limit, way = f"{LARGEST} bytes ({in_words(LARGEST)})", f" (see {instead})" if instead else ""
+        got = f"{what} of {needed} bytes ({in_words(needed)})"
+        raise MemoryError(f"{name} must give at most {limit}, got {got}{way}")
+
+
+def checked_length(rows: int) -> int:
+    """`rows` as a `len()`; OverflowError beyond what Python counts."""
+    if rows > maxsize:
+        raise OverflowError(f"the number of rows must be at most {maxsize} for len(), got {rows}")
+    return rows
+
+
+def check_addressable(shape: Sequence[int]) -> None:
+    """MemoryError where no machine could hold an array: NumPy would speak of its dimensions."""
+    most = maxsize // _WIDEST
+    if prod(shape) > most:
+        raise MemoryError(f"the result must have at most {most} elements, got shape {tuple(shape)}")

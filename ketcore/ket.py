@@ -141,7 +141,7 @@ class Ket:
 
     def __len__(self) -> int:
         if not self.batch_shape:
-            raise TypeError("len() of a ket without batch")
+            raise TypeError(f"a ket must have a batch for len(), got shape {self.shape}")
         return self.batch_shape[0]
 
     def __iter__(self):

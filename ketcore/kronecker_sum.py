@@ -25,7 +25,7 @@ _MERGED = 16
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class KroneckerSum:
+class KroneckerSum(linear_operator.Operator):
     """A square matrix (Q, Q) as the Kronecker sum of N square matrices.
 
     factors  N arrays (n_i, n_i), floating or complex; nested lists become NumPy arrays, mixed dtypes are
@@ -40,14 +40,6 @@ class KroneckerSum:
     """
 
     factors: tuple[Array, ...]
-
-    # Arrays and scalars of NumPy leave their operators to the sum.
-    __array_ufunc__ = None
-    __array_priority__ = 1000.0
-    __array__ = __dlpack__ = __dlpack_device__ = linear_operator.refuse_conversion
-    # Solvers of SciPy and CuPy take what has these methods as a LinearOperator.
-    matvec = matmat = linear_operator.matvec
-    rmatvec = rmatmat = linear_operator.rmatvec
 
     def __init__(self, factors: Sequence[Any]):
         xp, factors, dtype = check_floating("factors", arithmetic.dense_factors(factors))
@@ -109,6 +101,9 @@ class KroneckerSum:
         return self.to_kronecker()[key]
 
     @quiet
+    def _row_reader(self):
+        return self.to_kronecker()._row_reader()
+
     def __add__(self, other: Any) -> "KroneckerSum | KroneckerMatrix":
         """Factor by factor with a Kronecker sum of equal dims; a KroneckerMatrix with a KroneckerMatrix."""
         if isinstance(other, KroneckerMatrix):
@@ -211,7 +206,7 @@ class KroneckerSum:
         raises   MemoryError, naming the size, above `max_bytes`
         """
         what, itemsize = f"{self.shape} array of {self.dtype}", arithmetic.itemsize(self.factors[0])
-        display.check_dense_size(prod(self.shape), itemsize, what, max_bytes)
+        display.check_dense_size(prod(self.shape), itemsize, what, max_bytes, "iter_row_blocks(size)")
         return self.to_kronecker().to_dense(max_bytes)
 
     def cost(self, name: str = "matmul", n: int = 1) -> Cost:

@@ -10,6 +10,7 @@ from ketcore import alignment, backend, ops, plans
 from ketcore.arithmetic import itemsize, unboxed
 from ketcore.backend import Array, is_array, is_floating, namespace_of, quiet
 from ketcore.ops.checks import check_dtype, plain
+from ketcore.row_blocks import RowBlocks
 from ketcore.shapes import check_int
 
 COSTS = ("rows", "row_kets", "gather", "to_dense", "matmul", "rmatmul")
@@ -186,3 +187,35 @@ def as_linear_operator(matrix: Any, like: Array) -> Any:
         rmatmat=adjoint.matmat,
         dtype=matrix.dtype,
     )
+
+
+class Operator:
+    """What all operators share: how libraries are to treat them, and their rows in blocks."""
+
+    # Arrays and scalars of NumPy leave their operators to this one, and no library makes it an array.
+    __array_ufunc__ = None
+    __array_priority__ = 1000.0
+    __array__ = __dlpack__ = __dlpack_device__ = refuse_conversion
+    # Solvers of SciPy and CuPy take what has these methods as a LinearOperator.
+    matvec = matmat = matvec
+    rmatvec = rmatmat = rmatvec
+
+    def __bool__(self) -> bool:
+        """True: a size beyond 2**63, which `len` cannot have, is no reason to fail."""
+        return True
+
+    def iter_row_blocks(self, size: int) -> RowBlocks:
+        """All rows as dense blocks of at most `size`, from row 0 on, for what is too large to be held.
+
+        size     an int >= 1
+        returns  something to iterate over, more than once; it has a length for progress bars.  Each block
+                 (rows, columns) is a new array
+        raises   TypeError, ValueError on size
+        cost     memory that of one block
+
+        >>> from ketcore import eye
+        >>> blocks = eye((2, 2)).iter_row_blocks(3)
+        >>> len(blocks), [block.shape for block in blocks]
+        (2, [(3, 4), (1, 4)])
+        """
+        return RowBlocks(self.shape[0], check_int("size", size, 1), self._row_reader())

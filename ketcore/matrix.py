@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import numpy as np
-
-from ketcore import alignment, arithmetic, display, indexing, linear_operator, ops, reductions
+from ketcore import alignment, arithmetic, blocks, display, linear_operator, ops, reductions
 from ketcore.backend import Array, quiet
 from ketcore.ket import Ket
 from ketcore.ops.checks import check_floating, check_identities, check_shape, check_tables
@@ -22,7 +20,7 @@ from ketcore.shapes import check_int
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class KroneckerMatrix:
+class KroneckerMatrix(linear_operator.Operator):
     """A matrix (rows, columns) as a sum of R Kronecker products.
 
     factors  N arrays (R, p_n, q_n), floating or complex, one R for all; 2-D factors mean R = 1.  Nested
@@ -44,14 +42,6 @@ class KroneckerMatrix:
     factors: tuple[Array, ...]
     shape: tuple[int, int]
     identities: frozenset[int]
-
-    # Arrays and scalars of NumPy leave their operators to the matrix, and no library makes it an array.
-    __array_ufunc__ = None
-    __array_priority__ = 1000.0
-    __array__ = __dlpack__ = __dlpack_device__ = linear_operator.refuse_conversion
-    # Solvers of SciPy and CuPy take what has these methods as a LinearOperator.
-    matvec = matmat = linear_operator.matvec
-    rmatvec = rmatmat = linear_operator.rmatvec
 
     def __init__(
         self, factors: Sequence[Any], shape: Sequence[int] | None = None, identities: Iterable[int] = ()
@@ -141,23 +131,27 @@ class KroneckerMatrix:
         return self.T.conj()
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return display.checked_length(self.shape[0])
 
     def __iter__(self):
-        return (self[i] for i in range(len(self)))
+        return (self[i] for i in range(self.shape[0]))
 
     def __getitem__(self, key: Any) -> Array:
         """The dense row, rows, element or block that NumPy's rules choose.
 
         key      integers, slices, integer arrays (a pair broadcasts), a boolean mask; negative ones
                  count from the end
-        raises   TypeError on None, Ellipsis and floats, IndexError outside
+        raises   TypeError on None, Ellipsis and floats, IndexError outside; MemoryError, naming the size,
+                 above 2**30 bytes, unless an index array says how many rows there are
         cost     that of the output: O(R) per element within rows or columns, O(R N) for scattered ones
 
         >>> KroneckerMatrix([np.eye(2), np.eye(2)])[[0, -1], 2:].tolist()
         [[0.0, 0.0], [0.0, 1.0]]
         """
-        return arithmetic.unboxed(indexing.block(self.factors, self.shape, key))
+        return arithmetic.unboxed(blocks.block(self.factors, self.shape, key))
+
+    def _row_reader(self):
+        return lambda start, stop: blocks.row_block(self.factors, range(start, stop), self.shape[1])
 
     def rows(self, ids: Any, check: bool | None = None, out: Array | None = None) -> Array:
         """An embedding lookup: the rows (..., columns) of `ids`, which count from 0 and are never negative.
@@ -344,8 +338,9 @@ class KroneckerMatrix:
         cost     O(R) per element
         """
         what = f"{self.shape} array of {self.dtype}"
-        display.check_dense_size(prod(self.shape), arithmetic.itemsize(self.factors[0]), what, max_bytes)
-        return ops.rows(self.factors, np.arange(self.shape[0]), self.shape, check=False, out=out)
+        size = prod(self.shape), arithmetic.itemsize(self.factors[0])
+        display.check_dense_size(*size, what, max_bytes, "iter_row_blocks(size)")
+        return blocks.row_block(self.factors, range(self.shape[0]), self.shape[1], out)
 
     def cost(self, name: str = "matmul", n: int = 1) -> Cost:
         """Flops, bytes and path of "rows" or "row_kets" of n ids, "gather" (n single elements), "to_dense",

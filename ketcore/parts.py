@@ -17,7 +17,7 @@ import numpy as np
 
 from ketcore import arithmetic, linear_operator, ops
 from ketcore.backend import Array, accumulation_dtype, is_array, namespace, namespace_of
-from ketcore.ops.checks import check_floating
+from ketcore.ops.checks import check_floating, to_namespace_of
 from ketcore.shapes import check_int
 
 
@@ -154,6 +154,21 @@ def diagonal_of(part: Any, like: Array) -> Array:
     if isinstance(part, Diagonal):
         return part.values
     return part.diagonal() if is_sparse(part) else xp.linalg.diagonal(part)
+
+
+def picked_rows(part: Any, index: np.ndarray, like: Array) -> Array:
+    """The rows (b, q) of a part, in the dtype and beside `like`."""
+    xp, device = namespace_of(like), array_api_compat.device(like)
+    if is_sparse(part):
+        return xp.astype(part.tocsr()[index].toarray(), like.dtype)
+    index = to_namespace_of(index, xp, like)
+    if isinstance(part, Identity | Diagonal):
+        at = index[:, None] == xp.arange(part.shape[1], device=device)
+        if isinstance(part, Identity):
+            return xp.astype(at, like.dtype)
+        # Not a product with zeros, which infinity turns to NaN.
+        return xp.where(at, xp.astype(part.values, like.dtype), xp.zeros_like(like))
+    return xp.astype(xp.take(part, index, axis=0), like.dtype)
 
 
 def multiplied(parts: Sequence[Any], x: Array) -> Array:

@@ -11,11 +11,11 @@ Letters: N order, p_n and q_n rows and columns of part n, P = prod p_n, Q = prod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from math import prod
+from math import inf, prod
 from operator import mul
 from typing import Any
 
-from ketcore import arithmetic, display, linear_operator
+from ketcore import arithmetic, blocks, display, linear_operator
 from ketcore.backend import Array, accumulation_dtype, quiet
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
@@ -31,6 +31,7 @@ from ketcore.parts import (
     multiplied,
     name_of,
     on_rows,
+    picked_rows,
     scaled,
     transposed,
     values_of,
@@ -40,7 +41,7 @@ __all__ = ["Diagonal", "Identity", "KroneckerProduct"]
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class KroneckerProduct:
+class KroneckerProduct(linear_operator.Operator):
     """A matrix (P, Q) as one Kronecker product of parts of any kind.
 
     parts    N matrices: dense arrays (p_n, q_n) or nested lists, `Diagonal`, `Identity`, or sparse matrices
@@ -56,14 +57,6 @@ class KroneckerProduct:
     """
 
     parts: tuple[Any, ...]
-
-    # Arrays and scalars of NumPy leave their operators to the product.
-    __array_ufunc__ = None
-    __array_priority__ = 1000.0
-    __array__ = __dlpack__ = __dlpack_device__ = linear_operator.refuse_conversion
-    # Solvers of SciPy and CuPy take what has these methods as a LinearOperator.
-    matvec = matmat = linear_operator.matvec
-    rmatvec = rmatmat = linear_operator.rmatvec
 
     def __init__(self, parts: Sequence[Any]):
         parts = tuple(as_part(n, part) for n, part in enumerate(as_sequence("parts", parts)))
@@ -224,8 +217,20 @@ class KroneckerProduct:
         """
         _, like, dtype = kind_of(self.parts)
         what = f"{self.shape} array of {dtype}"
-        display.check_dense_size(prod(self.shape), arithmetic.itemsize(like), what, max_bytes)
+        size = prod(self.shape), arithmetic.itemsize(like)
+        display.check_dense_size(*size, what, max_bytes, "iter_row_blocks(size)")
         return self.to_kronecker(max_bytes).to_dense(max_bytes)
+
+    def _row_reader(self):
+        """A row is one product vector: the rows that its digits pick from the parts."""
+        _, like, _ = kind_of(self.parts)
+
+        def read(start, stop):
+            digits = blocks.digits_of(range(start, stop), self.row_dims)
+            leaves = [picked_rows(part, digit, like) for part, digit in zip(self.parts, digits, strict=True)]
+            return Ket([leaf[:, None, :] for leaf in leaves]).to_dense(inf)
+
+        return read
 
     def as_linear_operator(self) -> Any:
         """A LinearOperator of SciPy (NumPy parts) or of CuPy, for eigsh, cg and their like."""

@@ -18,9 +18,9 @@ import numpy as np
 
 from ketcore import arithmetic
 from ketcore.backend import Array, namespace_of, quiet
+from ketcore.blocks import entries
 from ketcore.boxes import prefix_boxes
-from ketcore.display import check_dense_size
-from ketcore.indexing import entries
+from ketcore.display import check_dense_size, check_result_size
 from ketcore.ops import ket_inner, ket_rows
 from ketcore.ops.checks import check_floating
 
@@ -87,7 +87,12 @@ def total(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
 
 
 def column_sums(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
-    """The sums (columns,) over the rows of the leading block: a ket with R terms per box of rows."""
+    """The sums (columns,) over the rows of the leading block: a ket with R terms per box of rows.
+
+    raises   MemoryError, naming the size, above 2**30 bytes
+    """
+    what = f"a ({shape[1]},) array of {factors[0].dtype}"
+    check_result_size("axis", shape[1], arithmetic.itemsize(factors[0]), what)
     xp, factors, finish = _wide(factors)
     groups = [
         xp.concat([xp.sum(f[:, a:b, :], axis=1) for f, (a, b) in zip(factors, box, strict=True)], axis=-1)

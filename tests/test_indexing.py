@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketcore import indexing
+from ketcore import blocks, indexing
 from ketcore.boxes import prefix_boxes
 from ketcore.indexing import parse_key
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
-from ketcore.testing import assert_dense_equal, indices, kronecker_matrices, mode_dims
+from ketcore.testing import assert_dense_equal, indices, kets, kronecker_matrices, mode_dims
 
 SCALE = 1e3  # far above the elements of small normal factors: keys are under test here, not rounding
 
@@ -143,7 +143,8 @@ def test_keys_are_refused(key, error, text):
 
 def test_indices_on_a_device_are_not_read(monkeypatch):
     """An index outside, on a device: a row or an element of NaN, and nothing raised."""
-    monkeypatch.setattr(indexing, "on_host", lambda array: False)
+    for module in (indexing, blocks):
+        monkeypatch.setattr(module, "on_host", lambda array: False)
     m = KroneckerMatrix.random((5, 3), 2, rng=0)
     a = m.to_dense()
     ids = np.array([0, -5, 5, -6, 4])
@@ -156,7 +157,8 @@ def test_indices_on_a_device_are_not_read(monkeypatch):
 
 
 def test_kets_of_indices_on_a_device(monkeypatch):
-    monkeypatch.setattr(indexing, "on_host", lambda array: False)
+    for module in (indexing, blocks):
+        monkeypatch.setattr(module, "on_host", lambda array: False)
     v = Ket.random((2, 3), batch_shape=(4, 3, 2, 2), rng=0)
     ids, good = np.array([[0], [-5], [4]]), np.array([[0], [0], [0]])
     bad = np.array([[False], [True], [True]])
@@ -226,3 +228,110 @@ def test_descending_slices_of_kets():
     v = Ket.random((2, 3), batch_shape=(5,), rng=0)
     for key in (slice(None, None, -1), slice(3, None, -2), slice(1, 4), slice(3, 0, -1)):
         assert np.array_equal(v[key].to_dense(), v.to_dense()[key])
+
+
+@st.composite
+def wild_slices(draw):
+    """Starts and stops on both sides of both ends of an axis, and any step."""
+    ends = st.none() | st.integers(-12, 12)
+    return slice(draw(ends), draw(ends), draw(st.none() | st.integers(-5, 5).filter(bool)))
+
+
+@given(kets(), wild_slices(), wild_slices())
+def test_slices_of_kets_of_every_sign(v, first, second):
+    for key in ((first,), (first, second))[: len(v.batch_shape)]:
+        found = v[key]
+        assert np.array_equal(found.packed, v.packed[key])
+        assert found.dims == v.dims
+
+
+@given(kronecker_matrices(), wild_slices(), wild_slices())
+def test_slices_of_matrices_of_every_sign(m, first, second):
+    a = m.to_dense()
+    for key in (first, (slice(None), second), (first, second), (0, second), (first, -1)):
+        assert_dense_equal(m[key], a[key], scale=SCALE, dtype=m.dtype)
+
+
+def test_slices_of_kets_in_libraries_without_negative_steps(xp):
+    v = Ket.random((2, 3), 2, (5, 4), rng=0)
+    other = Ket.from_packed(xp.asarray(v.packed), v.dims)
+    whole = slice(None)
+    for key in (
+        np.s_[::-1],
+        np.s_[3:0:-2],
+        np.s_[-9:1:-1],
+        (whole, np.s_[2::-1]),
+        np.s_[::-2, ::-1],
+        (1, np.s_[::-1]),
+    ):
+        assert np.array_equal(xp.to_numpy(other[key].packed), v.packed[key])
+
+
+@given(kronecker_matrices(), st.data())
+def test_blocks_in_pieces(m, data):
+    """What is computed piece by piece is what is computed at once."""
+    key = (data.draw(entries(m.shape[0])), data.draw(entries(m.shape[1])))
+    try:
+        expected = m[key]
+    except (IndexError, ValueError):
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_PIECE", data.draw(st.sampled_from((1, 5, 16))))
+        patch.setattr(blocks, "_IDS", data.draw(st.sampled_from((1, 3))))
+        for advantage in (0, 4):
+            patch.setattr(blocks, "_ROW_ADVANTAGE", advantage)
+            assert_dense_equal(m[key], expected, scale=SCALE, dtype=m.dtype)
+
+
+@given(kronecker_matrices(), st.data())
+def test_numbers_that_int64_does_not_count(m, data):
+    """Behind 70 modes of size 2 each row, column and element is where it was, counted from the end."""
+    corner = np.zeros((m.rank, 2, 2), m.dtype)
+    corner[:, 1, 1] = 1
+    huge = KroneckerMatrix([corner] * 70 + list(m.factors))
+    a = KroneckerMatrix(m.factors).to_dense()
+    p, q = a.shape
+    i, j = data.draw(st.integers(-p, -1)), data.draw(st.integers(-q, -1))
+    step = data.draw(st.sampled_from((-2, -1, 1, 2)))
+    ends = (None, -p - 1)
+    row_slice = (
+        slice(i, None, step) if step > 0 else slice(None, data.draw(st.sampled_from((i, *ends[1:]))), step)
+    )
+    ids, far = np.array([[i], [-1]]), [i + 2**70 * p, -1]
+    for row in (i, i + 2**70 * p, ids, far, row_slice):
+        near = np.asarray(row) % p if row is far or row is i + 2**70 * p else row
+        near = i if isinstance(row, int) else near
+        for column in (j, slice(j, None), slice(-1, j - 1, -1), [j, -1]):
+            try:
+                expected = a[near, column]
+            except IndexError:  # index arrays that do not broadcast
+                continue
+            assert_dense_equal(huge[row, column], expected, scale=SCALE, dtype=m.dtype)
+    crossing = np.concatenate([np.zeros((1, 1)), a[:1, -1:]])
+    assert_dense_equal(huge[-p - 1 : -p + 1 or None, -1:], crossing, scale=SCALE, dtype=m.dtype)
+    assert not huge[[5, 2], -q:].any()
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "text"),
+    [
+        (2**80, IndexError, rf"key must lie in \[-{2**80}, {2**80}\) on axis 0, got {2**80}"),
+        ((0, -(2**80) - 1), IndexError, rf"on axis 1, got {-(2**80) - 1}"),
+        (([2**80], 0), IndexError, rf"on axis 0, got {2**80}"),
+        (([0.5], 0), TypeError, "key must be integers, slices, .*, got 0.5 in an array"),
+        (([True], 0), TypeError, "got True in an array"),
+        ((np.array([1.0]), 0), TypeError, "got an array of float64"),
+        (0, MemoryError, rf"key must give at most 1073741824 bytes \(1 GiB\), got a \({2**80},\) array"),
+        ([0], MemoryError, rf"result must have at most \d+ elements, got shape \(1, {2**80}\)"),
+    ],
+)
+def test_keys_of_huge_matrices_are_refused(key, error, text):
+    with pytest.raises(error, match=text):
+        KroneckerMatrix([np.eye(2)] * 80)[key]
+
+
+def test_unsigned_indices_beyond_int64():
+    huge = KroneckerMatrix([np.eye(2)] * 80)
+    at = np.array([2**63 + 5, 2**64 - 1], np.uint64)
+    assert huge[at, at].tolist() == [1.0, 1.0]
+    assert huge[at, 5].tolist() == [0.0, 0.0]

@@ -28,7 +28,8 @@ FLOORS = (
         "ops.spectra", "ops.schur", "ops.*", "ops",
     ),
     (
-        "arithmetic", "indexing", "reductions", "alignment", "linear_operator", "ket", "matrix",
+        "arithmetic", "indexing", "blocks", "reductions", "alignment", "row_blocks", "linear_operator",
+        "ket", "matrix",
         "parts", "product", "kronecker_sum", "structure.*", "structure",
     ),
     ("io", "fit.*", "fit", "linalg.*", "linalg"),

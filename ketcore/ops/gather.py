@@ -14,6 +14,7 @@ import numpy as np
 
 from ketcore import backend
 from ketcore.backend import Array, accumulation_dtype, is_numpy, namespace_of, run_chunks
+from ketcore.display import check_addressable
 from ketcore.ops import half_tables, kernels
 from ketcore.ops.checks import check_like, check_out
 from ketcore.ops.halves import expand, halves, halves_jvp, leaf_cotangents
@@ -32,6 +33,7 @@ def expanded(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], out: Array 
     """Rows (*batch, columns) of a lookup, into `out` where it is given and fits."""
     shape = (*batch, lookup.columns)
     if out is None:
+        check_addressable(shape)
         return xp.reshape(gather(lookup), shape)
     out = check_out(out, shape, lookup.dtype, lookup.tables[0], xp)
     gather(lookup, out.reshape((lookup.batch, lookup.columns)))
@@ -65,6 +67,7 @@ def gather(lookup: Lookup, out: Array | None = None) -> Array:
 
 def gather_jvp(lookup: Lookup, tangents: Sequence[Array]) -> Array:
     """The derivative (B, columns) of `gather` along `tangents` of the tables."""
+    check_addressable((lookup.batch, lookup.columns))
     xp = namespace_of(lookup.tables[0])
     safe, bad = made_safe(xp, lookup)
 

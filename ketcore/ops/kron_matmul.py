@@ -14,6 +14,7 @@ import numpy as np
 
 from ketcore import backend, plans
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_numpy, namespace, quiet
+from ketcore.display import check_addressable
 from ketcore.ops import matmul_kernels, mode_gradients, mode_products
 from ketcore.ops.checks import (
     COMMON,
@@ -365,6 +366,7 @@ def _sizes(shapes, given, axis, shape):
     if shape != full:
         reached = reached_dims(dims[0], rows), reached_dims(dims[1], columns)
     result_shape = (*lead, columns, *behind)
+    check_addressable(result_shape)
     return dims, reached, shape == full, batched, lead, prod(behind), result_shape, rows, columns
 
 

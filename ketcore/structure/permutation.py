@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import arithmetic, display, linear_operator
+from ketcore import arithmetic, blocks, display, linear_operator
 from ketcore.backend import Array, namespace_of
 from ketcore.ket import Ket
-from ketcore.shapes import check_dims, check_int
+from ketcore.shapes import check_dims, check_int, strides
 from ketcore.structure.subsystems import check_modes, check_order, permute_subsystems
 
 
 @dataclass(frozen=True, init=False, eq=False)
-class Permutation:
+class Permutation(linear_operator.Operator):
     """The matrix (Q, Q) that puts the modes of a vector in another order.
 
     dims     the N dims of the vector that it is applied to
@@ -37,14 +37,6 @@ class Permutation:
 
     dims: tuple[int, ...]
     order: tuple[int, ...]
-
-    # Arrays of NumPy leave their operators to the permutation.
-    __array_ufunc__ = None
-    __array_priority__ = 1000.0
-    __array__ = __dlpack__ = __dlpack_device__ = linear_operator.refuse_conversion
-    # Solvers of SciPy and CuPy take what has these methods as a LinearOperator.
-    matvec = matmat = linear_operator.matvec
-    rmatvec = rmatmat = linear_operator.rmatvec
 
     def __init__(self, dims: Sequence[int], order: Sequence[int]):
         object.__setattr__(self, "dims", check_dims("dims", dims))
@@ -112,10 +104,27 @@ class Permutation:
         >>> swap((2, 2), 0, 1).to_dense().tolist()[1]
         [0.0, 0.0, 1.0, 0.0]
         """
+        try:
+            dtype = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"dtype must be one of NumPy, got {dtype!r}") from None
         size = self.shape[0]
         what = f"{self.shape} array of {dtype}"
-        display.check_dense_size(size * size, np.dtype(dtype).itemsize, what, max_bytes)
-        return arithmetic.beside(like, self @ np.eye(size, dtype=dtype))
+        display.check_dense_size(size * size, dtype.itemsize, what, max_bytes, "iter_row_blocks(size)")
+        return arithmetic.beside(like, self._rows(0, size, dtype))
+
+    def _row_reader(self):
+        return self._rows
+
+    def _rows(self, start, stop, dtype=np.float64):
+        """Rows start..stop-1: row i has its one where the digits of i, put back in order, say."""
+        display.check_addressable((stop - start, self.shape[1]))
+        places = [strides(self.dims)[n] for n in self.order]
+        digits = blocks.digits_of(range(start, stop), [self.dims[n] for n in self.order])
+        found = np.zeros((stop - start, self.shape[1]), dtype)
+        columns = sum(digit * place for digit, place in zip(digits, places, strict=True))
+        found[np.arange(stop - start), columns] = 1
+        return found
 
     def as_linear_operator(self) -> Any:
         """A LinearOperator of SciPy."""
