@@ -19,9 +19,10 @@ from types import ModuleType
 from typing import Any
 
 from ketcore import ops
-from ketcore.arithmetic import unboxed
+from ketcore.arithmetic import itemsize, unboxed
 from ketcore.backend import Array, accumulation_dtype, quiet
 from ketcore.boxes import prefix_boxes
+from ketcore.display import check_result_size
 from ketcore.ops.checks import check_floating
 from ketcore.shapes import reached_dims
 
@@ -223,7 +224,14 @@ def _reached_first(dims, count):
 
 
 def _merged(xp: ModuleType, factors: Sequence[Array]) -> Array:
-    """Several factors (..., R, p, q) as one: their Kronecker products, term by term."""
+    """Several factors (..., R, p, q) as one: their Kronecker products, term by term.
+
+    raises   MemoryError, naming the size, above 2**30 bytes
+    """
+    shape = tuple(prod(f.shape[axis] for f in factors) for axis in (-2, -1))
+    elements = prod(shape) * prod(factors[0].shape[:-2]) if len(factors) > 1 else 0
+    what = f"a factor {shape} of {factors[0].dtype}"
+    check_result_size("modes that are merged", elements, itemsize(factors[0]), what)
     return reduce(lambda a, b: _kron(xp, a, b), factors)
 
 

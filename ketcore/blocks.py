@@ -256,9 +256,12 @@ def _entries(factors, row, column):
     xp = namespace_of(like)
     radices = [tuple(f.shape[axis] for f in factors) for axis in (1, 2)]
     # Python ints become digits before they leave NumPy.
-    sides = [side if side.dtype == object else to_namespace_of(side, xp, like) for side in (row, column)]
+    wide = [side.dtype == object for side in (row, column)]
+    pairs = zip((row, column), wide, strict=True)
+    sides = [side if is_wide else to_namespace_of(side, xp, like) for side, is_wide in pairs]
     picked = [digits_of(side, dims) for side, dims in zip(sides, radices, strict=True)]
-    picked = [[to_namespace_of(digit, xp, like) for digit in digits] for digits in picked]
+    for n in (n for n in (0, 1) if wide[n]):
+        picked[n] = [to_namespace_of(digit, xp, like) for digit in picked[n]]
     index = [i * q + j for q, i, j in zip(radices[1], *picked, strict=True)]
     for given, side in zip((row, column), sides, strict=True):
         if not on_host(given):

@@ -6,16 +6,17 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import check_floating, check_like, check_shape, check_tables, check_tangents
 from ketcore.ops.mode_gradients import matmul_vjp, summed_like
-from ketcore.ops.mode_products import matmul
+from ketcore.ops.mode_products import matmul, padded
+from ketcore.shapes import reached_dims
 
 
 @quiet
@@ -62,12 +63,11 @@ def kron_sandwich_vjp(
     to_x = terms.conjugate(xp, cotangent * call.product(call.wide, call.wide_y))
     to_product = cotangent * terms.conjugate(xp, call.wide_x)
     to_product = summed_like(xp, to_product, (*call.wide_y.shape[:-1], call.shape[0]))
-    to_product = call.padded(to_product, call.full[0])
+    to_product = padded(xp, to_product, call.full[0], -1)
     swapped = [terms.swapped(xp, factor) for factor in call.wide]
-    to_swapped, to_y = matmul_vjp(swapped, call.padded(call.wide_y, call.full[1]), to_product, -1)
-    to_factors = tuple(
-        cast_gradient(xp, terms.swapped(xp, g), f) for g, f in zip(to_swapped, call.factors, strict=True)
-    )
+    to_swapped, to_y = matmul_vjp(swapped, padded(xp, call.wide_y, call.full[1], -1), to_product, -1)
+    pairs = zip(to_swapped, call.factors, strict=True)
+    to_factors = tuple(call.whole(terms.swapped(xp, g), f) for g, f in pairs)
     to_x = cast_gradient(xp, summed_like(xp, to_x, call.x.shape), call.x)
     return to_x, to_factors, cast_gradient(xp, to_y[..., : call.shape[1]], call.y)
 
@@ -93,7 +93,7 @@ def kron_sandwich_jvp(
     dy = call.widened(check_like("y_tangent", y_tangent, call.y.shape, xp, call.y, call.dtype))
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
     change = call.product(call.wide, dy)
-    for n, tangent in enumerate(map(call.widened, moved)):
+    for n, tangent in enumerate(call.cut(moved)):
         change = change + call.product([*call.wide[:n], tangent, *call.wide[n + 1 :]], call.wide_y)
     total = terms.conjugate(xp, dx) * call.product(call.wide, call.wide_y)
     total = total + terms.conjugate(xp, call.wide_x) * change
@@ -118,7 +118,7 @@ class _Call:
         self.factors = check_tables("factors", factors)[1]
         (self.x,), (self.y,) = (check_floating(name, (v,))[1] for name, v in (("x", x), ("y", y)))
         self.xp, _, self.dtype = check_floating("x, factors and y", (self.x, *self.factors, self.y))
-        self.shape, self.full = check_shape(shape, self.factors), check_shape(None, self.factors)
+        self.shape = check_shape(shape, self.factors)
         for name, array, size in (("x", self.x, self.shape[0]), ("y", self.y, self.shape[1])):
             if not array.ndim or array.shape[-1] != size:
                 raise ValueError(
@@ -132,22 +132,27 @@ class _Call:
                 f"x and y must have batches that broadcast, got {shapes[0]} and {shapes[1]}"
             ) from None
         self.working = accumulation_dtype(self.xp, self.dtype)
-        self.wide = [self.widened(factor) for factor in self.factors]
+        dims = (tuple(factor.shape[axis] for factor in self.factors) for axis in (1, 2))
+        self.reached = [reached_dims(*pair) for pair in zip(dims, self.shape, strict=True)]
+        self.full = tuple(map(prod, self.reached))
+        self.wide = self.cut(self.factors)
         self.wide_x, self.wide_y = self.widened(self.x), self.widened(self.y)
+
+    def cut(self, arrays):
+        """Arrays in the shapes of the factors as far as the crop reaches, in the dtype of sums."""
+        sizes = zip(arrays, *self.reached, strict=True)
+        return [self.widened(array[:, :rows, :columns]) for array, rows, columns in sizes]
 
     def widened(self, array):
         return self.xp.astype(array, self.working, copy=False)
 
-    def padded(self, array, size):
-        """Zeros behind the last axis, up to `size`."""
-        missing = size - array.shape[-1]
-        if not missing:
-            return array
-        device = array_api_compat.device(array)
-        zeros = self.xp.zeros((*array.shape[:-1], missing), dtype=array.dtype, device=device)
-        return self.xp.concat([array, zeros], axis=-1)
+    def whole(self, gradient, factor):
+        """The gradient of a cut factor as that of the factor: zeros behind what the crop reaches."""
+        for axis in (1, 2):
+            gradient = padded(self.xp, gradient, factor.shape[axis], axis)
+        return cast_gradient(self.xp, gradient, factor)
 
     def product(self, factors, y):
         """M y, (..., rows)."""
         swapped = [terms.swapped(self.xp, factor) for factor in factors]
-        return matmul(swapped, self.padded(y, self.full[1]), -1)[..., : self.shape[0]]
+        return matmul(swapped, padded(self.xp, y, self.full[1], -1), -1)[..., : self.shape[0]]
