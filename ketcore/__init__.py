@@ -7,6 +7,7 @@ Pure functions on arrays (`rows`, `ket_rows`, `gather_kron`, `ket_inner`, ...) w
 
 from ketcore import linalg, ops, structure
 from ketcore._version import __version__
+from ketcore.divisors import suggest_dims
 from ketcore.fit import from_dense, nearest_kronecker, recompress
 from ketcore.io import load_word2ket
 from ketcore.ket import Ket, ket
@@ -14,7 +15,6 @@ from ketcore.kronecker_sum import KroneckerSum
 from ketcore.matrix import KroneckerMatrix, eye
 from ketcore.ops import *  # noqa: F403  (the names are those of `ops.__all__`)
 from ketcore.product import Diagonal, Identity, KroneckerProduct
-from ketcore.shapes import suggest_dims
 from ketcore.structure import *  # noqa: F403  (the names are those of `structure.__all__`)
 
 __all__ = [

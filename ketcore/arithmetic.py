@@ -27,9 +27,10 @@ from ketcore.backend import (
     quiet,
 )
 from ketcore.display import check_dense_size
+from ketcore.divisors import suggest_dims
 from ketcore.ops import ket_inner
 from ketcore.ops.checks import as_sequence, check_floating
-from ketcore.shapes import check_dims, check_size, suggest_dims
+from ketcore.shapes import check_dims, check_size
 
 
 def is_scalar(value: Any) -> bool:

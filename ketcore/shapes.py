@@ -11,10 +11,6 @@ from numbers import Real
 from operator import index as as_integer
 from typing import Any
 
-# Wider windows of divisors than this are not searched: beyond it the exact factorisation of a huge
-# number would cost more than the padding that it saves.
-_LARGEST_WINDOW = 1 << 16
-
 
 def check_int(name: str, value: Any, least: int) -> int:
     """`value` as an int of at least `least`, no bool; TypeError or ValueError that names it otherwise."""
@@ -71,46 +67,6 @@ def integer_root(value: int, order: int) -> int:
         if following >= root:
             return root
         root = following
-
-
-def suggest_dims(n: int, order: int) -> tuple[int, ...]:
-    """`order` balanced dims, ascending, whose product is at least `n`.
-
-    An exact factorisation of `n` where one has no dim above twice another; otherwise the least
-    padding among dims that differ by at most one.
-
-    n        int >= 1
-    order    int >= 1
-    returns  `order` ints
-    raises   TypeError if `n` or `order` is no int, ValueError if it is below 1
-
-    >>> suggest_dims(256, 4), suggest_dims(300, 2), suggest_dims(30428, 2)
-    ((4, 4, 4, 4), (15, 20), (174, 175))
-    """
-    n, order = check_int("n", n, 1), check_int("order", order, 1)
-    exact = _exact_dims(n, order, 1)
-    if exact:
-        return exact
-    root = integer_root(n, order)
-    larger = next(j for j in range(order + 1) if root ** (order - j) * (root + 1) ** j >= n)
-    return (root,) * (order - larger) + (root + 1,) * larger
-
-
-def _exact_dims(n: int, order: int, least: int) -> tuple[int, ...]:
-    """The exact ascending dims with the smallest last, at most twice the first; () if there are none."""
-    if order == 1:
-        return (n,)
-    root = integer_root(n, order)
-    best: tuple[int, ...] = ()
-    # Ascending dims whose last is at most twice the first start between half the root and the root.
-    first = max(least, root // 2, root - _LARGEST_WINDOW, 1)
-    for dim in range(root, first - 1, -1):
-        if n % dim == 0:
-            dims = (dim, *_exact_dims(n // dim, order - 1, dim))
-            balanced = len(dims) == order and dims[-1] <= 2 * dims[0]
-            if balanced and (not best or dims[-1] < best[-1]):
-                best = dims
-    return best
 
 
 @lru_cache

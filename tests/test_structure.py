@@ -19,7 +19,7 @@ PACKAGE = ROOT / "ketcore"
 
 # A module imports only what stands before it.  "x.*" are the modules of package x that are not listed.
 FLOORS = (
-    ("_version", "shapes", "plans", "boxes", "display"),
+    ("_version", "shapes", "divisors", "plans", "boxes", "display"),
     ("numpy_sums", "autodiff", "backend"),
     (
         "ops.checks", "ops.digits", "ops.lookup", "ops.tree", "ops.halves", "ops.half_tables",

@@ -15,6 +15,7 @@ import numpy as np
 
 from ketcore.arithmetic import balanced
 from ketcore.backend import Array, is_array, is_half, quiet, to_host
+from ketcore.divisors import suggest_dims
 from ketcore.fit.als import Found
 from ketcore.fit.halves import Halves, padded
 from ketcore.fit.leaves import flat_leaves, length, like, wide_modes
@@ -28,7 +29,7 @@ from ketcore.kronecker_sum import KroneckerSum
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops.checks import check_constant
 from ketcore.product import KroneckerProduct
-from ketcore.shapes import check_dims, check_int, suggest_dims
+from ketcore.shapes import check_dims, check_int
 
 # The matrix is padded to its dims: the bytes of so many elements have no address.
 _MOST = 1 << 59
