@@ -29,6 +29,7 @@ from ketcore.backend import (
     on_host,
     to_host,
 )
+from ketcore.display import check_addressable
 
 # The dtypes of nearly all calls: what is one of these needs no second look.
 COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
@@ -151,6 +152,14 @@ def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[
     return wide, True
 
 
+def outside(xp: ModuleType, index: Array, bound: int) -> Array:
+    """Which of the indices are not in [0, bound)."""
+    # A bound beyond the dtype of the indices is above all of them, and no number to compare them with.
+    if bound > xp.iinfo(index.dtype).max:
+        return index < 0
+    return (index < 0) | (index >= bound)
+
+
 def _is_wide(xp, dtype):
     if isinstance(dtype, np.dtype):
         return dtype.kind == "i" and dtype.itemsize >= 4
@@ -247,6 +256,7 @@ def check_out(out: Array | None, shape: Sequence[int], dtype: Any, like: Array, 
     """A new array, or `out` if results can be written into it as they are."""
     shape = tuple(shape)
     if out is None:
+        check_addressable(shape)
         return xp.empty(shape, dtype=dtype, device=array_api_compat.device(like))
     if type(out) is not type(like) or not is_writeable_in_place(out):
         raise TypeError(f"out must be a NumPy or CuPy array like the factors, got {type(out).__name__}")

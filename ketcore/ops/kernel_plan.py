@@ -101,7 +101,8 @@ def geometry(lookup: Lookup) -> Geometry:
     """The geometry of a lookup.  One mode takes its index as it is, so its kind is "same"."""
     counts = tuple(table.shape[1] for table in lookup.tables)
     kind = "same" if len(counts) == 1 and lookup.kind in ("digits", "modes") else lookup.kind
-    bound = min(counts) if lookup.kind == "modes" else lookup.bound
+    # Kernels count by int64, of which the last number is one that no table has.
+    bound = min(counts) if lookup.kind == "modes" else min(lookup.bound, (1 << 63) - 1)
     layernorm = lookup.layernorm and len(counts) > 1
     return Geometry(
         rows=lookup.batch,

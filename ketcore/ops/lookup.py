@@ -15,6 +15,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype, is_numpy
+from ketcore.ops.checks import outside
 from ketcore.ops.digits import split_digits
 from ketcore.shapes import offsets, reached_dims
 
@@ -126,18 +127,18 @@ def made_safe(xp: ModuleType, lookup: Lookup) -> tuple[Lookup, Array | None]:
     index = xp.astype(lookup.index, index_dtype(xp), copy=False)
     if lookup.checked:
         return lookup if index is lookup.index else replace(lookup, index=index), None
-    bounds = _bounds(xp, lookup)
-    bad = (index < 0) | (index >= bounds)
+    if lookup.kind in ("digits", "same"):
+        bad = outside(xp, index, lookup.bound)
+    else:
+        bad = (index < 0) | (index >= _lengths(xp, lookup))
     safe = replace(lookup, index=xp.where(bad, xp.zeros_like(index), index), checked=True)
     for _ in range(bad.ndim - 1):
         bad = xp.any(bad, axis=0)
     return safe, None if is_numpy(bad) and not bad.any() else bad
 
 
-def _bounds(xp, lookup):
-    """What indices must stay below, shaped to compare with them."""
-    if lookup.kind in ("digits", "same"):
-        return lookup.bound
+def _lengths(xp, lookup):
+    """What the indices of each mode must stay below, shaped to compare with them."""
     lengths = xp.asarray([table.shape[1] for table in lookup.tables], dtype=lookup.index.dtype)
     return xp.reshape(lengths, (-1,) + (1,) * (lookup.index.ndim - 1))
 

@@ -18,6 +18,7 @@ from ketcore.ops.checks import (
     check_like,
     check_shape,
     check_tables,
+    outside,
     to_namespace_of,
 )
 from ketcore.ops.digits import split_digits
@@ -121,7 +122,7 @@ def _picked(factors, ids, shape, check):
     ids = xp.astype(to_namespace_of(ids, xp, factors[0]), index_dtype(xp), copy=False)
     bad = None
     if not checked:
-        bad = (ids < 0) | (ids >= count)
+        bad = outside(xp, ids, count)
         ids = xp.where(bad, xp.zeros_like(ids), ids)
     return xp, factors, ids, split_digits(ids, [factor.shape[1] for factor in factors]), bad
 
