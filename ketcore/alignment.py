@@ -229,9 +229,9 @@ def _merged(xp: ModuleType, factors: Sequence[Array]) -> Array:
     raises   MemoryError, naming the size, above 2**30 bytes
     """
     shape = tuple(prod(f.shape[axis] for f in factors) for axis in (-2, -1))
-    elements = prod(shape) * prod(factors[0].shape[:-2]) if len(factors) > 1 else 0
-    what = f"a factor {shape} of {factors[0].dtype}"
-    check_result_size("modes that are merged", elements, itemsize(factors[0]), what)
+    if len(factors) > 1:
+        shape = (*factors[0].shape[:-2], *shape)
+        check_result_size("modes that are merged", shape, itemsize(factors[0]), factors[0].dtype)
     return reduce(lambda a, b: _kron(xp, a, b), factors)
 
 

@@ -28,8 +28,8 @@ from ketcore.shapes import strides
 # that much more by itself than within a row.
 _ROW_ADVANTAGE = 4
 
-# An id costs about as much as so many elements of a row.
-_ID_COST = 3
+# An id costs about as much as so many elements of a row; rows of the second length are good enough.
+_ID_COST, _LONG_ROW = 3, 12
 
 # Elements and ids of a piece.
 _PIECE = 1 << 20
@@ -69,9 +69,8 @@ def block(factors: Sequence[Array], shape: tuple[int, int], key: Any) -> Array:
         return entries(factors, row, column)
     found = (*_shape(row), *_shape(column))
     if isinstance(row, int | range):  # an array of row numbers says how many there are, as in `rows`
-        what = f"a {found} array of {factors[0].dtype}"
-        itemsize = arithmetic.itemsize(factors[0])
-        check_result_size("key", prod(found), itemsize, what, "iter_row_blocks(size)")
+        itemsize, dtype = arithmetic.itemsize(factors[0]), factors[0].dtype
+        check_result_size("key", found, itemsize, dtype, "iter_row_blocks(size)")
     lines, turned = (None, False) if 0 in found else _cheapest(factors, row, column)
     if lines is None:
         return entries(factors, *_outer(row, column))
@@ -107,6 +106,8 @@ def _check_broadcast(shapes):
 def _cheapest(factors, row, column):
     """Rows that hold the block, or rows of the transpose, and whether of the transpose; None for neither."""
     straight = _lines(factors, row, column) if isinstance(column, range) else None
+    if straight and straight.span == _length(column) >= _LONG_ROW:
+        return straight, False
     turned = _lines(arithmetic.transposed(factors), column, row) if isinstance(row, range) else None
     straight, turned = (lines if lines and _pays(lines) else None for lines in (straight, turned))
     # The transpose has its elements in the other order, which is worth something.

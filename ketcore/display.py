@@ -79,15 +79,17 @@ def check_dense_size(
         raise MemoryError(f"max_bytes must be at least {size} to hold the dense {what}, got {max_bytes}{way}")
 
 
-def check_result_size(name: str, elements: int, itemsize: int, what: str, instead: str | None = None) -> None:
+def check_result_size(
+    name: str, shape: Sequence[int], itemsize: int, dtype: Any, instead: str | None = None
+) -> None:
     """The guard of results whose size no argument says: those of slices, of sums along an axis.
 
-    raises   MemoryError, naming the size, where `elements * itemsize` is above 2**30
+    raises   MemoryError, naming the size, above 2**30 bytes
     """
-    needed = elements * itemsize
+    needed = prod(shape) * itemsize
     if needed > LARGEST:
         limit, way = f"{LARGEST} bytes ({in_words(LARGEST)})", f" (see {instead})" if instead else ""
-        got = f"{what} of {needed} bytes ({in_words(needed)})"
+        got = f"a {tuple(shape)} array of {dtype} of {needed} bytes ({in_words(needed)})"
         raise MemoryError(f"{name} must give at most {limit}, got {got}{way}")
 
 

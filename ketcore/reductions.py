@@ -91,8 +91,7 @@ def column_sums(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
 
     raises   MemoryError, naming the size, above 2**30 bytes
     """
-    what = f"a ({shape[1]},) array of {factors[0].dtype}"
-    check_result_size("axis", shape[1], arithmetic.itemsize(factors[0]), what)
+    check_result_size("axis", shape[1:], arithmetic.itemsize(factors[0]), factors[0].dtype)
     xp, factors, finish = _wide(factors)
     groups = [
         xp.concat([xp.sum(f[:, a:b, :], axis=1) for f, (a, b) in zip(factors, box, strict=True)], axis=-1)

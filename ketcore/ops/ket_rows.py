@@ -170,13 +170,15 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
     ids, checked = check_index("ids", ids, leaves.shape[0], check if leaves.shape[0] else True)
     ids = to_namespace_of(ids, xp, leaves)
     batch = tuple(ids.shape)
-    columns = check_columns("columns", columns, prod(dims))
-    tables = packed_views(xp, leaves, dims)
+    width = prod(dims)
+    columns = check_columns("columns", columns, width)
+    tables, widths = packed_views(xp, leaves, dims), dims
     # The mean and the variance of a node are those of all its entries.
-    cut = tables if layernorm else narrowed(tables, columns)
-    widths = tuple(table.shape[2] for table in cut)
+    if columns < width and not layernorm:
+        tables = narrowed(tables, columns)
+        widths = tuple(table.shape[2] for table in tables)
     lookup = Lookup(
-        tables=cut,
+        tables=tables,
         index=xp.reshape(ids, (prod(batch),)),
         kind="same",
         bound=leaves.shape[0],
