@@ -153,7 +153,7 @@ def test_iteration_goes_over_the_batch():
     assert len(v) == 4
     assert [w.shape for w in v] == [(6,)] * 4
     single = ket([1.0, 2.0])
-    with pytest.raises(TypeError, match=r"len\(\) of a ket without batch"):
+    with pytest.raises(TypeError, match=r"a ket must have a batch for len\(\), got shape \(2,\)"):
         len(single)
     with pytest.raises(TypeError, match="without batch"):
         list(single)
