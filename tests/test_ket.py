@@ -155,7 +155,7 @@ def test_iteration_goes_over_the_batch():
     single = ket([1.0, 2.0])
     with pytest.raises(TypeError, match=r"a ket must have a batch for len\(\), got shape \(2,\)"):
         len(single)
-    with pytest.raises(TypeError, match="without batch"):
+    with pytest.raises(TypeError, match="must have a batch for len"):
         list(single)
 
 
