@@ -5,7 +5,7 @@ The only file that names CuPy.  Everything above it is written once, for arrays 
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from inspect import signature
@@ -216,10 +216,6 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="ketcore")
 
 
-# A forked child has none of its parent's threads: it makes its own pool when it first needs one.
-os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
 class _OneBlasThread:
     """A context in which BLAS keeps to the thread that calls it; the last one to leave restores it."""
 
@@ -242,7 +238,17 @@ class _OneBlasThread:
 
 
 _one_blas_thread = _OneBlasThread()
-os.register_at_fork(after_in_child=_one_blas_thread.__init__)
+
+
+def _forget_threads():
+    """A forked child has none of its parent's threads: it makes its own pool when it first needs one."""
+    _pool.cache_clear()
+    _one_blas_thread.__init__()
+
+
+# Windows has no forks.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 def run_chunks(
@@ -252,19 +258,46 @@ def run_chunks(
 
     Each thread takes one run of pieces; `work` must write to its own piece alone.  `alone` keeps to the
     calling thread, for work that BLAS spreads over threads by itself; `limit_blas` stops BLAS from it.
+    An error of `work` leaves when no thread writes any more.
     """
     workers = min(threads(), -(-total // chunk)) if total > chunk and not alone else 1
     if workers <= 1:
         return _run(work, 0, total, chunk)
     bounds = [total * i // workers for i in range(workers + 1)]
+    first, *others = [(work, bounds[i], bounds[i + 1], chunk) for i in range(workers)]
+    shared = [(Future(), run) for run in others]
     with _one_blas_thread if limit_blas else nullcontext():
-        jobs = [_pool().submit(_run, work, bounds[i], bounds[i + 1], chunk) for i in range(1, workers)]
         try:
-            _run(work, bounds[0], bounds[1], chunk)
-        finally:  # they write to memory of the caller
-            wait(jobs)
-    for job in jobs:
-        job.result()
+            _offer(shared)
+            _run(*first)
+            # What no other thread has begun: the pool may be busy with calls that wait for calls like this.
+            for future, run in shared:
+                if future.cancel():
+                    _run(*run)
+        finally:  # those that have begun write to memory of the caller
+            wait([future for future, _ in shared if not future.cancel()])
+    for future, _ in shared:
+        if not future.cancelled():
+            future.result()
+
+
+def _offer(shared):
+    """Let the pool begin these runs, as far as it takes work: not while Python shuts down, for one."""
+    try:
+        for future, run in shared:
+            _pool().submit(_begin, future, run)
+    except RuntimeError:
+        pass
+
+
+def _begin(future, run):
+    """Do a run on a thread of the pool, unless the caller has come first."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(_run(*run))
+    except BaseException as error:
+        future.set_exception(error)
 
 
 # The threads of the pool do not inherit the state of the caller.
@@ -359,7 +392,7 @@ def kernel_source(source: str) -> str:
     """
     folder = Path(__file__).parent / "ops"
     files = ("kernel.cuh", f"{source}.cu")
-    return "".join(f'#line 1 "{name}"\n{(folder / name).read_text()}\n' for name in files)
+    return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}\n' for name in files)
 
 
 @cache

@@ -1,0 +1,276 @@
+"""Work on several threads, whatever the environment says: pieces, errors, and the ends of processes."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
+
+import ketcore as kc
+from ketcore import backend, ops
+from ketcore.ops import mode_products
+from ketcore.testing import assert_dense_equal
+
+ROOT = Path(__file__).parent.parent
+COUNTS = (1, 2, 3, 5)
+
+
+@pytest.fixture(params=COUNTS)
+def threads(request, monkeypatch):
+    """Calls use so many threads, and find all work large enough to be shared."""
+    monkeypatch.setattr(backend, "threads", lambda: request.param)
+    monkeypatch.setattr(mode_products, "WORTH_THREADS", 1)
+    return request.param
+
+
+def pieces_of(total, chunk, count):
+    """The pieces that `run_chunks` makes on `count` threads, in order of their starts."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "threads", lambda: count)
+        backend.run_chunks(lambda start, stop: found.append((start, stop)), total, chunk)
+    return sorted(found)
+
+
+@given(total=st.integers(1, 60), chunk=st.integers(1, 70), count=st.integers(1, 6))
+def test_pieces_cover_everything_once(total, chunk, count):
+    pieces = pieces_of(total, chunk, count)
+    assert [n for start, stop in pieces for n in range(start, stop)] == list(range(total))
+    assert all(0 < stop - start <= chunk for start, stop in pieces)
+
+
+def test_several_threads_take_part(monkeypatch):
+    monkeypatch.setattr(backend, "threads", lambda: 2)
+    # Neither passes unless both are there at once.
+    meeting = threading.Barrier(2, timeout=60)
+    backend.run_chunks(lambda start, stop: meeting.wait(), 2, 1)
+
+
+def test_threads_are_those_of_blas():
+    for count in (1, 2):
+        with threadpool_limits(count, user_api="blas"):
+            assert backend.threads() == count
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_operations_are_right_on_any_number_of_threads(threads, dtype):
+    rng = np.random.default_rng(threads)
+    factors = [rng.standard_normal((3, p, q)).astype(dtype) for p, q in ((7, 20), (5, 25), (9, 4))]
+    leaves = rng.standard_normal((50, 2, 36)).astype(dtype)
+    # Several chunks, and not a multiple of them.
+    ids, words = rng.integers(0, 315, 151), rng.integers(0, 50, 151)
+    x = rng.standard_normal((203, 315)).astype(dtype)
+    big = [factor.astype(np.result_type(dtype, "float64")) for factor in factors]
+    rows, matrix = ops.rows_dense(big, ids), ops.rows_dense(big, np.arange(315))
+    assert_dense_equal(ops.rows(factors, ids), rows, terms=3)
+    dims = (12, 12, 12)
+    assert_dense_equal(ops.ket_rows(leaves, words, dims), ops.ket_rows_dense(leaves, words, dims), terms=2)
+    assert_dense_equal(ops.kron_matmul(factors, x), x @ matrix, terms=315, scale=np.abs(x) @ np.abs(matrix))
+    # By the transpose: the pairing of the result with a cotangent is that of every factor with its gradient.
+    for found, y in (
+        (ops.rows_vjp(factors, ids, rows.conj().astype(dtype)), rows),
+        (ops.kron_matmul_vjp(factors, x, (x @ matrix).conj().astype(dtype))[0], x @ matrix),
+    ):
+        size = np.square(np.abs(y)).sum()
+        for gradient, factor in zip(found, factors, strict=True):
+            assert (gradient * factor).sum() == pytest.approx(size, rel=1e-4)
+
+
+def test_the_others_finish_before_an_error_leaves(monkeypatch):
+    monkeypatch.setattr(backend, "threads", lambda: 3)
+    for failing in range(3):
+        ended, begun = [], threading.Barrier(3, timeout=60)
+
+        def work(start, stop, failing=failing, ended=ended, begun=begun):
+            begun.wait()
+            if start == failing:
+                raise MemoryError(f"piece {start}")
+            threading.Event().wait(0.05)
+            ended.append(start)
+
+        with pytest.raises(MemoryError, match=f"piece {failing}"):
+            backend.run_chunks(work, 3, 1)
+        assert sorted(ended) == [n for n in range(3) if n != failing]
+
+
+def test_an_interrupt_waits_for_those_who_write(monkeypatch):
+    monkeypatch.setattr(backend, "threads", lambda: 2)
+    out, begun = np.zeros(2), threading.Barrier(2, timeout=60)
+
+    def work(start, stop):
+        begun.wait()
+        if start == 0:
+            raise KeyboardInterrupt
+        threading.Event().wait(0.05)
+        out[start] = 1
+
+    with pytest.raises(KeyboardInterrupt):
+        backend.run_chunks(work, 2, 1)
+    assert out.tolist() == [0, 1]
+    assert pieces_of(6, 1, 3) == [(n, n + 1) for n in range(6)]
+
+
+def test_the_first_of_several_errors_is_raised(monkeypatch):
+    monkeypatch.setattr(backend, "threads", lambda: 3)
+    together = threading.Barrier(3, timeout=60)
+
+    def work(start, stop):
+        together.wait()
+        if start:
+            raise ValueError(f"piece {start}")
+
+    with pytest.raises(ValueError, match="piece 1"):
+        backend.run_chunks(work, 3, 1)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_pool_that_takes_no_more_work(monkeypatch, taken):
+    """As at the end of Python, or where the system has no more threads: also after work was accepted."""
+    with ThreadPoolExecutor(1) as inside:
+
+        class Pool:
+            def submit(self, *work):
+                nonlocal taken
+                taken -= 1
+                if taken >= -1:
+                    inside.submit(*work)
+                if taken < 0:
+                    raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(backend, "_pool", Pool)
+        assert pieces_of(20, 3, 4) == [(n, min(n + 3, n // 5 * 5 + 5)) for n in (0, 3, 5, 8, 10, 13, 15, 18)]
+
+
+def python(code, *arguments):
+    """Run `code` in a Python of its own, two threads of BLAS, and give back what it prints."""
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", *arguments, "-c", PREPARED + code]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+# Whatever BLAS is there: two threads, also for little work.  A function of this module, kept by another one,
+# would keep Python from finalising this module.
+PREPARED = """
+import atexit, os, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+import numpy as np
+import ketcore as kc
+from ketcore import backend
+from ketcore.ops import mode_products
+backend.threads = partial(int, 2)
+mode_products.WORTH_THREADS = 1
+table = kc.KroneckerMatrix.random((4000, 250), order=3, rank=3, rng=0)
+ids, x = np.arange(4000), np.ones((300, 4000))
+right = table.rows(ids[:1])[0], (x[:1] @ table)[0]
+
+def check(name):
+    assert np.allclose(table.rows(ids)[0], right[0])
+    assert np.allclose((x @ table)[-1], right[1])
+    print(name, flush=True)
+
+"""
+
+ENDS = {
+    "atexit": 'check("used"); atexit.register(check, "ended")',
+    "atexit, for the first time": 'print("used"); atexit.register(check, "ended")',
+    "a finaliser": """
+class Owner:
+    # Its own references: the names of this module are gone when it is.
+    def __init__(self, **names):
+        self.names = names
+    def __del__(self, print=print):
+        self.names["rows"](self.names["ids"])
+        print("ended", flush=True)
+owner = Owner(rows=table.rows, ids=ids)
+check("used")
+""",
+    # Python waits for a daemon in no case: for this one atexit does.
+    "a daemon": """
+over = threading.Event()
+def late():
+    over.wait()
+    check("ended")
+daemon = threading.Thread(target=late, daemon=True)
+daemon.start()
+atexit.register(daemon.join)
+atexit.register(over.set)
+check("used")
+""",
+    "a thread that outlives the main one": """
+def late():
+    threading.main_thread().join()
+    check("ended")
+threading.Thread(target=late).start()
+check("used")
+""",
+    "a thread of another pool": """
+check("used")
+with ThreadPoolExecutor(8) as others:
+    list(others.map(lambda n: np.testing.assert_allclose(table.rows(ids)[n], table.rows([n])[0]), range(16)))
+check("ended")
+""",
+    "calls within calls": """
+def work(start, stop):
+    backend.run_chunks(inner, 4, 1)
+    table.rows(ids)
+def inner(start, stop):
+    backend.run_chunks(lambda start, stop: done.append(start), 2, 1)
+backend.threads = lambda: 8
+done = []
+backend.run_chunks(work, 64, 1)
+assert sorted(done) == sorted([0, 1] * 256)
+check("used"); check("ended")
+""",
+}
+FORKS = {
+    "a forked child": """
+check("used")
+child = os.fork()
+if not child:
+    check("ended")
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+""",
+    "a child forked inside a call": """
+def work(start, stop):
+    if start == 0 and not os.fork():
+        check("ended")
+        os._exit(0)
+backend.run_chunks(work, 2, 1, limit_blas=True)
+assert os.wait()[1] == 0
+check("used")
+""",
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_calls_at_the_ends_of_processes_and_threads(name):
+    assert sorted(python(ENDS[name])) == ["ended", "used"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.parametrize("name", FORKS)
+def test_calls_in_children(name):
+    # Python warns of forks where there are threads, which is what this is about.
+    assert sorted(python(FORKS[name], "-W", "ignore::DeprecationWarning")) == ["ended", "used"]
+
+
+def test_objects_on_many_threads_at_once(threads):
+    table = kc.KroneckerMatrix.random((500, 60), order=2, rank=2, rng=0)
+    ids = np.arange(500)
+    right = table.to_dense()
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: table.rows(ids), range(8)):
+            assert_dense_equal(found, right, terms=2)
