@@ -23,7 +23,7 @@ def main() -> None:
     results = report.merge([_spawn(options, threads) for threads in options.threads])
     print(report.table(results))
     if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1))
+        Path(options.json).write_text(json.dumps(results, indent=1), encoding="utf-8")
     if options.plot:
         report.plot(results, options.plot)
 
@@ -73,7 +73,7 @@ def _spawn(options, threads):
         ended = subprocess.run(command, env=environment, check=False)
         if not target.exists():
             sys.exit(f"the measuring process ended with status {ended.returncode} and no results")
-        return json.loads(target.read_text()) | {"status": ended.returncode}
+        return json.loads(target.read_text(encoding="utf-8")) | {"status": ended.returncode}
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main() -> int:
         return subprocess.run(again, env=os.environ | alone, check=False).returncode
     records = list(_records(options))
     if options.json:
-        Path(options.json).write_text(json.dumps(records, indent=1))
+        Path(options.json).write_text(json.dumps(records, indent=1), encoding="utf-8")
     print("\n".join(verdict(records)))
     return int(any(record["ratio"] > ALLOWED for record in records))
 

@@ -26,7 +26,7 @@ def run(options) -> None:
         # A collection before every case would walk through the modules of every peer.
         gc.freeze()
         saved = {"records": records, "missing": sorted(missing), "machine": machine.describe()}
-        Path(options.worker).write_text(json.dumps(saved))
+        Path(options.worker).write_text(json.dumps(saved), encoding="utf-8")
         print(
             f"threads {threads}, {number + 1} of {len(chosen)}: {workload.name}", file=sys.stderr, flush=True
         )

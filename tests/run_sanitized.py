@@ -95,7 +95,8 @@ def _run(mode, command, prefix, log, timeout):
         environment["KETCORE_CUSIM_LOG"] = str(log)
         environment[f"{mode.upper()}_OPTIONS"] = OPTIONS[mode] + (f":log_path={log}" if log else "")
     command = [*prefix, *command]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+    written = {"capture_output": True, "text": True, "encoding": "utf-8"}
+    return subprocess.run(command, cwd=ROOT, env=environment, timeout=timeout, **written)
 
 
 def _runtime(name):

@@ -137,7 +137,7 @@ def test_machine_rates(threads):
 )
 def test_ketcore_agrees_with_an_extra_contestant(tmp_path, kind, task):
     path = tmp_path / "mine.py"
-    path.write_text(EXTRA)
+    path.write_text(EXTRA, encoding="utf-8")
     case = make_case(replace(TINY, kind=kind), 40, "float64", task)
     entrants = [build(case) for build in (ketcore_peer.build, extra_peer.builder(str(path)))]
     if kind == "kets" and task == "backward":

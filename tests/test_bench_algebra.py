@@ -101,7 +101,7 @@ def test_definition_of_the_gradients(workload, largest, monkeypatch):
 @pytest.mark.parametrize("workload", TINY, ids=lambda workload: workload.kind)
 def test_contestants_agree_with_the_definition(workload, dtype, tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text(EXTRA)
+    path.write_text(EXTRA, encoding="utf-8")
     everyone = [ketcore_peer.build, plain_peer.build, dense_peer.build, extra_peer.builder(str(path))]
     for task in workload.tasks:
         case = make_case(workload, 3, dtype, task)

@@ -40,7 +40,7 @@ def test_the_steps_on_the_host(dtype, tmp_path):
         assert {found["status"] for found in record["contestants"]} == {"ok"}
         names = [found["name"] for found in record["contestants"]]
         assert names == ["ketcore"] + ["torch eager"] * device.has_torch()
-    assert (tmp_path / "gpu.md").read_text().count("\n| 2x3 3x2 4x4 rank 2") == 2
+    assert (tmp_path / "gpu.md").read_text(encoding="utf-8").count("\n| 2x3 3x2 4x4 rank 2") == 2
 
 
 def test_the_kernel_takes_part_where_it_can(monkeypatch):

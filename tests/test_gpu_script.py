@@ -64,7 +64,7 @@ def test_the_steps_on_the_host(workload, dtype, tmp_path):
         device.Host(), todo, {"name": "no GPU"}, 1e3, tmp_path, rounds=4, compiler=Compiler("not here")
     )
     assert not command.failed(results)
-    assert json.loads((tmp_path / "gpu.json").read_text()) == results
+    assert json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8")) == results
     for record in results["cases"]:
         names = [contestant["name"] for contestant in record["contestants"]]
         assert names[0] == "ketcore"
@@ -74,7 +74,7 @@ def test_the_steps_on_the_host(workload, dtype, tmp_path):
             assert contestant["how"] == "no graph: the host has no graphs"
             assert contestant["device"]["samples"] == 4
             assert contestant["share"] > 0
-    table = (tmp_path / "gpu.md").read_text()
+    table = (tmp_path / "gpu.md").read_text(encoding="utf-8")
     assert table.count("\n| " + workload.name) == 2
     assert "- not here\n" in table
 
@@ -276,6 +276,7 @@ def run(*arguments, **environment):
         env=given | {"PYTHON": sys.executable} | environment,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=120,
         check=False,
     )
@@ -326,7 +327,7 @@ def stubs(tmp_path):
     for name, text in (("python", STUB.format(python=sys.executable)), ("compute-sanitizer", SANITIZER)):
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     # The script looks for modules; these need not be what they are called.
     for name in ("cupy", "ml_dtypes"):
@@ -339,7 +340,7 @@ def run_stubbed(stubs, **environment):
     given = {"PYTHON": str(stubs / "bin" / "python"), "PYTHONPATH": str(stubs / "lib")}
     path = f"{stubs / 'bin'}:{os.environ['PATH']}"
     done = run(stubs / "out", PATH=path, **given, **environment)
-    summary = (stubs / "out" / "summary.txt").read_text().splitlines()
+    summary = (stubs / "out" / "summary.txt").read_text(encoding="utf-8").splitlines()
     return done, {line.split()[0]: line.split(" s  ")[1] for line in summary}
 
 
@@ -349,7 +350,7 @@ def test_all_steps_run(stubs):
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(summary) == 12
     assert set(summary.values()) == {"ok"}
-    log = (stubs / "out" / "log.txt").read_text()
+    log = (stubs / "out" / "log.txt").read_text(encoding="utf-8")
     assert "==== suite ====\nthis is suite with cupy\n" in log
     assert log.count("this is small with cupy") == 4
     assert "# a table" in done.stdout
@@ -389,9 +390,10 @@ def test_a_missing_package_is_named(stubs, tmp_path):
     blocked = stubs / "lib" / "sitecustomize.py"
     blocked.write_text(
         "import importlib.util as u\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'cupy' else find(name, *rest)\n"
+        "u.find_spec = lambda name, *rest: None if name == 'cupy' else find(name, *rest)\n",
+        encoding="utf-8",
     )
     done, summary = run_stubbed(stubs)
     assert done.returncode == 1
     assert summary["wheels"] == "failed: exit status 1"
-    assert "needed, and missing: cupy;" in (stubs / "out" / "log.txt").read_text()
+    assert "needed, and missing: cupy;" in (stubs / "out" / "log.txt").read_text(encoding="utf-8")

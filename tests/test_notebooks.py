@@ -38,7 +38,7 @@ def test_a_notebook_runs(path, tmp_path):
     command = [sys.executable, "-c", RUN, str(path), str(tmp_path)]
     # One thread, since threads of BLAS that wait for one another take very long on a busy machine.
     one = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=one, capture_output=True, text=True)
+    result = subprocess.run(command, env=one, capture_output=True, text=True, encoding="utf-8")
     assert result.returncode == 0, result.stderr[-3000:]
 
 

@@ -122,7 +122,7 @@ def test_only_the_backend_names_cupy():
 def test_import_loads_nothing_but_what_it_needs():
     code = "import sys; before = set(sys.modules); import ketcore; print(*(set(sys.modules) - before))"
     command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True)
     loaded = {name.partition(".")[0] for name in result.stdout.split()}
     assert loaded - sys.stdlib_module_names <= RUN_TIME | {"ketcore"}
 

@@ -1,8 +1,5 @@
 """The kit must pass right code and fail wrong code, on code that is not this package's: np.kron, np.vdot."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +8,7 @@ from hypothesis import strategies as st
 import ketcore
 from ketcore import testing
 from ketcore.testing import assert_adjoint, assert_dense_equal, assert_jvp, assert_second_order, assert_vjp
+from tests.processes import run_python
 
 RNG = np.random.default_rng(7)
 
@@ -330,7 +328,7 @@ def test_objects_are_drawn_in_the_arrays_of_any_library(xp):
 
 def test_without_hypothesis_the_import_names_the_extra():
     code = "import sys; sys.modules['hypothesis'] = None; import ketcore.testing"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python(code)
     assert done.returncode != 0
     assert 'ImportError: ketcore.testing must find hypothesis: pip install "ketcore[test]"' in done.stderr
 

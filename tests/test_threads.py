@@ -1,11 +1,8 @@
 """Work on several threads, whatever the environment says: pieces, errors, and the ends of processes."""
 
 import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +14,8 @@ import ketcore as kc
 from ketcore import backend, ops
 from ketcore.ops import mode_products
 from ketcore.testing import assert_dense_equal
+from tests.processes import run_python
 
-ROOT = Path(__file__).parent.parent
 COUNTS = (1, 2, 3, 5)
 
 
@@ -148,13 +145,9 @@ def test_a_pool_that_takes_no_more_work(monkeypatch, taken):
         assert pieces_of(20, 3, 4) == [(n, min(n + 3, n // 5 * 5 + 5)) for n in (0, 3, 5, 8, 10, 13, 15, 18)]
 
 
-def python(code, *arguments):
-    """Run `code` in a Python of its own, two threads of BLAS, and give back what it prints."""
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "error", *arguments, "-c", PREPARED + code]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False
-    )
+def words_of(code, *options):
+    """The words that `code` prints in a Python of its own."""
+    done = run_python(PREPARED + code, options=("-W", "error", *options), OMP_NUM_THREADS="2")
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
 
@@ -257,14 +250,14 @@ check("used")
 
 @pytest.mark.parametrize("name", ENDS)
 def test_calls_at_the_ends_of_processes_and_threads(name):
-    assert sorted(python(ENDS[name])) == ["ended", "used"]
+    assert sorted(words_of(ENDS[name])) == ["ended", "used"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
 @pytest.mark.parametrize("name", FORKS)
 def test_calls_in_children(name):
     # Python warns of forks where there are threads, which is what this is about.
-    assert sorted(python(FORKS[name], "-W", "ignore::DeprecationWarning")) == ["ended", "used"]
+    assert sorted(words_of(FORKS[name], "-W", "ignore::DeprecationWarning")) == ["ended", "used"]
 
 
 def test_objects_on_many_threads_at_once(threads):

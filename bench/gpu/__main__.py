@@ -32,7 +32,7 @@ def main() -> int:
         return _compile(Cuda(), arguments.batch)
     todo = (*cases(), *products.cases())
     results = measure(Cuda(), todo, facts.about(), arguments.seconds, arguments.outdir)
-    print((arguments.outdir / "gpu.md").read_text())
+    print((arguments.outdir / "gpu.md").read_text(encoding="utf-8"))
     return int(failed(results))
 
 
@@ -44,7 +44,7 @@ def _facts(outdir):
         print(f"no GPU: {type(error).__name__}: {error}")
         return NO_GPU
     about["kernels"] = facts.kernel_facts()
-    (outdir / "env.json").write_text(json.dumps(about, indent=1) + "\n")
+    (outdir / "env.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     for kernel in about["kernels"]:
         print(kernel)
     print({name: value for name, value in about.items() if name != "kernels"})
@@ -114,8 +114,8 @@ def _copied(device):
 
 
 def _write(results, outdir):
-    (outdir / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
-    (outdir / "gpu.md").write_text(markdown(results))
+    (outdir / "gpu.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (outdir / "gpu.md").write_text(markdown(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def _version(package):
 def _nvidia_smi():
     command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.splitlines()
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=20)
+        return done.stdout.splitlines()
     except (OSError, subprocess.TimeoutExpired) as error:
         return [str(error)]
 

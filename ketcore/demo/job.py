@@ -57,7 +57,7 @@ def run(tables: Sequence[Table], corpus: Corpus, options: Namespace) -> None:
     if options.ask is not None:
         answer(options.ask, [group[0] for group in results], corpus)
     if options.json is not None:
-        Path(options.json).write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+        Path(options.json).write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8", newline="\n")
     if options.plot is not None:
         report.draw_picture(records).savefig(options.plot, dpi=150)
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +30,8 @@ CORE_FLAGS = ("-O2", "-fno-tree-loop-distribute-patterns")
 @cache
 def available() -> str:
     """An empty string if kernels can be compiled here, else the reason why not."""
+    if not hasattr(os, "getuid"):
+        return "the simulator is for Unix"
     return "" if shutil.which(COMPILER) else f"{COMPILER} is not installed"
 
 
@@ -42,7 +45,7 @@ def core(mode: str) -> Path:
     """The shared library of the simulator's core, one for all kernels."""
     defines = {"plain": (), "asan": ("-DCUSIM_ASAN=1",), "tsan": ("-DCUSIM_TSAN=1",)}[mode]
     flags = ("-shared", *FLAGS, *CORE_FLAGS, *defines, f"-I{HERE}")
-    return _build((HERE / "core.cpp").read_text(), flags, ".so")
+    return _build((HERE / "core.cpp").read_text(encoding="utf-8"), flags, ".so")
 
 
 def _build(text: str, flags: tuple[str, ...], suffix: str, *objects: Path) -> Path:
@@ -50,27 +53,45 @@ def _build(text: str, flags: tuple[str, ...], suffix: str, *objects: Path) -> Pa
     digest = hashlib.sha256(ingredients.encode()).hexdigest()[:24]
     target = cache_directory() / (digest + suffix)
     if not target.exists():
-        source, scratch = target.with_suffix(".cpp"), target.with_suffix(f".{os.getpid()}{suffix}")
-        source.write_text(text)
-        command = [COMPILER, *flags, str(source), *map(str, objects), "-o", str(scratch)]
-        result = call(command)
-        if result.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed\n{result.stderr[:6000]}")
-        # Another process may have built the same file: both are right, and the last one stays.
-        os.replace(scratch, target)
+        with _alone(target.with_suffix(".lock")):
+            # Another process may have built it while this one waited.
+            if not target.exists():
+                _compile(text, flags, target, objects)
     return target
+
+
+def _compile(text, flags, target, objects):
+    source, scratch = target.with_suffix(".cpp"), target.with_suffix(f".{os.getpid()}{target.suffix}")
+    source.write_text(text, encoding="utf-8")
+    command = [COMPILER, *flags, str(source), *map(str, objects), "-o", str(scratch)]
+    result = call(command)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed\n{result.stderr[:6000]}")
+    # At once, so that nobody finds half of it.
+    os.replace(scratch, target)
+
+
+@contextmanager
+def _alone(path: Path):
+    """A context that one process at a time is in; the system lets go of the lock of one that dies."""
+    import fcntl
+
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @cache
 def _surroundings() -> str:
     """What a build depends on besides its own text: the simulator's headers and the compiler."""
-    return call([COMPILER, "--version"]).stdout + "".join(path.read_text() for path in HEADERS)
+    headers = "".join(path.read_text(encoding="utf-8") for path in HEADERS)
+    return call([COMPILER, "--version"]).stdout + headers
 
 
 def call(command) -> subprocess.CompletedProcess:
     """Run a tool, without the sanitizer that this process may have been given."""
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment)
 
 
 @cache

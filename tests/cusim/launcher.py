@@ -78,7 +78,7 @@ def source_text(directory, source, edits=()):
     """kernel.cuh and `source`.cu of `directory` in one text, with those of the `edits` that are theirs."""
     parts = []
     for path in (Path(directory) / "kernel.cuh", Path(directory) / f"{source}.cu"):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         for _, old, new in (edit for edit in edits if edit[0] == path.name):
             count = text.count(old)
             if count != 1:
@@ -181,7 +181,7 @@ def _sanitizer_report():
     path = Path(f"{_LOG}.{os.getpid()}")
     if not (_LOG and path.exists()):
         return ""
-    with path.open(errors="replace") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         file.seek(_sanitizer_report.position)
         text = file.read()
         _sanitizer_report.position = file.tell()

@@ -1,0 +1,24 @@
+"""Python in a process of its own, for what cannot be seen from within one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_python(code, *arguments, options=(), stdin=None, **environment) -> subprocess.CompletedProcess:
+    """Run `code` with `arguments` as its sys.argv[1:], and Python itself with `options`."""
+    given = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    command = [sys.executable, *options, "-c", code, *map(str, arguments)]
+    return subprocess.run(
+        command,
+        env=given,
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
