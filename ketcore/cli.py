@@ -1,9 +1,11 @@
 """The command line: `ketcore demo`, `ketcore --version`."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from ketcore._version import __version__
+from ketcore.demo.output import drop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -12,6 +14,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments  the words after `ketcore`; None takes those of the process
     raises     SystemExit after --help and --version (0), and on a bad option (2)
     """
+    _print_anything()
+    try:
+        try:
+            return _obey(arguments)
+        finally:
+            # Here, and not when Python ends, where nobody catches what becomes of it.
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        drop(sys.stdout)
+        # The status that a shell gives to a command that a closed pipe ended.
+        return 141
+    except OSError as error:
+        drop(sys.stdout)
+        return _complain(f"ketcore: error: the standard output must be writable, got {error.strerror}")
+
+
+def _obey(arguments: Sequence[str] | None) -> int:
     about = "Tensor-product vectors and Kronecker-factorised matrices."
     parser = argparse.ArgumentParser(prog="ketcore", description=about)
     parser.add_argument("--version", action="version", version=f"ketcore {__version__}")
@@ -27,6 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\ninterrupted")
         # The status that a shell gives to a command that Ctrl-C ended.
         return 130
+
+
+def _print_anything() -> None:
+    """Let the streams write what their encoding lacks as \\u escapes: a terminal may know ASCII alone."""
+    for stream in (sys.stdout, sys.stderr):
+        # A stream that something has put in their place may be of any kind, or None.
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _complain(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 1
 
 
 def _add_demo(commands) -> None:
@@ -61,5 +94,5 @@ def _run_demo(options: argparse.Namespace) -> int:
         tables, corpus = job.prepare(options)
     except ValueError as error:
         options.fail(str(error))
-    job.run(tables, corpus, options)
-    return 0
+    unsaved = job.run(tables, corpus, options)
+    return _complain(f"ketcore demo: error: {unsaved}") if unsaved else 0

@@ -8,17 +8,19 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def run_python(code, *arguments, options=(), stdin=None, **environment) -> subprocess.CompletedProcess:
+def run_python(
+    code, *arguments, options=(), stdout=subprocess.PIPE, encoding="utf-8", **environment
+) -> subprocess.CompletedProcess:
     """Run `code` with `arguments` as its sys.argv[1:], and Python itself with `options`."""
     given = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     command = [sys.executable, *options, "-c", code, *map(str, arguments)]
     return subprocess.run(
         command,
         env=given,
-        stdin=stdin,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
-        encoding="utf-8",
+        encoding=encoding,
         timeout=300,
         check=False,
     )

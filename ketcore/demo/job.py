@@ -4,6 +4,7 @@
 """
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from ketcore.demo import report
 from ketcore.demo.data import Corpus, average_words, load, tokenize
+from ketcore.demo.output import Company
 from ketcore.demo.tables import COLUMNS, Table, all_tables
 from ketcore.demo.train import Result, fit
 
@@ -26,6 +28,9 @@ def prepare(options: Namespace) -> tuple[list[Table], Corpus]:
     _check_picture(options.plot)
     _check_writable("--plot", options.plot)
     _check_writable("--json", options.json)
+    files = [Path(path).resolve() for path in (options.json, options.plot) if path is not None]
+    if len(files) > len(set(files)):
+        raise ValueError(f"--plot must be another file than --json, got {options.plot!r}")
     corpus = load()
     if options.ask is not None and not any(word in corpus.vocabulary for word in tokenize(options.ask)):
         raise ValueError(f"--ask must have a word of the training split, got {options.ask!r}")
@@ -44,8 +49,11 @@ def choose(tables: Sequence[Table], names: Sequence[str] | None) -> list[Table]:
     return [known[name] for name in dict.fromkeys(name.lower() for name in names)]
 
 
-def run(tables: Sequence[Table], corpus: Corpus, options: Namespace) -> None:
-    """Train a classifier with each table, print the results, and save them where the options say."""
+def run(tables: Sequence[Table], corpus: Corpus, options: Namespace) -> str:
+    """Train a classifier with each table, save the results where the options say, and print them.
+
+    returns  what could not be saved, and why; an empty string otherwise
+    """
     sentences, intents = len(corpus.train.intents), len(corpus.intents)
     print(f"CLINC150: {sentences:,} training sentences, {corpus.words:,} words, {intents} intents")
     # Said beside the ratios, because it is what remains when the table is small.
@@ -53,13 +61,34 @@ def run(tables: Sequence[Table], corpus: Corpus, options: Namespace) -> None:
     results = train_all(tables, corpus, options)
     dense_bytes = 4 * COLUMNS * corpus.words
     records = [report.make_record(group, dense_bytes) for group in results]
+    # First, since the output may be a pipe that is closed.
+    unsaved = save(records, options)
     print(report.format_table(records))
     if options.ask is not None:
         answer(options.ask, [group[0] for group in results], corpus)
-    if options.json is not None:
-        Path(options.json).write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8", newline="\n")
-    if options.plot is not None:
-        report.draw_picture(records).savefig(options.plot, dpi=150)
+    return unsaved
+
+
+def save(records: Sequence[report.Record], options: Namespace) -> str:
+    """Write the results where the options say; what could not be saved, and why."""
+    unsaved = []
+    files = ("--json", options.json, _write_json), ("--plot", options.plot, _write_picture)
+    for name, path, write in files:
+        try:
+            if path is not None:
+                write(records, path)
+        except OSError as error:
+            unsaved.append(_unwritable(name, path, error))
+    return "; ".join(unsaved)
+
+
+def _write_json(records, path):
+    text = json.dumps(records, indent=2) + "\n"
+    Path(path).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _write_picture(records, path):
+    report.draw_picture(records).savefig(path, dpi=150)
 
 
 def train_all(tables: Sequence[Table], corpus: Corpus, options: Namespace) -> list[list[Result]]:
@@ -78,7 +107,8 @@ def progress_bar(total: int) -> Iterator[Callable[[str], None]]:
         yield print
         return
     form = "{percentage:3.0f}% |{bar:20}| {elapsed} < {remaining}  {desc}"
-    with tqdm(total=total, bar_format=form, leave=False) as bar:
+    shown = {"bar_format": form, "leave": False, "file": Company(), "disable": sys.stderr is None}
+    with tqdm(total=total, **shown) as bar:
 
         def progress(line: str) -> None:
             bar.set_description_str(line, refresh=False)
@@ -110,13 +140,18 @@ def _check_picture(path: str | None) -> None:
 
 def _check_writable(name: str, path: str | None) -> None:
     """Raise ValueError where no file can be written at `path`; leave what is there as it is."""
-    if path is None:
+    # A reader of a pipe would take its being closed for the end.
+    if path is None or Path(path).is_fifo():
         return
     existed = Path(path).exists()
     try:
         with open(path, "ab"):
             pass
     except OSError as error:
-        raise ValueError(f"{name} must be a writable file, got {path!r}: {error.strerror}") from None
+        raise ValueError(_unwritable(name, path, error)) from None
     if not existed:
         Path(path).unlink()
+
+
+def _unwritable(name, path, error):
+    return f"{name} must be a writable file, got {path!r}: {error.strerror}"
