@@ -1,5 +1,6 @@
 """The `xp` fixture: one test body on every array library, on awkward NumPy arrays and on simulated CUDA."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -8,26 +9,39 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
+from threadpoolctl import threadpool_limits
 
 from ketcore.ops import kernels
 from ketcore.testing import to_numpy
+from tests import profiles
 from tests.cusim import SimLauncher, available
 from tests.require import require
 
-# Examples are the same in every run; the fixture that the examples of a test share keeps no state between
-# them.
-hypothesis.settings.register_profile(
-    "ketcore",
-    deadline=None,
-    derandomize=True,
-    max_examples=25,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-hypothesis.settings.load_profile("ketcore")
+profiles.register()
+
+# What takes longest begins first, so that no worker of pytest-xdist is left with it at the end.
+LONG = ("test_sanitized", "test_notebooks", "test_nvrtc")
+
+
+def pytest_configure(config):
+    """Workers of pytest-xdist share the cores: threads of BLAS that wait for one another take very long."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        share = max(1, (os.cpu_count() or 1) // workers)
+        threads = int(os.environ.get("OPENBLAS_NUM_THREADS") or share)
+        threadpool_limits(threads, user_api="blas")
+        # For what is loaded later, and for processes that tests start.
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, str(threads))
+
+
+def pytest_collection_modifyitems(items):
+    """Long tests first, the others in their order."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 # jax compiles every operation for every new shape, seconds an example: test_backends.py has a few shapes for
 # it.
@@ -62,7 +76,7 @@ class Backend:
         def example(case):
             body(case)
 
-        settings(max_examples=self.examples)(given(strategy)(example))()
+        settings(max_examples=profiles.scaled(self.examples))(given(strategy)(example))()
 
 
 @pytest.fixture(params=[*BACKENDS, pytest.param("cupy", marks=pytest.mark.gpu)])

@@ -7,6 +7,8 @@ from tests.cusim import SimLauncher, available, selftest
 from tests.require import require
 from tests.run_sanitized import outcomes, require_mode
 
+# One worker of pytest-xdist runs the bugs, for all tests of this file.
+pytestmark = pytest.mark.xdist_group("cusim")
 CAUGHT = [(bug, mode) for bug in selftest.BUGS for mode in bug.caught]
 
 

@@ -63,10 +63,12 @@ def test_every_block_of_python_is_a_doctest(page):
 
 
 def test_readme_opens_with_two_commands():
-    commands = ['pip install ".[demo]" && ketcore demo', 'pip install ".[test]" && python -m pytest']
+    suite = "python -m pytest -n 2 --dist loadgroup"
+    commands = ['pip install ".[demo]" && ketcore demo', f'pip install ".[test]" && {suite}']
     assert [code.strip() for _, code in FENCE.findall(README)][:2] == commands
     # Continuous integration runs the second as it stands here.
-    assert commands[1] in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"\n{commands[1]}\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"\n{suite}\n" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def test_readme_has_two_tours_of_at_most_twenty_lines():

@@ -30,6 +30,7 @@ from tests.kernel_problems import (
     sum_dtype,
     zero_gradients,
 )
+from tests.profiles import scaled
 from tests.require import require
 
 
@@ -39,7 +40,7 @@ def _simulator():
 
 
 @given(lookup=lookups(), launch=launchers, aligned=st.booleans())
-@settings(max_examples=100)
+@settings(max_examples=scaled(100))
 def test_expand(lookup, launch, aligned):
     assert kernels.supports(lookup)
     out = nan_rows(lookup, aligned)
@@ -49,7 +50,7 @@ def test_expand(lookup, launch, aligned):
 
 
 @given(lookup=lookups(), launch=launchers)
-@settings(max_examples=60)
+@settings(max_examples=scaled(60))
 def test_leaf_cotangents(lookup, launch):
     cotangent = cotangent_of(lookup)
     records = kernels.leaf_cotangents(launch, lookup, cotangent)
@@ -69,7 +70,7 @@ def test_a_cotangent_wider_than_the_tables_keeps_its_digits(dtype):
 
 
 @given(lookup=lookups(), launch=launchers, deterministic=st.booleans(), sort_above=st.sampled_from((0, 1024)))
-@settings(max_examples=100)
+@settings(max_examples=scaled(100))
 def test_contract(lookup, launch, deterministic, sort_above):
     cotangent, gradients = cotangent_of(lookup), zero_gradients(lookup)
     with pytest.MonkeyPatch.context() as patch:

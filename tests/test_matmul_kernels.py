@@ -12,6 +12,7 @@ from ketcore.ops.matmul_plan import Limits, fused_steps
 from tests.cusim import available
 from tests.cusim.launcher import MODE
 from tests.kernel_problems import Launcher, Product, dtype_of, launchers, limits, make_product, products
+from tests.profiles import scaled
 from tests.require import require
 
 
@@ -46,7 +47,7 @@ class Poisoned:
 
 
 @given(product=products(), launch=launchers, limits=limits)
-@settings(max_examples=80 if MODE == "plain" else 30)
+@settings(max_examples=scaled(80 if MODE == "plain" else 30))
 def test_products(product, launch, limits):
     product.close(multiply(product, launch, limits))
 

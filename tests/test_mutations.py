@@ -8,6 +8,8 @@ from tests.cusim import source_text
 from tests.require import require
 from tests.run_sanitized import outcomes, require_mode
 
+# One worker of pytest-xdist runs the bugs, for all tests of this file.
+pytestmark = pytest.mark.xdist_group("mutations")
 CAUGHT = [(bug, mode) for bug in mutations.BUGS for mode in bug.caught]
 
 

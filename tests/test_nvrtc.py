@@ -1,7 +1,8 @@
 """Every instantiation of every kernel compiles for every architecture, without spills and without a stack.
 
-The first, a middle and the last architecture get the whole table; the others, which differ from these
-little, get every kernel and type with one of the two types of index.
+In the thorough profile the first, a middle and the last architecture get the whole table; the others, which
+differ from these little, get every kernel and type with one of the two types of index.  In the normal profile
+that is what the first three get.
 """
 
 import os
@@ -13,6 +14,7 @@ from ketcore import backend
 from ketcore.ops import kernels
 from tests import nvrtc
 from tests.cusim import selftest, source_text
+from tests.profiles import is_thorough, only_thorough
 from tests.require import require
 
 WHOLE_TABLE = (70, 90, 120)
@@ -37,7 +39,8 @@ def chosen(architecture, source):
     """Names to compile: one list for each type, so that they can be compiled side by side."""
     groups = {}
     for kernel, types, file in kernels.TABLE:
-        if file == source and (architecture in WHOLE_TABLE or "int" not in types):
+        whole = architecture in WHOLE_TABLE and is_thorough()
+        if file == source and (whole or "int" not in types):
             groups.setdefault(types[0], []).append(name_of(kernel, types))
     return list(groups.values())
 
@@ -47,6 +50,8 @@ def chosen(architecture, source):
 def test_kernels_fit_in_registers(compiler, architecture, source, record_property):
     if architecture not in compiler.architectures:
         pytest.skip(f"NVRTC {compiler.version} does not know sm_{architecture}")
+    if architecture not in WHOLE_TABLE:
+        only_thorough("architectures between others")
     text = backend.kernel_source(source)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         groups = chosen(architecture, source)
