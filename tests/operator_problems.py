@@ -80,21 +80,29 @@ def kron_solve_problems(draw, op, dtype, problem):
     b = draw(testing.arrays((*batch, size) if axis == -1 else (*batch, size, draw(st.integers(0, 3))), dtype))
     more, groups = _grouped((len(factors), None), shift)
 
-    def magnitude(*arrays):
-        matrix = _shifted(arrays[: len(factors)], None if shift is None else arrays[-1])
-        x = op.dense(factors, b, shift, axis=axis).astype(matrix.dtype)
-        across = np.abs(np.linalg.inv(matrix)) @ np.abs(matrix)
-        size = np.abs(x) if axis == -2 else np.abs(x)[..., None]
-        return (across @ size).reshape(x.shape)
-
     return problem(
         op,
         (*factors, b, *more),
         options={"axis": axis},
         groups=groups,
         multilinear=False,
-        magnitude=magnitude,
+        magnitude=solve_magnitude(op, len(factors), axis),
     )
+
+
+def solve_magnitude(op, order, axis):
+    """What rounding of a solution is relative to: |A^-1| |A| |x|, whatever the order of elimination."""
+
+    def magnitude(*arrays):
+        factors, b, *shift = arrays[:order], *arrays[order:]
+        shift = shift[0] if shift else None
+        matrix = _shifted(factors, shift)
+        x = op.dense(factors, b, shift, axis=axis).astype(matrix.dtype)
+        across = np.abs(np.linalg.inv(matrix)) @ np.abs(matrix)
+        size = np.abs(x) if axis == -2 else np.abs(x)[..., None]
+        return (across @ size).reshape(x.shape)
+
+    return magnitude
 
 
 def _shifted(factors, shift):
@@ -266,22 +274,31 @@ def problems_to_compile(ops, dtype, problem):
     shift = np.asarray(3.0).astype(np.zeros((), dtype).real.dtype)
     crop = {"shape": (10, 5)}
     return [
-        problem(ops["kron_solve"], [*general, normal(6, 2)], None, {"axis": -2}, (2, None, ...)),
+        problem(
+            ops["kron_solve"],
+            [*general, normal(6, 2)],
+            options={"axis": -2},
+            groups=(2, None, ...),
+            multilinear=False,
+            magnitude=solve_magnitude(ops["kron_solve"], 2, -2),
+        ),
         problem(
             ops["kron_solve"],
             [*symmetric, normal(2, 6), shift],
             groups=(2, None, None),
-            magnitude=lambda *_: 4.0,
+            multilinear=False,
+            magnitude=solve_magnitude(ops["kron_solve"], 2, -1),
         ),
         problem(
             ops["kron_slogdet"],
             [*symmetric, shift],
             groups=(2, None),
+            multilinear=False,
             real=(1,),
             magnitude=lambda *_: (6.0, 9.0),
         ),
         problem(ops["kron_trace"], uneven, None, crop, (2,)),
-        problem(ops["kron_norm"], uneven, None, crop, (2,), real=(0,)),
+        problem(ops["kron_norm"], uneven, None, crop, (2,), multilinear=False, real=(0,)),
         problem(ops["kron_inner"], [*uneven, *uneven], None, crop, (2, 2)),
         problem(ops["ket_sandwich"], [*kets[0], *uneven, *kets[1]], groups=(2, 2, 2)),
         problem(ops["kron_sandwich"], [normal(3, 10), *uneven, normal(5)], None, crop, (None, 2, None)),
@@ -289,6 +306,7 @@ def problems_to_compile(ops, dtype, problem):
             ops["kron_log_likelihood"],
             [*symmetric, normal(2, 6), shift],
             groups=(2, None, None),
+            multilinear=False,
             real=(0,),
             magnitude=lambda *_: 20.0,
         ),
