@@ -41,7 +41,23 @@ def n(operation, spec):
 """
 
 
-def contestant(name, value, kind="package", seconds=0.0):
+class Clock:
+    """A time that only sleeping makes pass, so that a busy machine measures what an idle one does."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(measure, "clock", lambda threads: self.time)
+        monkeypatch.setattr(measure, "perf_counter", self.time)
+        monkeypatch.setattr(measure, "sleep", self.sleep)
+
+    def time(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+def contestant(name, value, kind="package", seconds=0.0, sleep=sleep):
     def call():
         sleep(seconds)
         return value
@@ -185,11 +201,12 @@ def test_race_says_who_disagrees_and_who_fails():
     assert found["broken"].status == "failed: RuntimeError: no"
 
 
-def test_race_spares_the_slow():
+def test_race_spares_the_slow(monkeypatch):
+    sleep = Clock(monkeypatch).sleep
     entrants = [
-        contestant("ketcore", np.ones((2, 2)), "ours", 1e-4),
-        contestant("slow", np.ones((2, 2)), seconds=0.03),
-        contestant("known", np.zeros((2, 2)), seconds=1.0),
+        contestant("ketcore", np.ones((2, 2)), "ours", 1e-4, sleep),
+        contestant("slow", np.ones((2, 2)), seconds=0.03, sleep=sleep),
+        contestant("known", np.zeros((2, 2)), seconds=1.0, sleep=sleep),
     ]
     ours, slow, known = measure.race(entrants, {"known": 5.0}, "float64", 2, 0.01, patience=0.02)
     assert len(ours.samples) >= 3
@@ -197,11 +214,12 @@ def test_race_spares_the_slow():
     assert (known.status, known.samples) == ("bound", [5.0])
 
 
-def test_race_repeats_the_slow_that_are_near_the_fastest():
+def test_race_repeats_the_slow_that_are_near_the_fastest(monkeypatch):
+    sleep = Clock(monkeypatch).sleep
     entrants = [
-        contestant("ketcore", np.ones((2, 2)), "ours", 0.03),
-        contestant("near", np.ones((2, 2)), seconds=0.05),
-        contestant("far", np.ones((2, 2)), seconds=0.2),
+        contestant("ketcore", np.ones((2, 2)), "ours", 0.03, sleep),
+        contestant("near", np.ones((2, 2)), seconds=0.05, sleep=sleep),
+        contestant("far", np.ones((2, 2)), seconds=0.2, sleep=sleep),
     ]
     timings = measure.race(entrants, {}, "float64", 2, 0.01, patience=0.02)
     assert [len(timing.samples) >= 3 for timing in timings] == [True, True, False]
