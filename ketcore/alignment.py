@@ -10,7 +10,7 @@ A cropped axis is a union of boxes of digits (`boxes.prefix_boxes`); each box ad
 Letters: N order, R and R' ranks, p_n, q_n and s_n sizes of modes, `...` batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import reduce
 from itertools import pairwise
 from math import prod
@@ -18,7 +18,7 @@ from operator import mul
 from types import ModuleType
 from typing import Any
 
-from ketcore import ops
+from ketcore import ops, scale
 from ketcore.arithmetic import itemsize, unboxed
 from ketcore.backend import Array, accumulation_dtype, quiet
 from ketcore.boxes import prefix_boxes
@@ -39,7 +39,7 @@ def matrix_product(left: Any, right: Any) -> Parts:
         shapes = f"{left.shape} and {right.shape}"
         raise ValueError(f"matrices must have shapes (m, k) and (k, n) for @, got {shapes}")
     inner = left.shape[1]
-    factors, groups = product(left.factors, right.factors, inner)
+    factors, groups = product(left.factors, right.factors, inner, (left.identities, right.identities))
     whole = inner == prod(left.col_dims) == prod(right.row_dims)
     return factors, (left.shape[0], right.shape[1]), _identities(groups, left, right) if whole else []
 
@@ -130,17 +130,24 @@ def _several(sizes, group):
     return sum(max(sizes[n]) > 1 for n in group) > 1
 
 
-def product(left: Sequence[Array], right: Sequence[Array], inner: int) -> tuple[list[Array], list[Group]]:
+def product(
+    left: Sequence[Array],
+    right: Sequence[Array],
+    inner: int,
+    fixed: tuple[Collection[int], Collection[int]] = ((), ()),
+) -> tuple[list[Array], list[Group]]:
     """Factors of A[:, :inner] @ B[:inner], and the groups of modes that they come from.
 
     left     N arrays (R, p_n, q_n)
     right    N' arrays (..., R', q'_n, s_n), each a matrix or a column of a ket
+    fixed    the modes of either that are known to be identities
     returns  arrays (..., R R' boxes, p, s), one per group
     raises   ValueError where the inner axes have no common split
     """
     xp, both, dtype = check_floating("operands", (*left, *right))
     both = [xp.astype(f, accumulation_dtype(xp, dtype), copy=False) for f in both]
     left, right = both[: len(left)], both[len(left) :]
+    left, right = (scale.level(f, (-2, -1), fixed=i)[0] for f, i in zip((left, right), fixed, strict=True))
     dims = tuple(f.shape[-1] for f in left), tuple(f.shape[-2] for f in right)
     left = [f[:, :, :d] for f, d in zip(left, reached_dims(dims[0], inner), strict=True)]
     right = [f[..., :d, :] for f, d in zip(right, reached_dims(dims[1], inner), strict=True)]
@@ -232,7 +239,7 @@ def _merged(xp: ModuleType, factors: Sequence[Array]) -> Array:
     if len(factors) > 1:
         shape = (*factors[0].shape[:-2], *shape)
         check_result_size("modes that are merged", shape, itemsize(factors[0]), factors[0].dtype)
-    return reduce(lambda a, b: _kron(xp, a, b), factors)
+    return reduce(lambda a, b: _kron(xp, a, b), scale.level(factors, (-2, -1))[0])
 
 
 def _kron(xp, a, b):

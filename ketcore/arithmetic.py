@@ -9,13 +9,14 @@ from contextlib import suppress
 from functools import reduce
 from math import prod, sqrt
 from numbers import Complex
-from operator import and_, mul, truediv
 from operator import index as as_integer
+from operator import mul, truediv
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
+from ketcore import scale
 from ketcore.backend import (
     Array,
     accumulation_dtype,
@@ -89,33 +90,6 @@ def widened(factors: Sequence[Array]) -> list[Array]:
     return [xp.astype(f, accumulation_dtype(xp, f.dtype), copy=False) for f in factors]
 
 
-def unit_leaves(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """Factors in their accumulation dtype over their largest magnitudes, and these (...), one per factor.
-
-    Products of the scaled leaves do not overflow where products of the leaves do, and a term vanishes only
-    where it is negligible beside another.  A factor of zeros, or one that is not finite, counts as of
-    magnitude 1.
-    """
-    xp = namespace_of(factors[0])
-    units, peaks = [], []
-    for wide in _levelled(xp, widened(factors)):
-        peak = _or_one(xp, xp.max(xp.abs(wide), axis=(-2, -1), keepdims=True))
-        units.append(wide / peak)
-        peaks.append(peak[..., 0, 0])
-    return units, peaks
-
-
-def _levelled(xp, factors):
-    """The same terms, the leaves of each near one norm: scaled by powers of two, which rounds nothing."""
-    logs = [xp.log2(_or_one(xp, _leaf_norms(xp, factor))) for factor in factors]
-    mean = sum(logs) / len(logs)
-    shifts = [xp.round(mean - log) for log in logs[:-1]]
-    shifts.append(-sum(shifts) if shifts else xp.zeros_like(mean))
-    # In two steps, since one power of two may overflow where the product does not.
-    steps = [(xp.round(shift / 2), shift - xp.round(shift / 2)) for shift in shifts]
-    return [factor * 2.0**first * 2.0**second for factor, (first, second) in zip(factors, steps, strict=True)]
-
-
 def root_of_squared(squared: Array) -> Array:
     """The square root of a squared norm (...): below zero by rounding counts as zero."""
     xp = namespace_of(squared)
@@ -135,7 +109,7 @@ def norm(factors: Sequence[Array], inner=ket_inner) -> Array:
     *batch, rank, _ = factors[0].shape
     if rank == 0:
         return unboxed(xp.zeros(tuple(batch), dtype=dtype, device=array_api_compat.device(factors[0])))
-    units, peaks = unit_leaves(factors)
+    units, peaks = scale.unit_leaves(factors)
     length = reduce(mul, peaks, root_of_squared(inner(units, units)))
     return unboxed(xp.astype(length, dtype, copy=False))
 
@@ -153,41 +127,6 @@ def real_dtype(xp, dtype):
 
 
 @quiet
-def balanced(factors: Sequence[Array]) -> list[Array]:
-    """The same sum with the leaves of each term scaled to one norm, that is their geometric mean.
-
-    A term with a leaf of zeros becomes zeros in all its leaves; one that is not finite stays as it is.
-    The scales are real and positive, so phases stay where they are.
-    """
-    xp = namespace_of(factors[0])
-    if factors[0].shape[-2] == 0:
-        return list(factors)
-    norms = [_leaf_norms(xp, factor) for factor in factors]
-    alive = reduce(mul, [xp.astype(n > 0, n.dtype) for n in norms])
-    finite = reduce(and_, [xp.isfinite(n) for n in norms])
-    norms = [_or_one(xp, n) for n in norms]
-    # Logarithms, because the product of many norms may overflow where their mean does not.
-    mean = alive * xp.exp(sum(xp.log(n) for n in norms) / len(norms))
-    scales = [xp.where(finite, mean / n, xp.ones_like(n)) for n in norms]
-    return [
-        xp.astype(xp.astype(factor, accumulation_dtype(xp, factor.dtype)) * scale, factor.dtype)
-        for factor, scale in zip(factors, scales, strict=True)
-    ]
-
-
-def _leaf_norms(xp, factor):
-    """Norms (..., R, 1) over the last axis, scaled so that squares do not overflow."""
-    size = xp.abs(xp.astype(factor, accumulation_dtype(xp, factor.dtype), copy=False))
-    peak = _or_one(xp, xp.max(size, axis=-1, keepdims=True))
-    ratio = size / peak
-    return peak * xp.sqrt(xp.sum(ratio * ratio, axis=-1, keepdims=True))
-
-
-def _or_one(xp, size):
-    """Sizes to divide by: 1 where they are zero or not finite."""
-    return xp.where((size > 0) & xp.isfinite(size), size, xp.ones_like(size))
-
-
 @quiet
 def random_leaves(
     shapes: Sequence[tuple[int, ...]], rank: int, std: float, rng: Any, dtype: Any
@@ -326,6 +265,7 @@ def contracted(factors: Sequence[Array], x: Array) -> Array:
     if x.ndim not in (1, 2) or x.shape[0] != size:
         raise ValueError(f"x must have shape ({size},) or ({size}, n), got {tuple(x.shape)}")
     *leaves, z = (xp.astype(a, accumulation_dtype(xp, dtype), copy=False) for a in arrays)
+    leaves, _ = scale.level(leaves, -1)
     *batch, rank, first = leaves[0].shape
     count, trail = prod(batch) * rank, tuple(x.shape[1:])
     flat = [xp.reshape(leaf, (count, leaf.shape[-1])) for leaf in leaves]

@@ -15,7 +15,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic, display, linear_operator
+from ketcore import arithmetic, display, linear_operator, scale
 from ketcore.backend import Array, quiet
 from ketcore.indexing import parse_key, take
 from ketcore.ops import ket_gram, ket_inner, ket_rows
@@ -274,12 +274,13 @@ class Ket:
         if self.rank == 0:
             return self
         xp = array_api_compat.array_namespace(self.packed)
-        units, _ = arithmetic.unit_leaves(self.factors)
+        units, _ = scale.unit_leaves(self.factors)
         length = arithmetic.root_of_squared(ket_inner(units, units))
         length = xp.where(length > 0, length, xp.ones_like(length))
         packed = xp.concat(units, axis=-1) / (length ** (1 / self.order))[..., None, None]
         return Ket.from_packed(xp.astype(packed, self.dtype, copy=False), self.dims)
 
+    @quiet
     def balance(self) -> "Ket":
         """The same kets with leaves of equal norm within each term.
 
@@ -287,7 +288,7 @@ class Ket:
         >>> [round(float(abs(f).max()), 12) for f in balanced.factors]
         [4.0, 4.0]
         """
-        return Ket(arithmetic.balanced(self.factors))
+        return Ket(scale.balanced(self.factors))
 
     def to_dense(self, max_bytes: int = 2**30, out: Array | None = None) -> Array:
         """The vectors (..., Q).

@@ -279,6 +279,7 @@ class KroneckerMatrix(linear_operator.Operator):
         """The same matrix with factors of another floating or complex dtype."""
         return KroneckerMatrix(arithmetic.cast(self.factors, dtype), self.shape, self.identities)
 
+    @quiet
     def balance(self) -> "KroneckerMatrix":
         """The same matrix with factors of equal Frobenius norm within each term.
 

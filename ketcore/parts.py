@@ -15,8 +15,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic, linear_operator, ops
-from ketcore.backend import Array, accumulation_dtype, is_array, namespace, namespace_of
+from ketcore import arithmetic, linear_operator, ops, scale
+from ketcore.backend import Array, accumulation_dtype, is_array, is_numpy, namespace, namespace_of
 from ketcore.ops.checks import check_floating, to_namespace_of
 from ketcore.shapes import check_int
 
@@ -135,6 +135,30 @@ def scaled(part: Any, scalar: Any, divide: bool) -> Any:
     return part
 
 
+def level_parts(parts: Sequence[Any]) -> Sequence[Any]:
+    """Parts of the same product at one level, where they are NumPy's; see `ketcore.scale`."""
+    values = values_of(parts)
+    if len(values) < 2 or not is_numpy(values[0]):
+        return parts
+    wide = accumulation_dtype(np, np.result_type(*values))
+    _, shifts = scale.level([v.ravel("K").astype(wide, copy=False) for v in values], -1)
+    if shifts is None:
+        return parts
+    rest = iter(shifts)
+    return [p if isinstance(p, Identity) else _times_power(p, int(next(rest)[0]), wide) for p in parts]
+
+
+def _times_power(part, shift, dtype):
+    """A part times 2^shift."""
+    if isinstance(part, Diagonal):
+        return Diagonal(_times_power(part.values, shift, dtype))
+    if not is_sparse(part):
+        return scale.times_power(part.astype(dtype, copy=False), shift)
+    part = part.copy()
+    part.data = _times_power(part.data, shift, dtype)
+    return part
+
+
 def as_dense(part: Any, like: Array) -> Array:
     """The part as an array beside `like`."""
     if isinstance(part, Identity):
@@ -177,7 +201,7 @@ def multiplied(parts: Sequence[Any], x: Array) -> Array:
     dtype = xp.result_type(*values_of(parts), x)
     x = xp.astype(x, accumulation_dtype(xp, dtype), copy=False)
     lead, _, trail = x.shape
-    units = _units(parts)
+    units = _units(level_parts(parts))
     sizes = [prod(part.shape[1] for part in unit) for unit in units]
     results = [prod(part.shape[0] for part in unit) for unit in units]
     for n in sorted(range(len(units)), key=lambda n: results[n] / sizes[n]):

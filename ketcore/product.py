@@ -28,6 +28,7 @@ from ketcore.parts import (
     conjugated,
     diagonal_of,
     kind_of,
+    level_parts,
     multiplied,
     name_of,
     on_rows,
@@ -179,7 +180,7 @@ class KroneckerProduct(linear_operator.Operator):
         xp, like, dtype = kind_of(self.parts)
         wide = accumulation_dtype(xp, dtype)
         size = prod(part.size for part in self.parts if isinstance(part, Identity))
-        others = [part for part in self.parts if not isinstance(part, Identity)]
+        others = level_parts([part for part in self.parts if not isinstance(part, Identity)])
         sums = [xp.sum(xp.astype(diagonal_of(part, like), wide)) for part in others]
         total = reduce(mul, sums, xp.astype(xp.ones_like(like), wide)) * float(size)
         return arithmetic.unboxed(xp.astype(total, dtype))

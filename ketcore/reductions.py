@@ -16,7 +16,7 @@ from operator import add, mul
 
 import numpy as np
 
-from ketcore import arithmetic
+from ketcore import arithmetic, scale
 from ketcore.backend import Array, namespace_of, quiet
 from ketcore.blocks import entries
 from ketcore.boxes import prefix_boxes
@@ -51,7 +51,7 @@ def flattened(factors: Sequence[Array]) -> list[Array]:
 def balanced(factors: Sequence[Array]) -> list[Array]:
     """The same matrix with factors of equal Frobenius norm within each term."""
     xp = namespace_of(factors[0])
-    flat = arithmetic.balanced(flattened(factors))
+    flat = scale.balanced(flattened(factors))
     return [xp.reshape(f, like.shape) for f, like in zip(flat, factors, strict=True)]
 
 
@@ -131,14 +131,14 @@ def trace(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
 
 
 def _wide(factors):
-    """The namespace, the factors in their accumulation dtype, and the cast of a result to their own."""
+    """The namespace, the factors in their accumulation dtype at one level, and the cast of a result."""
     xp = namespace_of(factors[0])
     dtype = factors[0].dtype
 
     def finish(result):
         return arithmetic.unboxed(xp.astype(result, dtype, copy=False))
 
-    return xp, arithmetic.widened(factors), finish
+    return xp, scale.level(arithmetic.widened(factors), None)[0], finish
 
 
 def _product(xp, parts):

@@ -13,7 +13,6 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore.arithmetic import balanced
 from ketcore.backend import Array, is_array, is_half, quiet, to_host
 from ketcore.divisors import suggest_dims
 from ketcore.fit.als import Found
@@ -29,6 +28,7 @@ from ketcore.kronecker_sum import KroneckerSum
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops.checks import check_constant
 from ketcore.product import KroneckerProduct
+from ketcore.scale import balanced
 from ketcore.shapes import check_dims, check_int
 
 # The matrix is padded to its dims: the bytes of so many elements have no address.

@@ -14,7 +14,7 @@ from operator import mul
 
 import array_api_compat
 
-from ketcore import arithmetic
+from ketcore import arithmetic, scale
 from ketcore.backend import is_complex, quiet
 from ketcore.fit.leaves import epsilon, flat_leaves, inner_products, length, product_of
 from ketcore.matrix import KroneckerMatrix
@@ -41,7 +41,7 @@ def nearest_rank_one(matrix: KroneckerMatrix) -> KroneckerMatrix:
     if matrix.rank == 1:
         return matrix
     xp = array_api_compat.array_namespace(*matrix.factors)
-    units, peaks = arithmetic.unit_leaves(flat_leaves(matrix.factors))
+    units, peaks = scale.unit_leaves(flat_leaves(matrix.factors))
     sides = [f.shape[1] for f in matrix.factors] if is_hermitian(matrix) else None
     best, fit = [xp.zeros_like(unit[:1, :]) for unit in units], 0.0
     for start in _starts(xp, units, matrix, sides):
@@ -51,7 +51,7 @@ def nearest_rank_one(matrix: KroneckerMatrix) -> KroneckerMatrix:
         # The start by partial traces keeps a positive semi-definite matrix so: no other one may win.
         if sides and fit > 0:
             break
-    scaled = arithmetic.balanced([leaf * peak for leaf, peak in zip(best, peaks, strict=True)])
+    scaled = scale.balanced([leaf * peak for leaf, peak in zip(best, peaks, strict=True)])
     shaped = zip(scaled, matrix.factors, strict=True)
     factors = [xp.astype(xp.reshape(a, (1, *f.shape[1:])), matrix.dtype, copy=False) for a, f in shaped]
     return KroneckerMatrix(factors, matrix.shape)

@@ -10,7 +10,7 @@ from math import isfinite, prod
 
 import array_api_compat
 
-from ketcore import arithmetic
+from ketcore import scale
 from ketcore.backend import Array, to_host
 from ketcore.fit.als import Found
 from ketcore.fit.halves import Halves
@@ -45,7 +45,7 @@ def fit_terms(leaves: Sequence[Array], options: Options) -> Found:
     xp, rank = array_api_compat.array_namespace(*leaves), leaves[0].shape[0]
     if rank == 0:
         return _nothing(xp, leaves)
-    units, peaks = arithmetic.unit_leaves(leaves)
+    units, peaks = scale.unit_leaves(leaves)
     terms = merged(units)
     # A sum that is less than the rounding of its terms has no digits to keep.
     norm = terms_norm(terms) if terms[0].shape[0] else 0.0
@@ -53,7 +53,7 @@ def fit_terms(leaves: Sequence[Array], options: Options) -> Found:
         return _nothing(xp, leaves)
     found = _fewer(xp, terms, norm, options)
     scaled = [leaf * peak for leaf, peak in zip(found.leaves, peaks, strict=True)]
-    return found._replace(leaves=arithmetic.balanced(scaled))
+    return found._replace(leaves=scale.balanced(scaled))
 
 
 def _nothing(xp, leaves):

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic
+from ketcore import arithmetic, scale
 from ketcore.autodiff import detached
 from ketcore.backend import (
     Array,
@@ -93,6 +93,8 @@ def operator(A: Any, function: str) -> Any:
 def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[Array]]:
     """The namespace and the N factors (p_n, q_n) of one Kronecker product, in their accumulation dtype.
 
+    Factors of opposite scales are brought to one level (`ketcore.scale`).
+
     look     whether values may be read
     raises   TypeError, naming a way out, on other types and where A has several terms; ValueError where it is
              cropped; LinAlgError where it is not finite
@@ -112,6 +114,7 @@ def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[A
         matrices = [matrices[0][: A.shape[0], : A.shape[1]]]
     if look:
         check_finite(xp, matrices, function)
+        matrices = list(scale.level_matrices(matrices, A.identities))
     return xp, matrices
 
 

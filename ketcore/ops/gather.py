@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import backend
+from ketcore import backend, scale
 from ketcore.backend import Array, accumulation_dtype, is_numpy, namespace_of, run_chunks
 from ketcore.display import check_addressable
 from ketcore.ops import half_tables, kernels
@@ -72,8 +72,8 @@ def gather_jvp(lookup: Lookup, tangents: Sequence[Array]) -> Array:
     safe, bad = made_safe(xp, lookup)
 
     def block(start, stop):
-        picked = leaves(xp, safe, safe.tables, start, stop)
-        moving = leaves(xp, safe, tangents, start, stop)
+        picked, shifts = _level(safe, leaves(xp, safe, safe.tables, start, stop))
+        moving = scale.shifted(leaves(xp, safe, tangents, start, stop), shifts)
         return expand(xp, *halves_jvp(xp, picked, moving, safe.split, safe.node_eps), safe.kept, safe.columns)
 
     if not is_numpy(lookup.tables[0]):
@@ -146,7 +146,8 @@ def gather_records(lookup: Lookup, cotangent: Array) -> Array:
         part = xp.astype(cotangent[start:stop, ...], dtype, copy=False)
         if bad is not None:
             part = xp.where(bad[start:stop, None], xp.zeros_like(part), part)
-        return leaf_cotangents(xp, _leaves(xp, safe, start, stop), safe.split, safe.node_eps, part)
+        picked, shifts = _level(safe, _leaves(xp, safe, start, stop))
+        return scale.shifted(leaf_cotangents(xp, picked, safe.split, safe.node_eps, part), shifts)
 
     if not is_numpy(lookup.tables[0]):
         return xp.permute_dims(xp.concat(block(0, safe.batch), axis=0), (1, 2, 0))
@@ -168,6 +169,14 @@ def _leaves(xp, lookup, start, stop):
     return leaves(xp, lookup, lookup.tables, start, stop)
 
 
+def _level(lookup, picked):
+    """Leaves (q_n, b, R) of rows at one level, as `scale.level`; two of them have no product but the result.
+
+    With LayerNorm a node has a scale of its own.
+    """
+    return (picked, None) if lookup.layernorm or len(picked) < 3 else scale.level(picked, 0)
+
+
 def _gather_numpy(lookup, bad, out):
     if out is None:
         out = np.empty((lookup.batch, lookup.columns), lookup.dtype)
@@ -185,7 +194,8 @@ def _row_source(lookup):
     """A function of (start, stop): left (b, kept, R), right (b, R, qb) and bias of these rows."""
 
     def source(start, stop):
-        left, right, bias = halves(np, _leaves(np, lookup, start, stop), lookup.split, lookup.node_eps)
+        picked, _ = _level(lookup, _leaves(np, lookup, start, stop))
+        left, right, bias = halves(np, picked, lookup.split, lookup.node_eps)
         return left[: lookup.kept].transpose(1, 0, 2), right.transpose(1, 2, 0), bias
 
     return source

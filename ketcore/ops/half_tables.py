@@ -18,16 +18,22 @@ import numpy as np
 
 from ketcore.backend import accumulation_dtype, segment_sum
 from ketcore.ops.lookup import Lookup
+from ketcore.scale import is_level
 
 
 def pay(lookup: Lookup) -> bool:
-    """Whether half tables cost less than the halves of each row, in at most the room of the output."""
+    """Whether half tables cost less than the halves of each row, in at most the room of the output.
+
+    Leaves of opposite scales are levelled row by row.
+    """
     if lookup.kind != "digits" or lookup.layernorm:
         return False
     lengths = [table.shape[1] for table in lookup.tables]
     high, low = prod(lengths[: lookup.split]), prod(lengths[lookup.split :])
     entries = lookup.rank * (high * lookup.kept + low * prod(lookup.widths[lookup.split :]))
-    return 2 * lookup.batch >= max(high, low) and entries <= lookup.batch * lookup.columns
+    if 2 * lookup.batch < max(high, low) or entries > lookup.batch * lookup.columns:
+        return False
+    return len(lengths) < 3 or is_level(lookup.tables, None)
 
 
 def source(lookup: Lookup):

@@ -15,6 +15,7 @@ from types import ModuleType
 
 import numpy as np
 
+from ketcore import scale
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tangents
@@ -39,9 +40,8 @@ def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """
     xp, v, w, dtype = _checked(v, w)
     _broadcast(v, w)
-    return xp.astype(
-        _summed(xp, terms.grams(xp, _wide(xp, v, dtype), _wide(xp, w, dtype))), dtype, copy=False
-    )
+    (wide_v, _), (wide_w, _) = _level(xp, v, dtype), _level(xp, w, dtype)
+    return xp.astype(_summed(xp, terms.grams(xp, wide_v, wide_w)), dtype, copy=False)
 
 
 @quiet
@@ -59,12 +59,12 @@ def ket_inner_vjp(
     batch = _broadcast(v, w)
     cotangent = check_like("cotangent", cotangent, batch, xp, v[0], dtype)
     (cotangent,) = _wide(xp, [cotangent], dtype)
-    wide_v, wide_w = _wide(xp, v, dtype), _wide(xp, w, dtype)
+    (wide_v, v_shifts), (wide_w, w_shifts) = _level(xp, v, dtype), _level(xp, w, dtype)
     others = terms.products_of_others(xp, terms.grams(xp, wide_v, wide_w))
     to_grams = [cotangent[..., None, None] * other for other in others]
     to_v = [terms.conjugate(xp, c @ b) for c, b in zip(to_grams, wide_w, strict=True)]
     to_w = [terms.swapped(xp, c) @ terms.conjugate(xp, a) for c, a in zip(to_grams, wide_v, strict=True)]
-    return _like_primals(xp, to_v, v), _like_primals(xp, to_w, w)
+    return _like_primals(xp, to_v, v, v_shifts), _like_primals(xp, to_w, w, w_shifts)
 
 
 @quiet
@@ -79,14 +79,11 @@ def ket_inner_jvp(
     _broadcast(v, w)
     v_tangents = check_tangents("v_tangents", v_tangents, v, xp, dtype)
     w_tangents = check_tangents("w_tangents", w_tangents, w, xp, dtype)
-    wide_v, wide_w = _wide(xp, v, dtype), _wide(xp, w, dtype)
+    (wide_v, v_shifts), (wide_w, w_shifts) = _level(xp, v, dtype), _level(xp, w, dtype)
     others = terms.products_of_others(xp, terms.grams(xp, wide_v, wide_w))
-    moved = zip(
-        others,
-        terms.grams(xp, _wide(xp, v_tangents, dtype), wide_w),
-        terms.grams(xp, wide_v, _wide(xp, w_tangents, dtype)),
-        strict=True,
-    )
+    dv = scale.shifted(_wide(xp, v_tangents, dtype), v_shifts)
+    dw = scale.shifted(_wide(xp, w_tangents, dtype), w_shifts)
+    moved = zip(others, terms.grams(xp, dv, wide_w), terms.grams(xp, wide_v, dw), strict=True)
     total = sum(xp.sum(other * (by_v + by_w), axis=(-2, -1)) for other, by_v, by_w in moved)
     return xp.astype(total, dtype, copy=False)
 
@@ -114,7 +111,7 @@ def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """
     xp, v, w, dtype = _checked(v, w)
     first, second, rank, other_rank = _batches(v, w)
-    flat = (_flat(xp, _wide(xp, ket, dtype)) for ket in (v, w))
+    flat = (_flat(xp, _level(xp, ket, dtype)[0]) for ket in (v, w))
     grams = terms.grams(xp, *(_merged(xp, leaves) for leaves in flat))
     split = xp.reshape(terms.product(grams), (prod(first), rank, prod(second), other_rank))
     return xp.astype(xp.reshape(xp.sum(xp.sum(split, axis=1), axis=-1), (*first, *second)), dtype, copy=False)
@@ -136,14 +133,15 @@ def ket_gram_vjp(
     cotangent = xp.reshape(cotangent, (prod(first), 1, prod(second), 1))
     spread = xp.broadcast_to(cotangent, (prod(first), rank, prod(second), other_rank))
     spread = xp.reshape(spread, (prod(first) * rank, prod(second) * other_rank))
-    flat_v, flat_w = _flat(xp, _wide(xp, v, dtype)), _flat(xp, _wide(xp, w, dtype))
+    (wide_v, v_shifts), (wide_w, w_shifts) = _level(xp, v, dtype), _level(xp, w, dtype)
+    flat_v, flat_w = _flat(xp, wide_v), _flat(xp, wide_w)
     others = terms.products_of_others(xp, terms.grams(xp, flat_v, flat_w))
     to_v = [terms.conjugate(xp, (spread * other) @ b) for other, b in zip(others, flat_w, strict=True)]
     to_w = [
         terms.swapped(xp, spread * other) @ terms.conjugate(xp, a)
         for other, a in zip(others, flat_v, strict=True)
     ]
-    return _reshaped(xp, to_v, v), _reshaped(xp, to_w, w)
+    return _reshaped(xp, to_v, v, v_shifts), _reshaped(xp, to_w, w, w_shifts)
 
 
 @quiet
@@ -158,10 +156,12 @@ def ket_gram_jvp(
     first, second, rank, other_rank = _batches(v, w)
     v_tangents = check_tangents("v_tangents", v_tangents, v, xp, dtype)
     w_tangents = check_tangents("w_tangents", w_tangents, w, xp, dtype)
-    flat_v, flat_w = _flat(xp, _wide(xp, v, dtype)), _flat(xp, _wide(xp, w, dtype))
+    (wide_v, v_shifts), (wide_w, w_shifts) = _level(xp, v, dtype), _level(xp, w, dtype)
+    flat_v, flat_w = _flat(xp, wide_v), _flat(xp, wide_w)
     others = terms.products_of_others(xp, terms.grams(xp, flat_v, flat_w))
-    by_v = terms.grams(xp, _flat(xp, _wide(xp, v_tangents, dtype)), flat_w)
-    by_w = terms.grams(xp, flat_v, _flat(xp, _wide(xp, w_tangents, dtype)))
+    dv = scale.shifted(_wide(xp, v_tangents, dtype), v_shifts)
+    dw = scale.shifted(_wide(xp, w_tangents, dtype), w_shifts)
+    by_v, by_w = terms.grams(xp, _flat(xp, dv), flat_w), terms.grams(xp, flat_v, _flat(xp, dw))
     total = sum(other * (a + b) for other, a, b in zip(others, by_v, by_w, strict=True))
     split = xp.reshape(total, (prod(first), rank, prod(second), other_rank))
     return xp.astype(xp.reshape(xp.sum(xp.sum(split, axis=1), axis=-1), (*first, *second)), dtype, copy=False)
@@ -199,6 +199,11 @@ def _wide(xp, arrays, dtype):
     return [xp.astype(a, accumulation_dtype(xp, dtype), copy=False) for a in arrays]
 
 
+def _level(xp, ket, dtype):
+    """Leaves in the accumulation dtype at one level, and their shifts."""
+    return scale.level(_wide(xp, ket, dtype), -1)
+
+
 def _summed(xp: ModuleType, grams: Sequence[Array]) -> Array:
     return xp.sum(terms.product(grams), axis=(-2, -1))
 
@@ -213,17 +218,18 @@ def _broadcast(v, w):
         ) from None
 
 
-def _like_primals(xp, gradients, primals):
-    """Gradients summed over the axes that broadcasting added, in the shapes and dtypes of the primals."""
-    found = []
+def _like_primals(xp, gradients, primals, shifts):
+    """Gradients of levelled kets summed over the axes that broadcasting added, as those of the primals."""
+    summed = []
     for gradient, primal in zip(gradients, primals, strict=True):
         extra = gradient.ndim - primal.ndim
         axes = tuple(range(extra)) + tuple(
             extra + i for i in range(primal.ndim - 2) if primal.shape[i] == 1 != gradient.shape[extra + i]
         )
         gradient = xp.sum(gradient, axis=axes) if axes else gradient
-        found.append(cast_gradient(xp, xp.reshape(gradient, primal.shape), primal))
-    return tuple(found)
+        summed.append(xp.reshape(gradient, primal.shape))
+    pairs = zip(scale.shifted(summed, shifts), primals, strict=True)
+    return tuple(cast_gradient(xp, gradient, primal) for gradient, primal in pairs)
 
 
 def _batches(v, w):
@@ -249,7 +255,6 @@ def _merged(xp, leaves):
     return found
 
 
-def _reshaped(xp, gradients, primals):
-    return _like_primals(
-        xp, [xp.reshape(g, p.shape) for g, p in zip(gradients, primals, strict=True)], primals
-    )
+def _reshaped(xp, gradients, primals, shifts):
+    unfolded = [xp.reshape(g, p.shape) for g, p in zip(gradients, primals, strict=True)]
+    return _like_primals(xp, unfolded, primals, shifts)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ketcore import scale
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tables, check_tangents
@@ -63,8 +64,8 @@ def ket_sandwich_vjp(
         _mode_vjp(xp, cotangent * other, *leaves)
         for other, *leaves in zip(others, call.wide_v, call.wide, call.wide_w, strict=True)
     ]
-    sides = zip(zip(*found, strict=True), (call.v, call.factors, call.w), strict=True)
-    return tuple(_like(xp, gradients, primals) for gradients, primals in sides)
+    sides = zip(zip(*found, strict=True), (call.v, call.factors, call.w), call.shifts, strict=True)
+    return tuple(_like(xp, gradients, primals, shifts) for gradients, primals, shifts in sides)
 
 
 @quiet
@@ -83,11 +84,11 @@ def ket_sandwich_jvp(
     call = _Call(v, factors, w)
     xp = call.xp
     dv, df, dw = (
-        call.widened(check_tangents(name, tangents, primals, xp, call.dtype))
-        for name, tangents, primals in (
-            ("v_tangents", v_tangents, call.v),
-            ("factor_tangents", factor_tangents, call.factors),
-            ("w_tangents", w_tangents, call.w),
+        scale.shifted(call.widened(check_tangents(name, tangents, primals, xp, call.dtype)), shifts)
+        for name, tangents, primals, shifts in (
+            ("v_tangents", v_tangents, call.v, call.shifts[0]),
+            ("factor_tangents", factor_tangents, call.factors, call.shifts[1]),
+            ("w_tangents", w_tangents, call.w, call.shifts[2]),
         )
     )
     others = terms.products_of_others(xp, call.stacks(call.wide_v, call.wide, call.wide_w))
@@ -129,14 +130,14 @@ def _rank_first(xp, array):
     return xp.reshape(moved, (moved.shape[0], rows, moved.shape[-1]))
 
 
-def _like(xp, gradients, primals):
-    return tuple(
-        cast_gradient(xp, summed_like(xp, g, p.shape), p) for g, p in zip(gradients, primals, strict=True)
-    )
+def _like(xp, gradients, primals, shifts):
+    summed = [summed_like(xp, g, p.shape) for g, p in zip(gradients, primals, strict=True)]
+    pairs = zip(scale.shifted(summed, shifts), primals, strict=True)
+    return tuple(cast_gradient(xp, gradient, primal) for gradient, primal in pairs)
 
 
 class _Call:
-    """The checked arguments of one call, and copies in the dtype of sums."""
+    """The checked arguments of one call, and copies at one level in the dtype of sums, with their shifts."""
 
     def __init__(self, v, factors, w):
         v, w = as_sequence("v", v), as_sequence("w", w)
@@ -153,7 +154,10 @@ class _Call:
                 f"v and w must have batches that broadcast, got {shapes[0]} and {shapes[1]}"
             ) from None
         self.working = accumulation_dtype(self.xp, self.dtype)
-        self.wide_v, self.wide, self.wide_w = map(self.widened, (self.v, self.factors, self.w))
+        self.wide_v, by_v = scale.level(self.widened(self.v), -1)
+        self.wide, by_factors, carry = scale.level_and_carry(self.widened(self.factors), None)
+        self.wide_w, by_w = scale.level(self.widened(self.w), -1, -carry)
+        self.shifts = by_v, by_factors, by_w
 
     def widened(self, arrays):
         return [self.xp.astype(array, self.working, copy=False) for array in arrays]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ketcore import scale
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import (
@@ -64,7 +65,7 @@ def kron_inner_vjp(
     to_b = [
         terms.swapped(xp, c) @ terms.conjugate(xp, left) for c, left in zip(to_grams, call.left, strict=True)
     ]
-    return call.like(to_a, call.a), call.like(to_b, call.b)
+    return call.like(to_a, call.a, call.left_shifts), call.like(to_b, call.b, call.right_shifts)
 
 
 @quiet
@@ -83,9 +84,10 @@ def kron_inner_jvp(
     xp = call.xp
     a_tangents = call.leaves(check_tangents("a_tangents", a_tangents, call.a, xp, call.dtype))
     b_tangents = call.leaves(check_tangents("b_tangents", b_tangents, call.b, xp, call.dtype))
+    da, db = scale.shifted(a_tangents, call.left_shifts), scale.shifted(b_tangents, call.right_shifts)
     others = terms.products_of_others(xp, call.grams(call.left, call.right))
-    by_a, by_b = call.grams(a_tangents, call.right), call.grams(call.left, b_tangents)
-    return call.finished(sum(o * (da + db) for o, da, db in zip(others, by_a, by_b, strict=True)))
+    by_a, by_b = call.grams(da, call.right), call.grams(call.left, db)
+    return call.finished(sum(o * (x + y) for o, x, y in zip(others, by_a, by_b, strict=True)))
 
 
 @quiet
@@ -97,7 +99,7 @@ def kron_inner_dense(
 
 
 class _Call:
-    """The checked arguments of one call, and the leaves (boxes, R, p_n q_n) of both sides."""
+    """The checked arguments of one call, and the leaves (boxes, R, p_n q_n) of both sides at one level."""
 
     def __init__(self, a: Sequence[Array], b: Sequence[Array], shape: Any) -> None:
         self.a, self.b = (
@@ -109,7 +111,8 @@ class _Call:
             raise ValueError(f"a and b must have factors of the same shapes, got {shapes[0]} and {shapes[1]}")
         self.shape = check_shape(shape, self.a)
         self.working = accumulation_dtype(self.xp, self.dtype)
-        self.left, self.right = self.leaves(self.a), self.leaves(self.b)
+        self.left, self.left_shifts = scale.level(self.leaves(self.a), -1)
+        self.right, self.right_shifts = scale.level(self.leaves(self.b), -1)
 
     def leaves(self, factors):
         return terms.masked_leaves(self.xp, factors, self.shape, self.working)
@@ -117,8 +120,8 @@ class _Call:
     def grams(self, left, right):
         return terms.grams(self.xp, left, right)
 
-    def like(self, gradients, primals):
-        xp = self.xp
+    def like(self, gradients, primals, shifts):
+        xp, gradients = self.xp, scale.shifted(gradients, shifts)
         return tuple(
             cast_gradient(xp, xp.reshape(xp.sum(g, axis=0), p.shape), p)
             for g, p in zip(gradients, primals, strict=True)

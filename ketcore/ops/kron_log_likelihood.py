@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ketcore import scale
 from ketcore.autodiff import detached, is_recorded
 from ketcore.backend import Array, cast_gradient, is_complex, namespace, quiet
 from ketcore.ops import spectra, symmetry, terms
@@ -78,10 +79,10 @@ def kron_log_likelihood_vjp(
     to_matrices, _ = matmul_vjp(spectra.as_factors(xp, call.matrices, x.dtype), x, to_product, -1)
     weight = call.half * xp.astype(xp.sum(cotangent), call.values[0].dtype, copy=False)
     by_logdet, shift_by_logdet = call.logdet_gradients()
-    found = zip(to_matrices, by_logdet, call.factors, strict=True)
+    found = zip(to_matrices, by_logdet, strict=True)
+    found = scale.shifted([terms.swapped(xp, g) - (weight * w)[None, ...] for g, w in found], call.shifts)
     to_factors = tuple(
-        cast_gradient(xp, xp.broadcast_to(terms.swapped(xp, g) - (weight * w)[None, ...], f.shape), f)
-        for g, w, f in found
+        cast_gradient(xp, xp.broadcast_to(g, f.shape), f) for g, f in zip(found, call.factors, strict=True)
     )
     to_shift = xp.sum(to_product * x)
     to_shift = (xp.real(to_shift) if call.complex else to_shift) - weight * shift_by_logdet
@@ -108,7 +109,7 @@ def kron_log_likelihood_jvp(
     call = _Call(factors, y, shift, assume_a)
     xp = call.xp
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
-    moved = spectra.as_matrices(xp, moved, call.matrices[0].dtype)
+    moved = scale.shifted(spectra.as_matrices(xp, moved, call.matrices[0].dtype), call.shifts)
     dy = call.wide(check_like("y_tangent", y_tangent, call.y.shape, xp, call.y, call.dtype))
     ds = spectra.check_shift(shift_tangent, xp, call.y, call.dtype)[0]
     x = call.solved(call.wide_y, call.vectors, call.shifted)
@@ -157,7 +158,8 @@ class _Call:
         self.complex = is_complex(xp, self.dtype)
         self.half = 1.0 if self.complex else 0.5
         self.working = spectra.array_dtype(xp, self.dtype)
-        self.matrices = spectra.as_matrices(xp, self.factors, spectra.factor_dtype(xp, self.dtype))
+        exact = spectra.factor_dtype(xp, self.dtype)
+        self.matrices, self.shifts = spectra.level_matrices(xp, self.factors, exact)
         self.size = int(np.prod([matrix.shape[0] for matrix in self.matrices]))
         if not self.y.ndim or self.y.shape[-1] != self.size:
             raise ValueError(

@@ -6,13 +6,13 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import prod
 
 import array_api_compat
 import numpy as np
 
-from ketcore import backend, plans
+from ketcore import backend, plans, scale
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_numpy, namespace, quiet
 from ketcore.display import check_addressable
 from ketcore.ops import matmul_kernels, mode_gradients, mode_products
@@ -154,9 +154,9 @@ def kron_matmul_jvp(
     xp = call.xp
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
     moved = [xp.zeros_like(t) if n in call.identities else t for n, t in enumerate(moved)]
-    moved = call.narrowed(moved)
+    moved = scale.shifted(call.narrowed(moved), call.shifts)
     x_tangent = check_like("x_tangent", x_tangent, call.x.shape, xp, call.x, call.dtype)
-    x_tangent = call.rows_of(x_tangent)
+    x_tangent = call.carried(call.rows_of(x_tangent))
     if call.batched:
         live = call.live()
         total = mode_products.terms_product(xp, live, x_tangent)
@@ -192,10 +192,7 @@ def kron_matmul_dense(
         for n in identities:
             members[n] = np.broadcast_to(np.eye(members[n].shape[-1], dtype=wide), members[n].shape)
         for terms in zip(*members, strict=True):
-            term = np.ones((1, 1), wide)
-            for matrix in terms:
-                term = np.kron(term, matrix)
-            dense[at] += term[:rows, :columns]
+            dense[at] += reduce(np.kron, terms)[:rows, :columns]
     if axis == -1:
         return (x.astype(wide)[..., None, :] @ dense)[..., 0, :].astype(dtype)
     return (np.swapaxes(dense, -1, -2) @ x.astype(wide)).astype(dtype)
@@ -205,8 +202,9 @@ class _Call:
     """The checked arguments of one call.
 
     factors, x   as given, as arrays
-    cut          the factors as far as a crop reaches, in the dtype of sums
+    cut          the factors as far as a crop reaches, in the dtype of sums and at one level
     wide_x       x as (batch, rows, trail) in the dtype of sums; (*lead, P, trail) for batches of matrices
+    shifts, carry    what levelled the factors and scaled x, see `ketcore.scale`
     idle         identities that stay square within the crop
     """
 
@@ -225,7 +223,7 @@ class _Call:
         dims, self.reached, self.uncropped, self.batched = sizes[:4]
         self.lead, self.trail, self.result_shape, self.rows, self.columns = sizes[4:]
         self.identities = self.idle = check_identities(identities, dims) if identities else _NONE
-        self.path, self.launch = path, None
+        self.path, self.launch, self.shifts, self.carry = path, None, None, 0
         if path is not None:
             self.launch, self.path = _check_path(path, self), None if path == "fused" else path
         if self.idle:
@@ -236,7 +234,13 @@ class _Call:
     def widen(self):
         """Set `cut` and `wide_x`, which the product by the kernel does without."""
         self.cut = self.narrowed(self.factors)
-        self.wide_x = self.rows_of(self.x)
+        if self.xp is np and len(self.cut) > 1:
+            self.cut, self.shifts, self.carry = scale.level_and_carry(self.cut, None, self.identities)
+        self.wide_x = self.carried(self.rows_of(self.x))
+
+    def carried(self, x):
+        """An array like `wide_x`, or its gradient, with the scale of M where that is out of range."""
+        return scale.times_power(x, self.carry) if self.carry else x
 
     def flat_shape(self, size):
         """(batch, size, trail): leading axes as one."""
@@ -301,7 +305,7 @@ class _Call:
 
     def like_x(self, gradient):
         """A gradient in the shape and dtype of x."""
-        return self.cast(reshaped(self.xp, gradient, tuple(self.x.shape)), self.x)
+        return self.cast(reshaped(self.xp, self.carried(gradient), tuple(self.x.shape)), self.x)
 
     def cast(self, gradient, primal):
         """A gradient in the dtype of its primal."""
@@ -309,7 +313,7 @@ class _Call:
 
     def whole(self, gradients):
         """Gradients of the reached parts as gradients of the factors."""
-        found = []
+        found, gradients = [], scale.shifted(gradients, self.shifts)
         for n, (gradient, factor) in enumerate(zip(gradients, self.factors, strict=True)):
             gradient = self.xp.zeros_like(gradient) if n in self.identities else gradient
             if not self.uncropped:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ketcore import scale
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import check_floating, check_like, check_shape, check_tables, check_tangents
@@ -66,8 +67,9 @@ def kron_sandwich_vjp(
     to_product = padded(xp, to_product, call.full[0], -1)
     swapped = [terms.swapped(xp, factor) for factor in call.wide]
     to_swapped, to_y = matmul_vjp(swapped, padded(xp, call.wide_y, call.full[1], -1), to_product, -1)
-    pairs = zip(to_swapped, call.factors, strict=True)
-    to_factors = tuple(call.whole(terms.swapped(xp, g), f) for g, f in pairs)
+    to_factors = scale.shifted([terms.swapped(xp, g) for g in to_swapped], call.shifts)
+    to_factors = tuple(call.whole(g, f) for g, f in zip(to_factors, call.factors, strict=True))
+    to_y = call.carried(to_y)
     to_x = cast_gradient(xp, summed_like(xp, to_x, call.x.shape), call.x)
     return to_x, to_factors, cast_gradient(xp, to_y[..., : call.shape[1]], call.y)
 
@@ -92,8 +94,9 @@ def kron_sandwich_jvp(
     dx = call.widened(check_like("x_tangent", x_tangent, call.x.shape, xp, call.x, call.dtype))
     dy = call.widened(check_like("y_tangent", y_tangent, call.y.shape, xp, call.y, call.dtype))
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
-    change = call.product(call.wide, dy)
-    for n, tangent in enumerate(call.cut(moved)):
+    moved = scale.shifted(call.cut(moved), call.shifts)
+    change = call.product(call.wide, call.carried(dy))
+    for n, tangent in enumerate(moved):
         change = change + call.product([*call.wide[:n], tangent, *call.wide[n + 1 :]], call.wide_y)
     total = terms.conjugate(xp, dx) * call.product(call.wide, call.wide_y)
     total = total + terms.conjugate(xp, call.wide_x) * change
@@ -112,7 +115,9 @@ def kron_sandwich_dense(
 
 
 class _Call:
-    """The checked arguments of one call, and copies in the dtype of sums."""
+    """The checked arguments of one call, and copies in the dtype of sums: the factors at one level, and y
+    with the scale of the whole matrix where that is far from 1.
+    """
 
     def __init__(self, x: Any, factors: Sequence[Array], y: Any, shape: Any) -> None:
         self.factors = check_tables("factors", factors)[1]
@@ -135,8 +140,8 @@ class _Call:
         dims = (tuple(factor.shape[axis] for factor in self.factors) for axis in (1, 2))
         self.reached = [reached_dims(*pair) for pair in zip(dims, self.shape, strict=True)]
         self.full = tuple(map(prod, self.reached))
-        self.wide = self.cut(self.factors)
-        self.wide_x, self.wide_y = self.widened(self.x), self.widened(self.y)
+        self.wide, self.shifts, self.carry = scale.level_and_carry(self.cut(self.factors), None)
+        self.wide_x, self.wide_y = self.widened(self.x), self.carried(self.widened(self.y))
 
     def cut(self, arrays):
         """Arrays in the shapes of the factors as far as the crop reaches, in the dtype of sums."""
@@ -145,6 +150,10 @@ class _Call:
 
     def widened(self, array):
         return self.xp.astype(array, self.working, copy=False)
+
+    def carried(self, y):
+        """An array like y, or a gradient, with the scale of the matrix."""
+        return scale.times_power(y, self.carry) if self.carry else y
 
     def whole(self, gradient, factor):
         """The gradient of a cut factor as that of the factor: zeros behind what the crop reaches."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ketcore import scale
 from ketcore.backend import Array, as_arrays, cast_gradient, is_complex, quiet
 from ketcore.ops import spectra, symmetry
 from ketcore.ops.checks import check_like, check_tangents
@@ -65,8 +66,9 @@ def kron_slogdet_vjp(
     if is_complex(xp, call.dtype):
         sign, _ = call.slogdet()
         weight = by_log - 1j * xp.real(by_sign * 1j * sign)
+    to_matrices = scale.shifted([weight * g for g in to_matrices], call.shifts)
     to_factors = tuple(
-        cast_gradient(xp, xp.broadcast_to((weight * g)[None, ...], f.shape), f)
+        cast_gradient(xp, xp.broadcast_to(g[None, ...], f.shape), f)
         for g, f in zip(to_matrices, call.factors, strict=True)
     )
     return to_factors, None if shift is None else cast_gradient(xp, weight * to_shift, call.shift)
@@ -88,7 +90,7 @@ def kron_slogdet_jvp(
     call = _Call(factors, shift, assume_a)
     xp = call.xp
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
-    moved = spectra.as_matrices(xp, moved, call.working)
+    moved = scale.shifted(spectra.as_matrices(xp, moved, call.working), call.shifts)
     to_matrices, to_shift = call.gradients()
     change = reduce(lambda a, b: a + b, [xp.sum(g * t) for g, t in zip(to_matrices, moved, strict=True)])
     if shift is not None:
@@ -121,7 +123,7 @@ class _Call:
         self.stored = [factor.dtype for factor in self.factors]
         self.shift, self.dtype = spectra.check_shift(shift, self.xp, self.factors[0], dtype)
         self.working = spectra.factor_dtype(self.xp, self.dtype)
-        self.matrices = spectra.as_matrices(self.xp, self.factors, self.working)
+        self.matrices, self.shifts = spectra.level_matrices(self.xp, self.factors, self.working)
         self.wide_shift = None if shift is None else self.xp.astype(self.shift, self.working, copy=False)
 
     def slogdet(self):

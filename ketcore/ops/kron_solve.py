@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ketcore import scale
 from ketcore.autodiff import detached, is_recorded
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_complex, namespace, quiet
 from ketcore.ops import spectra, symmetry
@@ -97,10 +98,12 @@ def kron_solve_vjp(
     cotangent = call.wide(check_like("cotangent", cotangent, call.b.shape, call.xp, call.b, call.dtype))
     x, to_b = call.solve(call.wide_b), call.solve(cotangent, transposed=True)
     to_matrices, _ = matmul_vjp(spectra.as_factors(call.xp, call.matrices, x.dtype), x, -to_b, axis)
+    to_matrices = [call.xp.permute_dims(g, (0, 2, 1)) for g in to_matrices]
     to_factors = tuple(
-        cast_gradient(call.xp, call.xp.broadcast_to(call.xp.permute_dims(g, (0, 2, 1)), f.shape), f)
-        for g, f in zip(to_matrices, call.factors, strict=True)
+        cast_gradient(call.xp, call.xp.broadcast_to(g, f.shape), f)
+        for g, f in zip(scale.shifted(to_matrices, call.shifts), call.factors, strict=True)
     )
+    to_b = call.carried(to_b)
     to_shift = None if shift is None else cast_gradient(call.xp, -call.xp.sum(to_b * x), call.shift)
     return to_factors, cast_gradient(call.xp, to_b, call.b), to_shift
 
@@ -126,8 +129,8 @@ def kron_solve_jvp(
     call = _Call(factors, b, shift, axis, assume_a)
     xp, like = call.xp, call.dtype
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, like)
-    moved = spectra.as_matrices(xp, moved, call.exact)
-    right = call.wide(check_like("b_tangent", b_tangent, call.b.shape, xp, call.b, like))
+    moved = scale.shifted(spectra.as_matrices(xp, moved, call.exact), call.shifts)
+    right = call.carried(call.wide(check_like("b_tangent", b_tangent, call.b.shape, xp, call.b, like)))
     x = call.solve(call.wide_b)
     for n, matrix in enumerate(moved):
         right = right - spectra.applied(xp, [*call.matrices[:n], matrix, *call.matrices[n + 1 :]], x, axis)
@@ -152,7 +155,9 @@ def kron_solve_dense(
 
 
 class _Call:
-    """The checked arguments of one call, in the dtype that it is computed in."""
+    """The checked arguments of one call, in the dtype that it is computed in and at one level: b is scaled as
+    the matrix is where the scale of that is far from 1.
+    """
 
     def __init__(self, factors, b, shift, axis, assume_a):
         _, self.factors, dtype = spectra.check_square(factors)
@@ -172,7 +177,15 @@ class _Call:
         self.exact = spectra.factor_dtype(xp, self.dtype)
         self.matrices = spectra.as_matrices(xp, self.factors, self.exact)
         self.unit = accumulation_dtype(xp, self.dtype)
-        self.wide_b = self.wide(self.b)
+        self.shifts, self.carry = None, 0
+        if shift is None:
+            self.matrices, self.shifts, self.carry = scale.level_and_carry(self.matrices, (-2, -1))
+        else:
+            self.matrices, self.shifts = scale.level(self.matrices, (-2, -1))
+        self.wide_b = self.carried(self.wide(self.b))
+
+    def carried(self, b):
+        return scale.times_power(b, -self.carry) if self.carry else b
 
     def wide(self, array):
         return self.xp.astype(array, self.working, copy=False)

@@ -11,6 +11,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from ketcore import scale
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype, quiet
 from ketcore.ops import terms
 from ketcore.ops.checks import check_like, check_shape, check_tables, check_tangents
@@ -58,6 +59,7 @@ def kron_trace_vjp(
         others = terms.products_of_others(xp, call.parts(call.wide, piece))
         found = [call.spread(n, cotangent * other, piece) for n, other in enumerate(others)]
         totals = [total + more for total, more in zip(totals, found, strict=True)]
+    totals = scale.shifted(totals, call.shifts)
     return tuple(cast_gradient(xp, t, f) for t, f in zip(totals, call.factors, strict=True))
 
 
@@ -73,6 +75,7 @@ def kron_trace_jvp(
     xp = call.xp
     tangents = check_tangents("tangents", tangents, call.factors, xp, call.dtype)
     tangents = [xp.astype(t, call.wide[0].dtype, copy=False) for t in tangents]
+    tangents = scale.shifted(tangents, call.shifts)
     total = 0
     for piece in call.pieces():
         others = terms.products_of_others(xp, call.parts(call.wide, piece))
@@ -98,7 +101,8 @@ class _Call:
         self.xp, self.factors, self.dtype = check_tables("factors", factors)
         self.count = min(check_shape(shape, self.factors))
         wide = accumulation_dtype(self.xp, self.dtype)
-        self.wide = [self.xp.astype(factor, wide, copy=False) for factor in self.factors]
+        widened = [self.xp.astype(factor, wide, copy=False) for factor in self.factors]
+        self.wide, self.shifts = scale.level(widened, None)
         self.dims = [tuple(factor.shape[axis] for factor in self.factors) for axis in (1, 2)]
         self.square = self.dims[0] == self.dims[1]
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
+from ketcore import scale
 from ketcore.autodiff import is_recorded, is_traced
 from ketcore.backend import Array, accumulation_dtype, is_complex, is_numpy, namespace, to_host
 from ketcore.ops.checks import check_floating, check_tables
@@ -97,6 +98,13 @@ def as_matrices(xp: ModuleType, factors: Sequence[Array], dtype: Any) -> list[Ar
     """Checked factors as N matrices (p_n, p_n) of `dtype`: the one term, or the sum of order 1."""
     wide = [xp.astype(factor, dtype, copy=False) for factor in factors]
     return [factor[0, ...] if factor.shape[0] == 1 else xp.sum(factor, axis=0) for factor in wide]
+
+
+def level_matrices(
+    xp: ModuleType, factors: Sequence[Array], dtype: Any
+) -> tuple[Sequence[Array], list[Array | None] | None]:
+    """`as_matrices` of the same product at one level, and the shifts that made it so (`ketcore.scale`)."""
+    return scale.level(as_matrices(xp, factors, dtype), (-2, -1))
 
 
 def transposed(matrices: Sequence[Array]) -> list[Array]:

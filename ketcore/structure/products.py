@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from ketcore import arithmetic
+from ketcore import arithmetic, scale
 from ketcore.alignment import check_same_split
 from ketcore.backend import Array, quiet
 from ketcore.ket import Ket
@@ -112,7 +112,9 @@ def hadamard(left: KroneckerMatrix, right: KroneckerMatrix) -> KroneckerMatrix:
             raise TypeError(f"{name} must be a KroneckerMatrix, got {type(matrix).__name__}")
     check_same_split(left, right)
     xp, _, dtype = check_floating("matrices", (*left.factors, *right.factors))
-    pairs = zip(arithmetic.widened(left.factors), arithmetic.widened(right.factors), strict=True)
+    wide = (arithmetic.widened(side.factors) for side in (left, right))
+    levels = [scale.level(f, None, fixed=m.identities)[0] for f, m in zip(wide, (left, right), strict=True)]
+    pairs = zip(*levels, strict=True)
     products = [a[:, None, :, :] * b[None, :, :, :] for a, b in pairs]
     factors = [xp.reshape(f, (f.shape[0] * f.shape[1], *f.shape[2:])) for f in products]
     identities = left.identities & right.identities

@@ -10,6 +10,7 @@ from ketcore import arithmetic
 from ketcore.backend import namespace_of, quiet
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
+from ketcore.scale import level
 from ketcore.shapes import check_int
 
 
@@ -35,13 +36,14 @@ def partial_trace(matrix: KroneckerMatrix, where: int | Sequence[int]) -> Kronec
         raise ValueError(f"where must choose square modes, got {where} of shapes {shapes}")
     if not traced:
         return matrix
-    wide = arithmetic.widened(matrix.factors)
+    wide, shifts = level(arithmetic.widened(matrix.factors), None, fixed=matrix.identities)
     xp = namespace_of(wide[0])
     scale = reduce(mul, [xp.sum(xp.linalg.diagonal(wide[n]), axis=-1) for n in traced])
     # The traces go to the first remaining mode that is not an identity, which then stays one.
     at = next((n for n in kept if n not in matrix.identities), kept[0])
     scaled = xp.astype(wide[at] * scale[:, None, None], matrix.dtype, copy=False)
-    factors = [scaled if n == at else matrix.factors[n] for n in kept]
+    rest = matrix.factors if shifts is None else [xp.astype(f, matrix.dtype, copy=False) for f in wide]
+    factors = [scaled if n == at else rest[n] for n in kept]
     identities = [kept.index(n) for n in kept if n in matrix.identities and n != at]
     return KroneckerMatrix(factors, identities=identities)
 
