@@ -54,7 +54,8 @@ def test_a_closed_pipe_has_a_status(words):
 @pytest.mark.parametrize("where", ["2>&-", ">&- 2>&- <&-", "2>/dev/full"])
 def test_streams_may_be_closed(tmp_path, where):
     saved = tmp_path / "results.json"
-    done = shell(f'exec "$@" {where}', *DEMO, "--json", str(saved), "--ask", "play music")
+    words = (*DEMO, "--json", str(saved), "--ask", "play music")
+    done = shell(f'exec "$@" {where}', *words, PYTHONUNBUFFERED="")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert len(json.loads(saved.read_text(encoding="utf-8"))) == 1
 

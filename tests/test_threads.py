@@ -145,6 +145,24 @@ def test_a_pool_that_takes_no_more_work(monkeypatch, taken):
         assert pieces_of(20, 3, 4) == [(n, min(n + 3, n // 5 * 5 + 5)) for n in (0, 3, 5, 8, 10, 13, 15, 18)]
 
 
+def test_a_job_that_begins_too_late_does_nothing(monkeypatch):
+    """The caller has done its work, and may use the memory for something else by now."""
+    late = []
+
+    class Pool:
+        def submit(self, *work):
+            late.append(work)
+
+    monkeypatch.setattr(backend, "_pool", Pool)
+    monkeypatch.setattr(backend, "threads", lambda: 3)
+    found = []
+    backend.run_chunks(lambda start, stop: found.append(start), 3, 1)
+    assert len(late) == 2
+    for function, *arguments in late:
+        function(*arguments)
+    assert sorted(found) == [0, 1, 2]
+
+
 def words_of(code, *options):
     """The words that `code` prints in a Python of its own."""
     done = run_python(PREPARED + code, options=("-W", "error", *options), OMP_NUM_THREADS="2")
