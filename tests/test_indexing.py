@@ -335,3 +335,18 @@ def test_unsigned_indices_beyond_int64():
     at = np.array([2**63 + 5, 2**64 - 1], np.uint64)
     assert huge[at, at].tolist() == [1.0, 1.0]
     assert huge[at, 5].tolist() == [0.0, 0.0]
+
+
+def test_elements_far_apart_are_not_cut_out_of_rows():
+    """Rows are multiplied out up to four times as wide as what is kept of them."""
+    m = KroneckerMatrix.random((100, 1000), 3, rng=0)
+    for step, cut in ((4, True), (5, False), (100, False)):
+        lines, _ = blocks._cheapest(m.factors, np.arange(3), range(0, 1000, step))
+        assert (lines is not None) is cut
+
+
+def test_a_column_is_a_row_of_the_transpose():
+    """Few columns of many rows come as rows; rows that are long come in their own order."""
+    m = KroneckerMatrix.random((10**4, 100), 2, rng=0)
+    for columns, turned in ((range(1), True), (range(5, 7), True), (range(100), False)):
+        assert blocks._cheapest(m.factors, range(10**4), columns)[1] is turned

@@ -145,6 +145,12 @@ def test_a_tall_matrix_takes_its_own_room():
     assert most < PIECES
 
 
+def test_a_long_row_that_is_cut_takes_its_own_room():
+    m = kc.KroneckerMatrix.random((2, 2**23), row_dims=(2, 1), col_dims=(2**11, 2**12), rng=0)
+    found, most = peak(lambda: m[1, ::4])
+    assert most < found.nbytes + PIECES
+
+
 def test_a_permutation_takes_its_own_room():
     found, most = peak(kc.commutation(40, 50).to_dense)
     assert most < found.nbytes * 1.1
