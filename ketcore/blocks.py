@@ -73,7 +73,9 @@ def block(factors: Sequence[Array], shape: tuple[int, int], key: Any) -> Array:
         check_result_size("key", found, itemsize, dtype, "iter_row_blocks(size)")
     lines, turned = (None, False) if 0 in found else _cheapest(factors, row, column)
     if lines is None:
-        return entries(factors, *_outer(row, column))
+        # A range beside a number stays one, whose indices are made piece by piece.
+        single = isinstance(row, int) or isinstance(column, int)
+        return entries(factors, *((row, column) if single else _outer(row, column)))
     picked = _read(lines)
     if not turned:
         return picked
