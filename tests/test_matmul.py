@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketcore import backend, ops, plans
+from ketcore import ops, plans, threads
 from ketcore.ops import mode_gradients, mode_products
 from ketcore.testing import assert_dense_equal, to_numpy
 from tests.matmul_problems import matmul_arguments, normal
@@ -95,7 +95,7 @@ def test_threads_change_nothing(monkeypatch):
     x = normal((300, 2**10), "float32")
     factors = [normal((1, 4, 4), "float32", seed) for seed in range(5)]
     for count, rows in ((1, x), (3, x), (3, x[:1])):
-        monkeypatch.setattr(backend, "threads", lambda count=count: count)
+        monkeypatch.setattr(threads, "thread_count", lambda count=count: count)
         monkeypatch.setattr(mode_products, "WORTH_THREADS", 1)
         y = ops.kron_matmul(factors, rows)
         right = rows @ ops.kron_matmul(factors, np.eye(2**10, dtype="float32"))
@@ -104,7 +104,7 @@ def test_threads_change_nothing(monkeypatch):
 
 
 def test_blas_has_its_threads_back_afterwards():
-    controls = backend._blas().lib_controllers
+    controls = threads._blas().lib_controllers
     before = [library.num_threads for library in controls]
     inside = []
 
@@ -117,7 +117,7 @@ def test_blas_has_its_threads_back_afterwards():
         library.set_num_threads(2)
     try:
         with pytest.raises(MemoryError):
-            backend.run_chunks(work, 4, 1, limit_blas=True)
+            threads.run_chunks(work, 4, 1, limit_blas=True)
         assert set(inside) == {1}
         assert {library.num_threads for library in controls} == {2}
     finally:

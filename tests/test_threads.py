@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 import ketcore as kc
-from ketcore import backend, ops
+from ketcore import ops, threads
 from ketcore.ops import mode_products
 from ketcore.testing import assert_dense_equal
 from tests.processes import run_python
@@ -20,9 +20,9 @@ COUNTS = (1, 2, 3, 5)
 
 
 @pytest.fixture(params=COUNTS)
-def threads(request, monkeypatch):
+def count(request, monkeypatch):
     """Calls use so many threads, and find all work large enough to be shared."""
-    monkeypatch.setattr(backend, "threads", lambda: request.param)
+    monkeypatch.setattr(threads, "thread_count", lambda: request.param)
     monkeypatch.setattr(mode_products, "WORTH_THREADS", 1)
     return request.param
 
@@ -31,8 +31,8 @@ def pieces_of(total, chunk, count):
     """The pieces that `run_chunks` makes on `count` threads, in order of their starts."""
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "threads", lambda: count)
-        backend.run_chunks(lambda start, stop: found.append((start, stop)), total, chunk)
+        patch.setattr(threads, "thread_count", lambda: count)
+        threads.run_chunks(lambda start, stop: found.append((start, stop)), total, chunk)
     return sorted(found)
 
 
@@ -44,21 +44,21 @@ def test_pieces_cover_everything_once(total, chunk, count):
 
 
 def test_several_threads_take_part(monkeypatch):
-    monkeypatch.setattr(backend, "threads", lambda: 2)
+    monkeypatch.setattr(threads, "thread_count", lambda: 2)
     # Neither passes unless both are there at once.
     meeting = threading.Barrier(2, timeout=60)
-    backend.run_chunks(lambda start, stop: meeting.wait(), 2, 1)
+    threads.run_chunks(lambda start, stop: meeting.wait(), 2, 1)
 
 
 def test_threads_are_those_of_blas():
     for count in (1, 2):
         with threadpool_limits(count, user_api="blas"):
-            assert backend.threads() == count
+            assert threads.thread_count() == count
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
-def test_operations_are_right_on_any_number_of_threads(threads, dtype):
-    rng = np.random.default_rng(threads)
+def test_operations_are_right_on_any_number_of_threads(count, dtype):
+    rng = np.random.default_rng(count)
     factors = [rng.standard_normal((3, p, q)).astype(dtype) for p, q in ((7, 20), (5, 25), (9, 4))]
     leaves = rng.standard_normal((50, 2, 36)).astype(dtype)
     # Several chunks, and not a multiple of them.
@@ -81,7 +81,7 @@ def test_operations_are_right_on_any_number_of_threads(threads, dtype):
 
 
 def test_the_others_finish_before_an_error_leaves(monkeypatch):
-    monkeypatch.setattr(backend, "threads", lambda: 3)
+    monkeypatch.setattr(threads, "thread_count", lambda: 3)
     for failing in range(3):
         ended, begun = [], threading.Barrier(3, timeout=60)
 
@@ -93,12 +93,12 @@ def test_the_others_finish_before_an_error_leaves(monkeypatch):
             ended.append(start)
 
         with pytest.raises(MemoryError, match=f"piece {failing}"):
-            backend.run_chunks(work, 3, 1)
+            threads.run_chunks(work, 3, 1)
         assert sorted(ended) == [n for n in range(3) if n != failing]
 
 
 def test_an_interrupt_waits_for_those_who_write(monkeypatch):
-    monkeypatch.setattr(backend, "threads", lambda: 2)
+    monkeypatch.setattr(threads, "thread_count", lambda: 2)
     out, begun = np.zeros(2), threading.Barrier(2, timeout=60)
 
     def work(start, stop):
@@ -109,13 +109,13 @@ def test_an_interrupt_waits_for_those_who_write(monkeypatch):
         out[start] = 1
 
     with pytest.raises(KeyboardInterrupt):
-        backend.run_chunks(work, 2, 1)
+        threads.run_chunks(work, 2, 1)
     assert out.tolist() == [0, 1]
     assert pieces_of(6, 1, 3) == [(n, n + 1) for n in range(6)]
 
 
 def test_the_first_of_several_errors_is_raised(monkeypatch):
-    monkeypatch.setattr(backend, "threads", lambda: 3)
+    monkeypatch.setattr(threads, "thread_count", lambda: 3)
     together = threading.Barrier(3, timeout=60)
 
     def work(start, stop):
@@ -124,7 +124,7 @@ def test_the_first_of_several_errors_is_raised(monkeypatch):
             raise ValueError(f"piece {start}")
 
     with pytest.raises(ValueError, match="piece 1"):
-        backend.run_chunks(work, 3, 1)
+        threads.run_chunks(work, 3, 1)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2])
@@ -141,7 +141,7 @@ def test_a_pool_that_takes_no_more_work(monkeypatch, taken):
                 if taken < 0:
                     raise RuntimeError("can't start new thread")
 
-        monkeypatch.setattr(backend, "_pool", Pool)
+        monkeypatch.setattr(threads, "_pool", Pool)
         assert pieces_of(20, 3, 4) == [(n, min(n + 3, n // 5 * 5 + 5)) for n in (0, 3, 5, 8, 10, 13, 15, 18)]
 
 
@@ -153,10 +153,10 @@ def test_a_job_that_begins_too_late_does_nothing(monkeypatch):
         def submit(self, *work):
             late.append(work)
 
-    monkeypatch.setattr(backend, "_pool", Pool)
-    monkeypatch.setattr(backend, "threads", lambda: 3)
+    monkeypatch.setattr(threads, "_pool", Pool)
+    monkeypatch.setattr(threads, "thread_count", lambda: 3)
     found = []
-    backend.run_chunks(lambda start, stop: found.append(start), 3, 1)
+    threads.run_chunks(lambda start, stop: found.append(start), 3, 1)
     assert len(late) == 2
     for function, *arguments in late:
         function(*arguments)
@@ -178,9 +178,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 import numpy as np
 import ketcore as kc
-from ketcore import backend
+from ketcore import threads
 from ketcore.ops import mode_products
-backend.threads = partial(int, 2)
+threads.thread_count = partial(int, 2)
 mode_products.WORTH_THREADS = 1
 table = kc.KroneckerMatrix.random((4000, 250), order=3, rank=3, rng=0)
 ids, x = np.arange(4000), np.ones((300, 4000))
@@ -234,13 +234,13 @@ check("ended")
 """,
     "calls within calls": """
 def work(start, stop):
-    backend.run_chunks(inner, 4, 1)
+    threads.run_chunks(inner, 4, 1)
     table.rows(ids)
 def inner(start, stop):
-    backend.run_chunks(lambda start, stop: done.append(start), 2, 1)
-backend.threads = lambda: 8
+    threads.run_chunks(lambda start, stop: done.append(start), 2, 1)
+threads.thread_count = lambda: 8
 done = []
-backend.run_chunks(work, 64, 1)
+threads.run_chunks(work, 64, 1)
 assert sorted(done) == sorted([0, 1] * 256)
 check("used"); check("ended")
 """,
@@ -259,7 +259,7 @@ def work(start, stop):
     if start == 0 and not os.fork():
         check("ended")
         os._exit(0)
-backend.run_chunks(work, 2, 1, limit_blas=True)
+threads.run_chunks(work, 2, 1, limit_blas=True)
 assert os.wait()[1] == 0
 check("used")
 """,
@@ -278,7 +278,7 @@ def test_calls_in_children(name):
     assert sorted(words_of(FORKS[name], "-W", "ignore::DeprecationWarning")) == ["ended", "used"]
 
 
-def test_objects_on_many_threads_at_once(threads):
+def test_objects_on_many_threads_at_once(count):
     table = kc.KroneckerMatrix.random((500, 60), order=2, rank=2, rng=0)
     ids = np.arange(500)
     right = table.to_dense()

@@ -58,10 +58,10 @@ assert not hasattr(os, "register_at_fork") and not hasattr(os, "getuid") and not
 CORE = """
 import importlib, pkgutil
 import ketcore as kc
-from ketcore import backend, linalg
+from ketcore import linalg, threads
 for module in pkgutil.walk_packages(kc.__path__, "ketcore."):
     importlib.import_module(module.name)
-backend.threads = lambda: 2
+threads.thread_count = lambda: 2
 rng = np.random.default_rng(0)
 factors = [rng.standard_normal((2, 12, 12)) for _ in range(2)]
 table, ids = kc.KroneckerMatrix(factors), np.arange(144)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ketcore import backend, scale
-from ketcore.backend import Array, accumulation_dtype, is_numpy, namespace_of, run_chunks
+from ketcore.backend import Array, accumulation_dtype, is_numpy, namespace_of
 from ketcore.display import check_addressable
 from ketcore.ops import half_tables, kernels
 from ketcore.ops.checks import check_like, check_out
@@ -21,6 +21,7 @@ from ketcore.ops.halves import expand, halves, halves_jvp, leaf_cotangents
 from ketcore.ops.lookup import Lookup, leaves, made_safe, packed_views, record_leaves, widened_records
 from ketcore.ops.segments import scatter, segment_sum
 from ketcore.shapes import offsets
+from ketcore.threads import run_chunks
 
 # Bytes that a chunk of rows may fill, so that it stays in a core's second-level cache.
 _CHUNK_BYTES = 1 << 19

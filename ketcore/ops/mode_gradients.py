@@ -19,7 +19,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ketcore.backend import Array, is_numpy, namespace_of, run_chunks
+from ketcore.backend import Array, is_numpy, namespace_of
 from ketcore.ops.matmul_kernels import products
 from ketcore.ops.mode_products import (
     WORTH_THREADS,
@@ -40,6 +40,7 @@ from ketcore.ops.mode_products import (
     weight_axes,
 )
 from ketcore.plans import MatmulPlan, Step, rest_of
+from ketcore.threads import run_chunks
 
 
 def matmul_vjp(

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, is_complex, is_numpy, namespace_of, run_chunks
+from ketcore.backend import Array, is_complex, is_numpy, namespace_of
 from ketcore.ops.matmul_kernels import products
 from ketcore.plans import CHUNK_BYTES, MatmulPlan, Step, matmul_plan, rest_of
+from ketcore.threads import run_chunks
 
 
 def matmul(factors: Sequence[Array], x: Array, axis: int) -> Array:
