@@ -10,7 +10,7 @@ A cropped axis is a union of boxes of digits (`boxes.prefix_boxes`); each box ad
 Letters: N order, R and R' ranks, p_n, q_n and s_n sizes of modes, `...` batch.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from itertools import pairwise
 from math import prod
@@ -25,11 +25,12 @@ from ketcore.boxes import prefix_boxes
 from ketcore.display import check_result_size
 from ketcore.ops.checks import check_floating
 from ketcore.shapes import reached_dims
+from ketcore.term_plans import Marks
 
 Group = tuple[range, range]
 Sizes = tuple[int, ...]
-# What a KroneckerMatrix is made of: factors, shape, modes that are identities.
-Parts = tuple[list[Array], tuple[int, int], list[int]]
+# What a KroneckerMatrix is made of: factors, shape, modes that are identities in each term.
+Parts = tuple[list[Array], tuple[int, int], Sequence[Any]]
 
 
 @quiet
@@ -39,9 +40,12 @@ def matrix_product(left: Any, right: Any) -> Parts:
         shapes = f"{left.shape} and {right.shape}"
         raise ValueError(f"matrices must have shapes (m, k) and (k, n) for @, got {shapes}")
     inner = left.shape[1]
-    factors, groups = product(left.factors, right.factors, inner, (left.identities, right.identities))
+    known = left.term_identities, right.term_identities
+    factors, groups = product(left.factors, right.factors, inner, known)
     whole = inner == prod(left.col_dims) == prod(right.row_dims)
-    return factors, (left.shape[0], right.shape[1]), _identities(groups, left, right) if whole else []
+    sides = _identities(groups, left, right)
+    pairs = [a & b for b in sides[1] for a in sides[0]] if whole else []
+    return factors, (left.shape[0], right.shape[1]), pairs
 
 
 @quiet
@@ -61,7 +65,8 @@ def matrix_sum(left: Any, right: Any) -> Parts:
     if left.shape != right.shape:
         raise ValueError(f"matrices must have equal shapes to be added, got {left.shape} and {right.shape}")
     factors, groups = summed(left.factors, right.factors, left.shape)
-    return factors, left.shape, _identities(groups, left, right)
+    mine, others = _identities(groups, left, right)
+    return factors, left.shape, [*mine, *others]
 
 
 def check_same_split(left: Any, right: Any) -> None:
@@ -84,13 +89,19 @@ def matrix_kron(left: Any, right: Any) -> Parts:
     first = (xp.broadcast_to(f[:, None, :, :], (*pair, *f.shape[1:])) for f in left.factors)
     second = (xp.broadcast_to(f[None, :, :, :], (*pair, *f.shape[1:])) for f in right.factors)
     factors = [xp.reshape(f, (prod(pair), *f.shape[2:])) for f in (*first, *second)]
-    return factors, shape, [*left.identities, *(left.order + n for n in right.identities)]
+    others = [{left.order + n for n in known} for known in right.term_identities]
+    return factors, shape, [known | more for known in left.term_identities for more in others]
 
 
 def _identities(groups, left, right):
-    """The groups of which all modes are known to be identities on both sides."""
-    both = left.identities, right.identities
-    return [n for n, (a, b) in enumerate(groups) if both[0].issuperset(a) and both[1].issuperset(b)]
+    """For each term of either side the groups of which all modes are known to be identities."""
+    found = []
+    for one, own in zip((left, right), zip(*groups, strict=True), strict=True):
+        known = one.term_identities
+        if any(len(group) > 1 for group in own):
+            known = [frozenset(n for n, g in enumerate(own) if term.issuperset(g)) for term in known]
+        found.append(known)
+    return found
 
 
 def common_groups(left: Sequence[Sizes], right: Sequence[Sizes]) -> list[Group] | None:
@@ -134,13 +145,13 @@ def product(
     left: Sequence[Array],
     right: Sequence[Array],
     inner: int,
-    fixed: tuple[Collection[int], Collection[int]] = ((), ()),
+    fixed: tuple[Marks, Marks] = ((), ()),
 ) -> tuple[list[Array], list[Group]]:
     """Factors of A[:, :inner] @ B[:inner], and the groups of modes that they come from.
 
     left     N arrays (R, p_n, q_n)
     right    N' arrays (..., R', q'_n, s_n), each a matrix or a column of a ket
-    fixed    the modes of either that are known to be identities
+    fixed    the modes of either that are known to be identities in each term
     returns  arrays (..., R R' boxes, p, s), one per group
     raises   ValueError where the inner axes have no common split
     """

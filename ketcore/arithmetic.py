@@ -81,6 +81,8 @@ def conjugated(array: Array) -> Array:
 def transposed(factors: Sequence[Array]) -> list[Array]:
     """Factors (..., p, q) as views (..., q, p)."""
     xp = namespace_of(factors[0])
+    if xp is np:  # whose own method takes a tenth of the time
+        return [factor.swapaxes(-1, -2) for factor in factors]
     return [xp.matrix_transpose(factor) for factor in factors]
 
 

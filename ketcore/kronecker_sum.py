@@ -14,10 +14,11 @@ from operator import add
 from typing import Any
 
 from ketcore import arithmetic, display, linear_operator, ops
-from ketcore.backend import Array, accumulation_dtype, is_writeable_in_place, namespace, namespace_of, quiet
+from ketcore.backend import Array, accumulation_dtype, namespace, namespace_of, quiet
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops.checks import check_floating
+from ketcore.ops.term_products import added
 from ketcore.plans import Cost
 
 # Up to this size neighbouring modes are summed beforehand.
@@ -198,7 +199,9 @@ class KroneckerSum(linear_operator.Operator):
         terms = [[*identities] for _ in self.factors]
         for n, factor in enumerate(self.factors):
             terms[n][n] = factor
-        return KroneckerMatrix([xp.stack(list(mode)) for mode in zip(*terms, strict=True)])
+        every = frozenset(range(self.order))
+        factors = [xp.stack(list(mode)) for mode in zip(*terms, strict=True)]
+        return KroneckerMatrix(factors, identities=[every - {n} for n in range(self.order)])
 
     def to_dense(self, max_bytes: int = 2**30) -> Array:
         """The array (Q, Q).
@@ -249,7 +252,7 @@ def _contracted(factors, x):
             if after == 1
             else ops.kron_matmul([factor[None, ...]], xp.reshape(x, (before, dim, after)), axis=-2)
         )
-        total = _added(total, xp.reshape(part, (lead, size, trail)))
+        total = added(total, xp.reshape(part, (lead, size, trail)))
         before *= dim
     return xp.astype(total, dtype, copy=False)
 
@@ -273,12 +276,3 @@ def _pair_sum(xp, a, b):
     first = xp.where(on_b[None, :, None, :], a[:, None, :, None], zero)
     second = xp.where(on_a[:, None, :, None], b[None, :, None, :], zero)
     return xp.reshape(first + second, (prod(sizes), prod(sizes)))
-
-
-def _added(total, part):
-    if total is None:
-        return part
-    if is_writeable_in_place(total):
-        total += part
-        return total
-    return total + part

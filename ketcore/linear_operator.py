@@ -12,6 +12,7 @@ from ketcore.backend import Array, is_array, is_floating, namespace_of, quiet
 from ketcore.ops.checks import check_dtype, plain
 from ketcore.row_blocks import RowBlocks
 from ketcore.shapes import check_int
+from ketcore.term_plans import terms_cost
 
 COSTS = ("rows", "row_kets", "gather", "to_dense", "matmul", "rmatmul")
 
@@ -59,6 +60,11 @@ def operand(name: str, value: Any, dtype: Any) -> Array:
     if isinstance(value.dtype, np.dtype) and value.dtype.kind in "fc":
         check_dtype(name, xp, value.dtype)
     raise TypeError(f"{name} must have a numeric dtype, got {value.dtype}")
+
+
+def marks(matrix: Any) -> tuple[frozenset[int], ...]:
+    """The identities of each term of a Kronecker matrix for `kron_matmul`, which has less to do with none."""
+    return matrix.term_identities if any(matrix.term_identities) else ()
 
 
 def check_left(x: Array, columns: int) -> None:
@@ -128,11 +134,10 @@ def matrix_cost(matrix: Any, name: str, n: int) -> plans.Cost:
     n = check_int("n", n, 0)
     dims, rank, shape = (matrix.row_dims, matrix.col_dims), matrix.rank, matrix.shape
     entry = itemsize(matrix.factors[0])
-    known = {"identities": matrix.identities, "itemsize": entry}
     if name == "matmul":
-        return plans.matmul_cost(*dims[::-1], rank, 1, n, shape[::-1], **known)
+        return terms_cost(*dims[::-1], matrix.term_identities, 1, n, shape[::-1], entry)
     if name == "rmatmul":
-        return plans.matmul_cost(*dims, rank, n, 1, shape, **known)
+        return terms_cost(*dims, matrix.term_identities, n, 1, shape, entry)
     if name in ("rows", "to_dense"):
         return plans.rows_cost(*dims, rank, n if name == "rows" else shape[0], shape[1], entry)
     if name == "row_kets":

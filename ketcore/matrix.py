@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from ketcore import alignment, arithmetic, blocks, display, linear_operator, ops, reductions
+from ketcore import alignment, arithmetic, blocks, display, linear_operator, ops, reductions, term_plans
 from ketcore.backend import Array, quiet
 from ketcore.ket import Ket
 from ketcore.ops.checks import check_floating, check_identities, check_shape, check_tables
@@ -27,8 +27,8 @@ class KroneckerMatrix(linear_operator.Operator):
              lists become NumPy arrays, mixed dtypes are promoted; arrays that fit are shared, not copied
              Matrices of scipy.sparse are made dense: a KroneckerProduct uses them as they are
     shape    (rows, columns) from (1, 1) to (P, Q): the leading block; None for all of it
-    identities  modes whose factors are known to be identity matrices, in every term; products skip them,
-             and their values are not checked
+    identities  modes whose factors are known to be identity matrices in every term, or R collections of
+             modes, one for each term; products skip them, and their values are not checked
     raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
 
     Immutable; `==` is identity, and hashing goes by it.  `np.asarray(matrix)` is refused: see `to_dense`.
@@ -41,18 +41,18 @@ class KroneckerMatrix(linear_operator.Operator):
 
     factors: tuple[Array, ...]
     shape: tuple[int, int]
-    identities: frozenset[int]
+    term_identities: tuple[frozenset[int], ...]
 
     def __init__(
-        self, factors: Sequence[Any], shape: Sequence[int] | None = None, identities: Iterable[int] = ()
+        self, factors: Sequence[Any], shape: Sequence[int] | None = None, identities: Iterable[Any] = ()
     ):
         xp, factors, dtype = check_floating("factors", arithmetic.dense_factors(factors))
         factors = [f[None, ...] if f.ndim == 2 else f for f in factors]
         check_tables("factors", factors)
         object.__setattr__(self, "factors", tuple(xp.astype(f, dtype, copy=False) for f in factors))
         object.__setattr__(self, "shape", check_shape(shape, factors))
-        dims = self.row_dims, self.col_dims
-        object.__setattr__(self, "identities", check_identities(identities, dims))
+        known = check_identities(identities, (self.row_dims, self.col_dims), self.rank)
+        object.__setattr__(self, "term_identities", known)
 
     @classmethod
     def random(
@@ -111,6 +111,11 @@ class KroneckerMatrix(linear_operator.Operator):
         return self.factors[0].shape[0]
 
     @property
+    def identities(self) -> frozenset[int]:
+        """The modes that are known to be identities in all terms; `term_identities` has R sets."""
+        return term_plans.common(self.term_identities)
+
+    @property
     def dtype(self) -> Any:
         """The dtype of the factors and of every result."""
         return self.factors[0].dtype
@@ -123,7 +128,7 @@ class KroneckerMatrix(linear_operator.Operator):
     @property
     def T(self) -> "KroneckerMatrix":  # noqa: N802 - NumPy's name
         """The transpose; shares the factors."""
-        return KroneckerMatrix(arithmetic.transposed(self.factors), self.shape[::-1], self.identities)
+        return KroneckerMatrix(arithmetic.transposed(self.factors), self.shape[::-1], self.term_identities)
 
     @property
     def H(self) -> "KroneckerMatrix":  # noqa: N802 - the name of NumPy's matrices
@@ -197,11 +202,7 @@ class KroneckerMatrix(linear_operator.Operator):
         return self._scaled(scalar, True) if arithmetic.is_scalar(scalar) else NotImplemented
 
     def _scaled(self, scalar, divide):
-        """The first factor that is no identity carries the scalar."""
-        at = min(set(range(self.order)) - self.identities, default=0)
-        scaled = arithmetic.scaled(self.factors[at], scalar, divide)
-        factors = (*self.factors[:at], scaled, *self.factors[at + 1 :])
-        return KroneckerMatrix(factors, self.shape, self.identities - {at})
+        return KroneckerMatrix(*reductions.scaled(self, scalar, divide))
 
     def __matmul__(self, other: Any) -> Any:
         """A @ other: an array gives an array, a Ket a Ket, a KroneckerMatrix a KroneckerMatrix.
@@ -235,7 +236,7 @@ class KroneckerMatrix(linear_operator.Operator):
         x = linear_operator.operand("x", x, self.dtype)
         linear_operator.check_left(x, self.shape[1])
         turned, shape, axis = arithmetic.transposed(self.factors), self.shape[::-1], -1 if x.ndim == 1 else -2
-        return ops.kron_matmul(turned, x, shape, axis=axis, identities=self.identities, out=out)
+        return ops.kron_matmul(turned, x, shape, axis=axis, identities=linear_operator.marks(self), out=out)
 
     def rmatmul(self, x: Any, out: Array | None = None) -> Array:
         """x @ A for an array (..., rows); `out`, errors and cost as in `matmul`.
@@ -245,7 +246,7 @@ class KroneckerMatrix(linear_operator.Operator):
         """
         x = linear_operator.operand("x", x, self.dtype)
         linear_operator.check_right(x, self.shape[0])
-        return ops.kron_matmul(self.factors, x, self.shape, identities=self.identities, out=out)
+        return ops.kron_matmul(self.factors, x, self.shape, identities=linear_operator.marks(self), out=out)
 
     def sandwich(self, x: Any, y: Any) -> Array:
         """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns); batches broadcast.
@@ -272,12 +273,12 @@ class KroneckerMatrix(linear_operator.Operator):
     def conj(self) -> "KroneckerMatrix":
         """The complex conjugate; a real matrix shares its factors."""
         factors = [arithmetic.conjugated(f) for f in self.factors]
-        return KroneckerMatrix(factors, self.shape, self.identities)
+        return KroneckerMatrix(factors, self.shape, self.term_identities)
 
     @quiet
     def astype(self, dtype: Any) -> "KroneckerMatrix":
         """The same matrix with factors of another floating or complex dtype."""
-        return KroneckerMatrix(arithmetic.cast(self.factors, dtype), self.shape, self.identities)
+        return KroneckerMatrix(arithmetic.cast(self.factors, dtype), self.shape, self.term_identities)
 
     @quiet
     def balance(self) -> "KroneckerMatrix":

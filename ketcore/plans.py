@@ -155,6 +155,11 @@ def matmul_cost(
         row_dims, col_dims = reached_dims(tuple(row_dims), shape[0]), reached_dims(tuple(col_dims), shape[1])
     square = [n for n in identities if row_dims[n] == col_dims[n]]
     plan = matmul_plan(row_dims, col_dims, rank, batch, trail, square, itemsize, path)
+    return plan_cost(plan, rank, batch, itemsize)
+
+
+def plan_cost(plan: MatmulPlan, rank: int, batch: int, itemsize: int) -> Cost:
+    """What a plan takes for `batch` entries."""
     flops = moved = 0
     for step in plan.steps:
         terms = max(step.terms_in, step.terms_out, rank if plan.path == "dense" else 1)
@@ -177,7 +182,7 @@ def rows_cost(
     return Cost(flops, (2 * entries + count * columns) * itemsize, "halves")
 
 
-class _Problem(NamedTuple):
+class Problem(NamedTuple):
     """The sizes of one product, and the modes [low, high) between those that are identities."""
 
     rows: tuple[int, ...]
@@ -196,7 +201,7 @@ def _plan(rows, columns, rank, batch, trail, identities, itemsize, path):
     live = [n for n in range(len(rows)) if n not in identities]
     if not live:
         return MatmulPlan(path or "modes", (), False, True, 1, 1)
-    problem = _Problem(rows, columns, rank, batch, trail, identities, itemsize, live[0], live[-1] + 1)
+    problem = Problem(rows, columns, rank, batch, trail, identities, itemsize, live[0], live[-1] + 1)
     counts, plans = zip(*_candidates(problem), strict=True)
     # A path that these modes do not have stands for the nearest one that they have.
     wanted = {"dense": min(counts), "modes": max(counts), "halves": min(2, max(counts))}.get(path)
@@ -215,8 +220,8 @@ def _candidates(problem):
                 found.append((count, leftward, _contracting_first(problem, groups)))
     if problem.rank == problem.trail == 1 and not problem.identities:
         found += _with_cycles(problem)
-    steps = [(count, leftward, _steps(problem, groups)) for count, leftward, groups in found]
-    return [(count, (_total(problem, each), leftward, each)) for count, leftward, each in steps]
+    steps = [(count, leftward, steps_of(problem, groups)) for count, leftward, groups in found]
+    return [(count, (total_time(problem, each), leftward, each)) for count, leftward, each in steps]
 
 
 def scheduled(path: str, steps: tuple[Step, ...], leftward: bool, nested: bool, itemsize: int) -> MatmulPlan:
@@ -274,7 +279,7 @@ def _swept_groupings(problem, low, high, leftward, cycle=None):
             idle = _is_idle(problem, start, stop)
             if idle and step.stop - step.start > 1:
                 continue
-            time = 0.0 if idle else _time(problem, step) + _merge_time(problem, step)
+            time = 0.0 if idle else step_time(problem, step) + _merge_time(problem, step)
             for count, (before, groups) in best[start].items():
                 total, more = before + time, min(count + (not idle), 3)
                 if total < found.get(more, (inf,))[0]:
@@ -308,7 +313,7 @@ def _swept(problem, start, stop, leftward, cycle=None):
     return _step(problem, start, stop, done, first, last, cycle)
 
 
-def _steps(problem, groups):
+def steps_of(problem: Problem, groups: Sequence[tuple[int, ...]]) -> tuple[Step, ...]:
     """The steps of groups in the order in which they run."""
     found, done = [], set()
     for i, (start, stop, *cycle) in enumerate(groups):
@@ -329,11 +334,12 @@ def _step(problem, start, stop, done, first, last, cycle=None):
     return Step(start, stop, *sizes, cycle is not None)
 
 
-def _total(problem, steps):
-    return sum(_time(problem, step) + _merge_time(problem, step) for step in steps)
+def total_time(problem: Problem, steps: Sequence[Step]) -> float:
+    """Nanoseconds of all steps, and of the merges before them."""
+    return sum(step_time(problem, step) + _merge_time(problem, step) for step in steps)
 
 
-def _time(problem, step):
+def step_time(problem: Problem, step: Step) -> float:
     """Nanoseconds of a step for the whole batch."""
     count, m, k, n = (float(min(size, _HUGE)) for size in products(step, problem.batch))
     entry, lane = problem.itemsize, max(1, _LANE_BYTES // problem.itemsize)

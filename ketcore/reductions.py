@@ -9,11 +9,13 @@ and the same for inner products and traces: at most N^2 pairs (N for a trace), e
 the factors are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import product
 from operator import add, mul
+from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic, scale
@@ -23,6 +25,7 @@ from ketcore.boxes import prefix_boxes
 from ketcore.display import check_dense_size, check_result_size
 from ketcore.ops import ket_inner, ket_rows
 from ketcore.ops.checks import check_floating
+from ketcore.term_plans import Marks
 
 # Elements of a diagonal that are summed at a time where the factors are not square.
 _CHUNK = 1 << 16
@@ -53,6 +56,51 @@ def balanced(factors: Sequence[Array]) -> list[Array]:
     xp = namespace_of(factors[0])
     flat = scale.balanced(flattened(factors))
     return [xp.reshape(f, like.shape) for f, like in zip(flat, factors, strict=True)]
+
+
+def carried(
+    factors: Sequence[Array],
+    identities: Marks,
+    change: Callable[[Array], Array],
+    modes: Sequence[int] | None = None,
+) -> tuple[list[Array], list[frozenset[int]]]:
+    """Factors of which one in each term is changed, and what are identities afterwards.
+
+    identities   the modes that are identities in each term, R sets
+    change       takes all terms of a factor to the changed ones
+    modes        those that may be changed; None for all
+    """
+    modes = range(len(factors)) if modes is None else modes
+    found, at = list(factors), _carriers(identities, modes)
+    for n in set(at) or modes[:1]:
+        changed, flags = change(factors[n]), np.array([place == n for place in at])
+        if not flags.all():
+            xp = array_api_compat.array_namespace(changed)
+            mask = xp.asarray(flags[:, None, None], device=array_api_compat.device(changed))
+            changed = xp.where(mask, changed, xp.astype(factors[n], changed.dtype, copy=False))
+        found[n] = changed
+    return found, [known - {place} for known, place in zip(identities, at, strict=True)]
+
+
+def scaled(
+    matrix: Any, scalar: Any, divide: bool
+) -> tuple[list[Array], tuple[int, int], list[frozenset[int]]]:
+    """Factors, shape and identities of a matrix times a number: a factor that is no identity carries it."""
+
+    def change(factor):
+        return arithmetic.scaled(factor, scalar, divide)
+
+    factors, identities = carried(matrix.factors, matrix.term_identities, change)
+    return factors, matrix.shape, identities
+
+
+def _carriers(identities, modes):
+    """The first mode that is no identity in any term, for all; or that of each term; or the first of all."""
+    some = frozenset().union(*identities)
+    for n in modes:
+        if n not in some:
+            return [n] * len(identities)
+    return [next((n for n in modes if n not in known), modes[0]) for known in identities]
 
 
 @quiet

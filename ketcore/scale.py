@@ -14,7 +14,7 @@ What is asked first is whether that is needed at all: one sum of squares a facto
 `balanced` and `unit_leaves` are array code, which asks nothing, and `level_matrices` waits for the device.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from math import prod
 from operator import add, and_
@@ -25,6 +25,7 @@ import numpy as np
 
 from ketcore.autodiff import detached
 from ketcore.backend import Array, accumulation_dtype, is_complex, is_numpy, namespace_of, to_host
+from ketcore.term_plans import Marks
 
 # Products of squared norms, in float32 and in float64, between the inverse of this and this are level.  Sums
 # of products stay far from overflow, and what vanishes within is below 2^-77 or 2^-893 of the unit.
@@ -93,43 +94,44 @@ def _axes_of(factor, axes):
 
 
 def level(
-    factors: Sequence[Array], axes: Axes, carry: int = 0, fixed: Collection[int] = ()
+    factors: Sequence[Array], axes: Axes, carry: int = 0, fixed: Marks = ()
 ) -> tuple[Sequence[Array], list[Array | None] | None]:
     """The same sum with the leaves of each term near one norm, and the powers of two that made it.
 
     factors  N arrays; a leaf is what lies along `axes`
     carry    minus the sum of the shifts of each term
-    fixed    modes that stay as they are: identity matrices
+    fixed    the modes that stay as they are, identity matrices: one collection for all terms, or R
     returns  factors in their accumulation dtype, and shifts as arrays of integers that broadcast against
              them, None for `fixed`; the factors themselves and None where nothing has to be done
     """
     if (len(factors) < 2 and not carry) or not is_numpy(factors[0]):
         return factors, None
-    free = [n for n in range(len(factors)) if n not in fixed] if fixed else None
-    live = factors if free is None else [factors[n] for n in free]
-    if not live or (not carry and (_lie_level(live) or is_level(live, axes))):
+    if not carry and (_lie_level(factors) or is_level(factors, axes)):
         return factors, None
-    return _levelled(factors, axes, carry, free)
+    return _levelled(factors, axes, carry, fixed)
 
 
 def level_and_carry(
-    factors: Sequence[Array], axes: Axes, fixed: Collection[int] = ()
+    factors: Sequence[Array], axes: Axes, fixed: Marks = ()
 ) -> tuple[Sequence[Array], list[Array | None] | None, int]:
-    """As `level`, with the carry that leaves the largest term of norm 1 where its norm is out of range."""
-    free = [n for n in range(len(factors)) if n not in fixed] if fixed else None
-    live = factors if free is None else [factors[n] for n in free]
-    if not live or not is_numpy(factors[0]) or is_level(live, axes):
+    """As `level`, with the carry that leaves the largest term of norm 1 where its norm is out of range.
+
+    A sum whose terms have other modes each that stay as they are carries nothing.
+    """
+    if not is_numpy(factors[0]) or is_level(factors, axes):
         return factors, None, 0
-    logs = [_log_norms(np, widened(factor), axes) for factor in live]
-    totals = sum(logs)
+    free = _free(factors, fixed)
+    if free is None or not free:
+        return *_levelled(factors, axes, 0, fixed), 0
+    totals = sum(_log_norms(np, widened(factors[n]), axes) for n in free)
     totals = totals[np.isfinite(totals)]
     top = int(np.rint(totals.max())) if totals.size else 0
     if abs(top) <= _CARRIED[totals.dtype.itemsize]:
         top = 0
-    return *_levelled(factors, axes, top, free), top
+    return *_levelled(factors, axes, top, fixed), top
 
 
-def level_matrices(matrices: Sequence[Array], fixed: Collection[int] = ()) -> Sequence[Array]:
+def level_matrices(matrices: Sequence[Array], fixed: Marks = ()) -> Sequence[Array]:
     """Matrices (p_n, q_n) of the same product at one level, as `level`, but of any library.
 
     Values are looked at in host memory, which waits for a device; powers of two are constants, so that
@@ -147,8 +149,21 @@ def level_matrices(matrices: Sequence[Array], fixed: Collection[int] = ()) -> Se
     return shifted(matrices, [None if shift is None else float(shift[0, 0]) for shift in shifts])
 
 
-def _levelled(factors, axes, carry, free):
-    wide, free = [widened(factor) for factor in factors], range(len(factors)) if free is None else free
+def _free(factors, fixed):
+    """The modes that may be scaled in all terms alike; None where these differ from term to term."""
+    fixed = set(map(frozenset, fixed))
+    if len(fixed) > 1:
+        return None
+    return [n for n in range(len(factors)) if not any(n in modes for modes in fixed)]
+
+
+def _levelled(factors, axes, carry, fixed):
+    free = _free(factors, fixed)
+    if free is None:
+        return _levelled_by_terms(factors, axes, fixed)
+    if not free:
+        return factors, None
+    wide = [widened(factor) for factor in factors]
     found = shifts_of(np, [_log_norms(np, wide[n], axes) for n in free], carry)
     if not any(shift.any() for shift in found):
         return factors, None
@@ -156,6 +171,18 @@ def _levelled(factors, axes, carry, free):
     for n, shift in zip(free, found, strict=True):
         shifts[n] = shift
     return shifted(wide, shifts), shifts
+
+
+def _levelled_by_terms(factors, axes, fixed):
+    """Factors (..., R, p, q) of which term k has modes fixed[k] that stay as they are."""
+    nothing = np.zeros((1, 1, 1))
+    terms = []
+    for k, modes in enumerate(fixed):
+        one = [factor[..., k : k + 1, :, :] for factor in factors]
+        shifts = _levelled(one, axes, 0, (modes,))[1] or [None] * len(factors)
+        terms.append([nothing if shift is None else shift for shift in shifts])
+    shifts = [np.concatenate(np.broadcast_arrays(*mode), axis=-3) for mode in zip(*terms, strict=True)]
+    return shifted(factors, shifts), shifts
 
 
 def shifted(arrays: Sequence[Array], shifts: Sequence[Array | None] | None) -> Sequence[Array]:

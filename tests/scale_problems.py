@@ -3,6 +3,7 @@
 import numpy as np
 
 import ketcore as kc
+from ketcore.ops.checks import check_identities
 
 # Leaves by rows and terms are scaled apart where they are kets, terms of matrices all together.
 _KETS = {"ket_inner": (0, 1), "ket_gram": (0, 1), "ket_sandwich": (0, 2)}
@@ -40,8 +41,6 @@ def gauge(problem, rng):
     for place, size in enumerate(groups):
         arrays = problem.arrays[start : start + (size or 1)]
         start += size or 1
-        fixed = set(problem.options.get("identities", ()))
-        free = [n for n in range(len(arrays)) if n not in fixed]
         own = [np.zeros((1,) * a.ndim, int) for a in arrays]
         if problem.op.name == "ket_rows":
             words, rank, _ = arrays[0].shape
@@ -49,13 +48,23 @@ def gauge(problem, rng):
             parts = powers(rng, len(dims), (words, rank, 1), 0 if problem.options.get("layernorm") else top)
             parts = [np.repeat(part, q, axis=2) for part, q in zip(parts, dims, strict=True)]
             own = [np.concatenate(parts, axis=2)]
-        elif size and free:
-            is_ket = place in _KETS.get(problem.op.name, ())
-            shape = (*arrays[0].shape[:-1], 1) if is_ket else (arrays[0].shape[-3], 1, 1)
-            for n, part in zip(free, powers(rng, len(free), shape, top), strict=True):
-                own[n] = part
+        elif size and place in _KETS.get(problem.op.name, ()):
+            own = powers(rng, len(arrays), (*arrays[0].shape[:-1], 1), top)
+        elif size:
+            own = by_terms(arrays, problem.options.get("identities", ()), rng, top)
         shifts += own
     return shifts
+
+
+def by_terms(arrays, identities, rng, top):
+    """Shifts (R, 1, 1) of factors (..., R, p, q), of which some modes of each term are identities."""
+    rank, dims = arrays[0].shape[-3], [[a.shape[axis] for a in arrays] for axis in (-2, -1)]
+    found = [np.zeros((rank, 1, 1), int) for _ in arrays]
+    for k, known in enumerate(check_identities(identities, dims, rank)):
+        free = [n for n in range(len(arrays)) if n not in known]
+        for n, shift in zip(free, powers(rng, len(free), (1, 1), top) if free else (), strict=True):
+            found[n][k] = shift
+    return found
 
 
 def normal(rng, shape, dtype):

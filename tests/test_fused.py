@@ -8,7 +8,9 @@ import pytest
 
 from ketcore import backend
 from ketcore.ops import matmul_kernels, mode_gradients, mode_products
+from ketcore.ops.checks import check_identities
 from ketcore.ops.kron_matmul import kron_matmul, kron_matmul_dense, kron_matmul_jvp, kron_matmul_vjp
+from ketcore.term_plans import common
 from tests.kernel_problems import make_product
 from tests.matmul_problems import matmul_arguments
 
@@ -29,13 +31,18 @@ def test_products_and_gradients(xp, dtype):
         if any(factor.ndim > 3 for factor in factors):
             with pytest.raises(ValueError, match=r"^path must be None for batches of matrices, got 'fused'$"):
                 kron_matmul(given, array, **options)
-        elif matmul_kernels.obstacle(given, array, options["identities"]):
+        elif matmul_kernels.obstacle(given, array, in_all_terms(factors, options["identities"])):
             with pytest.raises(ValueError, match=r"^factors and x must have"):
                 kron_matmul(given, array, **options)
         else:
             check(xp, factors, x, options)
 
     xp.check(matmul_arguments(dtype), body)
+
+
+def in_all_terms(factors, identities):
+    dims = [[factor.shape[axis] for factor in factors] for axis in (1, 2)]
+    return common(check_identities(identities, dims, factors[0].shape[0]))
 
 
 @CUDA

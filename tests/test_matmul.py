@@ -34,7 +34,7 @@ def chunks(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("chunks")
-@pytest.mark.parametrize("path", plans.PATHS)
+@pytest.mark.parametrize("path", [*plans.PATHS, "terms"])
 def test_every_path_and_chunk_gives_the_product_and_its_derivatives(path):
     @given(matmul_arguments("float64"), st.sampled_from((1, 3, 40)))
     def body(arguments, count):

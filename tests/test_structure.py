@@ -19,13 +19,13 @@ PACKAGE = ROOT / "ketcore"
 
 # A module imports only what stands before it.  "x.*" are the modules of package x that are not listed.
 FLOORS = (
-    ("_version", "shapes", "divisors", "plans", "boxes", "display"),
+    ("_version", "shapes", "divisors", "plans", "term_plans", "boxes", "display"),
     ("numpy_sums", "autodiff", "backend", "scale", "threads"),
     (
         "ops.checks", "ops.digits", "ops.lookup", "ops.tree", "ops.halves", "ops.half_tables",
         "ops.kernel_plan", "ops.kernels", "ops.segments", "ops.gather", "ops.matmul_plan",
-        "ops.matmul_kernels", "ops.mode_products", "ops.mode_gradients", "ops.terms", "ops.symmetry",
-        "ops.spectra", "ops.schur", "ops.*", "ops",
+        "ops.matmul_kernels", "ops.mode_products", "ops.mode_gradients", "ops.term_products", "ops.terms",
+        "ops.symmetry", "ops.spectra", "ops.schur", "ops.*", "ops",
     ),
     (
         "arithmetic", "indexing", "blocks", "reductions", "alignment", "row_blocks", "linear_operator",

@@ -114,7 +114,7 @@ def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[A
         matrices = [matrices[0][: A.shape[0], : A.shape[1]]]
     if look:
         check_finite(xp, matrices, function)
-        matrices = list(scale.level_matrices(matrices, A.identities))
+        matrices = list(scale.level_matrices(matrices, (A.identities,)))
     return xp, matrices
 
 
@@ -296,8 +296,8 @@ def not_invertible(matrices: Sequence[Array]) -> NoReturn:
 
 
 def identities_of(A: Any) -> frozenset[int]:
-    """The modes that `A` knows to be identities."""
-    return A.identities if isinstance(A, KroneckerMatrix) else frozenset()
+    """The modes that `A`, of one term, knows to be identities: a sum of them is none."""
+    return A.identities if isinstance(A, KroneckerMatrix) and A.rank == 1 else frozenset()
 
 
 def check_level(name: str, value: Any) -> float:

@@ -4,6 +4,7 @@ Every message reads `<argument> must <rule>, got <value>`.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from types import ModuleType
 from typing import Any
@@ -208,9 +209,44 @@ def check_shape(shape: Any, factors: Sequence[Array]) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def check_identities(identities: Any, dims: tuple[Sequence[int], Sequence[int]]) -> frozenset[int]:
-    """`identities` as a set of modes of square factors; `dims` are those of rows and those of columns."""
+def check_identities(
+    identities: Any, dims: tuple[Sequence[int], Sequence[int]], rank: int
+) -> tuple[frozenset[int], ...]:
+    """The modes of square factors that are identities in each of R terms, R sets.
+
+    identities   modes for all terms, or R collections of modes
+    dims         those of rows and those of columns
+    """
+    if type(identities) is tuple and set(map(type, identities)) == {frozenset}:
+        return _checked_sets(identities, *map(tuple, dims), rank)
     found = as_sequence("identities", identities)
+    if found and all(isinstance(each, _COLLECTIONS) for each in found):
+        return _checked_terms(found, dims, rank)
+    return (_modes(found, dims),) * rank
+
+
+# What holds the modes of one term.
+_COLLECTIONS = list | tuple | set | frozenset | range | np.ndarray
+
+
+@lru_cache(maxsize=1024)
+def _checked_sets(identities, rows, columns, rank):
+    # Sets that equal those of an earlier call hold the same modes, of whatever kinds their numbers are.
+    return _checked_terms(identities, (rows, columns), rank)
+
+
+def _checked_terms(identities, dims, rank):
+    if len(identities) != rank:
+        rule = f"modes, or one collection of modes for each of {rank} terms"
+        raise ValueError(f"identities must be {rule}, got {len(identities)} collections")
+    if all(type(each) is frozenset for each in identities):
+        # Of many terms few leave different modes alone.
+        checked = {each: _modes(each, dims) for each in set(identities)}
+        return tuple(checked[each] for each in identities)
+    return tuple(_modes(tuple(each), dims) for each in identities)
+
+
+def _modes(found, dims):
     for n in found:
         if not _is_int(n):
             raise TypeError(f"identities must be ints, got {n!r}")

@@ -8,14 +8,14 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n
 from collections.abc import Sequence
 from functools import lru_cache, reduce
 from math import prod
+from typing import Any
 
-import array_api_compat
 import numpy as np
 
-from ketcore import backend, plans, scale
+from ketcore import backend, plans, scale, term_plans
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_numpy, namespace, quiet
 from ketcore.display import check_addressable
-from ketcore.ops import matmul_kernels, mode_gradients, mode_products
+from ketcore.ops import matmul_kernels, mode_gradients, mode_products, term_products
 from ketcore.ops.checks import (
     COMMON,
     check_floating,
@@ -26,10 +26,10 @@ from ketcore.ops.checks import (
     check_tangents,
 )
 from ketcore.ops.mode_products import padded, reshaped, swapped
+from ketcore.ops.term_products import with_identities, without_identities
 from ketcore.shapes import reached_dims
 
-_NONE = frozenset()
-_PATHS = (None, *plans.PATHS, "fused")
+_PATHS = (None, *plans.PATHS, term_plans.TERMS, "fused")
 
 
 @quiet
@@ -39,7 +39,7 @@ def kron_matmul(
     shape: tuple[int, int] | None = None,
     *,
     axis: int = -1,
-    identities: Sequence[int] = (),
+    identities: Sequence[Any] = (),
     path: str | None = None,
     out: Array | None = None,
 ) -> Array:
@@ -50,11 +50,12 @@ def kron_matmul(
     x           (..., rows), or (..., rows, n) where axis is -2
     shape       (rows, columns), the leading block of (P, Q) that M is cropped to; None is all of it
     axis        -1: x M, (..., columns).  -2: M^T x, (..., columns, n)
-    identities  modes whose factors are known to be identity matrices: their values are not read, and they
-                have no derivative
+    identities  modes whose factors are known to be identity matrices in all terms, or R collections of
+                modes, one for each term: their values are not read, and they have no derivative
     path        None: the cheapest by `ketcore.plans`; "modes", "halves" (two groups of modes, of which the
-                second adds up the terms) and "dense" force one, or the nearest that these modes have; "fused"
-                is the CUDA kernel.  Batches of matrices have no choice
+                second adds up the terms) and "dense" force one, or the nearest that these modes have; "terms"
+                adds up products of a few terms that leave the same modes alone, or most; "fused" is the CUDA
+                kernel.  Batches of matrices have no choice
     out         array of the shape and dtype of the result to write into, NumPy and CuPy only; it may overlap
                 what goes in
     returns     (*lead, columns) or (*lead, columns, n) in the promoted dtype of `factors` and `x`, `lead`
@@ -80,7 +81,7 @@ def kron_matmul(
         result = mode_products.terms_product(xp, call.live(), call.wide_x)[..., : call.columns, :]
     else:
         factors, plan = call.planned()
-        result = mode_products.apply(xp, factors, call.wide_x, plan, call.columns, room)
+        result = term_products.apply(xp, factors, call.wide_x, plan, call.columns, room)
     if room is not None:
         return out
     result = result if result.dtype == call.dtype else xp.astype(result, call.dtype)
@@ -99,7 +100,7 @@ def kron_matmul_vjp(
     shape: tuple[int, int] | None = None,
     *,
     axis: int = -1,
-    identities: Sequence[int] = (),
+    identities: Sequence[Any] = (),
     path: str | None = None,
 ) -> tuple[tuple[Array, ...], Array]:
     """Pull `cotangent`, of the shape of the product, back through `kron_matmul` to the factors and to x.
@@ -126,7 +127,7 @@ def kron_matmul_vjp(
     else:
         c = call.in_wide(cotangent, call.flat_shape(call.columns))
         factors, plan = call.planned()
-        to_factors, to_x = mode_gradients.apply_vjp(xp, factors, call.wide_x, c, plan, path != "fused")
+        to_factors, to_x = term_products.apply_vjp(xp, factors, call.wide_x, c, plan, path != "fused")
         if path == "fused":
             to_x = call.fused(cotangent, back=True)
     return call.whole(to_factors), call.like_x(to_x)
@@ -141,7 +142,7 @@ def kron_matmul_jvp(
     shape: tuple[int, int] | None = None,
     *,
     axis: int = -1,
-    identities: Sequence[int] = (),
+    identities: Sequence[Any] = (),
     path: str | None = None,
 ) -> Array:
     """The derivative of `kron_matmul` along the tangents of the factors and of x.
@@ -153,7 +154,7 @@ def kron_matmul_jvp(
     call = _Call(factors, x, shape, axis, identities, path)
     xp = call.xp
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
-    moved = [xp.zeros_like(t) if n in call.identities else t for n, t in enumerate(moved)]
+    moved = without_identities(xp, moved, call.marks)
     moved = scale.shifted(call.narrowed(moved), call.shifts)
     x_tangent = check_like("x_tangent", x_tangent, call.x.shape, xp, call.x, call.dtype)
     x_tangent = call.carried(call.rows_of(x_tangent))
@@ -165,8 +166,8 @@ def kron_matmul_jvp(
             total = total + mode_products.terms_product(xp, replaced, call.wide_x)
         total = total[..., : call.columns, :]
     else:
-        live, plan = call.planned()
-        total = mode_gradients.apply_jvp(xp, live, call.wide_x, moved, x_tangent, plan, call.columns)
+        factors, plan = call.planned()
+        total = term_products.apply_jvp(xp, factors, call.wide_x, moved, x_tangent, plan, call.columns)
     return xp.reshape(xp.astype(total, call.dtype, copy=False), call.result_shape)
 
 
@@ -177,7 +178,7 @@ def kron_matmul_dense(
     shape: tuple[int, int] | None = None,
     *,
     axis: int = -1,
-    identities: Sequence[int] = (),
+    identities: Sequence[Any] = (),
     path: str | None = None,
 ) -> np.ndarray:
     """The definition on NumPy arrays: M built by np.kron, then multiplied.  Costs P Q memory."""
@@ -185,13 +186,14 @@ def kron_matmul_dense(
     dtype = np.result_type(*factors, x)
     wide = accumulation_dtype(np, dtype)
     batch = np.broadcast_shapes(*(factor.shape[:-3] for factor in factors))
-    rows, columns = shape or [prod(factor.shape[i] for factor in factors) for i in (-2, -1)]
+    dims = [[factor.shape[axis] for factor in factors] for axis in (-2, -1)]
+    marks = check_identities(identities, dims, factors[0].shape[-3])
+    rows, columns = shape or map(prod, dims)
     dense = np.zeros((*batch, rows, columns), wide)
     for at in np.ndindex(*batch):
         members = [np.broadcast_to(f, (*batch, *f.shape[-3:]))[at].astype(wide) for f in factors]
-        for n in identities:
-            members[n] = np.broadcast_to(np.eye(members[n].shape[-1], dtype=wide), members[n].shape)
-        for terms in zip(*members, strict=True):
+        for known, *terms in zip(marks, *members, strict=True):
+            terms = [np.eye(len(m), dtype=wide) if n in known else m for n, m in enumerate(terms)]
             dense[at] += reduce(np.kron, terms)[:rows, :columns]
     if axis == -1:
         return (x.astype(wide)[..., None, :] @ dense)[..., 0, :].astype(dtype)
@@ -205,7 +207,7 @@ class _Call:
     cut          the factors as far as a crop reaches, in the dtype of sums and at one level
     wide_x       x as (batch, rows, trail) in the dtype of sums; (*lead, P, trail) for batches of matrices
     shifts, carry    what levelled the factors and scaled x, see `ketcore.scale`
-    idle         identities that stay square within the crop
+    marks        the modes that are identities, R sets; none where nothing is known to be
     """
 
     def __init__(self, factors, x, shape, axis, identities, path):
@@ -222,12 +224,12 @@ class _Call:
         sizes = _sizes(shapes, tuple(self.x.shape), axis, shape)
         dims, self.reached, self.uncropped, self.batched = sizes[:4]
         self.lead, self.trail, self.result_shape, self.rows, self.columns = sizes[4:]
-        self.identities = self.idle = check_identities(identities, dims) if identities else _NONE
+        self.marks = ()
+        if type(identities) is not tuple or identities:
+            self.marks = check_identities(identities, dims, shapes[0][-3])
         self.path, self.launch, self.shifts, self.carry = path, None, None, 0
         if path is not None:
             self.launch, self.path = _check_path(path, self), None if path == "fused" else path
-        if self.idle:
-            self.idle = frozenset(n for n in self.idle if self.reached[0][n] == self.reached[1][n])
         if self.launch is None:
             self.widen()
 
@@ -235,7 +237,7 @@ class _Call:
         """Set `cut` and `wide_x`, which the product by the kernel does without."""
         self.cut = self.narrowed(self.factors)
         if self.xp is np and len(self.cut) > 1:
-            self.cut, self.shifts, self.carry = scale.level_and_carry(self.cut, None, self.identities)
+            self.cut, self.shifts, self.carry = scale.level_and_carry(self.cut, None, self.marks)
         self.wide_x = self.carried(self.rows_of(self.x))
 
     def carried(self, x):
@@ -269,39 +271,36 @@ class _Call:
             found.append(array if array.dtype == self.wide else self.xp.astype(array, self.wide))
         return found
 
-    def live(self, modes=None):
+    def live(self):
         """The factors, with identity matrices in the place of those that are known to be."""
-        found = list(self.cut)
-        for n in self.identities if modes is None else self.identities & modes:
-            p, q = self.reached[0][n], self.reached[1][n]
-            device = array_api_compat.device(self.x)
-            eye = self.xp.eye(p, q, dtype=self.wide, device=device)
-            found[n] = self.xp.broadcast_to(eye, found[n].shape)
-        return found
+        return with_identities(self.xp, self.cut, self.marks)
 
     def planned(self):
         """The factors and the plan for `mode_products.apply`."""
         if self.launch is not None:
             self.widen()
-        rank, batch = self.cut[0].shape[0], self.wide_x.shape[0]
-        size = mode_products.itemsize(self.xp, self.wide)
-        plan = plans.matmul_plan(*self.reached, rank, batch, self.trail, self.idle, size, self.path)
-        if not self.identities:
+        size, path = mode_products.itemsize(self.xp, self.wide), self.path
+        sizes = self.wide_x.shape[0], self.trail
+        if not self.marks:
+            rank, path = self.cut[0].shape[0], None if path == term_plans.TERMS else path
+            return self.cut, plans.matmul_plan(*self.reached, rank, *sizes, (), size, path)
+        plan = term_plans.terms_plan(*self.reached, self.marks, *sizes, size, path)
+        if isinstance(plan, term_plans.TermsPlan):
             return self.cut, plan
-        return self.live({n for step in plan.steps for n in range(step.start, step.stop)}), plan
+        return with_identities(self.xp, self.cut, self.marks, plan), plan
 
     def fused(self, array, back=False):
         """M^T x by the CUDA kernel, or `back` M c."""
         factors = [factor[:, :p, :q] for factor, p, q in zip(self.factors, *self.reached, strict=True)]
-        for n in self.identities - self.idle:
-            device = array_api_compat.device(self.x)
-            eye = self.xp.eye(*factors[n].shape[1:], dtype=self.dtype, device=device)
-            factors[n] = self.xp.broadcast_to(eye, factors[n].shape)
+        idle = [n for n in term_plans.common(self.marks) if self.reached[0][n] == self.reached[1][n]]
+        # Those that all terms leave alone are not multiplied by, and need no values.
+        marks = [known.difference(idle) for known in self.marks]
+        factors = with_identities(self.xp, factors, marks)
         sizes, reached = (self.rows, self.columns), self.reached
         if back:
             factors, sizes, reached = [swapped(self.xp, f) for f in factors], sizes[::-1], reached[::-1]
         x = padded(self.xp, reshaped(self.xp, array, self.flat_shape(sizes[0])), prod(reached[0]), 1)
-        return matmul_kernels.matmul(self.launch, factors, x, self.idle)[:, : sizes[1], :]
+        return matmul_kernels.matmul(self.launch, factors, x, idle)[:, : sizes[1], :]
 
     def like_x(self, gradient):
         """A gradient in the shape and dtype of x."""
@@ -313,9 +312,9 @@ class _Call:
 
     def whole(self, gradients):
         """Gradients of the reached parts as gradients of the factors."""
-        found, gradients = [], scale.shifted(gradients, self.shifts)
-        for n, (gradient, factor) in enumerate(zip(gradients, self.factors, strict=True)):
-            gradient = self.xp.zeros_like(gradient) if n in self.identities else gradient
+        found = []
+        gradients = without_identities(self.xp, scale.shifted(gradients, self.shifts), self.marks)
+        for gradient, factor in zip(gradients, self.factors, strict=True):
             if not self.uncropped:
                 for axis in (-2, -1):
                     gradient = padded(self.xp, gradient, factor.shape[axis], axis)
@@ -385,7 +384,7 @@ def _check_path(path, call):
     launch = backend.launcher(call.x)
     if launch is None:
         raise TypeError(f"path must not be 'fused' but for arrays of CuPy, got {type(call.x).__name__}")
-    reason = matmul_kernels.obstacle(call.factors, call.x, call.identities)
+    reason = matmul_kernels.obstacle(call.factors, call.x, term_plans.common(call.marks))
     if reason:
         raise ValueError(f"factors and x {reason}")
     return launch

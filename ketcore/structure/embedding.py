@@ -55,8 +55,9 @@ def embed(
         if mode not in factors:
             one = arithmetic.identity(dim, like.dtype, like)
             factors[mode] = xp.broadcast_to(one, (like.shape[0], dim, dim))
-    known = [where[n] for n in op.identities] if isinstance(op, KroneckerMatrix) else []
-    identities = [n for n in range(len(dims)) if n not in where or n in known]
+    known = op.term_identities if isinstance(op, KroneckerMatrix) else [()] * like.shape[0]
+    outside = frozenset(range(len(dims))).difference(where)
+    identities = [outside.union(where[n] for n in term) for term in known]
     return KroneckerMatrix([factors[n] for n in range(len(dims))], identities=identities)
 
 

@@ -113,11 +113,12 @@ def hadamard(left: KroneckerMatrix, right: KroneckerMatrix) -> KroneckerMatrix:
     check_same_split(left, right)
     xp, _, dtype = check_floating("matrices", (*left.factors, *right.factors))
     wide = (arithmetic.widened(side.factors) for side in (left, right))
-    levels = [scale.level(f, None, fixed=m.identities)[0] for f, m in zip(wide, (left, right), strict=True)]
+    known = left.term_identities, right.term_identities
+    levels = [scale.level(f, None, fixed=marks)[0] for f, marks in zip(wide, known, strict=True)]
     pairs = zip(*levels, strict=True)
     products = [a[:, None, :, :] * b[None, :, :, :] for a, b in pairs]
     factors = [xp.reshape(f, (f.shape[0] * f.shape[1], *f.shape[2:])) for f in products]
-    identities = left.identities & right.identities
+    identities = [a & b for a in left.term_identities for b in right.term_identities]
     return KroneckerMatrix([xp.astype(f, dtype, copy=False) for f in factors], left.shape, identities)
 
 

@@ -6,7 +6,7 @@ from math import prod
 from operator import mul
 from typing import Any
 
-from ketcore import arithmetic
+from ketcore import arithmetic, reductions
 from ketcore.backend import namespace_of, quiet
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
@@ -36,16 +36,18 @@ def partial_trace(matrix: KroneckerMatrix, where: int | Sequence[int]) -> Kronec
         raise ValueError(f"where must choose square modes, got {where} of shapes {shapes}")
     if not traced:
         return matrix
-    wide, shifts = level(arithmetic.widened(matrix.factors), None, fixed=matrix.identities)
+    wide, _ = level(arithmetic.widened(matrix.factors), None, fixed=matrix.term_identities)
     xp = namespace_of(wide[0])
     scale = reduce(mul, [xp.sum(xp.linalg.diagonal(wide[n]), axis=-1) for n in traced])
-    # The traces go to the first remaining mode that is not an identity, which then stays one.
-    at = next((n for n in kept if n not in matrix.identities), kept[0])
-    scaled = xp.astype(wide[at] * scale[:, None, None], matrix.dtype, copy=False)
-    rest = matrix.factors if shifts is None else [xp.astype(f, matrix.dtype, copy=False) for f in wide]
-    factors = [scaled if n == at else rest[n] for n in kept]
-    identities = [kept.index(n) for n in kept if n in matrix.identities and n != at]
-    return KroneckerMatrix(factors, identities=identities)
+
+    def scaled(factor):
+        return xp.astype(factor * scale[:, None, None], matrix.dtype, copy=False)
+
+    # The traces go to a remaining mode that is no identity, so that identities stay what they are.
+    factors, marks = reductions.carried(wide, matrix.term_identities, scaled, kept)
+    identities = [{kept.index(n) for n in known if n in kept} for known in marks]
+    kept_factors = [xp.astype(factors[n], matrix.dtype, copy=False) for n in kept]
+    return KroneckerMatrix(kept_factors, identities=identities)
 
 
 def permute_subsystems(operator: Any, order: Sequence[int]) -> Any:
@@ -64,7 +66,7 @@ def permute_subsystems(operator: Any, order: Sequence[int]) -> Any:
         return Ket([operator.factors[n] for n in check_order(order, operator.order)])
     _check_whole(operator)
     order = check_order(order, operator.order)
-    identities = [n for n, old in enumerate(order) if old in operator.identities]
+    identities = [{order.index(n) for n in known} for known in operator.term_identities]
     return KroneckerMatrix([operator.factors[n] for n in order], identities=identities)
 
 
