@@ -226,6 +226,8 @@ CASES = {
                                 lambda xp, f: xp.linalg.inv(dense_of_diagonal_product(xp, f))),
     "pinv": (general, lambda xp, f: linalg.pinv(product(f)).to_dense(),
              lambda xp, f: xp.linalg.inv(dense(xp, f))),
+    "pinv of equal singular values": (definite, lambda xp, f: linalg.pinv(product(f)).to_dense(),
+                                      lambda xp, f: xp.linalg.inv(dense(xp, f))),
     "pinv of a tall one": (tall, lambda xp, f: linalg.pinv(product(f)).to_dense(),
                            lambda xp, f: xp.linalg.pinv(dense(xp, f))),
     "pinv of a wide one": (wide, lambda xp, f: linalg.pinv(product(f)).to_dense(),
@@ -286,6 +288,10 @@ CASES = {
     "gaussian_log_likelihood": (
         definite, lambda xp, f: linalg.gaussian_log_likelihood(product(f), right(xp, f), 0.7),
         lambda xp, f: gaussian(xp, shifted(xp, dense(xp, f), 0.7), right(xp, f))),
+    "gaussian_log_likelihood of symmetrised ones": (
+        distinct,
+        lambda xp, f: linalg.gaussian_log_likelihood(product([symmetric(p) for p in f]), right(xp, f), 0.7),
+        lambda xp, f: gaussian(xp, shifted(xp, dense(xp, [symmetric(p) for p in f]), 0.7), right(xp, f))),
     "expm": (general, lambda xp, f: linalg.expm(kc.KroneckerSum([0.1 * part for part in f])).to_dense(),
              lambda xp, f: xp.expm(0.1 * dense_sum(xp, f))),
     "sqrtm": (distinct, lambda xp, f: linalg.sqrtm(product([symmetric(part) for part in f])).to_dense(),

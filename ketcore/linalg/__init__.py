@@ -13,8 +13,10 @@ much of it for a KroneckerSum; what has no closed form raises a TypeError that n
 instead.  A KroneckerProduct counts as the KroneckerMatrix that it converts to.
 
 Values decide here (a factor may be singular, or not Hermitian), so that these functions wait for a device;
-the ones of `ketcore.ops` (`kron_solve`, `kron_slogdet`, ...) do not, and have gradients.  Factors in 16 bits
-are computed in float32 and the result is cast back.
+`assume_a` says what needs no look.  Tensors of PyTorch that require gradients, and arrays under jax.grad, are
+looked at without these, and results have the derivatives of the formula, or a TypeError says that there are
+none; under jax.jit there are no values, and `assume_a` must say what is known.  Factors in 16 bits are
+computed in float32 and the result is cast back.
 """
 
 from ketcore.linalg.determinants import SlogdetResult, det, slogdet
