@@ -16,6 +16,12 @@ def rearranged(A, row_dims, col_dims):
     return A.reshape(*row_dims, *col_dims).transpose(0, 2, 1, 3).reshape(p, q)
 
 
+def with_rearranged(T, row_dims, col_dims):
+    """The matrix whose rearranged one is T."""
+    (p, P), (q, Q) = row_dims, col_dims
+    return T.reshape(p, q, P, Q).transpose(0, 2, 1, 3).reshape(p * P, q * Q)
+
+
 def two_factor_optimum(A, row_dims, col_dims, rank):
     """The least relative error of a sum of `rank` Kronecker products of two factors."""
     values = np.linalg.svd(rearranged(A, row_dims, col_dims), compute_uv=False)

@@ -18,7 +18,7 @@ import array_api_compat
 
 from ketcore.arithmetic import conjugated
 from ketcore.backend import Array
-from ketcore.fit.leaves import epsilon, inner_products, leaf_lengths, product_of
+from ketcore.fit.leaves import epsilon, inner_products, leaf_lengths, product_of, zeros_of
 
 # A sweep that gains less than this part of the error ends the iteration.
 _GAIN = 1e-7
@@ -47,6 +47,18 @@ class Found(NamedTuple):
     residual: float
     converged: bool
     sweeps: int
+
+    def or_zero(self, norm: float) -> "Found":
+        """Leaves of zeros where these are no nearer to a target of this norm: what diverged."""
+        if self.residual <= norm:
+            return self
+        return self._replace(leaves=[zeros_of(leaf) for leaf in self.leaves], residual=norm)
+
+    def or_before(self, before: "Found | None") -> "Found":
+        """The fit of fewer terms before where this one is no nearer."""
+        if before is None or self.residual < before.residual:
+            return self
+        return before._replace(sweeps=self.sweeps)
 
 
 def alternate(target: Target, leaves: Sequence[Array], limit: int, progress: Callable[[float], Any]) -> Found:

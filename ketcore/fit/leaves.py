@@ -91,6 +91,11 @@ def flat_leaves(factors: Sequence[Array]) -> list[Array]:
     return [xp.reshape(f, (f.shape[0], prod(f.shape[1:]))) for f in factors]
 
 
+def zeros_of(array: Array) -> Array:
+    """Zeros of the shape and dtype of `array` and beside it."""
+    return array_api_compat.array_namespace(array).zeros_like(array)
+
+
 def like(xp: ModuleType, values: Any, array: Array) -> Array:
     """NumPy `values` in the dtype, the library and on the device of `array`."""
     moved = xp.asarray(values, device=array_api_compat.device(array))

@@ -17,7 +17,7 @@ from ketcore.backend import Array, is_array, is_half, quiet, to_host
 from ketcore.divisors import suggest_dims
 from ketcore.fit.als import Found
 from ketcore.fit.halves import Halves, padded
-from ketcore.fit.leaves import flat_leaves, length, like, wide_modes
+from ketcore.fit.leaves import flat_leaves, length, like, wide_modes, zeros_of
 from ketcore.fit.recompress import fit_matrix
 from ketcore.fit.result import Callback, Fit, check_options
 from ketcore.fit.search import fit_halves
@@ -216,6 +216,9 @@ def _finished(halves: Halves, plan: Weights, found: Found) -> Fit:
         wide = [xp.astype(f, rows.sample.dtype) / share for f in flat_leaves(value.factors)]
         wide = [f if s is None else f * s for f, s in zip(wide, scales, strict=True)]
         residual = DenseTarget(halves).residual(wide)
+        if not residual <= halves.norm:
+            # Rounded to few digits, or beyond their range, they are worse than nothing.
+            value, residual = _matrix(rows, [zeros_of(f) for f in value.factors]), halves.norm
     return Fit(value, residual / halves.norm, found.converged, found.sweeps)
 
 

@@ -7,8 +7,8 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
-from ketcore.backend import is_half, quiet
-from ketcore.fit.leaves import flat_leaves, terms_norm
+from ketcore.backend import is_half, quiet, to_host
+from ketcore.fit.leaves import epsilon, flat_leaves, inner_products, product_of, terms_norm, zeros_of
 from ketcore.fit.result import Callback, Fit, Options, check_options
 from ketcore.fit.targets import TermsTarget
 from ketcore.fit.terms import fit_terms
@@ -35,7 +35,8 @@ def recompress(
     """The same ket or matrix, or one near it, as a sum of fewer terms.
 
     x          Ket, any batch, or KroneckerMatrix.  A cropped one is fitted as the whole that it is a
-               block of, and `error` is that of the block
+               block of, of which the first terms are kept that are nearest to the block, and `error` is
+               that of the block
     rank       the number of terms; fewer where fewer are found to be exact.  With `tol` the most of them
     tol        relative error: the least number of terms that reaches it, with N > 2 the least that is found
     restarts, iterations, rng, callback   as of `nearest_kronecker`
@@ -70,18 +71,47 @@ def fit_matrix(x: KroneckerMatrix, options: Options) -> Fit:
         found = fit_terms(leaves, asked)
         shaped = zip(found.leaves, x.factors, strict=True)
         factors = [xp.astype(xp.reshape(a, (-1, *f.shape[1:])), x.dtype, copy=False) for a, f in shaped]
-        value = KroneckerMatrix(factors, x.shape)
+        value = _nearest_part(x, KroneckerMatrix(factors, x.shape))
         fit = Fit(value, _matrix_error(x, value, found), found.converged, found.sweeps)
         most = min(x.rank, options.rank or x.rank)
-        if options.tol is None or fit.error <= options.tol or value.rank >= most:
+        if options.tol is None or fit.error <= options.tol or found.leaves[0].shape[0] >= most:
+            break
+        if found.residual > asked.tol:  # the whole has no nearer sum of so few terms
             break
         asked = asked._replace(tol=asked.tol * min(0.5, options.tol / fit.error))
     return fit
 
 
+def _is_whole(x):
+    return x.shape == (prod(x.row_dims), prod(x.col_dims))
+
+
+def _nearest_part(x, value):
+    """The first terms of `value`, as many as are nearest to x, a crop that they were not fitted to."""
+    if _is_whole(x):
+        return value
+    xp = array_api_compat.array_namespace(*x.factors)
+    changes, size = np.zeros(value.rank + 1), 0.0
+    # By the number of terms, |x - terms|^2 less |x|^2 of the block.
+    pairs = (restricted(arithmetic.widened(m.factors), x.shape) for m in (x, value))
+    for given, fitted in zip(*pairs, strict=True):
+        given, fitted = flat_leaves(given), flat_leaves(fitted)
+        cross = product_of([inner_products(a, b) for a, b in zip(given, fitted, strict=True)])
+        grams = product_of([inner_products(b, b) for b in fitted])
+        cross, grams = (np.real(to_host(a)).astype(np.float64) for a in (xp.sum(cross, axis=0), grams))
+        changes[1:] += np.diagonal(grams.cumsum(0).cumsum(1)) - 2 * cross.cumsum()
+        size += float(np.sum(np.abs(grams))) + float(np.sum(np.abs(cross)))
+    count = int(np.argmin(changes))
+    # Differences of squares tell half the digits.
+    if changes[-1] - changes[count] <= 16 * epsilon(arithmetic.widened(x.factors)[0]) * size:
+        return value
+    kept = [f[:count, ...] if count else zeros_of(f[:1, ...]) for f in value.factors]
+    return KroneckerMatrix(kept, value.shape)
+
+
 def _matrix_error(x, value, found):
     """The relative error: of a crop or of rounded factors box by box of digits."""
-    if x.shape == (prod(x.row_dims), prod(x.col_dims)) and not is_half(x.dtype):
+    if _is_whole(x) and not is_half(x.dtype):
         return found.residual
     residual = norm = 0.0
     pairs = (restricted(arithmetic.widened(m.factors), x.shape) for m in (x, value))

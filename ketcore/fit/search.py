@@ -54,7 +54,7 @@ def best_of(target: Any, begin: Any, options: Options, progress: Progress, goal:
     """The best fit from the starts `begin`; the first with a residual of at most `goal`, or of rounding."""
     best = None
     for leaves in begin:
-        found = alternate(target, leaves, options.iterations, progress)
+        found = alternate(target, leaves, options.iterations, progress).or_zero(target.norm)
         if best is None or found.residual < best.residual:
             best = found
         if best.residual <= max(goal, 64 * epsilon(leaves[0]) * target.norm):
@@ -71,7 +71,8 @@ def _two_modes(halves, options):
         rank, triplets = least_rank(halves, options.tol, cap, options.rng)
     rank = min(rank, numerical_rank(halves, triplets.values))
     leaves = two_leaves(halves, triplets, rank)
-    return Found(leaves, DenseTarget(halves).residual(leaves), triplets.converged, 0)
+    found = Found(leaves, DenseTarget(halves).residual(leaves), triplets.converged, 0)
+    return found.or_zero(halves.norm)
 
 
 def two_leaves(halves: Halves, triplets: Triplets, rank: int) -> list[Array]:
@@ -100,7 +101,8 @@ def _increasing(halves, target, options, cap):
     while True:
         if triplets is None or len(triplets.values) < min(rank, *halves.shape):
             triplets = singular_triplets(halves, min(cap, 2 * rank), rng)
-        found = best_of(target, _grown(halves, triplets, rank, found, options), options, progress, goal)
+        begin = _grown(halves, triplets, rank, found, options)
+        found = best_of(target, begin, options, progress, goal).or_before(found)
         if found.residual <= goal or rank >= cap:
             return found
         rank += 1

@@ -3,7 +3,14 @@
     T = sum_k s_k u_k v_k^T,    |T - sum_{k < r} ...|^2 = sum_{k >= r} s_k^2    (Eckart and Young)
 
 Small or nearly full problems go through a full SVD; large ones through a block Lanczos method with thick
-restarts, which needs T only times a few tables at a time, and so reads a large file by blocks.
+restarts, which needs T only times a few tables at a time, and so reads a large file by blocks.  ARPACK, with
+a single vector, reads it five to twelve times as often, and misses copies of repeated singular values.
+
+The last pass gives the left tables w_k = T conj(v_k) of orthonormal right ones, with which
+
+    |T - sum_{k < r} w_k v_k^T|^2 = |T|^2 - sum_{k < r} |w_k|^2
+
+whatever the v_k are: settled or not, a sum is no worse than one of fewer terms, nor than zero.
 """
 
 from math import sqrt
@@ -12,7 +19,6 @@ from typing import NamedTuple
 import array_api_compat
 import numpy as np
 
-from ketcore.arithmetic import conjugated
 from ketcore.backend import Array, is_complex, to_host
 from ketcore.fit.halves import Halves
 from ketcore.fit.leaves import epsilon, like
@@ -77,35 +83,45 @@ def _lanczos(halves, rank, rng):
     block = min(rank + _SPARE, side)
     most = max(6 * block, 60)
     start = random_leaves(halves.rows.sample, (block, halves.shape[1]), rng)
-    basis = _orthonormal(xp, halves.onto_left(start), None)
+    basis = _orthonormal(xp, halves.onto_left(start))
     image = halves.onto_right(basis)
     for _ in range(_PASSES):
         turns, values, right = xp.linalg.svd(image, full_matrices=False)
         left = xp.permute_dims(turns, (1, 0)) @ basis
         following = halves.onto_left(right[:block, :])
-        error = following - values[:block, None] * left[:block, :]
-        worst = float(xp.max(xp.sqrt(xp.sum(xp.abs(error[:rank, :]) ** 2, axis=1))))
-        # The value of a triplet is off by the square of its residual, that is by rounding.
-        converged = worst <= sqrt(epsilon(values)) * float(values[0]) or basis.shape[0] >= side
+        converged = _settled(halves, following[:rank, :], values, left) or basis.shape[0] >= side
         if converged:
             break
         if basis.shape[0] + block > most and most < side:
             basis, image = left[: 2 * block, :], values[: 2 * block, None] * right[: 2 * block, :]
-        more = _orthonormal(xp, following, basis)[: side - basis.shape[0], :]
+        known = basis.shape[0]
+        stop = min(side, known + block)
+        more = _orthonormal(xp, xp.concat([basis, following], axis=0))[known:stop, :]
         basis = xp.concat([basis, more], axis=0)
         image = xp.concat([image, halves.onto_right(more)], axis=0)
-    left, right = left[:rank, :], right[:rank, :]
+    turns, values, left = xp.linalg.svd(following, full_matrices=False)
+    left, right = left[:rank, :], (xp.permute_dims(turns, (1, 0)) @ right[:block, :])[:rank, :]
     rest = halves.residual(values[:rank, None] * left, right)
     return Triplets(left, to_host(values[:rank]), right, rest, converged)
 
 
-def _orthonormal(xp, rows, basis):
-    """Orthonormal rows that span `rows` less the span of `basis`; twice, since once leaves rounding."""
-    for _ in range(2):
-        if basis is not None:
-            rows = rows - (rows @ xp.permute_dims(conjugated(basis), (1, 0))) @ basis
-        rows = xp.permute_dims(xp.linalg.qr(xp.permute_dims(rows, (1, 0)))[0], (1, 0))
-    return rows
+def _settled(halves, following, values, left):
+    """Whether the residuals of the triplets are small: the value of one is off by their square."""
+    xp, count = halves.rows.xp, following.shape[0]
+    values = values[:count]
+    error = following - values[:, None] * left[:count, :]
+    # What is left of the largest value is rounding, in the others too.
+    floor = sqrt(epsilon(values)) * values + sqrt(max(halves.shape)) * epsilon(values) * values[0]
+    return bool(xp.all(xp.sqrt(xp.sum(xp.abs(error) ** 2, axis=1)) <= floor))
+
+
+def _orthonormal(xp, rows):
+    """Orthonormal rows, the first k of which span the first k of `rows`, for every k.
+
+    Householder's reflections keep them so where `rows` depend on each other.  Projections do not: twice is
+    enough only for what is more than rounding, and residuals of triplets that have settled are not.
+    """
+    return xp.permute_dims(xp.linalg.qr(xp.permute_dims(rows, (1, 0)))[0], (1, 0))
 
 
 def random_leaves(sample: Array, shape: tuple[int, ...], rng: "np.random.Generator") -> Array:

@@ -116,7 +116,7 @@ def _by_products(xp, reduced, norm, options):
     found, goal = None, (options.tol or 0.0) * norm
     for rank in (options.rank,) if options.tol is None else range(1, options.rank + 1):
         begin = _mixes(xp, reduced, rank, found, options)
-        found = best_of(target, begin, options, progress, goal)
+        found = best_of(target, begin, options, progress, goal).or_before(found)
         if found.residual <= goal:
             break
     return found._replace(residual=found.residual / norm)
