@@ -20,6 +20,18 @@ MISTAKES = [
     (((2, 2), (2, 3)), {"tol": "1"}, TypeError, "tol must be a real number, got '1'"),
     (((2, 2), (2, 3), 1), {"restarts": -1}, ValueError, "restarts must be at least 0, got -1"),
     (((2, 2), (2, 3), 1), {"iterations": 0}, ValueError, "iterations must be at least 1, got 0"),
+    (
+        ((2, 2), (2, 3), 1),
+        {"rng": "a"},
+        TypeError,
+        "rng must be None, a seed >= 0 or a NumPy Generator, got 'a'",
+    ),
+    (
+        ((2, 2), (2, 3), 1),
+        {"rng": -1},
+        ValueError,
+        "rng must be None, a seed >= 0 or a NumPy Generator, got -1",
+    ),
     (((2, 2), (2, 3), 1), {"callback": 3}, TypeError, "callback must be callable, got int"),
     (((2, 0), (2, 3), 1), {}, ValueError, "row_dims must be at least one int >= 1, got (2, 0)"),
     ((4, (2, 3), 1), {}, TypeError, "row_dims must be a sequence of ints, got 4"),

@@ -162,6 +162,22 @@ def test_a_seed_gives_the_same_fit_and_iterations_are_a_limit():
     assert short.error >= first.error
 
 
+def test_options_that_are_left_out_are_two_restarts_and_200_sweeps():
+    """By the sweeps of all starts: two terms come ever nearer to this sum of three, and never settle."""
+    zero, one = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    ket = kc.Ket([np.stack(leaves) for leaves in ([one, zero, zero], [zero, one, zero], [zero, zero, one])])
+    A = ket.to_dense()[:, None]
+    for fit in (
+        lambda **options: kc.nearest_kronecker(A, (2, 2, 2), (1, 1, 1), 2, rng=0, **options),
+        lambda **options: kc.from_dense(A, 3, 2, rng=0, **options),
+        lambda **options: kc.recompress(ket, 2, rng=0, **options),
+    ):
+        taken = [fit(iterations=4, restarts=count).iterations for count in (1, 2, 3)]
+        assert taken[0] < fit(iterations=4).iterations == taken[1] < taken[2]
+        taken = [fit(iterations=count, restarts=1).iterations for count in (199, 200, 201)]
+        assert taken[0] < fit(restarts=1).iterations == taken[1] < taken[2]
+
+
 def test_more_terms_than_the_halves_have():
     """Terms beyond those of the halves, of two and four elements, start from random leaves."""
     A = np.random.default_rng(0).standard_normal((4, 2))

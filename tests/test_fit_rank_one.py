@@ -59,6 +59,21 @@ def test_any_matrix_gives_a_product_that_is_no_worse_than_none(matrix):
     assert abs(np.vdot(near, whole - near)) <= 1e-5 * np.linalg.norm(whole) ** 2
 
 
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_a_definite_sum_of_indefinite_terms_gives_a_positive_definite_product(dtype, order):
+    """I + 0.9 S, with S of eigenvalues 1 and -1 and orthogonal to I, whose largest term is given to be S."""
+    rng, sides = np.random.default_rng(0), (2, 4, 2)[:order]
+    signed = []
+    for side in sides:
+        unitary = np.linalg.eigh(positive(rng, side, dtype))[1]
+        signed.append((unitary * np.where(np.arange(side) % 2, -1.0, 1.0)) @ unitary.conj().T)
+    half = [0.5 * np.eye(sides[0]), *(np.eye(side) for side in sides[1:])]
+    matrix = kc.KroneckerMatrix.from_terms([half, [0.9 * signed[0], *signed[1:]], half])
+    found = nearest_rank_one(matrix)
+    assert np.abs(found.to_dense() - np.eye(np.prod(sides))).max() < 1e-12
+
+
 def test_skew_factors_of_a_symmetric_matrix():
     skew = np.array([[0.0, 1.0], [-1.0, 0.0]])
     matrix = kc.KroneckerMatrix.from_terms([[skew, skew], [0.0 * skew, skew]])

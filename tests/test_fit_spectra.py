@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import ketcore as kc
 from ketcore import testing
-from ketcore.fit import halves, search, singular, terms
+from ketcore.fit import halves, nearest, search, singular, terms
 from ketcore.fit.als import Found
 from tests.fit_problems import RowSlices, problems, relative_error, two_factor_optimum, with_rearranged
 from tests.kernel_problems import dtype_of as floating
@@ -225,6 +225,21 @@ def test_a_fit_that_diverged_is_zero(residual, monkeypatch):
     starts = iter([diverged] + [alternate] * 99)
     monkeypatch.setattr(search, "alternate", lambda *args: next(starts)(*args))
     assert kc.nearest_kronecker(A, (2, 2, 2), (2, 2, 2), 2, rng=0).error < 1
+
+
+def test_terms_that_cancel_to_less_than_their_rounding_are_zero(monkeypatch):
+    """In float64 the two terms are one of 1e-3; in float16 one of them is off by more."""
+    A = np.eye(4, dtype="float16")
+
+    def cancelling(scaled, options):
+        left = np.stack([np.eye(2).reshape(-1), np.eye(2).reshape(-1)]) * [[1000.1], [-1000.0]]
+        leaves = [side.astype("float32") for side in (left, np.ones((2, 4)))]
+        return Found(leaves, 0.9 * scaled.norm, True, 0)
+
+    monkeypatch.setattr(nearest, "fit_halves", cancelling)
+    fit = kc.nearest_kronecker(A, (2, 2), (2, 2), 2)
+    assert (fit.error, fit.value.dtype) == (1.0, A.dtype)
+    assert not fit.value.to_dense().any()
 
 
 @pytest.mark.parametrize("products", [False, True])

@@ -39,8 +39,6 @@ class Options(NamedTuple):
 
 def check_options(rank, tol, restarts, iterations, rng, callback) -> Options:
     """The options in their types; TypeError or ValueError that names the wrong one."""
-    import numpy as np
-
     if rank is None and tol is None:
         raise ValueError("rank or tol must be given, got None for both")
     if callback is not None and not callable(callback):
@@ -50,6 +48,17 @@ def check_options(rank, tol, restarts, iterations, rng, callback) -> Options:
         None if tol is None else check_size("tol", tol),
         check_int("restarts", restarts, 0),
         check_int("iterations", iterations, 1),
-        rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng),
+        _generator(rng),
         callback,
     )
+
+
+def _generator(rng):
+    """`rng`, or NumPy's generator of that seed."""
+    import numpy as np
+
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        text = f"rng must be None, a seed >= 0 or a NumPy Generator, got {rng!r}"
+        raise type(error)(text) from None
