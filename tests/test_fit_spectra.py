@@ -228,12 +228,13 @@ def test_a_fit_that_diverged_is_zero(residual, monkeypatch):
 
 
 def test_terms_that_cancel_to_less_than_their_rounding_are_zero(monkeypatch):
-    """In float64 the two terms are one of 1e-3; in float16 one of them is off by more."""
+    """The two terms cancel in float32; in float16 each is off by more than the matrix has."""
     A = np.eye(4, dtype="float16")
 
     def cancelling(scaled, options):
-        left = np.stack([np.eye(2).reshape(-1), np.eye(2).reshape(-1)]) * [[1000.1], [-1000.0]]
-        leaves = [side.astype("float32") for side in (left, np.ones((2, 4)))]
+        left, right = np.random.default_rng(0).standard_normal((2, 1, 4))
+        signs = np.array([[1e4], [-1.01e4]]), np.array([[1.0], [1 / 1.01]])
+        leaves = [(side * sign).astype("float32") for side, sign in zip((left, right), signs, strict=True)]
         return Found(leaves, 0.9 * scaled.norm, True, 0)
 
     monkeypatch.setattr(nearest, "fit_halves", cancelling)

@@ -71,8 +71,7 @@ def _two_modes(halves, options):
         rank, triplets = least_rank(halves, options.tol, cap, options.rng)
     rank = min(rank, numerical_rank(halves, triplets.values))
     leaves = two_leaves(halves, triplets, rank)
-    found = Found(leaves, DenseTarget(halves).residual(leaves), triplets.converged, 0)
-    return found.or_zero(halves.norm)
+    return Found(leaves, DenseTarget(halves).residual(leaves), triplets.converged, 0)
 
 
 def two_leaves(halves: Halves, triplets: Triplets, rank: int) -> list[Array]:
