@@ -180,6 +180,98 @@ def test_expm_of_one_matrix():
         linalg.expm(kc.KroneckerMatrix([np.eye(2), np.eye(2)]))
 
 
+def moved(factors, shifts):
+    """The factors plus multiples of the identity, and what their exponential should be, in 64 bits."""
+    factors = [(f + s * np.eye(len(f))).astype(f.dtype) for f, s in zip(factors, shifts, strict=True)]
+    return factors, scipy.linalg.expm(dense_sum(factors))
+
+
+@given(product_factors("general"), st.integers(-800, 800), st.integers(-800, 800), st.integers(-3, 3))
+def test_expm_where_the_factors_alone_overflow(factors, first, second, total):
+    shifts = [first, second, total - first - second][-len(factors) :]
+    shifts[0] += total - sum(shifts)
+    if factors[0].dtype.kind == "c":
+        shifts = [s + 1j * k for s, k in zip(shifts, (3.0, -50.0, 700.0), strict=False)]
+    factors, expected = moved(factors, shifts)
+    found = linalg.expm(kc.KroneckerSum(factors))
+    near(found.to_dense(), expected, scale=1e4 * np.abs(expected).max(), dtype=factors[0].dtype)
+    # None of the factors is far from the others.
+    sizes = [np.abs(f).max() for f in found.factors]
+    assert max(sizes) == pytest.approx(min(sizes), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_expm_where_one_factor_spans_more_than_the_range(dtype):
+    """The mean of its eigenvalues is far from the largest of them, which alone decides what overflows."""
+    rng, limit = np.random.default_rng(0), 800.0 if dtype in ("float64", "complex128") else 100.0
+    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    wide = turn @ np.diag([limit, 0.0, -8 * limit]) @ turn.T
+    shear = np.array([[limit, 1.0], [0.0, -limit]])
+    swap, rotation = limit * np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([[0.0, limit], [-limit, 0.0]])
+    for factor in (wide, shear, swap, np.diag([limit, -limit])):
+        pair = [factor.astype(dtype), (np.array([[0.5, 1.0], [0.0, 0.5]]) - limit * np.eye(2)).astype(dtype)]
+        for factors in (pair, pair[::-1]):
+            expected = scipy.linalg.expm(dense_sum(factors))
+            assert 0.1 < np.abs(expected).max() < 10
+            near(linalg.expm(kc.KroneckerSum(factors)).to_dense(), expected, scale=1e4, dtype=dtype)
+    factors = [rotation.astype(dtype), np.eye(2, dtype=dtype)]
+    near(linalg.expm(kc.KroneckerSum(factors)).to_dense(), scipy.linalg.expm(dense_sum(factors)), scale=1e4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128"])
+def test_exponentials_that_overflow_or_vanish_do_so_in_silence(dtype):
+    full, limit = np.array([[0.0, 1.0], [1.0, 0.0]]), np.finfo(dtype).max
+    for size, order in ((900.0, 1), (900.0, 2), (5000.0, 2), (900.0, 3)):
+        grown = [(size * np.eye(2) + full).astype(dtype)] * order
+        found = linalg.expm(kc.KroneckerSum(grown))
+        assert found.dtype == np.dtype(dtype)
+        assert not np.isfinite(multiplied(found)).any()
+        assert np.all(multiplied(found).real > limit) or np.dtype(dtype).kind == "c"
+        assert not multiplied(linalg.expm(kc.KroneckerSum([f - 2 * f for f in grown]))).any()
+    # What overflows in one place leaves the others as they are.
+    for size in (100.0, 900.0, 1400.0, 9000.0):
+        factor = np.diag([size, 1.0, -size]).astype(dtype)
+        for a in (kc.KroneckerMatrix([factor]), kc.KroneckerSum([factor, np.zeros((1, 1), dtype)])):
+            values = np.diagonal(multiplied(linalg.expm(a)))
+            near(values[1:], [np.e, 0.0], scale=1e3)
+            assert values[0].real == np.inf or size < np.log(float(limit))
+    # Each factor of the result stays below the largest float where the whole overflows in places only.
+    half = np.log(float(limit)) * 0.7
+    found = linalg.expm(kc.KroneckerSum([np.diag([half, -half]).astype(dtype)] * 2))
+    assert all(np.isfinite(f).all() for f in found.factors)
+    values = np.diagonal(multiplied(found))
+    assert not np.isfinite(values[0])
+    near(values[1:3], [1.0, 1.0], scale=1e3, like=dtype)
+
+
+def multiplied(a):
+    """The dense matrix, in which products of infinities and zeros may be NaN."""
+    with np.errstate(all="ignore"):
+        return a.to_dense()
+
+
+def test_expm_of_a_factor_that_grows_far_beyond_its_eigenvalues():
+    shear = np.array([[800.0, 1e9], [0.0, -800.0]])
+    found = linalg.expm(kc.KroneckerSum([shear, -800.0 * np.eye(2)])).to_dense()
+    near(found, np.kron(np.array([[1.0, 1e9 / 1600], [0.0, 0.0]]), np.eye(2)), scale=1e10)
+
+
+def test_expm_of_one_live_mode_with_a_large_mean():
+    inner = np.array([[300.0, 2.0], [1.0, 301.0]])
+    for sign in (1.0, -1.0):
+        embedded = kc.embed(sign * inner, (2, 2, 3), 1)
+        expected = np.kron(np.kron(np.eye(2), scipy.linalg.expm(sign * inner)), np.eye(3))
+        found = linalg.expm(embedded).to_dense()
+        near(found / np.abs(expected).max(), expected / np.abs(expected).max(), scale=1e4)
+
+
+@each_library
+def test_expm_of_other_libraries_where_factors_overflow(xp):
+    factors, expected = moved([np.array([[0.0, 1.0], [0.5, 0.2]]), np.diag([0.0, 1.0])], [800.0, -800.0])
+    found = linalg.expm(kc.KroneckerSum([xp.asarray(f) for f in factors]))
+    near(values_of(found), expected, scale=1e4, dtype=np.float64)
+
+
 @each_library
 def test_other_libraries(xp):
     def body(factors):
@@ -218,3 +310,17 @@ def test_half_precision_is_computed_in_float32():
         scipy.linalg.expm(dense_sum(factors) / 2),
         dtype=np.float16,
     )
+
+
+@pytest.mark.parametrize("shift", [0.0, 800.0])
+def test_expm_that_is_differentiated_has_its_means_taken_out(shift):
+    torch = pytest.importorskip("torch")
+    values = (np.array([[0.0, 1.0], [0.5, 0.2]]), np.diag([0.0, 1.0]))
+    factors, expected = moved(values, [shift, -shift])
+    recorded = [torch.tensor(f, requires_grad=True) for f in factors]
+    found = linalg.expm(kc.KroneckerSum(recorded)).to_dense()
+    near(found.detach().numpy(), expected, scale=1e4)
+    # The derivative along the identity is the exponential itself.
+    gradient = torch.autograd.grad(found.sum(), recorded)
+    for one in gradient:
+        near(float(torch.trace(one)), expected.sum(), scale=1e4)

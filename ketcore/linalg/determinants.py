@@ -11,8 +11,12 @@ from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, parts, sums
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops import symmetry
+from ketcore.ops.checks import check_spectrum
 from ketcore.ops.spectra import sign_power
 from ketcore.product import KroneckerProduct
+
+# Powers beyond this are no exact floats, and in some libraries no integers.
+_POWERS = 1 << 53
 
 
 class SlogdetResult(NamedTuple):
@@ -24,36 +28,43 @@ class SlogdetResult(NamedTuple):
 
 @quiet
 def slogdet(
-    A: KroneckerMatrix | KroneckerSum, shift: Any = 0.0, *, assume_a: str | None = None
+    A: KroneckerMatrix | KroneckerSum,
+    shift: Any = 0.0,
+    *,
+    assume_a: str | None = None,
+    max_bytes: int = 2**30,
 ) -> SlogdetResult:
     """The sign and the logarithm of the absolute value of det(A + shift I).
 
-    A        rank 1 or a KroneckerSum, square
-    shift    a real or complex number
-    assume_a as in `solve`: what is known of the factors, which are not looked at then
-    returns  (sign, logabsdet): a number of absolute value 1, complex where A or shift is, and a real one;
-             (0, -inf) where the matrix is exactly singular, as it is where factors are not square and there
-             is no shift
-    raises   TypeError naming a way out; ValueError on assume_a; LinAlgError where A is not square or not
-             finite, or where derivatives are recorded and a factor is not diagonalisable
-    cost     O(sum p_n^3), and O(P) with a shift or for a KroneckerSum
+    A          rank 1 or a KroneckerSum, square
+    shift      a real or complex number
+    assume_a   as in `solve`: what is known of the factors, which are not looked at then
+    max_bytes  that the P eigenvalues may take, all of which a shift or a KroneckerSum needs
+    returns    (sign, logabsdet): a number of absolute value 1, complex where A or shift is, and a real one;
+               (0, -inf) where the matrix is exactly singular, as it is where factors are not square and there
+               is no shift
+    raises     TypeError naming a way out; ValueError on assume_a; LinAlgError where A is not square or not
+               finite, or where derivatives are recorded and a factor is not diagonalisable; MemoryError,
+               naming the size, above `max_bytes`
+    cost       O(sum p_n^3), and O(P) time and memory with a shift or for a KroneckerSum
 
     >>> sign, logarithm = slogdet(KroneckerMatrix([[[0.0, 1.0], [1.0, 0.0]], np.eye(3)]))
     >>> float(sign), float(logarithm)
     (-1.0, 0.0)
     """
+    check_spectrum(None, (), max_bytes)
     try:
-        found = _slogdet(A, shift, assume_a)
+        found = _slogdet(A, shift, assume_a, max_bytes)
     except np.linalg.LinAlgError as error:
         raise np.linalg.LinAlgError(str(error).replace("factors must", "A must")) from None
     xp = namespace_of(found[0])
     return SlogdetResult(*(arithmetic.unboxed(checks.stored(xp, part, A.dtype)) for part in found))
 
 
-def _slogdet(A, shift, assume_a):
+def _slogdet(A, shift, assume_a, max_bytes):
     look = symmetry.assumed_hermitian(assume_a, True) is None
     if isinstance(A, KroneckerSum):
-        return sums.slogdet(A, shift, assume_a)
+        return sums.slogdet(A, shift, assume_a, max_bytes)
     if parts.is_structured(A, shift):
         return parts.slogdet(A, look)
     xp, matrices = checks.single(A, "slogdet", look)
@@ -63,23 +74,29 @@ def _slogdet(A, shift, assume_a):
             return _singular(xp, matrices)
         checks.square_factors(matrices, "slogdet with a shift")
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
-    return ops.kron_slogdet(factors, shift, assume_a=assume_a)
+    return ops.kron_slogdet(factors, shift, assume_a=assume_a, max_bytes=max_bytes)
 
 
 @quiet
-def det(A: KroneckerMatrix | KroneckerSum) -> Array:
+def det(A: KroneckerMatrix | KroneckerSum, *, max_bytes: int = 2**30) -> Array:
     """The determinant; it overflows to infinity where that of the dense matrix does, but `slogdet` does not.
 
-    A        rank 1 or a KroneckerSum, square
-    returns  a scalar of the dtype of A
-    raises   TypeError naming a way out; LinAlgError where A is not square or not finite
-    cost     that of `slogdet`
+    A          rank 1 or a KroneckerSum, square
+    max_bytes  that the P eigenvalues of a KroneckerSum may take
+    returns    a scalar of the dtype of A
+    raises     TypeError naming a way out; LinAlgError where A is not square or not finite; MemoryError,
+               naming the size, above `max_bytes`
+    cost       that of `slogdet`
 
     >>> float(det(KroneckerMatrix([[[1.0, 2.0], [0.0, 4.0]], [[2.0, 0.0], [1.0, -3.0]]])))
     576.0
     """
+    check_spectrum(None, (), max_bytes)
     if isinstance(A, KroneckerSum) or parts.is_structured(A):
-        sign, logarithm = parts.slogdet(A) if isinstance(A, KroneckerProduct) else sums.slogdet(A, 0.0)
+        if isinstance(A, KroneckerProduct):
+            sign, logarithm = parts.slogdet(A)
+        else:
+            sign, logarithm = sums.slogdet(A, 0.0, None, max_bytes)
         xp = namespace_of(sign)
         with np.errstate(over="ignore"):
             found = sign * xp.exp(logarithm)
@@ -100,6 +117,9 @@ def _det(xp, matrices):
     """The product of powers; through logarithms where one overflows or loses digits, which the product may
     not do."""
     size = prod(m.shape[0] for m in matrices)
+    if size > _POWERS:
+        sign, logarithm = ops.kron_slogdet([m[None, ...] for m in matrices])
+        return sign * xp.exp(logarithm)
     powers = [size // m.shape[0] for m in matrices]
     parts = [xp.linalg.slogdet(m) for m in matrices]
     sign, logarithm, direct, exact = 1, 0, 1, True

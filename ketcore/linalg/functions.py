@@ -5,8 +5,8 @@
 
 from cmath import exp as turned
 from functools import reduce
-from math import log2, prod
-from operator import index, matmul
+from math import log, log2, prod
+from operator import add, index, matmul
 
 import array_api_compat
 import numpy as np
@@ -22,6 +22,10 @@ from ketcore.ops.checks import check_constant
 
 # A power of a sum of R terms has R**n, and with more than that it is no longer structured.
 _TERMS = 1 << 16
+
+# The exponential of this is near the largest float, so that what is far smaller does not vanish, with some
+# room above it.
+_HIGH = 700.0
 
 
 @quiet
@@ -174,9 +178,11 @@ def expm(A: KroneckerSum | KroneckerMatrix) -> KroneckerMatrix:
 
     A        a KroneckerSum; or a KroneckerMatrix of order 1, or of rank 1 with all modes but one in
              `identities`
-    returns  a KroneckerMatrix of rank 1
+    returns  a KroneckerMatrix of rank 1.  Of a KroneckerSum its factors are equally large: they are the
+             exponentials of those of A but for numbers that multiply to one, and do not overflow where the
+             whole does not
     raises   TypeError naming a way out; LinAlgError where A is not square or not finite
-    cost     O(sum p_n^3), on the host (`scipy.linalg.expm`)
+    cost     O(sum p_n^3), on the host in 64 bits (`scipy.linalg.expm`)
 
     >>> expm(KroneckerSum([[[0.0, 1.0], [0.0, 0.0]], [[0.0]]])).to_dense().tolist()
     [[1.0, 1.0], [0.0, 1.0]]
@@ -185,22 +191,71 @@ def expm(A: KroneckerSum | KroneckerMatrix) -> KroneckerMatrix:
         matrices = arithmetic.widened(A.factors)
         xp = array_api_compat.array_namespace(*matrices)
         checks.check_finite(xp, matrices, "expm")
-        return KroneckerMatrix([checks.stored(xp, _expm(m), A.dtype) for m in matrices])
-    xp, matrices = checks.single(A, "expm")
-    checks.square_factors(matrices, "expm")
-    live = [n for n in range(len(matrices)) if n not in checks.identities_of(A)] or [0]
-    if len(live) > 1:
-        raise TypeError(
-            "A must be a KroneckerSum or have one mode that is no identity for expm, or go through "
-            f"scipy.sparse.linalg.expm_multiply(A.as_linear_operator(), b), got {len(live)} modes"
-        )
-    matrices[live[0]] = _expm(matrices[live[0]])
+        live = list(range(len(matrices)))
+    else:
+        xp, matrices = checks.single(A, "expm")
+        checks.square_factors(matrices, "expm")
+        live = [n for n in range(len(matrices)) if n not in checks.identities_of(A)] or [0]
+        if len(live) > 1:
+            raise TypeError(
+                "A must be a KroneckerSum or have one mode that is no identity for expm, or go through "
+                f"scipy.sparse.linalg.expm_multiply(A.as_linear_operator(), b), got {len(live)} modes"
+            )
+    chosen = [matrices[n] for n in live]
+    if is_recorded(chosen):
+        found = _recorded_exponentials(xp, chosen)
+    else:
+        found = _exponentials([checks.host(m) for m in chosen], float(xp.finfo(A.dtype).max))
+        found = [checks.beside(one, m) for one, m in zip(found, chosen, strict=True)]
+    for n, one in zip(live, found, strict=True):
+        matrices[n] = xp.astype(one, matrices[n].dtype, copy=False)
     return KroneckerMatrix([checks.stored(xp, m, A.dtype) for m in matrices])
 
 
-def _expm(matrix):
+def _recorded_exponentials(xp, matrices):
+    """The same by PyTorch or JAX, which have derivatives, with the means of the diagonals taken out."""
+    means = [xp.linalg.trace(detached(m)) / m.shape[0] for m in matrices]
+    share = xp.exp(reduce(add, means) / len(matrices))
+    pairs = zip(matrices, means, strict=True)
+    moved = [m - mean * arithmetic.identity(m.shape[0], m.dtype, m) for m, mean in pairs]
+    return [matrix_exponential(m) * share for m in moved]
+
+
+def _exponentials(matrices, limit):
+    """The exponential of each NumPy matrix in 64 bits, times numbers that multiply to one and make their
+    largest elements equal: one of them alone may overflow or vanish where their product does not."""
+    wide = [m.astype(np.result_type(m, np.float64)) for m in matrices]
+    found, shifts, logs = zip(*[_shifted_exponential(m) for m in wide], strict=True)
+    total = sum(shifts)
+    level = (sum(logs) + np.real(total)) / len(found)
+    if not level <= log(limit):
+        # All of them would be infinite.
+        return [_exponential(m, 0.0)[0] for m in wide]
+    scaled = [one * np.exp(level - size) for one, size in zip(found, logs, strict=True)]
+    if np.iscomplexobj(total):
+        scaled[0] = scaled[0] * np.exp(1j * np.imag(total))
+    return scaled
+
+
+def _shifted_exponential(matrix):
+    """exp(A - c I), c and the logarithm of the largest element; c is the mean of the diagonal, or where that
+    overflows what is near the largest real part of an eigenvalue."""
+    shift = (np.diagonal(matrix) / len(matrix)).sum()
+    found, size = _exponential(matrix, shift)
+    if not size < np.inf:
+        top = np.linalg.eigvals(matrix).real.max()
+        for shift in (top - _HIGH, top):
+            found, size = _exponential(matrix, shift)
+            if size < np.inf:
+                break
+    return found, shift, np.log(size)
+
+
+def _exponential(matrix, shift):
+    """exp(A - shift I) and its largest absolute value."""
     from scipy.linalg import expm
 
-    if is_recorded([matrix]):
-        return matrix_exponential(matrix)
-    return checks.beside(expm(checks.host(matrix)), matrix)
+    moved = matrix.copy()
+    moved.flat[:: len(matrix) + 1] -= shift
+    found = expm(moved)
+    return found, np.abs(found).max()

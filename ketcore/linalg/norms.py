@@ -85,24 +85,30 @@ def _product_of_norms(xp, matrices, p):
 
 
 @quiet
-def matrix_rank(A: KroneckerMatrix, tol: float | None = None) -> int:
+def matrix_rank(A: KroneckerMatrix, tol: float | None = None, *, max_bytes: int = 2**30) -> int:
     """How many singular values of the whole matrix exceed `tol` (the rank of linear algebra, not `A.rank`).
 
-    A        rank 1
-    tol      None: NumPy's rule, the largest singular value times max(P, Q) times the machine epsilon
-    returns  an int
-    raises   TypeError naming a way out; ValueError on tol
-    cost     that of `svdvals`, and about O(sqrt(K) log K) to count K products, none of which are stored
+    Without `tol` it is the product of the ranks that NumPy finds of the factors, unless so many factors have
+    small singular values that products of these are rounding beside the largest.  `tol=0` counts every
+    singular value that is not exactly zero.
+
+    A          rank 1
+    tol        None: the largest singular value times the sum of max(p_n, q_n) times the machine epsilon (of
+               float32 for 16-bit storage), which is NumPy's rule for one factor
+    max_bytes  that counting may take
+    returns    an int
+    raises     TypeError naming a way out; ValueError on tol; MemoryError, naming the size, above `max_bytes`
+    cost       that of `svdvals`.  Where some products exceed `tol` and some do not, about O(sqrt(K) log K)
+               time and memory more for K of them that differ by more than rounding
 
     >>> matrix_rank(KroneckerMatrix([np.ones((2, 2)), np.eye(3)]))
     3
     """
     xp, matrices = checks.single(A, "matrix_rank")
-    values, largest = cuts.relative(spectral.singular_values(xp, matrices))
-    if tol is None:
-        return cuts.count_above(values, cuts.default_threshold(xp, matrices))
-    tol = checks.check_level("tol", tol)
-    return cuts.count_above(values, tol / largest) if largest else 0
+    level = None if tol is None else checks.check_level("tol", tol)
+    values, peaks = cuts.relative(spectral.singular_values(xp, matrices))
+    threshold = cuts.default_threshold(xp, matrices) if level is None else cuts.over(level, peaks)
+    return cuts.count_above(values, threshold, float(xp.finfo(matrices[0].dtype).eps), max_bytes)
 
 
 def _check_order(name, value):

@@ -118,7 +118,7 @@ def slogdet(A: KroneckerProduct, look: bool = True) -> tuple[Array, Array]:
             sign, logarithm = _slogdet(part, look)
             xp, power = array_api_compat.array_namespace(sign), size // part.shape[0]
             signs.append(spectra.sign_power(xp, sign, power))
-            total = total + float(power) * logarithm
+            total = total + spectra.multiple(logarithm, power)
     return (reduce(mul, signs), total) if signs else (np.ones(()), np.zeros(()))
 
 

@@ -3,7 +3,9 @@
     (A (x) B)^-1 = A^-1 (x) B^-1,    (A (x) B)^+ = A^+ (x) B^+
 
 A pseudo-inverse takes small singular values for zero.  Which ones, the whole product decides: its singular
-values are the products of those of the factors.
+values are the products of those of the factors.  By default those up to the sum of max(p_n, q_n) times the
+machine epsilon, relative to the largest: NumPy's rule for one factor, and for more of them what their
+rounding adds up to, which does not grow with P.
 """
 
 from collections.abc import Sequence
@@ -68,34 +70,40 @@ def inverses(xp, matrices: Sequence[Array], function: str, look: bool = True) ->
 
 @quiet
 def pinv(
-    A: KroneckerMatrix, *, atol: float = 0.0, rtol: float | None = None, return_rank: bool = False
+    A: KroneckerMatrix,
+    *,
+    atol: float = 0.0,
+    rtol: float | None = None,
+    return_rank: bool = False,
+    max_bytes: int = 2**30,
 ) -> KroneckerMatrix | tuple[KroneckerMatrix, int]:
     """The Moore-Penrose pseudo-inverse (Q, P).
 
     A            rank 1
-    atol, rtol   singular values of A up to atol + rtol * (the largest) count as zero; rtol None is
-                 max(P, Q) times the machine epsilon
+    atol, rtol   singular values of A up to atol + rtol * (the largest) count as zero; rtol None is the sum of
+                 max(p_n, q_n) times the machine epsilon (of float32 for 16-bit storage)
     return_rank  whether to return (pinv, the number of singular values above that) as SciPy does
+    max_bytes    that the factors of the result may take
     returns      a KroneckerMatrix of rank 1, but where the cut is one that no choice of singular values of
                  each factor makes: then one term for each step of the cut
                  Derivatives are those at constant rank
     raises       TypeError naming a way out; ValueError on atol and rtol; LinAlgError where derivatives are
-                 recorded and a singular value that is not zero to rounding is cut
+                 recorded and a singular value that is not zero to rounding is cut; MemoryError, naming the
+                 size, above `max_bytes`
     cost         O(sum p_n q_n min(p_n, q_n)) for one term
 
     >>> pinv(KroneckerMatrix([[[2.0, 0.0], [0.0, 0.0]], [[5.0]]])).to_dense().round(12).tolist()
     [[0.1, 0.0], [0.0, 0.0]]
     """
     xp, matrices = checks.single(A, "pinv")
+    level, threshold = checks.check_level("atol", atol), _threshold("rtol", rtol, xp, matrices)
     left, values, right = _decomposed(xp, matrices)
-    scaled, largest = cuts.relative(values)
-    threshold = _threshold("rtol", rtol, xp, matrices)
-    if checks.check_level("atol", atol):
-        threshold += atol / largest if largest else np.inf
-    boxes = cuts.boxes_above(scaled, threshold)
+    scaled, peaks = cuts.relative(values)
+    term = sum(prod(m.shape) for m in matrices) * arithmetic.itemsize(matrices[0])
+    boxes = cuts.boxes_above(scaled, threshold + cuts.over(level, peaks), term, max_bytes)
     boxes = _differentiable(xp, matrices, scaled, boxes)
     factors = [
-        xp.stack([_cut_inverse(xp, matrices[n], u, s, vh, *box[n]) for box in boxes])
+        _cut_inverses(xp, matrices[n], u, s, vh, [box[n] for box in boxes])
         if boxes
         else xp.zeros_like(xp.matrix_transpose(matrices[n]))
         for n, (u, s, vh) in enumerate(zip(left, values, right, strict=True))
@@ -112,12 +120,18 @@ def _differentiable(xp, matrices, scaled, boxes):
     for values, box in zip(scaled, zip(*boxes, strict=True), strict=True) if boxes else ():
         kept = min(stop for _, stop in box)
         rounding = len(values) * float(xp.finfo(matrices[0].dtype).eps)
-        if len(boxes) > 1 or np.any(values[kept:] > 64 * rounding):
+        if len(boxes) > 1 or (values[kept:] > 64 * rounding).any():
             raise np.linalg.LinAlgError(
                 "A must have singular values that are kept or zero where gradients are required, "
                 f"got cut ones up to {values[kept:].max(initial=0.0):.1e} of the largest of a factor"
             )
     return boxes
+
+
+def _cut_inverses(xp, matrix, u, s, vh, sides):
+    """The pseudo-inverse of one factor from each range of its singular values, of which few differ."""
+    made = {side: _cut_inverse(xp, matrix, u, s, vh, *side) for side in set(sides)}
+    return xp.stack([made[side] for side in sides])
 
 
 def _cut_inverse(xp, matrix, u, s, vh, start, stop):
@@ -161,15 +175,15 @@ def lstsq(A: KroneckerMatrix, b: Array, cond: float | None = None) -> LstsqResul
 
     A        rank 1
     b        (P,), (P, K) or (..., P, K)
-    cond     singular values of A up to cond times the largest count as zero; None is max(P, Q) times the
-             machine epsilon, NumPy's rule
+    cond     singular values of A up to cond times the largest count as zero; None is the sum of
+             max(p_n, q_n) times the machine epsilon (of float32 for 16-bit storage), as for `matrix_rank`
     returns  (x, residuals, rank, singular_values) as SciPy: x of b's shape but Q for P; the squared norms
              of the columns of b - A x where P > Q = rank, else an empty array; an int; a Ket of
              prod min(p_n, q_n) values in no order of size
     raises   TypeError naming a way out; ValueError on b and cond
     cost     O(sum p_n q_n min(p_n, q_n)) and two products with A
 
-    >>> lstsq(KroneckerMatrix([[[2.0], [2.0]], [[1.0]]]), np.array([1.0, 3.0])).x.round(12).tolist()
+    >>> lstsq(KroneckerMatrix([[[2.0], [2.0]], [[1.0]]]), [1.0, 3.0]).x.round(12).tolist()
     [1.0]
     """
     xp, matrices = checks.single(A, "lstsq")
@@ -232,9 +246,7 @@ def right_side(A: Any, b: Any, rows: int) -> tuple[Array, int]:
 
 
 @quiet
-def solve(
-    A: KroneckerMatrix | KroneckerSum, b: Any, shift: Any = 0.0, *, assume_a: str | None = None
-) -> Any:
+def solve(A: KroneckerMatrix | KroneckerSum, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> Any:
     """The x with (A + shift I) x = b.
 
     A        rank 1 with square factors, or a KroneckerSum
@@ -251,7 +263,7 @@ def solve(
              Hermitian eigenvalues of the factors, or through triangular (Schur) factors where they are not
              Hermitian
 
-    >>> solve(KroneckerMatrix([[[2.0]], [[0.0, 1.0], [4.0, 0.0]]]), np.array([2.0, 8.0])).tolist()
+    >>> solve(KroneckerMatrix([[[2.0]], [[0.0, 1.0], [4.0, 0.0]]]), [2.0, 8.0]).tolist()
     [1.0, 1.0]
     """
     look = symmetry.assumed_hermitian(assume_a, True) is None

@@ -29,6 +29,7 @@ from ketcore.backend import Array, accumulation_dtype, is_complex, value_of
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, spectral
 from ketcore.ops import spectra, symmetry
+from ketcore.ops.checks import check_spectrum
 
 # Steps of refinement with the factors themselves: as many derivatives are right.
 _STEPS = 2
@@ -117,10 +118,14 @@ def _substituted(xp, triangles, right, shift):
     return xp.reshape(xp.stack(found[::-1]), right.shape)
 
 
-def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None = None) -> tuple[Array, Array]:
-    """The sign or phase of det(A + shift I) and the logarithm of its absolute value."""
+def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -> tuple[Array, Array]:
+    """The sign or phase of det(A + shift I) and the logarithm of its absolute value.
+
+    raises   MemoryError, naming the size, where the P eigenvalues are above `max_bytes`
+    """
     xp, assumed = array_api_compat.array_namespace(*A.factors), checks.assumed_hermitian(A, assume_a)
     wide, look = arithmetic.widened(A.factors), assumed is None
+    check_spectrum(wide[0], A.dims, max_bytes)
     shift, dtype = spectra.check_shift(checks.as_shift(shift, wide[0]), xp, wide[0], wide[0].dtype)
     if shift is not None:
         shift = xp.astype(shift, dtype, copy=False)

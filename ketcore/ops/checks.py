@@ -30,7 +30,7 @@ from ketcore.backend import (
     on_host,
     to_host,
 )
-from ketcore.display import check_addressable
+from ketcore.display import check_addressable, check_dense_size
 
 # The dtypes of nearly all calls: what is one of these needs no second look.
 COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
@@ -304,3 +304,13 @@ def check_out(out: Array | None, shape: Sequence[int], dtype: Any, like: Array, 
             f"out must be C-contiguous and writeable, got strides {out.strides}, writeable={writeable}"
         )
     return out
+
+
+def check_spectrum(like: Array | None, dims: Sequence[int], max_bytes: int) -> None:
+    """MemoryError, naming the size, where an eigenvalue `like` this for each choice of digits is above
+    `max_bytes`; without dims nothing is."""
+    if not dims:
+        return check_dense_size(0, 1, "spectrum", max_bytes)
+    size, bits = prod(dims), namespace_of(like).finfo(like.dtype).bits
+    itemsize = bits // 8 * (2 if is_complex(namespace_of(like), like.dtype) else 1)
+    return check_dense_size(size, itemsize, f"spectrum ({size},)", max_bytes)

@@ -17,12 +17,12 @@ import numpy as np
 from ketcore import scale
 from ketcore.backend import Array, as_arrays, cast_gradient, is_complex, quiet
 from ketcore.ops import spectra, symmetry
-from ketcore.ops.checks import check_like, check_tangents
+from ketcore.ops.checks import check_like, check_spectrum, check_tangents
 
 
 @quiet
 def kron_slogdet(
-    factors: Sequence[Array], shift: Any = None, *, assume_a: str | None = None
+    factors: Sequence[Array], shift: Any = None, *, assume_a: str | None = None, max_bytes: int = 2**30
 ) -> tuple[Array, Array]:
     """The sign of det(M + s I) and the logarithm of its absolute value, as np.linalg.slogdet gives them.
 
@@ -30,25 +30,32 @@ def kron_slogdet(
     shift    s, a number or an array without dimensions, real or complex; it does not widen the dtype
     assume_a    "her", "pos" and, where factors are real, "sym": they are Hermitian; "gen": anything.  None:
              with a shift they are looked at, which waits for a device; see `kron_solve`
+    max_bytes  that the P eigenvalues may take, which a shift needs all of
     returns  (sign, logabsdet), arrays without dimensions: -1.0, 0.0 or 1.0, or a complex number of modulus 1,
              in the promoted dtype of the factors, complex where the shift is; and its real dtype.  A
              singular matrix gives 0 and -inf.  16-bit storage is computed in float32
-    raises   TypeError, ValueError on kinds and shapes
-    cost     O(sum p_n^3); with a shift O(P) more, and factors that are not Hermitian wait for a device.
-             Where JAX traces the factors they must be Hermitian if there is a shift, or the result is NaN
+    raises   TypeError, ValueError on kinds and shapes; MemoryError, naming the size, above `max_bytes`
+    cost     O(sum p_n^3); with a shift O(P) time and memory more, and factors that are not Hermitian wait for
+             a device.  Where JAX traces the factors they must be Hermitian if there is a shift, or the result
+             is NaN
 
     >>> a, b = np.array([[[0.0, 2.0], [1.0, 0.0]]]), np.array([[[3.0]]])
     >>> sign, logabsdet = kron_slogdet((a, b))
     >>> float(sign), round(float(np.exp(logabsdet)), 6), round(float(np.linalg.det(np.kron(a[0], b[0]))), 6)
     (-1.0, 18.0, -18.0)
     """
-    call = _Call(factors, shift, assume_a)
+    call = _Call(factors, shift, assume_a, max_bytes)
     return call.finished(*call.slogdet())
 
 
 @quiet
 def kron_slogdet_vjp(
-    factors: Sequence[Array], shift: Any, cotangents: tuple[Array, Array], *, assume_a: str | None = None
+    factors: Sequence[Array],
+    shift: Any,
+    cotangents: tuple[Array, Array],
+    *,
+    assume_a: str | None = None,
+    max_bytes: int = 2**30,
 ) -> tuple[tuple[Array, ...], Array | None]:
     """Pull the cotangents of sign and logarithm back through `kron_slogdet` to the factors and to the shift.
 
@@ -58,7 +65,7 @@ def kron_slogdet_vjp(
              singular and NumPy's
     cost     O(sum p_n^3); with a shift O(N P) more for Hermitian factors, O(P sum p_n^2) for others
     """
-    call = _Call(factors, shift, assume_a)
+    call = _Call(factors, shift, assume_a, max_bytes)
     xp = call.xp
     by_sign, by_log = call.checked(cotangents)
     to_matrices, to_shift = call.gradients()
@@ -82,12 +89,13 @@ def kron_slogdet_jvp(
     shift_tangent: Any,
     *,
     assume_a: str | None = None,
+    max_bytes: int = 2**30,
 ) -> tuple[Array, Array]:
     """The derivative of `kron_slogdet` along the tangents of the factors and of the shift (None as it is).
 
     raises   as `kron_slogdet_vjp`; TypeError, ValueError on the tangents
     """
-    call = _Call(factors, shift, assume_a)
+    call = _Call(factors, shift, assume_a, max_bytes)
     xp = call.xp
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
     moved = scale.shifted(spectra.as_matrices(xp, moved, call.working), call.shifts)
@@ -117,7 +125,7 @@ def kron_slogdet_dense(
 class _Call:
     """The checked arguments of one call, in the dtype that it is computed in."""
 
-    def __init__(self, factors, shift, assume_a):
+    def __init__(self, factors, shift, assume_a, max_bytes):
         self.xp, self.factors, dtype = spectra.check_square(factors)
         self.assumed = symmetry.assumed_hermitian(assume_a, not is_complex(self.xp, dtype))
         self.stored = [factor.dtype for factor in self.factors]
@@ -125,6 +133,9 @@ class _Call:
         self.working = spectra.factor_dtype(self.xp, self.dtype)
         self.matrices, self.shifts = spectra.level_matrices(self.xp, self.factors, self.working)
         self.wide_shift = None if shift is None else self.xp.astype(self.shift, self.working, copy=False)
+        # Without a shift nothing has the size of the spectrum.
+        dims = [matrix.shape[0] for matrix in self.matrices] if shift is not None else []
+        check_spectrum(self.matrices[0], dims, max_bytes)
 
     def slogdet(self):
         xp = self.xp
@@ -134,7 +145,7 @@ class _Call:
             powers = [prod(sizes) // size for size in sizes]
             pairs = list(zip(parts, powers, strict=True))
             return reduce(mul, [spectra.sign_power(xp, part[0], k) for part, k in pairs]), reduce(
-                lambda a, b: a + b, [k * part[1] for part, k in pairs]
+                lambda a, b: a + b, [spectra.multiple(part[1], k) for part, k in pairs]
             )
         found = spectra.spectrum(xp, self.matrices, self.stored, self.assumed)
         values = spectra.outer(xp, found.values) + self.wide_shift

@@ -33,6 +33,9 @@ from ketcore.ops.terms import conjugate
 # Sums of squares in float32 and in float64 that neither overflowed nor lost digits.
 _SAFE = (1e-30, 1e30)
 
+# Integers of so many bits are floats of any width.
+_BITS = 120
+
 # Elements of a stack of matrices that are inverted at a time.
 _STACK = 1 << 20
 
@@ -263,6 +266,18 @@ def _unit(xp, number):
     return number / xp.where(size > 0, size, xp.ones_like(size))
 
 
+def multiple(number: Array, times: int) -> Array:
+    """`number` times an integer that may be beyond the floats: 0 stays 0, the rest overflows to infinity.
+
+    >>> float(multiple(np.float64(0.0), 2**2000)), float(multiple(np.float64(2.0**-1000), 2**1001))
+    (0.0, 2.0)
+    """
+    # What is cut off is beyond the digits that a float has.
+    while times.bit_length() > _BITS:
+        number, times = number * 2.0 ** (_BITS // 2), times >> _BITS // 2
+    return number * float(times)
+
+
 def complex_dtype(xp: ModuleType, dtype: Any) -> Any:
     """The complex dtype of the precision of `dtype`."""
     if is_complex(xp, dtype):
@@ -318,7 +333,7 @@ def logdet_gradients(
     dims = [matrix.shape[0] for matrix in matrices]
     if shift is None:
         found = inverses(matrices)[0] if xp is np else [xp.linalg.inv(matrix) for matrix in matrices]
-        return [prod(dims) // size * g.T for size, g in zip(dims, found, strict=True)], None
+        return [multiple(g.T, prod(dims) // size) for size, g in zip(dims, found, strict=True)], None
     values, vectors = spectrum(xp, matrices, stored, assumed)
     shifted = check_regular(xp, outer(xp, values), shift)
     if vectors is not None:
