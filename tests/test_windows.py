@@ -113,6 +113,8 @@ def reads_or_writes_text(call):
         return bool({"text", "universal_newlines"} & set(keywords))
     if name not in ("open", "read_text", "write_text", "fdopen", "NamedTemporaryFile"):
         return False
+    if ast.unparse(call.func) == "os.open":  # a number, and bytes
+        return False
     modes = [arg.value for arg in (*call.args, keywords.get("mode")) if isinstance(arg, ast.Constant)]
     return not any(isinstance(mode, str) and set(mode) <= set("rwaxb+") and "b" in mode for mode in modes)
 
@@ -135,6 +137,7 @@ def test_an_encoding_that_is_missing_is_noticed():
     assert needs("path.read_text()")
     assert needs("subprocess.run(command, text=True)")
     assert not needs("open(path, 'rb')")
+    assert not needs("os.open(path, os.O_RDONLY)")
     assert not needs("path.open(mode='ab')")
     assert not needs("subprocess.run(command, capture_output=True)")
 
