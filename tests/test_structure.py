@@ -25,7 +25,7 @@ FLOORS = (
         "ops.checks", "ops.digits", "ops.lookup", "ops.tree", "ops.halves", "ops.half_tables",
         "ops.kernel_plan", "ops.kernels", "ops.segments", "ops.gather", "ops.matmul_plan",
         "ops.matmul_kernels", "ops.mode_products", "ops.mode_gradients", "ops.term_products", "ops.terms",
-        "ops.symmetry", "ops.spectra", "ops.schur", "ops.*", "ops",
+        "ops.symmetry", "ops.powers", "ops.spectra", "ops.schur", "ops.*", "ops",
     ),
     (
         "arithmetic", "indexing", "blocks", "reductions", "alignment", "row_blocks", "linear_operator",

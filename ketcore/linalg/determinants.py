@@ -12,7 +12,7 @@ from ketcore.linalg import checks, parts, sums
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops import symmetry
 from ketcore.ops.checks import check_spectrum
-from ketcore.ops.spectra import sign_power
+from ketcore.ops.powers import sign_power
 from ketcore.product import KroneckerProduct
 
 # Powers beyond this are no exact floats, and in some libraries no integers.

@@ -16,7 +16,7 @@ from ketcore import ops
 from ketcore.autodiff import detached
 from ketcore.backend import Array, accumulation_dtype, is_array, is_numpy, value_of
 from ketcore.linalg import checks
-from ketcore.ops import spectra
+from ketcore.ops import powers, spectra
 from ketcore.product import Diagonal, Identity, KroneckerProduct
 
 
@@ -117,8 +117,8 @@ def slogdet(A: KroneckerProduct, look: bool = True) -> tuple[Array, Array]:
         if not isinstance(part, Identity):
             sign, logarithm = _slogdet(part, look)
             xp, power = array_api_compat.array_namespace(sign), size // part.shape[0]
-            signs.append(spectra.sign_power(xp, sign, power))
-            total = total + spectra.multiple(logarithm, power)
+            signs.append(powers.sign_power(xp, sign, power))
+            total = total + powers.multiple(logarithm, power)
     return (reduce(mul, signs), total) if signs else (np.ones(()), np.zeros(()))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ketcore import scale
 from ketcore.backend import Array, as_arrays, cast_gradient, is_complex, quiet
-from ketcore.ops import spectra, symmetry
+from ketcore.ops import powers, spectra, symmetry
 from ketcore.ops.checks import check_like, check_spectrum, check_tangents
 
 
@@ -142,10 +142,9 @@ class _Call:
         if self.wide_shift is None:
             sizes = [matrix.shape[0] for matrix in self.matrices]
             parts = [xp.linalg.slogdet(matrix) for matrix in self.matrices]
-            powers = [prod(sizes) // size for size in sizes]
-            pairs = list(zip(parts, powers, strict=True))
-            return reduce(mul, [spectra.sign_power(xp, part[0], k) for part, k in pairs]), reduce(
-                lambda a, b: a + b, [spectra.multiple(part[1], k) for part, k in pairs]
+            pairs = [(part, prod(sizes) // size) for part, size in zip(parts, sizes, strict=True)]
+            return reduce(mul, [powers.sign_power(xp, part[0], k) for part, k in pairs]), reduce(
+                lambda a, b: a + b, [powers.multiple(part[1], k) for part, k in pairs]
             )
         found = spectra.spectrum(xp, self.matrices, self.stored, self.assumed)
         values = spectra.outer(xp, found.values) + self.wide_shift

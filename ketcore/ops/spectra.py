@@ -27,14 +27,12 @@ from ketcore.autodiff import is_recorded, is_traced
 from ketcore.backend import Array, accumulation_dtype, is_complex, is_numpy, namespace, to_host
 from ketcore.ops.checks import check_floating, check_tables
 from ketcore.ops.mode_products import matmul
+from ketcore.ops.powers import multiple
 from ketcore.ops.symmetry import adjoint, is_hermitian
 from ketcore.ops.terms import conjugate
 
 # Sums of squares in float32 and in float64 that neither overflowed nor lost digits.
 _SAFE = (1e-30, 1e30)
-
-# Integers of so many bits are floats of any width.
-_BITS = 120
 
 # Elements of a stack of matrices that are inverted at a time.
 _STACK = 1 << 20
@@ -241,41 +239,6 @@ def eigh(
     if hermitian is not True:
         values = [xp.where(hermitian, v, xp.nan * xp.ones_like(v)) for v in values]
     return values, [pair[1] for pair in pairs]
-
-
-def sign_power(xp: ModuleType, sign: Array, power: int) -> Array:
-    """A sign (0 or of modulus 1) to a positive power, exact for 1, -1, i and -i whatever the power.
-
-    A float does not tell whether an integer beyond 2^53 is even, and a modulus that is rounded would vanish.
-
-    >>> float(sign_power(np, np.float64(-1.0), 3**40)), float(sign_power(np, np.complex128(1j), 3**41).imag)
-    (-1.0, -1.0)
-    """
-    if not is_complex(xp, sign.dtype):
-        return sign ** (2 - power % 2)
-    found = None
-    while power:
-        if power % 2:
-            found = sign if found is None else _unit(xp, found * sign)
-        sign, power = _unit(xp, sign * sign), power // 2
-    return found
-
-
-def _unit(xp, number):
-    size = xp.abs(number)
-    return number / xp.where(size > 0, size, xp.ones_like(size))
-
-
-def multiple(number: Array, times: int) -> Array:
-    """`number` times an integer that may be beyond the floats: 0 stays 0, the rest overflows to infinity.
-
-    >>> float(multiple(np.float64(0.0), 2**2000)), float(multiple(np.float64(2.0**-1000), 2**1001))
-    (0.0, 2.0)
-    """
-    # What is cut off is beyond the digits that a float has.
-    while times.bit_length() > _BITS:
-        number, times = number * 2.0 ** (_BITS // 2), times >> _BITS // 2
-    return number * float(times)
 
 
 def complex_dtype(xp: ModuleType, dtype: Any) -> Any:
