@@ -12,6 +12,7 @@ from ketcore import testing
 from ketcore.fit import terms
 from ketcore.fit.leaves import terms_norm
 from ketcore.fit.merge import merged
+from ketcore.fit.recompress import _nearest_part
 from tests.fit_problems import relative_error, two_factor_optimum
 
 CLOSE = 1e-12
@@ -212,3 +213,12 @@ def test_order_one_and_no_terms():
     assert fit.value.to_dense().tolist() == [[2.0, 1.0], [1.0, 2.0]]
     fit = kc.recompress(kc.Ket([np.ones((0, 2)), np.ones((0, 3))]), 1)
     assert fit.value.to_dense().tolist() == [0.0] * prod((2, 3))
+
+
+@pytest.mark.parametrize(("times", "rank"), [(1.5, 1), (2.5, 0)])
+def test_terms_farther_from_a_crop_than_nothing_are_left_out(times, rank):
+    """|x - s x|^2 is below |x|^2 for s < 2."""
+    x = kc.KroneckerMatrix([np.ones((2, 2)), np.arange(1.0, 5.0).reshape(2, 2)], (3, 3))
+    kept = _nearest_part(x, x * times)
+    assert kept.shape == (3, 3)
+    assert bool(kept.to_dense().any()) == bool(rank)

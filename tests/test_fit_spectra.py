@@ -228,18 +228,17 @@ def test_a_fit_that_diverged_is_zero(residual, monkeypatch):
 
 
 def test_terms_that_cancel_to_less_than_their_rounding_are_zero(monkeypatch):
-    """The two terms cancel in float32; in float16 each is off by more than the matrix has."""
+    """Three terms cancel in float32; in float16 each is off by more than the matrix has."""
     A = np.eye(4, dtype="float16")
+    first, second, right = 100 * np.random.default_rng(0).standard_normal((3, 4)).astype("float32")
 
     def cancelling(scaled, options):
-        left, right = np.random.default_rng(0).standard_normal((2, 1, 4))
-        signs = np.array([[1e4], [-1.01e4]]), np.array([[1.0], [1 / 1.01]])
-        leaves = [(side * sign).astype("float32") for side, sign in zip((left, right), signs, strict=True)]
-        return Found(leaves, 0.9 * scaled.norm, True, 0)
+        leaves = [np.stack([first + second, -first, -second]), np.stack([right] * 3)]
+        return Found(leaves, scaled.norm, True, 0)
 
     monkeypatch.setattr(nearest, "fit_halves", cancelling)
-    fit = kc.nearest_kronecker(A, (2, 2), (2, 2), 2)
-    assert (fit.error, fit.value.dtype) == (1.0, A.dtype)
+    fit = kc.nearest_kronecker(A, (2, 2), (2, 2), 3)
+    assert (fit.error, fit.value.rank, fit.value.dtype) == (1.0, 3, A.dtype)
     assert not fit.value.to_dense().any()
 
 
