@@ -105,6 +105,7 @@ class KroneckerSum(linear_operator.Operator):
     def _row_reader(self):
         return self.to_kronecker()._row_reader()
 
+    @quiet
     def __add__(self, other: Any) -> "KroneckerSum | KroneckerMatrix":
         """Factor by factor with a Kronecker sum of equal dims; a KroneckerMatrix with a KroneckerMatrix."""
         if isinstance(other, KroneckerMatrix):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np  # noqa: F401  (for the examples)
+
 from ketcore import alignment, arithmetic, blocks, display, linear_operator, ops, reductions, term_plans
 from ketcore.backend import Array, quiet
 from ketcore.ket import Ket

@@ -32,7 +32,7 @@ def limited(calls):
     """What each of the calls gives, or the text of its MemoryError."""
     pytest.importorskip("resource")
     run = [sys.executable, "-c", LIMITED.replace("{calls}", repr(calls))]
-    found = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
+    found = subprocess.run(run, capture_output=True, encoding="utf-8", timeout=120)
     assert not found.stderr
     return found.stdout.splitlines()
 

@@ -87,8 +87,7 @@ def _operator_rows(operator):
     """Rows through the adjoint of a SciPy LinearOperator."""
     size, dtype = operator.shape[0], np.dtype(operator.dtype or np.float64)
     try:
-        with np.errstate(invalid="ignore"):
-            operator.rmatvec(np.zeros(size, dtype))
+        operator.rmatvec(np.zeros(size, dtype))
     except NotImplementedError:
         kind = type(operator).__name__
         raise TypeError(f"A must have an adjoint, got a {kind} without rmatvec") from None
@@ -100,8 +99,7 @@ def _operator_rows(operator):
         identity = np.zeros((size, stop - start), dtype)
         identity[np.arange(start, stop), np.arange(stop - start)] = 1
         # Infinity times the zeros of the identity is NaN, and refused as such.
-        with np.errstate(invalid="ignore"):
-            return np.conj(np.asarray(operator.rmatmat(identity))).T
+        return np.conj(np.asarray(operator.rmatmat(identity))).T
 
     def read(start, stop):
         return np.concatenate([few(at, min(at + step, stop)) for at in range(start, stop, step)])

@@ -195,8 +195,7 @@ def inverse(matrix: Array, look: bool = True) -> Array:
     found = xp.linalg.inv(wide)
     if look and _is_singular(xp, *map(detached, (wide, found))):
         found = xp.full_like(found, np.nan)
-    with np.errstate(over="ignore"):
-        return xp.astype(found, matrix.dtype, copy=False)
+    return xp.astype(found, matrix.dtype, copy=False)
 
 
 def _is_singular(xp, matrix, inverse):

@@ -71,8 +71,7 @@ def cond(A: KroneckerMatrix, p: Any = None) -> Array:
         found = _infinity(xp, matrices)
     else:
         found = _product_of_norms(xp, matrices, p)
-    with np.errstate(over="ignore"):
-        return arithmetic.unboxed(checks.stored(xp, found, A.dtype))
+    return arithmetic.unboxed(checks.stored(xp, found, A.dtype))
 
 
 def _product_of_norms(xp, matrices, p):
