@@ -41,11 +41,12 @@ def matrix_product(left: Any, right: Any) -> Parts:
         raise ValueError(f"matrices must have shapes (m, k) and (k, n) for @, got {shapes}")
     inner = left.shape[1]
     known = left.term_identities, right.term_identities
-    factors, groups = product(left.factors, right.factors, inner, known)
+    factors, groups, dtype = product(left.factors, right.factors, inner, known)
     whole = inner == prod(left.col_dims) == prod(right.row_dims)
     sides = _identities(groups, left, right)
     pairs = [a & b for b in sides[1] for a in sides[0]] if whole else []
-    return factors, (left.shape[0], right.shape[1]), pairs
+    # A product of another shape than its factors has no identities that would have to stay.
+    return scale.stored(factors, dtype, None, pairs), (left.shape[0], right.shape[1]), pairs
 
 
 @quiet
@@ -56,10 +57,11 @@ def ket_product(matrix: Any, ket: Any) -> list[Array]:
         raise ValueError(f"ket must have length {matrix.shape[1]} for @, got shape {ket.shape}")
     if rows != full:
         raise ValueError(f"matrix must not have cropped rows for @ with a ket, got {rows} of {full}")
-    factors, _ = product(matrix.factors, [leaf[..., None] for leaf in ket.factors], ket.shape[-1])
-    return [leaf[..., 0] for leaf in factors]
+    factors, _, dtype = product(matrix.factors, [leaf[..., None] for leaf in ket.factors], ket.shape[-1])
+    return scale.stored([leaf[..., 0] for leaf in factors], dtype, -1)
 
 
+@quiet
 def matrix_sum(left: Any, right: Any) -> Parts:
     """A + B of two Kronecker matrices of one shape: ranks add."""
     if left.shape != right.shape:
@@ -146,13 +148,13 @@ def product(
     right: Sequence[Array],
     inner: int,
     fixed: tuple[Marks, Marks] = ((), ()),
-) -> tuple[list[Array], list[Group]]:
-    """Factors of A[:, :inner] @ B[:inner], and the groups of modes that they come from.
+) -> tuple[list[Array], list[Group], Any]:
+    """Factors of A[:, :inner] @ B[:inner], the groups of modes they come from, and the dtype of the result.
 
     left     N arrays (R, p_n, q_n)
     right    N' arrays (..., R', q'_n, s_n), each a matrix or a column of a ket
     fixed    the modes of either that are known to be identities in each term
-    returns  arrays (..., R R' boxes, p, s), one per group
+    returns  arrays (..., R R' boxes, p, s) in the accumulation dtype, one per group
     raises   ValueError where the inner axes have no common split
     """
     xp, both, dtype = check_floating("operands", (*left, *right))
@@ -175,8 +177,7 @@ def product(
         [_contracted(xp, f[:, :, a:b], g[..., a:b, :]) for f, g, (a, b) in zip(left, right, box, strict=True)]
         for box in boxes
     ]
-    joined = [xp.concat(list(mode), axis=-3) for mode in zip(*terms, strict=True)]
-    return [xp.astype(f, dtype, copy=False) for f in joined], groups
+    return [xp.concat(list(mode), axis=-3) for mode in zip(*terms, strict=True)], groups, dtype
 
 
 def summed(

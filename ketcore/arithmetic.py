@@ -32,6 +32,7 @@ from ketcore.divisors import suggest_dims
 from ketcore.ops import ket_inner
 from ketcore.ops.checks import as_sequence, check_floating
 from ketcore.shapes import check_dims, check_size
+from ketcore.term_plans import Marks
 
 
 def is_scalar(value: Any) -> bool:
@@ -129,7 +130,6 @@ def real_dtype(xp, dtype):
 
 
 @quiet
-@quiet
 def random_leaves(
     shapes: Sequence[tuple[int, ...]], rank: int, std: float, rng: Any, dtype: Any
 ) -> list[Array]:
@@ -152,12 +152,11 @@ def random_leaves(
     ]
 
 
-def cast(factors: Sequence[Array], dtype: Any) -> list[Array]:
-    """The factors in another floating or complex dtype; TypeError, naming `dtype`, on any other."""
-    xp = namespace_of(factors[0])
+def cast(factors: Sequence[Array], dtype: Any, axes: scale.Axes, fixed: Marks = ()) -> list[Array]:
+    """Factors in another floating or complex dtype, as by `scale.stored`; TypeError, naming it, on others."""
     if isinstance(factors[0].dtype, np.dtype):
         dtype = _floating_dtype(dtype)
-    return [xp.astype(factor, dtype) for factor in factors]
+    return scale.stored(factors, dtype, axes, fixed)
 
 
 def _floating_dtype(dtype):
@@ -289,5 +288,6 @@ def combined(factors: Sequence[Array], weights: Array) -> list[Array]:
     if tuple(weights.shape) != tuple(batch):
         raise ValueError(f"weights must have the batch shape {tuple(batch)}, got {tuple(weights.shape)}")
     *leaves, weights = (xp.astype(a, dtype, copy=False) for a in arrays)
+    leaves = scale.stored(scale.level(leaves, -1)[0], dtype, -1)
     leaves[0] = leaves[0] * weights[..., None, None]
     return [xp.reshape(leaf, (prod(batch) * rank, leaf.shape[-1])) for leaf in leaves]

@@ -181,10 +181,14 @@ class Ket:
     def __truediv__(self, scalar: Any) -> "Ket":
         return self._scaled(scalar, True) if arithmetic.is_scalar(scalar) else NotImplemented
 
+    @quiet
     def _scaled(self, scalar, divide):
         """The first leaf of each term carries the scalar."""
-        first = arithmetic.scaled(self.packed[..., : self.dims[0]], scalar, divide)
-        xp, parts, _ = check_floating("factors", (first, self.packed[..., self.dims[0] :]))
+        leaves = self.factors
+        level = scale.for_number(leaves, scalar, -1)
+        packed = self.packed if level is leaves else Ket(level).packed
+        first = arithmetic.scaled(packed[..., : self.dims[0]], scalar, divide)
+        xp, parts, _ = check_floating("factors", (first, packed[..., self.dims[0] :]))
         return Ket.from_packed(xp.concat(parts, axis=-1), self.dims)
 
     def kron(self, other: "Ket") -> "Ket":
@@ -212,7 +216,7 @@ class Ket:
     @quiet
     def astype(self, dtype: Any) -> "Ket":
         """The same kets with leaves of another floating or complex dtype."""
-        return Ket.from_packed(*arithmetic.cast([self.packed], dtype), self.dims)
+        return Ket(arithmetic.cast(self.factors, dtype, -1))
 
     def inner(self, other: "Ket") -> Array:
         """<self, other> (...), the first conjugated as in `np.vdot`; batch shapes broadcast.

@@ -91,7 +91,7 @@ class KroneckerSum(linear_operator.Operator):
     @quiet
     def astype(self, dtype: Any) -> "KroneckerSum":
         """The same sum with factors of another floating or complex dtype."""
-        return KroneckerSum(arithmetic.cast(self.factors, dtype))
+        return KroneckerSum([arithmetic.cast([factor], dtype, None)[0] for factor in self.factors])
 
     def __getitem__(self, key: Any) -> Array:
         """The dense row, rows, element or block that NumPy's rules choose, at the cost of N times the output.

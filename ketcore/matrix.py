@@ -280,7 +280,8 @@ class KroneckerMatrix(linear_operator.Operator):
     @quiet
     def astype(self, dtype: Any) -> "KroneckerMatrix":
         """The same matrix with factors of another floating or complex dtype."""
-        return KroneckerMatrix(arithmetic.cast(self.factors, dtype), self.shape, self.term_identities)
+        factors = arithmetic.cast(self.factors, dtype, None, self.term_identities)
+        return KroneckerMatrix(factors, self.shape, self.term_identities)
 
     @quiet
     def balance(self) -> "KroneckerMatrix":

@@ -122,12 +122,13 @@ class KroneckerProduct(linear_operator.Operator):
     def __truediv__(self, scalar: Any) -> "KroneckerProduct":
         return self._scaled(scalar, True) if arithmetic.is_scalar(scalar) else NotImplemented
 
+    @quiet
     def _scaled(self, scalar, divide):
         """The first part that holds numbers carries the scalar."""
         known = [n for n, part in enumerate(self.parts) if not isinstance(part, Identity)]
         at = known[0] if known else self.row_dims.index(min(self.row_dims))
-        part = scaled(self.parts[at], scalar, divide)
-        return KroneckerProduct([*self.parts[:at], part, *self.parts[at + 1 :]])
+        parts = level_parts(self.parts)
+        return KroneckerProduct([*parts[:at], scaled(parts[at], scalar, divide), *parts[at + 1 :]])
 
     def kron(self, other: "KroneckerProduct") -> "KroneckerProduct":
         """The Kronecker product: the parts of both.

@@ -82,6 +82,7 @@ def carried(
     return found, [known - {place} for known, place in zip(identities, at, strict=True)]
 
 
+@quiet
 def scaled(
     matrix: Any, scalar: Any, divide: bool
 ) -> tuple[list[Array], tuple[int, int], list[frozenset[int]]]:
@@ -90,7 +91,8 @@ def scaled(
     def change(factor):
         return arithmetic.scaled(factor, scalar, divide)
 
-    factors, identities = carried(matrix.factors, matrix.term_identities, change)
+    level = scale.for_number(matrix.factors, scalar, None, matrix.term_identities)
+    factors, identities = carried(level, matrix.term_identities, change)
     return factors, matrix.shape, identities
 
 

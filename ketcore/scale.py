@@ -149,6 +149,28 @@ def level_matrices(matrices: Sequence[Array], fixed: Marks = ()) -> Sequence[Arr
     return shifted(matrices, [None if shift is None else float(shift[0, 0]) for shift in shifts])
 
 
+def stored(factors: Sequence[Array], dtype: Any, axes: Axes, fixed: Marks = ()) -> list[Array]:
+    """Factors in another dtype, those of NumPy at one level first where one of them leaves its range."""
+    xp = namespace_of(factors[0])
+    if is_numpy(factors[0]) and len(factors) > 1 and any(f.dtype != dtype for f in factors):
+        info = np.finfo(np.float32 if str(dtype) == "bfloat16" else dtype)
+        low, high = np.log2(float(info.smallest_normal)), np.log2(float(info.max))
+        logs = [_log_norms(np, widened(factor), axes) for factor in factors]
+        if any(((log < low) & (log > -np.inf)).any() or (log > high).any() for log in logs):
+            factors = _levelled(factors, axes, 0, fixed)[0]
+    return [xp.astype(factor, dtype, copy=False) for factor in factors]
+
+
+def for_number(factors: Sequence[Array], number: Any, axes: Axes, fixed: Marks = ()) -> Sequence[Array]:
+    """Factors of one dtype to be multiplied by a number: at one level where they, or it, are far from 1."""
+    if not is_numpy(factors[0]) or len(factors) < 2:
+        return factors
+    size = abs(complex(number))
+    far = size and not 2.0**-40 < size < 2.0**40
+    found = _levelled(factors, axes, 0, fixed)[0] if far else level(factors, axes, 0, fixed)[0]
+    return factors if found is factors else stored(found, factors[0].dtype, axes, fixed)
+
+
 def _free(factors, fixed):
     """The modes that may be scaled in all terms alike; None where these differ from term to term."""
     fixed = set(map(frozenset, fixed))

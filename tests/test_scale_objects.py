@@ -272,3 +272,46 @@ def test_half_precision_is_summed_in_a_wider_range(half):
     with np.errstate(all="ignore"):
         for found in (A.to_dense()[0, 0], (A @ np.ones(16, dtype))[0] / 16, A.sum() / 256, A.trace() / 16):
             assert np.isclose(float(found), expected, rtol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_multiples_do_not_leave_the_range_before_the_product_does(dtype):
+    top = 30 if dtype in ("float32", "complex64") else 200
+    for signs in ((1, -1), (-1, 1), (1, 1, -1, -1)):
+        leaves = [np.array([[10.0 ** (sign * top)]], dtype) for sign in signs]
+        kinds = kc.KroneckerMatrix(leaves), kc.Ket([leaf[0] for leaf in leaves]), kc.KroneckerProduct(leaves)
+        for number in (10.0 ** (top // 2), 10.0 ** -(top // 2), -3.0):
+            for thing in kinds:
+                for found in (thing * number, thing / (1 / number)):
+                    np.testing.assert_allclose(found.to_dense().ravel(), [number], rtol=1e-5)
+        kets, number = kc.Ket([np.stack([leaf, leaf]) for leaf in leaves]), 10.0 ** (top // 2)
+        np.testing.assert_allclose(kets.combine([number, 0.0]).to_dense(), [number], rtol=1e-5)
+
+
+def test_casts_do_not_leave_the_range_before_the_product_does():
+    wide = [np.array([[1e200]]), np.array([[1e-200]])]
+    narrow = [np.array([[2.0**20]], "float32"), np.array([[2.0**-20]], "float32")]
+    for leaves, dtype in ((wide, "float32"), (wide, "float16"), (narrow, "float16"), (wide, "complex64")):
+        for thing in (kc.KroneckerMatrix(leaves), kc.Ket([leaf[0] for leaf in leaves])):
+            found = thing.astype(dtype)
+            assert found.dtype == dtype
+            assert found.to_dense().ravel().tolist() == [1.0]
+    known = kc.KroneckerMatrix([*wide, np.eye(2)], identities=[2]).astype("float32")
+    assert known.factors[2][0].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_results_in_16_bits_do_not_leave_the_range_before_the_product_does():
+    a = kc.KroneckerMatrix([np.array([[1024.0]], "float16"), np.array([[2.0**-10]], "float16")])
+    v, three = kc.Ket([f[0] for f in a.factors]), kc.kron(a.factors[0][0], a.factors[0][0], a.factors[1][0])
+    one = [a @ a, a @ v, kc.hadamard(a, a), linalg.matrix_power(a, 3), linalg.inv(a @ a), linalg.sqrtm(a @ a)]
+    assert [thing.to_dense().ravel().tolist() for thing in one] == [[1.0]] * len(one)
+    assert all(thing.dtype == "float16" for thing in one)
+    assert kc.partial_trace(three, 0).to_dense().tolist() == [[1024.0]]
+
+
+def test_structured_solutions_do_not_leave_the_range_before_the_product_does():
+    tiny, large = np.array([1e-200]), np.array([[1e200]])
+    parts = [kc.Diagonal(tiny), kc.Diagonal(tiny), large, large]
+    np.testing.assert_allclose(linalg.solve(kc.KroneckerProduct(parts), np.ones(1)), [1.0])
+    uneven = kc.KroneckerProduct([large, large, kc.Diagonal([1e-300])])
+    np.testing.assert_allclose(linalg.solve(uneven, np.ones(1)), [1e-100])

@@ -5,7 +5,7 @@ order 1 is one matrix, whatever its rank and crop.  Values are read on every dev
 is read is a copy that PyTorch and JAX do not differentiate, and what is returned is computed of the original.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import prod
 from numbers import Number, Real
 from types import ModuleType
@@ -274,6 +274,15 @@ def stored(xp: ModuleType, array: Array, dtype: Any) -> Array:
     if is_half(dtype) and not is_complex(xp, array.dtype):
         return xp.astype(array, dtype)
     return array
+
+
+def stored_factors(
+    xp: ModuleType, matrices: Sequence[Array], dtype: Any, identities: Collection[int] = ()
+) -> list[Array]:
+    """`stored` of the factors of one product, at one level where one of them would leave the range."""
+    if not is_half(dtype) or any(is_complex(xp, matrix.dtype) for matrix in matrices):
+        return list(matrices)
+    return scale.stored(matrices, dtype, (-2, -1), (identities,))
 
 
 def host(matrix: Array) -> np.ndarray:

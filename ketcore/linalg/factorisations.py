@@ -44,7 +44,7 @@ def qr(A: KroneckerMatrix, mode: str = "economic") -> QRResult | KroneckerMatrix
     how = "complete" if mode == "full" else "reduced"
     rule = "A must have factors whose QR decomposition exists, got factor {n}"
     pairs = checks.factor_wise(xp, lambda matrix: tuple(xp.linalg.qr(matrix, mode=how)), matrices, rule)
-    q, r = (KroneckerMatrix([checks.stored(xp, pair[side], A.dtype) for pair in pairs]) for side in (0, 1))
+    q, r = (KroneckerMatrix(checks.stored_factors(xp, side, A.dtype)) for side in zip(*pairs, strict=True))
     return r if mode == "r" else QRResult(q, r)
 
 
@@ -73,7 +73,7 @@ def cholesky(A: KroneckerMatrix, lower: bool = False, *, assume_a: str | None = 
     rule = "A must be positive definite, got factor {n} that is not"
     found = checks.factor_wise(xp, xp.linalg.cholesky, matrices, rule, look)
     found = found if lower else [checks.adjoint(xp, c) for c in found]
-    return KroneckerMatrix([checks.stored(xp, c, A.dtype) for c in found])
+    return KroneckerMatrix(checks.stored_factors(xp, found, A.dtype))
 
 
 def _positive(xp, matrices):

@@ -12,12 +12,13 @@ import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
-from ketcore.autodiff import detached, is_recorded, matrix_exponential
+from ketcore.autodiff import detached, is_recorded, is_traced, matrix_exponential
 from ketcore.backend import is_complex, namespace_of, quiet
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import branches, checks, spectral
 from ketcore.linalg.solving import inverses
 from ketcore.matrix import KroneckerMatrix, eye
+from ketcore.ops import spectra
 from ketcore.ops.checks import check_constant
 
 # A power of a sum of R terms has R**n, and with more than that it is no longer structured.
@@ -61,8 +62,8 @@ def matrix_power(A: KroneckerMatrix, n: int) -> KroneckerMatrix:
     if n < 0:
         matrices, n = inverses(xp, matrices, "matrix_power"), -n
     checks.square_factors(matrices, "matrix_power")
-    found = [checks.stored(xp, xp.linalg.matrix_power(m, n), A.dtype) for m in matrices]
-    return KroneckerMatrix(found, identities=checks.identities_of(A))
+    powers, known = [xp.linalg.matrix_power(m, n) for m in matrices], checks.identities_of(A)
+    return KroneckerMatrix(checks.stored_factors(xp, powers, A.dtype, known), identities=known)
 
 
 def _eye(dims, like):
@@ -101,7 +102,7 @@ def sqrtm(A: KroneckerMatrix) -> KroneckerMatrix:
     roots = [_root(*part) for part in zip(matrices, spectra, windows, strict=True)]
     phase = _snapped(turned(1j * (sum(map(_middle, windows)) / 2 - np.pi * turn)))
     roots[0] = arithmetic.scaled(roots[0], phase)
-    return KroneckerMatrix([checks.stored(xp, root, A.dtype) for root in roots])
+    return KroneckerMatrix(checks.stored_factors(xp, roots, A.dtype))
 
 
 def _spectrum(xp, matrix, n, stored):
@@ -209,16 +210,25 @@ def expm(A: KroneckerSum | KroneckerMatrix) -> KroneckerMatrix:
         found = [checks.beside(one, m) for one, m in zip(found, chosen, strict=True)]
     for n, one in zip(live, found, strict=True):
         matrices[n] = xp.astype(one, matrices[n].dtype, copy=False)
-    return KroneckerMatrix([checks.stored(xp, m, A.dtype) for m in matrices])
+    return KroneckerMatrix(checks.stored_factors(xp, matrices, A.dtype))
 
 
 def _recorded_exponentials(xp, matrices):
-    """The same by PyTorch or JAX, which have derivatives, with the means of the diagonals taken out."""
-    means = [xp.linalg.trace(detached(m)) / m.shape[0] for m in matrices]
-    share = xp.exp(reduce(add, means) / len(matrices))
-    pairs = zip(matrices, means, strict=True)
-    moved = [m - mean * arithmetic.identity(m.shape[0], m.dtype, m) for m, mean in pairs]
+    """The same by PyTorch or JAX, which have derivatives: the largest eigenvalues are taken out as constants,
+    so that nothing overflows, or the means of the diagonals where JAX traces the values."""
+    wide = [xp.astype(m, spectra.factor_dtype(xp, m.dtype), copy=False) for m in matrices]
+    tops = [_top(xp, detached(m)) for m in wide]
+    total = reduce(add, tops) / len(wide)
+    share = float(np.exp(total)) if isinstance(total, float) else xp.exp(total)
+    moved = [m - top * arithmetic.identity(m.shape[0], m.dtype, m) for m, top in zip(wide, tops, strict=True)]
     return [matrix_exponential(m) * share for m in moved]
+
+
+def _top(xp, matrix):
+    """The largest real part of an eigenvalue; of a matrix that JAX traces the mean of its diagonal."""
+    if is_traced(matrix):
+        return xp.linalg.trace(matrix) / matrix.shape[0]
+    return float(np.linalg.eigvals(checks.host(matrix)).real.max())
 
 
 def _exponentials(matrices, limit):

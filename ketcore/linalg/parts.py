@@ -17,6 +17,7 @@ from ketcore.autodiff import detached
 from ketcore.backend import Array, accumulation_dtype, is_array, is_numpy, value_of
 from ketcore.linalg import checks
 from ketcore.ops import powers, spectra
+from ketcore.parts import level_parts
 from ketcore.product import Diagonal, Identity, KroneckerProduct
 
 
@@ -47,7 +48,7 @@ def solve(A: KroneckerProduct, b: Array, axis: int, assume_a: str | None) -> Arr
     dtype, shape = xp.result_type(*checks.arrays_of(A), b), tuple(b.shape)
     x = xp.astype(b, accumulation_dtype(xp, dtype), copy=False)
     before, after, look = prod(shape[:axis]), prod(shape[axis:]), assume_a is None
-    for n, part in enumerate(_wide(A, "solve", look)):
+    for n, part in enumerate(level_parts(_wide(A, "solve", look))):
         after //= part.shape[0]
         x = xp.reshape(x, (before, part.shape[0], after))
         if isinstance(part, Diagonal):

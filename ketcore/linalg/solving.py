@@ -56,8 +56,8 @@ def inv(
     if parts.is_structured(A):
         return parts.inv(A, look)
     xp, matrices = checks.single(A, "inv", look)
-    found = [checks.stored(xp, m, A.dtype) for m in inverses(xp, matrices, "inv", look)]
-    return KroneckerMatrix(found, identities=checks.identities_of(A))
+    found, known = inverses(xp, matrices, "inv", look), checks.identities_of(A)
+    return KroneckerMatrix(checks.stored_factors(xp, found, A.dtype, known), identities=known)
 
 
 def inverses(xp, matrices: Sequence[Array], function: str, look: bool = True) -> list[Array]:
@@ -108,7 +108,7 @@ def pinv(
         else xp.zeros_like(xp.matrix_transpose(matrices[n]))
         for n, (u, s, vh) in enumerate(zip(left, values, right, strict=True))
     ]
-    found = KroneckerMatrix([checks.stored(xp, f, A.dtype) for f in factors])
+    found = KroneckerMatrix(checks.stored_factors(xp, factors, A.dtype))
     rank = sum(prod(stop - start for start, stop in box) for box in boxes)
     return (found, rank) if return_rank else found
 

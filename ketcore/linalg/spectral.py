@@ -249,4 +249,4 @@ def _stored_ket(ket, dtype):
 
 def _matrix(matrices, dtype):
     xp = array_api_compat.array_namespace(*matrices)
-    return KroneckerMatrix([checks.stored(xp, matrix, dtype) for matrix in matrices])
+    return KroneckerMatrix(checks.stored_factors(xp, matrices, dtype))

@@ -119,7 +119,7 @@ def hadamard(left: KroneckerMatrix, right: KroneckerMatrix) -> KroneckerMatrix:
     products = [a[:, None, :, :] * b[None, :, :, :] for a, b in pairs]
     factors = [xp.reshape(f, (f.shape[0] * f.shape[1], *f.shape[2:])) for f in products]
     identities = [a & b for a in left.term_identities for b in right.term_identities]
-    return KroneckerMatrix([xp.astype(f, dtype, copy=False) for f in factors], left.shape, identities)
+    return KroneckerMatrix(scale.stored(factors, dtype, None, identities), left.shape, identities)
 
 
 def _parts(matrix):

@@ -10,7 +10,7 @@ from ketcore import arithmetic, reductions
 from ketcore.backend import namespace_of, quiet
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
-from ketcore.scale import level
+from ketcore.scale import level, stored
 from ketcore.shapes import check_int
 
 
@@ -41,12 +41,12 @@ def partial_trace(matrix: KroneckerMatrix, where: int | Sequence[int]) -> Kronec
     scale = reduce(mul, [xp.sum(xp.linalg.diagonal(wide[n]), axis=-1) for n in traced])
 
     def scaled(factor):
-        return xp.astype(factor * scale[:, None, None], matrix.dtype, copy=False)
+        return factor * scale[:, None, None]
 
     # The traces go to a remaining mode that is no identity, so that identities stay what they are.
     factors, marks = reductions.carried(wide, matrix.term_identities, scaled, kept)
     identities = [{kept.index(n) for n in known if n in kept} for known in marks]
-    kept_factors = [xp.astype(factors[n], matrix.dtype, copy=False) for n in kept]
+    kept_factors = stored([factors[n] for n in kept], matrix.dtype, None, identities)
     return KroneckerMatrix(kept_factors, identities=identities)
 
 
