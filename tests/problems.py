@@ -88,6 +88,29 @@ class Problem:
             )
         return (np.max(found, initial=0.0),)
 
+    def derivative_scale(self) -> float:
+        """What is added up within a derivative, where that is larger than what comes out.
+
+        So it is of a LayerNorm, whose output hardly moves.
+        """
+        if not self.options.get("layernorm"):
+            return 0.0
+        (leaves,), starts = self._wide(), np.cumsum(self.options["dims"])[:-1]
+        records = leaves[np.unique(to_numpy(self.index))].reshape(-1, leaves.shape[2])
+        return max((self._amplified(np.split(record, starts))[1] for record in records), default=0.0)
+
+    def _amplified(self, vectors):
+        """A node of the tree, and how large the tangents are that its LayerNorm and those below it cancel."""
+        if len(vectors) == 1:
+            return vectors[0], float(np.abs(vectors[0]).max())
+        half = len(vectors) // 2
+        (left, to_left), (right, to_right) = self._amplified(vectors[:half]), self._amplified(vectors[half:])
+        node = np.kron(left, right)
+        inner = to_left * np.abs(right).max() + np.abs(left).max() * to_right
+        scale = (node.var() + self.options.get("eps", 1e-5)) ** -0.5
+        z = (node - node.mean()) * scale
+        return z, float(scale * inner * (2 + np.abs(z).max() ** 2))
+
     def dtype(self, place: int) -> str:
         """The name of the dtype of an output."""
         name = dtype_name(self.arrays[0].dtype)

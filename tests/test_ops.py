@@ -62,9 +62,8 @@ def test_equals_its_dense_definition(op, xp):
 def test_vjp_is_the_transpose(op, xp):
     def body(problem):
         problem = problem.on(xp)
-        assert_vjp(
-            problem.forward, problem.vjp, problem.arrays, jvp=problem.jvp, multilinear=problem.multilinear
-        )
+        known = {"multilinear": problem.multilinear, "scale": problem.derivative_scale()}
+        assert_vjp(problem.forward, problem.vjp, problem.arrays, jvp=problem.jvp, **known)
 
     check(op, xp, problems(op, half=xp.half), body)
 
@@ -73,7 +72,8 @@ def test_vjp_is_the_transpose(op, xp):
 def test_jvp_is_the_derivative(op, xp):
     def body(problem):
         problem = problem.on(xp)
-        assert_jvp(problem.forward, problem.jvp, problem.arrays, multilinear=problem.multilinear)
+        known = {"multilinear": problem.multilinear, "scale": problem.derivative_scale()}
+        assert_jvp(problem.forward, problem.jvp, problem.arrays, **known)
 
     check(op, xp, problems(op, half=xp.half), body)
 

@@ -36,6 +36,11 @@ def tolerance(dtype: Any, length: int = 1, *, differences: bool = False) -> floa
     return stored + 4 * arithmetic * max(length, 1) ** 0.5 + (_DIFFERENCES if differences else 0.0)
 
 
+def rounding_unit(dtype: Any) -> float:
+    """The unit of the arithmetic in which results of `dtype` are computed: that of float32 for 16 bits."""
+    return _UNITS.get(dtype_name(dtype), (0.0, 0.0))[1]
+
+
 def assert_dense_equal(
     actual: Array, expected: Array, *, terms: int = 1, scale: Array | float | None = None, dtype: Any = None
 ) -> None:

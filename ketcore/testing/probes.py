@@ -3,6 +3,7 @@
 import numpy as np
 
 from ketcore.testing.arrays import call_untouched, dtype_name, from_numpy, is_complex, many, to_numpy, to_wide
+from ketcore.testing.dense import rounding_unit
 
 # A power of two adds no rounding of its own; `tolerance` gives the errors that follow from it.
 STEP = 2.0**-16
@@ -23,6 +24,18 @@ def draw(rng, like, unit=False):
 def move_like(values, templates):
     """NumPy values as arrays of the library, device and dtype of their templates."""
     return [from_numpy(value, template) for value, template in zip(values, templates, strict=True)]
+
+
+def nudged(primals, count=8):
+    """The primals `count` times, every element moved by one rounding of its arithmetic, or by none."""
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        found = []
+        for primal in primals:
+            unit = rounding_unit(primal.dtype)
+            moves = unit * rng.integers(-1, 2, tuple(primal.shape))
+            found.append(from_numpy(to_wide(primal) * (1 + moves), primal))
+        yield found
 
 
 def as_output(cotangents, output):
