@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
+import array_api_compat
 import numpy as np
 
 from ketcore import arithmetic
 from ketcore.backend import Array, is_numpy, namespace_of, on_host
-from ketcore.display import check_result_size
+from ketcore.display import check_addressable, check_result_size
 from ketcore.indexing import COUNTED, Selector, parse_key
 from ketcore.ops import gather_kron, rows
 from ketcore.ops.checks import check_out, to_namespace_of
@@ -71,7 +72,11 @@ def block(factors: Sequence[Array], shape: tuple[int, int], key: Any) -> Array:
     if isinstance(row, int | range):  # an array of row numbers says how many there are, as in `rows`
         itemsize, dtype = arithmetic.itemsize(factors[0]), factors[0].dtype
         check_result_size("key", found, itemsize, dtype, "iter_row_blocks(size)")
-    lines, turned = (None, False) if 0 in found else _cheapest(factors, row, column)
+    if 0 in found:
+        check_addressable(found)
+        xp, device = namespace_of(factors[0]), array_api_compat.device(factors[0])
+        return xp.zeros(found, dtype=factors[0].dtype, device=device)
+    lines, turned = _cheapest(factors, row, column)
     if lines is None:
         # A range beside a number stays one, whose indices are made piece by piece.
         single = isinstance(row, int) or isinstance(column, int)

@@ -101,7 +101,9 @@ def checked_length(rows: int) -> int:
 
 
 def check_addressable(shape: Sequence[int]) -> None:
-    """MemoryError where no machine could hold an array: NumPy would speak of its dimensions."""
+    """MemoryError where no machine could hold an array: NumPy would speak of its dimensions, also of an empty
+    one.
+    """
     most = maxsize // _WIDEST
-    if prod(shape) > most:
+    if prod(max(size, 1) for size in shape) > most:
         raise MemoryError(f"the result must have at most {most} elements, got shape {tuple(shape)}")

@@ -30,7 +30,8 @@ def suggest_dims(n: int, order: int) -> tuple[int, ...]:
     order    int >= 1
     returns  `order` ints
     raises   TypeError if `n` or `order` is no int, ValueError if it is below 1
-    cost     milliseconds: of numbers with very many divisors only some factorisations are tried
+    cost     at most some hundred milliseconds, mostly far less: of numbers with very many divisors only some
+             factorisations are tried
 
     >>> suggest_dims(256, 4), suggest_dims(300, 2), suggest_dims(30428, 2)
     ((4, 4, 4, 4), (15, 20), (174, 175))

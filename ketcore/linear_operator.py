@@ -8,7 +8,7 @@ import numpy as np
 
 from ketcore import alignment, backend, ops, plans
 from ketcore.arithmetic import itemsize, unboxed
-from ketcore.backend import Array, is_array, is_floating, namespace_of, quiet
+from ketcore.backend import Array, is_array, is_complex, is_floating, namespace, namespace_of, quiet
 from ketcore.ops.checks import check_dtype, plain
 from ketcore.row_blocks import RowBlocks
 from ketcore.shapes import check_int
@@ -126,6 +126,10 @@ def sandwich(matrix: Any, x: Any, y: Any) -> Array:
     if x.ndim < 1 or y.ndim < 1 or (x.shape[-1], y.shape[-1]) != matrix.shape:
         rule = f"x and y must have shapes (..., {matrix.shape[0]}) and (..., {matrix.shape[1]})"
         raise ValueError(f"{rule}, got {tuple(x.shape)} and {tuple(y.shape)}")
+    if any(matrix.term_identities):
+        # The operation has no identities; products skip them, and never read what stands there.
+        xp = namespace("x and y", (x, y))
+        return unboxed(xp.sum((xp.conj(x) if is_complex(xp, x.dtype) else x) * (y @ matrix.T), axis=-1))
     return unboxed(ops.kron_sandwich(x, matrix.factors, y, matrix.shape))
 
 

@@ -350,3 +350,32 @@ def test_a_column_is_a_row_of_the_transpose():
     m = KroneckerMatrix.random((10**4, 100), 2, rng=0)
     for columns, turned in ((range(1), True), (range(5, 7), True), (range(100), False)):
         assert blocks._cheapest(m.factors, range(10**4), columns)[1] is turned
+
+
+@pytest.mark.parametrize("key", [np.s_[5:5], np.s_[[]], np.s_[:, 3:3], np.s_[2**39:1, 1:2], np.s_[7, 4:2]])
+def test_an_empty_block_takes_no_room(key):
+    """Of 2**40 columns too, which are not counted for it."""
+    huge = KroneckerMatrix([np.ones((2, 2))] * 40)
+    found = huge[key]
+    assert found.size == 0
+    rows, columns = (key if isinstance(key, tuple) else (key, slice(None)))
+    of_rows = np.empty((2**40, 0), np.int8)[rows].shape[:-1]
+    assert found.shape == (*of_rows, *np.empty((0, 2**40), np.int8)[..., columns].shape[1:])
+
+
+def test_an_empty_block_of_more_columns_than_numpy_counts_is_refused():
+    huge = KroneckerMatrix([np.ones((2, 2))] * 80)
+    rule = r"the result must have at most \d+ elements, got shape \(0, 12089"
+    for key in (np.s_[5:5], np.s_[[]]):
+        with pytest.raises(MemoryError, match=rule):
+            huge[key]
+
+
+@pytest.mark.parametrize("ids", [[2**69], [[0, 2**63 + 5, -1]], 2**70, [1, -(2**64)]])
+def test_ids_beyond_64_bits_are_out_of_range(ids):
+    table = KroneckerMatrix([np.ones((2, 1))] * 70)
+    largest = max(np.array(ids, dtype=object).ravel().tolist(), key=abs)
+    rule = rf"ids must lie in \[-{2**63}, {2**63}\), got {largest}"
+    for call in (table.rows, table.row_kets):
+        with pytest.raises(IndexError, match=rule):
+            call(ids)

@@ -153,3 +153,17 @@ def test_no_terms():
     for same in (zero, 2 * zero, zero.T, zero + zero, zero @ zero, kc.partial_trace(zero, 0)):
         assert not (same @ np.ones(same.shape[1])).any()
     assert (1j * zero).dtype == np.complex128
+
+
+@given(marked_matrices(), st.integers(0, 99))
+def test_sandwiches_do_not_read_what_is_known(m, seed):
+    rng, dense = np.random.default_rng(seed), m.to_dense()
+    x, y = (rng.standard_normal((3, size)) + 1j * rng.standard_normal((3, size)) for size in m.shape)
+    expected = np.sum(x.conj() * (y @ dense.T), axis=-1)
+    factors = [np.array(f) for f in m.factors]
+    for k, known in enumerate(m.term_identities):
+        for n in known:
+            factors[n][k] = np.nan
+    spoiled = kc.KroneckerMatrix(factors, m.shape, m.term_identities) if m.identities else m
+    for matrix in (m, spoiled if m.shape == dense.shape == (12, 12) else m):
+        testing.assert_dense_equal(matrix.sandwich(x, y), expected, terms=200, scale=20 + np.abs(expected))

@@ -139,3 +139,16 @@ def test_one_file_cannot_hold_both(tmp_path):
 def test_a_pipe_can_take_the_results(tmp_path):
     done = shell(f'cd {tmp_path}; mkfifo pipe; cat pipe & "$@" --json pipe >/dev/null; wait', *DEMO)
     assert [record["name"] for record in json.loads(done.stdout)] == ["XS 4/1"]
+
+
+@unix
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_results_are_saved_where_nobody_reads(tmp_path, buffered):
+    """The first line fails at once where Python does not buffer."""
+    saved = tmp_path / "results.json"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run_python(MAIN, *DEMO, "--json", str(saved), stdout=writer, PYTHONUNBUFFERED=buffered)
+    os.close(writer)
+    assert (done.returncode, done.stderr.count("Traceback")) == (141, 0)
+    assert len(json.loads(saved.read_text(encoding="utf-8"))) == 1

@@ -54,19 +54,30 @@ def run(tables: Sequence[Table], corpus: Corpus, options: Namespace) -> str:
 
     returns  what could not be saved, and why; an empty string otherwise
     """
-    sentences, intents = len(corpus.train.intents), len(corpus.intents)
-    print(f"CLINC150: {sentences:,} training sentences, {corpus.words:,} words, {intents} intents")
-    # Said beside the ratios, because it is what remains when the table is small.
-    print(f"Every classifier has {(COLUMNS + 1) * intents:,} parameters beside its table.\n")
+    unread = _announce(corpus)
     results = train_all(tables, corpus, options)
     dense_bytes = 4 * COLUMNS * corpus.words
     records = [report.make_record(group, dense_bytes) for group in results]
     # First, since the output may be a pipe that is closed.
     unsaved = save(records, options)
+    if unread is not None:
+        raise unread
     print(report.format_table(records))
     if options.ask is not None:
         answer(options.ask, [group[0] for group in results], corpus)
     return unsaved
+
+
+def _announce(corpus):
+    """Say what is trained; the error of an output that nobody reads, which must not cost the results."""
+    sentences, intents = len(corpus.train.intents), len(corpus.intents)
+    try:
+        print(f"CLINC150: {sentences:,} training sentences, {corpus.words:,} words, {intents} intents")
+        # Said beside the ratios, because it is what remains when the table is small.
+        print(f"Every classifier has {(COLUMNS + 1) * intents:,} parameters beside its table.\n")
+    except OSError as error:
+        return error
+    return None
 
 
 def save(records: Sequence[report.Record], options: Namespace) -> str:

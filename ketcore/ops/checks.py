@@ -120,15 +120,26 @@ def as_sequence(name: str, values: Any) -> tuple[Any, ...]:
 def as_integers(name: str, index: Any) -> Array:
     """`index` as an array; TypeError unless its dtype is an integer.  An empty list counts as integers."""
     if not is_array(index):
+        given = index
         try:
             index = np.asarray(index)
         except ValueError:
             raise ValueError(f"{name} must be integers or regular nested lists, got ragged lists") from None
         index = index.astype(np.int64) if index.size == 0 and index.dtype == np.float64 else index
+        if index.dtype.kind in "Of":
+            _check_counted(name, given)
     index = plain(name, index)
     if not is_integer(namespace_of(index), index.dtype):
         raise TypeError(f"{name} must have an integer dtype, got {index.dtype}")
     return index
+
+
+def _check_counted(name, values):
+    """IndexError where all values are ints, some of them beyond 64 bits, of which NumPy makes other kinds."""
+    flat = np.array(values, dtype=object).ravel().tolist()
+    if flat and all(map(_is_int, flat)):
+        largest = max(flat, key=abs)
+        raise IndexError(f"{name} must lie in [{-(2**63)}, {2**63}), got {largest}")
 
 
 def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[Array, bool]:

@@ -151,9 +151,6 @@ def _taken(xp, array, terms):
     return xp.take(array, xp.asarray(np.array(terms), device=array_api_compat.device(array)), axis=0)
 
 
-# ---- Windows on NumPy ----
-
-
 def _numpy_apply(factors, x, plan, columns, out):
     """`apply` on NumPy arrays, where parts add to what there is already."""
     full, x = prod(plan.col_dims), padded(np, x, prod(plan.row_dims), 1)
