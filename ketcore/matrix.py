@@ -329,7 +329,8 @@ class KroneckerMatrix(linear_operator.Operator):
         return reductions.diagonal(self.factors, self.shape, max_bytes)
 
     def trace(self) -> Array:
-        """The sum of the diagonal, at the cost of the factors where they are square, else of the diagonal.
+        """The sum of the diagonal, at the cost of the factors where they are square, alone or merged with
+        their neighbours, else of the diagonal.
 
         >>> float(KroneckerMatrix([np.eye(2)] * 40).trace()) == 2.0**40
         True

@@ -12,6 +12,7 @@ the factors are.
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import product
+from math import prod
 from operator import add, mul
 from typing import Any
 
@@ -25,7 +26,11 @@ from ketcore.boxes import prefix_boxes
 from ketcore.display import check_dense_size, check_result_size
 from ketcore.ops import ket_inner, ket_rows
 from ketcore.ops.checks import check_floating
+from ketcore.ops.mode_products import merged
 from ketcore.term_plans import Marks
+
+# Elements of a factor that neighbouring modes may be merged to.
+_MERGED = 1 << 20
 
 # Elements of a diagonal that are summed at a time where the factors are not square.
 _CHUNK = 1 << 16
@@ -165,9 +170,11 @@ def diagonal(factors: Sequence[Array], shape: tuple[int, int], max_bytes: int = 
 
 @quiet
 def trace(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
-    """The sum of the diagonal: factored for square factors, in O(R N) per element otherwise."""
+    """The sum of the diagonal: factored where factors are square, alone or merged with their neighbours; in
+    O(R N) per element otherwise.
+    """
     xp, factors, finish = _wide(factors)
-    count = min(shape)
+    factors, count = _square_modes(xp, factors), min(shape)
     if dims_of(factors, 1) != dims_of(factors, 2):
         pieces = (range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK))
         return finish(reduce(add, (xp.sum(entries(factors, piece, piece)) for piece in pieces)))
@@ -178,6 +185,20 @@ def trace(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
         for box in boxes
     )
     return finish(reduce(add, sums))
+
+
+def _square_modes(xp, factors):
+    """Factors with neighbours merged where that makes them square, or the factors themselves."""
+    found, run = [], []
+    for factor in factors:
+        run.append(factor)
+        rows, columns = (prod(dims_of(run, axis)) for axis in (1, 2))
+        if len(run) > 1 and rows * columns > _MERGED:
+            return factors
+        if rows == columns:
+            found.append(merged(xp, run))
+            run = []
+    return factors if run else found
 
 
 def _wide(factors):

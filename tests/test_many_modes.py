@@ -90,3 +90,19 @@ def test_kets_whose_terms_differ_in_few_modes(order):
     assert 1e-4 < fit.error < 0.9
     left = ket + (-1.0) * fit.value
     assert float(left.norm() / ket.norm()) == pytest.approx(fit.error, rel=1e-6)
+
+
+def test_the_trace_of_modes_that_are_square_together():
+    """Each pair of oblong modes is a square one, of 8 by 8; the diagonal itself would take for ever."""
+    rng = np.random.default_rng(0)
+    pairs = [rng.standard_normal((1, *dims)) for dims in ((2, 4), (4, 2), (1, 8), (8, 1))]
+    m = kc.KroneckerMatrix([*pairs, *[np.ones((1, 2, 4)), np.ones((1, 4, 2))] * 22])
+    expected = np.trace(kc.KroneckerMatrix(pairs).to_dense()) * 8.0**22
+    np.testing.assert_allclose(float(m.trace()), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (17, 23), (5, 24), (1, 1)])
+def test_a_cropped_trace_of_modes_that_are_square_together(shape):
+    rng = np.random.default_rng(1)
+    m = kc.KroneckerMatrix([rng.standard_normal((2, *dims)) for dims in ((3, 3), (2, 4), (4, 2))], shape)
+    np.testing.assert_allclose(float(m.trace()), np.trace(m.to_dense()), rtol=1e-12, atol=1e-12)
