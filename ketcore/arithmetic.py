@@ -11,6 +11,7 @@ from math import prod, sqrt
 from numbers import Complex
 from operator import index as as_integer
 from operator import mul, truediv
+from sys import float_info
 from typing import Any
 
 import array_api_compat
@@ -47,10 +48,15 @@ def is_scalar(value: Any) -> bool:
 
 
 def as_number(name: str, scalar: Any) -> Any:
-    """A scalar of NumPy as a number of Python, all others as they are; TypeError on a long double."""
+    """A scalar of NumPy as a number of Python, all others as they are.
+
+    raises   TypeError on a long double, ValueError on an int that float64 does not hold
+    """
     number = scalar.item() if isinstance(scalar, np.generic | np.ndarray) else scalar
     if isinstance(number, np.longdouble | np.clongdouble):
         raise TypeError(f"{name} must be a number of at most double precision, got {number.dtype}")
+    if isinstance(number, int) and abs(number) > float_info.max:
+        raise ValueError(f"{name} must be at most {float_info.max}, got an int of {number.bit_length()} bits")
     return number
 
 

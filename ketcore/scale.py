@@ -165,7 +165,7 @@ def for_number(factors: Sequence[Array], number: Any, axes: Axes, fixed: Marks =
     """Factors of one dtype to be multiplied by a number: at one level where they, or it, are far from 1."""
     if not is_numpy(factors[0]) or len(factors) < 2:
         return factors
-    size = abs(complex(number))
+    size = abs(number)
     far = size and not 2.0**-40 < size < 2.0**40
     found = _levelled(factors, axes, 0, fixed)[0] if far else level(factors, axes, 0, fixed)[0]
     return factors if found is factors else stored(found, factors[0].dtype, axes, fixed)

@@ -258,3 +258,18 @@ def test_mixed_libraries():
         linalg.lstsq(kc.eye((2, 2)), torch.ones(4))
     with pytest.raises(TypeError, match="A and shift must be arrays of one library, got numpy, torch"):
         linalg.solve(kc.eye((2, 2)), np.ones(4), torch.ones(()))
+
+
+def test_ints_that_no_float_holds_are_refused():
+    a, huge = kc.KroneckerMatrix([np.eye(2), np.eye(2)]), 10**400
+    calls = {
+        "scalar": (lambda: a * huge, lambda: a / huge, lambda: kc.ket([1.0], [2.0]) * huge),
+        "shift": (lambda: linalg.solve(a, np.ones(4), shift=huge), lambda: linalg.slogdet(a, -huge)),
+        "rtol": (lambda: linalg.pinv(a, rtol=huge),),
+        "tol": (lambda: linalg.matrix_rank(a, huge),),
+    }
+    for name, attempts in calls.items():
+        rule = rf"^{name} must be at most 1.79\S+, got an int of 1329 bits"
+        for call in attempts:
+            with pytest.raises(ValueError, match=rule):
+                call()

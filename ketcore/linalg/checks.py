@@ -314,12 +314,12 @@ def check_level(name: str, value: Any) -> float:
         raise TypeError(f"{name} must be a real number, got {value!r}")
     if not value >= 0:
         raise ValueError(f"{name} must be at least 0, got {value}")
-    return float(value)
+    return float(arithmetic.as_number(name, value))
 
 
 def is_zero(shift: Any) -> bool:
     """Whether `shift` is a zero on the host."""
-    return isinstance(shift, Number | np.ndarray) and np.ndim(shift) == 0 and complex(shift) == 0
+    return isinstance(shift, Number | np.ndarray) and np.ndim(shift) == 0 and bool(shift == 0)
 
 
 def as_shift(shift: Any, like: Array) -> Array | float | complex | None:
