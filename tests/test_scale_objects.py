@@ -286,6 +286,11 @@ def test_multiples_do_not_leave_the_range_before_the_product_does(dtype):
                     np.testing.assert_allclose(found.to_dense().ravel(), [number], rtol=1e-5)
         kets, number = kc.Ket([np.stack([leaf, leaf]) for leaf in leaves]), 10.0 ** (top // 2)
         np.testing.assert_allclose(kets.combine([number, 0.0]).to_dense(), [number], rtol=1e-5)
+        # Each term of each ket of a batch has scales of its own.
+        terms = [np.array([[[1], [leaf.item()]], [[1 / leaf.item()], [1]]], dtype) for leaf in leaves]
+        turned = kc.Ket([np.repeat(term, 2, axis=2) for term in terms])
+        for found in (turned * number, turned / (1 / number)):
+            np.testing.assert_allclose(found.to_dense(), np.full(found.shape, 2 * number), rtol=1e-5)
 
 
 def test_casts_do_not_leave_the_range_before_the_product_does():
