@@ -46,6 +46,14 @@ def in_all_terms(factors, identities):
 
 
 @CUDA
+def test_identities_alone(xp):
+    """The kernel multiplies by one of them; its values are not read."""
+    factors = [np.full((1, 2, 2), np.nan, np.float32), np.full((1, 3, 3), np.nan, np.float32)]
+    x, options = np.arange(6, dtype=np.float32), {"identities": (0, 1), "path": "fused"}
+    check(xp, factors, x, options)
+
+
+@CUDA
 def test_an_identity_that_a_crop_makes_oblong(xp):
     """Its values are not read."""
     factors = [np.full((1, 4, 4), np.nan, np.float32), np.arange(4, dtype=np.float32).reshape(1, 2, 2)]

@@ -293,7 +293,8 @@ class _Call:
         """M^T x by the CUDA kernel, or `back` M c."""
         factors = [factor[:, :p, :q] for factor, p, q in zip(self.factors, *self.reached, strict=True)]
         idle = [n for n in term_plans.common(self.marks) if self.reached[0][n] == self.reached[1][n]]
-        # Those that all terms leave alone are not multiplied by, and need no values.
+        # Those that all terms leave alone are not multiplied by, and need no values; one mode at least is.
+        idle = idle[: len(factors) - 1]
         marks = [known.difference(idle) for known in self.marks]
         factors = with_identities(self.xp, factors, marks)
         sizes, reached = (self.rows, self.columns), self.reached
