@@ -339,3 +339,15 @@ def test_ids_below_any_number_of_rows(xp):
 def test_objects_without_a_batch_have_no_length():
     with pytest.raises(TypeError, match=r"a ket must have a batch for len\(\), got shape \(2,\)"):
         len(kc.ket([1.0, 2.0]))
+
+
+def test_every_default_limit_is_one_gibibyte():
+    functions = [getattr(kc.linalg, name) for name in kc.linalg.__all__]
+    functions += [getattr(kc, name) for name in kc.__all__ if callable(getattr(kc, name))]
+    kinds = kc.Ket, kc.KroneckerMatrix, kc.KroneckerSum, kc.KroneckerProduct, type(kc.swap((2, 2), 0, 1))
+    for kind in kinds:
+        functions += [getattr(kind, name) for name in dir(kind) if not name.startswith("_")]
+    known = [inspect.signature(f).parameters for f in functions if inspect.isfunction(f)]
+    limits = [parameters["max_bytes"].default for parameters in known if "max_bytes" in parameters]
+    assert len(limits) > 12
+    assert set(limits) == {2**30}

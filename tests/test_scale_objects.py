@@ -320,3 +320,13 @@ def test_structured_solutions_do_not_leave_the_range_before_the_product_does():
     np.testing.assert_allclose(linalg.solve(kc.KroneckerProduct(parts), np.ones(1)), [1.0])
     uneven = kc.KroneckerProduct([large, large, kc.Diagonal([1e-300])])
     np.testing.assert_allclose(linalg.solve(uneven, np.ones(1)), [1e-100])
+
+
+def test_leaves_far_apart_are_balanced_on_every_library(xp):
+    """A single power of two would overflow on the way from one to the other."""
+    for dtype, low, high in (("float64", 5e-324, 1e300), ("float32", 1e-45, 1e38)):
+        leaves = [xp.asarray(np.array([[value, 0.0]], dtype)) for value in (low, high)]
+        balanced = kc.Ket(leaves).balance()
+        sizes = [float(xp.to_numpy(leaf).max()) for leaf in balanced.factors]
+        assert sizes[0] == pytest.approx(sizes[1], rel=1e-5)
+        assert sizes[0] * sizes[1] == pytest.approx(float(np.dtype(dtype).type(low)) * high, rel=1e-5)
