@@ -8,7 +8,16 @@ import numpy as np
 
 from ketcore import alignment, backend, ops, plans
 from ketcore.arithmetic import itemsize, unboxed
-from ketcore.backend import Array, is_array, is_complex, is_floating, namespace, namespace_of, quiet
+from ketcore.backend import (
+    Array,
+    accumulation_dtype,
+    is_array,
+    is_complex,
+    is_floating,
+    namespace,
+    namespace_of,
+    quiet,
+)
 from ketcore.ops.checks import check_dtype, plain
 from ketcore.row_blocks import RowBlocks
 from ketcore.shapes import check_int
@@ -117,6 +126,7 @@ def ket_sandwich(matrix: Any, x: Any, y: Any) -> Array:
     return alignment.ket_inner(x, image)
 
 
+@quiet
 def sandwich(matrix: Any, x: Any, y: Any) -> Array:
     """x^H A y for arrays (..., rows) and (..., columns)."""
     if not (is_dense(x) and is_dense(y)):
@@ -129,7 +139,11 @@ def sandwich(matrix: Any, x: Any, y: Any) -> Array:
     if any(matrix.term_identities):
         # The operation has no identities; products skip them, and never read what stands there.
         xp = namespace("x and y", (x, y))
-        return unboxed(xp.sum((xp.conj(x) if is_complex(xp, x.dtype) else x) * (y @ matrix.T), axis=-1))
+        image = y @ matrix.T
+        dtype = xp.result_type(x, image)
+        left, right = (xp.astype(a, accumulation_dtype(xp, dtype), copy=False) for a in (x, image))
+        products = (xp.conj(left) if is_complex(xp, left.dtype) else left) * right
+        return unboxed(xp.astype(xp.sum(products, axis=-1), dtype, copy=False))
     return unboxed(ops.kron_sandwich(x, matrix.factors, y, matrix.shape))
 
 

@@ -167,3 +167,15 @@ def test_sandwiches_do_not_read_what_is_known(m, seed):
     spoiled = kc.KroneckerMatrix(factors, m.shape, m.term_identities) if m.identities else m
     for matrix in (m, spoiled if m.shape == dense.shape == (12, 12) else m):
         testing.assert_dense_equal(matrix.sandwich(x, y), expected, terms=200, scale=20 + np.abs(expected))
+
+
+def test_sandwiches_of_16_bits_are_summed_in_32():
+    """The sum of so many ones, one by one in float16, would end at 2048."""
+    m = kc.kron(kc.eye(2**14, dtype="float16"), np.ones((1, 1), "float16"))
+    x = np.full(2**14, 0.5, "float16")
+    assert any(m.term_identities)
+    found = m.sandwich(x, x)
+    assert (float(found), found.dtype) == (2.0**12, "float16")
+    tiny = np.full(2**14, 2.0**-13, "float16")
+    # Each product is below the least number of float16.
+    assert float(m.sandwich(tiny, tiny)) == 2.0**-12
