@@ -19,10 +19,10 @@ from types import ModuleType
 from typing import Any
 
 from ketcore import ops, scale
-from ketcore.arithmetic import itemsize, unboxed
 from ketcore.backend import Array, accumulation_dtype, quiet
 from ketcore.boxes import prefix_boxes
 from ketcore.display import check_result_size
+from ketcore.elementary import itemsize, unboxed
 from ketcore.ops.checks import check_floating
 from ketcore.shapes import reached_dims
 from ketcore.term_plans import Marks

@@ -30,6 +30,7 @@ from ketcore.backend import (
 )
 from ketcore.display import check_dense_size
 from ketcore.divisors import suggest_dims
+from ketcore.elementary import beside, real_dtype, unboxed
 from ketcore.ops import ket_inner
 from ketcore.ops.checks import as_sequence, check_floating
 from ketcore.shapes import check_dims, check_size
@@ -79,26 +80,6 @@ def scaled(array: Array, scalar: Any, divide: bool = False) -> Array:
     return xp.astype((truediv if divide else mul)(array, number), array.dtype, copy=False)
 
 
-def conjugated(array: Array) -> Array:
-    """The complex conjugate; a real array as it is."""
-    xp = namespace_of(array)
-    return xp.conj(array) if is_complex(xp, array.dtype) else array
-
-
-def transposed(factors: Sequence[Array]) -> list[Array]:
-    """Factors (..., p, q) as views (..., q, p)."""
-    xp = namespace_of(factors[0])
-    if xp is np:  # whose own method takes a tenth of the time
-        return [factor.swapaxes(-1, -2) for factor in factors]
-    return [xp.matrix_transpose(factor) for factor in factors]
-
-
-def widened(factors: Sequence[Array]) -> list[Array]:
-    """Factors in their accumulation dtype."""
-    xp = namespace_of(factors[0])
-    return [xp.astype(f, accumulation_dtype(xp, f.dtype), copy=False) for f in factors]
-
-
 def root_of_squared(squared: Array) -> Array:
     """The square root of a squared norm (...): below zero by rounding counts as zero."""
     xp = namespace_of(squared)
@@ -121,18 +102,6 @@ def norm(factors: Sequence[Array], inner=ket_inner) -> Array:
     units, peaks = scale.unit_leaves(factors)
     length = reduce(mul, peaks, root_of_squared(inner(units, units)))
     return unboxed(xp.astype(length, dtype, copy=False))
-
-
-def unboxed(result: Array) -> Array:
-    """A NumPy array without dimensions as the scalar that NumPy's own functions return."""
-    return result[()] if result.ndim == 0 else result
-
-
-def real_dtype(xp, dtype):
-    """The dtype of absolute values."""
-    if not is_complex(xp, dtype):
-        return dtype
-    return xp.float64 if dtype == xp.complex128 else xp.float32
 
 
 @quiet
@@ -177,37 +146,21 @@ def _floating_dtype(dtype):
     return found
 
 
-def itemsize(array: Array) -> int:
-    """Bytes of one element; array-api-strict alone keeps it from its dtypes and arrays."""
-    known = getattr(array.dtype, "itemsize", None)
-    if known is not None:
-        return int(known)
-    xp = namespace_of(array)
-    return xp.finfo(array.dtype).bits * (2 if is_complex(xp, array.dtype) else 1) // 8
-
-
-def identity(size: int, dtype: Any, like: Array) -> Array:
-    """The identity matrix (size, size) beside `like`."""
-    xp = namespace_of(like)
-    return xp.eye(size, dtype=dtype, device=array_api_compat.device(like))
-
-
 def identities(dims: Any, dtype: Any, like: Array | None) -> list[Array]:
     """Identity matrices of these sizes, beside `like` or of NumPy."""
     with suppress(TypeError):  # of anything but an int
         dims = (as_integer(dims),)
     dtype = _floating_dtype(dtype)
-    return [beside(like, np.eye(dim, dtype=dtype)) for dim in check_dims("dims", dims)]
+    return [placed(np.eye(dim, dtype=dtype), like) for dim in check_dims("dims", dims)]
 
 
-def beside(like: Array | None, array: np.ndarray) -> Array:
-    """An array of NumPy as one of the library and device of `like`; None for NumPy."""
+def placed(values: np.ndarray, like: Array | None) -> Array:
+    """`beside(values, like)` for a `like` that a caller gives; None for NumPy."""
     if like is None:
-        return array
+        return values
     if not is_array(like):
         raise TypeError(f"like must be an array, got {type(like).__name__}")
-    xp = namespace_of(like)
-    return xp.asarray(array, device=array_api_compat.device(like))
+    return beside(values, like)
 
 
 def dense_factors(factors: Any, max_bytes: int = 2**30) -> Any:

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic
 from ketcore.backend import Array, is_numpy, namespace_of, on_host
 from ketcore.display import check_addressable, check_result_size
+from ketcore.elementary import itemsize, transposed
 from ketcore.indexing import COUNTED, Selector, parse_key
 from ketcore.ops import gather_kron, rows
 from ketcore.ops.checks import check_out, to_namespace_of
@@ -70,8 +70,8 @@ def block(factors: Sequence[Array], shape: tuple[int, int], key: Any) -> Array:
         return entries(factors, row, column)
     found = (*_shape(row), *_shape(column))
     if isinstance(row, int | range):  # an array of row numbers says how many there are, as in `rows`
-        itemsize, dtype = arithmetic.itemsize(factors[0]), factors[0].dtype
-        check_result_size("key", found, itemsize, dtype, "iter_row_blocks(size)")
+        entry, dtype = itemsize(factors[0]), factors[0].dtype
+        check_result_size("key", found, entry, dtype, "iter_row_blocks(size)")
     if 0 in found:
         check_addressable(found)
         xp, device = namespace_of(factors[0]), array_api_compat.device(factors[0])
@@ -115,7 +115,7 @@ def _cheapest(factors, row, column):
     straight = _lines(factors, row, column) if isinstance(column, range) else None
     if straight and straight.span == _length(column) >= _LONG_ROW:
         return straight, False
-    turned = _lines(arithmetic.transposed(factors), column, row) if isinstance(row, range) else None
+    turned = _lines([transposed(f) for f in factors], column, row) if isinstance(row, range) else None
     straight, turned = (lines if lines and _pays(lines) else None for lines in (straight, turned))
     # The transpose has its elements in the other order, which is worth something.
     if straight and turned:

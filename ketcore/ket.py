@@ -17,6 +17,7 @@ import numpy as np
 
 from ketcore import arithmetic, display, linear_operator, scale
 from ketcore.backend import Array, quiet
+from ketcore.elementary import conjugated, itemsize
 from ketcore.indexing import parse_key, take
 from ketcore.ops import ket_gram, ket_inner, ket_rows
 from ketcore.ops.checks import as_sequence, check_floating
@@ -137,7 +138,7 @@ class Ket:
     @property
     def nbytes(self) -> int:
         """Bytes of the leaves."""
-        return prod(self.packed.shape) * arithmetic.itemsize(self.packed)
+        return prod(self.packed.shape) * itemsize(self.packed)
 
     def __len__(self) -> int:
         if not self.batch_shape:
@@ -211,7 +212,7 @@ class Ket:
 
     def conj(self) -> "Ket":
         """The complex conjugate; a real ket itself."""
-        return Ket.from_packed(arithmetic.conjugated(self.packed), self.dims)
+        return Ket.from_packed(conjugated(self.packed), self.dims)
 
     @quiet
     def astype(self, dtype: Any) -> "Ket":
@@ -301,7 +302,7 @@ class Ket:
         cost     O(R) per element
         """
         what = f"{self.shape} array of {self.dtype}"
-        display.check_dense_size(prod(self.shape), arithmetic.itemsize(self.packed), what, max_bytes)
+        display.check_dense_size(prod(self.shape), itemsize(self.packed), what, max_bytes)
         xp = array_api_compat.array_namespace(self.packed)
         words = prod(self.batch_shape)
         leaves = xp.reshape(self.packed, (words, *self.packed.shape[-2:]))

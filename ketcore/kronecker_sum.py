@@ -15,6 +15,7 @@ from typing import Any
 
 from ketcore import arithmetic, display, linear_operator, ops
 from ketcore.backend import Array, accumulation_dtype, namespace, namespace_of, quiet
+from ketcore.elementary import conjugated, identity, itemsize, transposed, unboxed, widened
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops.checks import check_floating
@@ -72,12 +73,12 @@ class KroneckerSum(linear_operator.Operator):
     @property
     def nbytes(self) -> int:
         """Bytes of the factors."""
-        return sum(n * n for n in self.dims) * arithmetic.itemsize(self.factors[0])
+        return sum(n * n for n in self.dims) * itemsize(self.factors[0])
 
     @property
     def T(self) -> "KroneckerSum":  # noqa: N802 - NumPy's name
         """The transpose; shares the factors."""
-        return KroneckerSum(arithmetic.transposed(self.factors))
+        return KroneckerSum([transposed(f) for f in self.factors])
 
     @property
     def H(self) -> "KroneckerSum":  # noqa: N802 - the name of NumPy's matrices
@@ -86,7 +87,7 @@ class KroneckerSum(linear_operator.Operator):
 
     def conj(self) -> "KroneckerSum":
         """The complex conjugate; a real sum shares its factors."""
-        return KroneckerSum([arithmetic.conjugated(f) for f in self.factors])
+        return KroneckerSum([conjugated(f) for f in self.factors])
 
     @quiet
     def astype(self, dtype: Any) -> "KroneckerSum":
@@ -157,7 +158,7 @@ class KroneckerSum(linear_operator.Operator):
         if not linear_operator.is_dense(other):
             return NotImplemented
         x = linear_operator.operand("x", other, self.dtype)
-        turned = arithmetic.transposed(self.factors)
+        turned = [transposed(f) for f in self.factors]
         return linear_operator.applied(x, *self.shape, lambda x: _contracted(turned, x))
 
     def __rmatmul__(self, other: Any) -> Any:
@@ -176,10 +177,10 @@ class KroneckerSum(linear_operator.Operator):
         >>> float(KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).trace())
         9.0
         """
-        wide = arithmetic.widened(self.factors)
+        wide = [widened(f) for f in self.factors]
         xp, size = namespace_of(wide[0]), self.shape[0]
         total = reduce(add, [xp.linalg.trace(f) * float(size // f.shape[0]) for f in wide])
-        return arithmetic.unboxed(xp.astype(total, self.dtype, copy=False))
+        return unboxed(xp.astype(total, self.dtype, copy=False))
 
     def diagonal(self, max_bytes: int = 2**30) -> Array:
         """S[i, i], (Q,): all sums of diagonal elements; MemoryError, naming the size, above `max_bytes`."""
@@ -196,7 +197,7 @@ class KroneckerSum(linear_operator.Operator):
         2
         """
         xp = namespace_of(self.factors[0])
-        identities = [arithmetic.identity(f.shape[0], self.dtype, f) for f in self.factors]
+        identities = [identity(f.shape[0], f) for f in self.factors]
         terms = [[*identities] for _ in self.factors]
         for n, factor in enumerate(self.factors):
             terms[n][n] = factor
@@ -209,8 +210,8 @@ class KroneckerSum(linear_operator.Operator):
 
         raises   MemoryError, naming the size, above `max_bytes`
         """
-        what, itemsize = f"{self.shape} array of {self.dtype}", arithmetic.itemsize(self.factors[0])
-        display.check_dense_size(prod(self.shape), itemsize, what, max_bytes, "iter_row_blocks(size)")
+        what, entry = f"{self.shape} array of {self.dtype}", itemsize(self.factors[0])
+        display.check_dense_size(prod(self.shape), entry, what, max_bytes, "iter_row_blocks(size)")
         return self.to_kronecker().to_dense(max_bytes)
 
     def cost(self, name: str = "matmul", n: int = 1) -> Cost:
@@ -272,7 +273,7 @@ def _merged(xp, factors):
 def _pair_sum(xp, a, b):
     """A (x) I + I (x) B as an array; zeros are put in, so that infinities stay where they are."""
     sizes = a.shape[0], b.shape[0]
-    on_a, on_b = (arithmetic.identity(n, xp.bool, a) for n in sizes)
+    on_a, on_b = (identity(n, a, xp.bool) for n in sizes)
     zero = xp.zeros_like(a[:1, :1])
     first = xp.where(on_b[None, :, None, :], a[:, None, :, None], zero)
     second = xp.where(on_a[:, None, :, None], b[None, :, None, :], zero)

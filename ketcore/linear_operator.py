@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ketcore import alignment, backend, ops, plans
-from ketcore.arithmetic import itemsize, unboxed
 from ketcore.backend import (
     Array,
     accumulation_dtype,
@@ -18,6 +17,7 @@ from ketcore.backend import (
     namespace_of,
     quiet,
 )
+from ketcore.elementary import itemsize, unboxed
 from ketcore.ops.checks import check_dtype, plain
 from ketcore.row_blocks import RowBlocks
 from ketcore.shapes import check_int

@@ -15,6 +15,7 @@ import numpy as np  # noqa: F401  (for the examples)
 
 from ketcore import alignment, arithmetic, blocks, display, linear_operator, ops, reductions, term_plans
 from ketcore.backend import Array, quiet
+from ketcore.elementary import conjugated, itemsize, transposed, unboxed
 from ketcore.ket import Ket
 from ketcore.ops.checks import check_floating, check_identities, check_shape, check_tables
 from ketcore.plans import Cost
@@ -125,12 +126,12 @@ class KroneckerMatrix(linear_operator.Operator):
     @property
     def nbytes(self) -> int:
         """Bytes of the factors."""
-        return self._parameters() * arithmetic.itemsize(self.factors[0])
+        return self._parameters() * itemsize(self.factors[0])
 
     @property
     def T(self) -> "KroneckerMatrix":  # noqa: N802 - NumPy's name
         """The transpose; shares the factors."""
-        return KroneckerMatrix(arithmetic.transposed(self.factors), self.shape[::-1], self.term_identities)
+        return KroneckerMatrix([transposed(f) for f in self.factors], self.shape[::-1], self.term_identities)
 
     @property
     def H(self) -> "KroneckerMatrix":  # noqa: N802 - the name of NumPy's matrices
@@ -155,7 +156,7 @@ class KroneckerMatrix(linear_operator.Operator):
         >>> KroneckerMatrix([np.eye(2), np.eye(2)])[[0, -1], 2:].tolist()
         [[0.0, 0.0], [0.0, 1.0]]
         """
-        return arithmetic.unboxed(blocks.block(self.factors, self.shape, key))
+        return unboxed(blocks.block(self.factors, self.shape, key))
 
     def _row_reader(self):
         return lambda start, stop: blocks.row_block(self.factors, range(start, stop), self.shape[1])
@@ -237,7 +238,8 @@ class KroneckerMatrix(linear_operator.Operator):
         """
         x = linear_operator.operand("x", x, self.dtype)
         linear_operator.check_left(x, self.shape[1])
-        turned, shape, axis = arithmetic.transposed(self.factors), self.shape[::-1], -1 if x.ndim == 1 else -2
+        turned, shape = [transposed(f) for f in self.factors], self.shape[::-1]
+        axis = -1 if x.ndim == 1 else -2
         return ops.kron_matmul(turned, x, shape, axis=axis, identities=linear_operator.marks(self), out=out)
 
     def rmatmul(self, x: Any, out: Array | None = None) -> Array:
@@ -274,7 +276,7 @@ class KroneckerMatrix(linear_operator.Operator):
 
     def conj(self) -> "KroneckerMatrix":
         """The complex conjugate; a real matrix shares its factors."""
-        factors = [arithmetic.conjugated(f) for f in self.factors]
+        factors = [conjugated(f) for f in self.factors]
         return KroneckerMatrix(factors, self.shape, self.term_identities)
 
     @quiet
@@ -302,7 +304,7 @@ class KroneckerMatrix(linear_operator.Operator):
         """
         _check_matrix(other)
         alignment.check_same_split(self, other)
-        return arithmetic.unboxed(reductions.inner(self.factors, other.factors, self.shape))
+        return unboxed(reductions.inner(self.factors, other.factors, self.shape))
 
     def norm(self) -> Array:
         """The Frobenius norm, real; rounding and cancellation as in `Ket.norm`.
@@ -344,7 +346,7 @@ class KroneckerMatrix(linear_operator.Operator):
         cost     O(R) per element
         """
         what = f"{self.shape} array of {self.dtype}"
-        size = prod(self.shape), arithmetic.itemsize(self.factors[0])
+        size = prod(self.shape), itemsize(self.factors[0])
         display.check_dense_size(*size, what, max_bytes, "iter_row_blocks(size)")
         return blocks.row_block(self.factors, range(self.shape[0]), self.shape[1], out)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from ketcore import arithmetic, linear_operator, ops, scale
 from ketcore.backend import Array, accumulation_dtype, is_array, is_numpy, namespace, namespace_of
+from ketcore.elementary import conjugated, identity
 from ketcore.ops.checks import check_floating, to_namespace_of
 from ketcore.shapes import check_int
 
@@ -105,23 +106,23 @@ def kind_of(parts: Sequence[Any]) -> tuple[ModuleType, Array, Any]:
     return xp, xp.zeros((), dtype=dtype, device=array_api_compat.device(values[0])), dtype
 
 
-def transposed(part: Any) -> Any:
+def transposed_part(part: Any) -> Any:
     """The transpose of a part."""
     if isinstance(part, Diagonal | Identity):
         return part
     return part.T
 
 
-def conjugated(part: Any) -> Any:
+def conjugated_part(part: Any) -> Any:
     """The complex conjugate of a part."""
     if isinstance(part, Identity):
         return part
     if isinstance(part, Diagonal):
-        return Diagonal(arithmetic.conjugated(part.values))
-    return part.conj(copy=False) if is_sparse(part) else arithmetic.conjugated(part)
+        return Diagonal(conjugated(part.values))
+    return part.conj(copy=False) if is_sparse(part) else conjugated(part)
 
 
-def scaled(part: Any, scalar: Any, divide: bool) -> Any:
+def scaled_part(part: Any, scalar: Any, divide: bool) -> Any:
     """A part times, or over, a number, in the precision of the part; an identity becomes a `Diagonal`."""
     if isinstance(part, Identity):
         part = Diagonal(np.ones(part.size))
@@ -162,11 +163,11 @@ def _times_power(part, shift, dtype):
 def as_dense(part: Any, like: Array) -> Array:
     """The part as an array beside `like`."""
     if isinstance(part, Identity):
-        return arithmetic.identity(part.size, like.dtype, like)
+        return identity(part.size, like)
     if isinstance(part, Diagonal):
         xp, values = namespace_of(like), part.values
         # A product with the identity would spread what is not finite.
-        return xp.where(arithmetic.identity(part.shape[0], xp.bool, like), values, xp.zeros_like(values))
+        return xp.where(identity(part.shape[0], like, xp.bool), values, xp.zeros_like(values))
     return part.toarray() if is_sparse(part) else part
 
 

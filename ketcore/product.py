@@ -17,6 +17,7 @@ from typing import Any
 
 from ketcore import arithmetic, blocks, display, linear_operator
 from ketcore.backend import Array, accumulation_dtype, quiet
+from ketcore.elementary import itemsize, unboxed
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops.checks import as_sequence
@@ -25,7 +26,7 @@ from ketcore.parts import (
     Identity,
     as_dense,
     as_part,
-    conjugated,
+    conjugated_part,
     diagonal_of,
     kind_of,
     level_parts,
@@ -33,8 +34,8 @@ from ketcore.parts import (
     name_of,
     on_rows,
     picked_rows,
-    scaled,
-    transposed,
+    scaled_part,
+    transposed_part,
     values_of,
 )
 
@@ -94,12 +95,12 @@ class KroneckerProduct(linear_operator.Operator):
     @property
     def nbytes(self) -> int:
         """Bytes of the numbers that the parts hold: of a sparse one its nonzeros, without their positions."""
-        return sum(prod(array.shape) * arithmetic.itemsize(array) for array in values_of(self.parts))
+        return sum(prod(array.shape) * itemsize(array) for array in values_of(self.parts))
 
     @property
     def T(self) -> "KroneckerProduct":  # noqa: N802 - NumPy's name
         """The transpose; shares the parts."""
-        return KroneckerProduct([transposed(part) for part in self.parts])
+        return KroneckerProduct([transposed_part(part) for part in self.parts])
 
     @property
     def H(self) -> "KroneckerProduct":  # noqa: N802 - the name of NumPy's matrices
@@ -108,7 +109,7 @@ class KroneckerProduct(linear_operator.Operator):
 
     def conj(self) -> "KroneckerProduct":
         """The complex conjugate."""
-        return KroneckerProduct([conjugated(part) for part in self.parts])
+        return KroneckerProduct([conjugated_part(part) for part in self.parts])
 
     def __neg__(self) -> "KroneckerProduct":
         return self * -1
@@ -128,7 +129,7 @@ class KroneckerProduct(linear_operator.Operator):
         known = [n for n, part in enumerate(self.parts) if not isinstance(part, Identity)]
         at = known[0] if known else self.row_dims.index(min(self.row_dims))
         parts = level_parts(self.parts)
-        return KroneckerProduct([*parts[:at], scaled(parts[at], scalar, divide), *parts[at + 1 :]])
+        return KroneckerProduct([*parts[:at], scaled_part(parts[at], scalar, divide), *parts[at + 1 :]])
 
     def kron(self, other: "KroneckerProduct") -> "KroneckerProduct":
         """The Kronecker product: the parts of both.
@@ -184,7 +185,7 @@ class KroneckerProduct(linear_operator.Operator):
         others = level_parts([part for part in self.parts if not isinstance(part, Identity)])
         sums = [xp.sum(xp.astype(diagonal_of(part, like), wide)) for part in others]
         total = reduce(mul, sums, xp.astype(xp.ones_like(like), wide)) * float(size)
-        return arithmetic.unboxed(xp.astype(total, dtype))
+        return unboxed(xp.astype(total, dtype))
 
     @quiet
     def diagonal(self, max_bytes: int = 2**30) -> Array:
@@ -196,7 +197,7 @@ class KroneckerProduct(linear_operator.Operator):
             return self.to_kronecker(max_bytes).diagonal(max_bytes)
         xp, like, dtype = kind_of(self.parts)
         size = self.shape[0]
-        display.check_dense_size(size, arithmetic.itemsize(like), f"diagonal ({size},) of {dtype}", max_bytes)
+        display.check_dense_size(size, itemsize(like), f"diagonal ({size},) of {dtype}", max_bytes)
         leaves = [xp.astype(diagonal_of(part, like), dtype) for part in self.parts]
         return Ket(leaves).to_dense(max_bytes)
 
@@ -208,7 +209,7 @@ class KroneckerProduct(linear_operator.Operator):
         _, like, dtype = kind_of(self.parts)
         for part in self.parts:
             what = f"factor {tuple(part.shape)} of {dtype}"
-            display.check_dense_size(prod(part.shape), arithmetic.itemsize(like), what, max_bytes)
+            display.check_dense_size(prod(part.shape), itemsize(like), what, max_bytes)
         identities = [n for n, part in enumerate(self.parts) if isinstance(part, Identity)]
         return KroneckerMatrix([as_dense(part, like) for part in self.parts], identities=identities)
 
@@ -219,7 +220,7 @@ class KroneckerProduct(linear_operator.Operator):
         """
         _, like, dtype = kind_of(self.parts)
         what = f"{self.shape} array of {dtype}"
-        size = prod(self.shape), arithmetic.itemsize(like)
+        size = prod(self.shape), itemsize(like)
         display.check_dense_size(*size, what, max_bytes, "iter_row_blocks(size)")
         return self.to_kronecker(max_bytes).to_dense(max_bytes)
 

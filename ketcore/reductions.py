@@ -24,6 +24,7 @@ from ketcore.backend import Array, namespace_of, quiet
 from ketcore.blocks import entries
 from ketcore.boxes import prefix_boxes
 from ketcore.display import check_dense_size, check_result_size
+from ketcore.elementary import itemsize, transposed, unboxed, widened
 from ketcore.ops import ket_inner, ket_rows
 from ketcore.ops.checks import check_floating
 from ketcore.ops.mode_products import merged
@@ -117,7 +118,7 @@ def inner(left: Sequence[Array], right: Sequence[Array], shape: tuple[int, int])
     cost     O(N^2 R R' sum p_n q_n) where both axes are cropped, O(R R' sum p_n q_n) where none is
     """
     xp, _, dtype = check_floating("matrices", (left[0], right[0]))
-    sides = (restricted(arithmetic.widened(side), shape) for side in (left, right))
+    sides = (restricted([widened(f) for f in side], shape) for side in (left, right))
     total = reduce(add, (ket_inner(flattened(a), flattened(b)) for a, b in zip(*sides, strict=True)))
     return xp.astype(total, dtype, copy=False)
 
@@ -130,7 +131,7 @@ def sums(factors: Sequence[Array], shape: tuple[int, int], axis: int | None) -> 
     if axis in (0, -2):
         return column_sums(factors, shape)
     if axis in (1, -1):
-        return column_sums(arithmetic.transposed(factors), shape[::-1])
+        return column_sums([transposed(f) for f in factors], shape[::-1])
     raise ValueError(f"axis must be None, 0 or 1 (or -2 or -1), got {axis}")
 
 
@@ -146,7 +147,7 @@ def column_sums(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
 
     raises   MemoryError, naming the size, above 2**30 bytes
     """
-    check_result_size("axis", shape[1:], arithmetic.itemsize(factors[0]), factors[0].dtype)
+    check_result_size("axis", shape[1:], itemsize(factors[0]), factors[0].dtype)
     xp, factors, finish = _wide(factors)
     groups = [
         xp.concat([xp.sum(f[:, a:b, :], axis=1) for f, (a, b) in zip(factors, box, strict=True)], axis=-1)
@@ -160,7 +161,7 @@ def diagonal(factors: Sequence[Array], shape: tuple[int, int], max_bytes: int = 
     """M[i, i] for i < min(shape): a ket of diagonals for square factors, element by element otherwise."""
     count = min(shape)
     what = f"diagonal ({count},) of {factors[0].dtype}"
-    check_dense_size(count, arithmetic.itemsize(factors[0]), what, max_bytes)
+    check_dense_size(count, itemsize(factors[0]), what, max_bytes)
     if dims_of(factors, 1) != dims_of(factors, 2):
         return entries(factors, range(count), range(count))
     xp = namespace_of(factors[0])
@@ -207,9 +208,9 @@ def _wide(factors):
     dtype = factors[0].dtype
 
     def finish(result):
-        return arithmetic.unboxed(xp.astype(result, dtype, copy=False))
+        return unboxed(xp.astype(result, dtype, copy=False))
 
-    return xp, scale.level(arithmetic.widened(factors), None)[0], finish
+    return xp, scale.level([widened(f) for f in factors], None)[0], finish
 
 
 def _product(xp, parts):

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from ketcore.autodiff import detached
-from ketcore.backend import Array, accumulation_dtype, is_complex, is_numpy, namespace_of, to_host
+from ketcore.backend import Array, is_complex, is_numpy, namespace_of, to_host
+from ketcore.elementary import widened
 from ketcore.term_plans import Marks
 
 # Products of squared norms, in float32 and in float64, between the inverse of this and this are level.  Sums
@@ -237,13 +238,6 @@ def _in_two_steps(xp, array, shift):
         return array * 2.0**first * 2.0 ** (shift - first)
     first = xp.round(xp.clip(shift, -limit, limit) / 2)
     return array * 2.0**first * 2.0 ** (shift - first)
-
-
-def widened(array: Array) -> Array:
-    """An array in its accumulation dtype."""
-    xp = namespace_of(array)
-    wide = accumulation_dtype(xp, array.dtype)
-    return array if array.dtype == wide else xp.astype(array, wide)
 
 
 def shifts_of(xp: ModuleType, logs: Sequence[Array], carry: int = 0) -> list[Array]:

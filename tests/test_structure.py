@@ -20,7 +20,7 @@ PACKAGE = ROOT / "ketcore"
 # A module imports only what stands before it.  "x.*" are the modules of package x that are not listed.
 FLOORS = (
     ("_version", "shapes", "divisors", "plans", "term_plans", "boxes", "display"),
-    ("numpy_sums", "autodiff", "backend", "scale", "threads"),
+    ("numpy_sums", "autodiff", "backend", "elementary", "scale", "threads"),
     (
         "ops.checks", "ops.digits", "ops.lookup", "ops.tree", "ops.halves", "ops.half_tables",
         "ops.kernel_plan", "ops.kernels", "ops.segments", "ops.gather", "ops.matmul_plan",

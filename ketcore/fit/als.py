@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 import array_api_compat
 
-from ketcore.arithmetic import conjugated
 from ketcore.backend import Array
+from ketcore.elementary import conjugated, identity
 from ketcore.fit.leaves import epsilon, inner_products, leaf_lengths, product_of, zeros_of
 
 # A sweep that gains less than this part of the error ends the iteration.
@@ -96,7 +96,7 @@ def damped_solve(gamma: Array, right: Array, before: Array) -> Array:
     """
     xp = array_api_compat.array_namespace(gamma)
     rank = gamma.shape[-1]
-    eye = xp.eye(rank, dtype=gamma.dtype, device=array_api_compat.device(gamma))
+    eye = identity(rank, gamma)
     trace = xp.sum(xp.abs(gamma * eye), axis=(-2, -1), keepdims=True)
     # A zero trace (a free row, a target of zeros) leaves the leaves as they were.
     size = xp.where(trace > 0, trace, xp.ones_like(trace))

@@ -18,8 +18,8 @@ from math import frexp, hypot, isfinite, prod
 
 import array_api_compat
 
-from ketcore.arithmetic import conjugated
 from ketcore.backend import Array
+from ketcore.elementary import conjugated
 from ketcore.fit.leaves import khatri_rao, length
 from ketcore.fit.sources import Rows
 from ketcore.shapes import halves_split

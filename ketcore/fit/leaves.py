@@ -12,8 +12,8 @@ from typing import Any
 
 import array_api_compat
 
-from ketcore.arithmetic import conjugated
 from ketcore.backend import Array
+from ketcore.elementary import conjugated
 
 
 def epsilon(array: Array) -> float:

@@ -14,8 +14,9 @@ from operator import mul
 
 import array_api_compat
 
-from ketcore import arithmetic, scale
+from ketcore import scale
 from ketcore.backend import is_complex, quiet
+from ketcore.elementary import conjugated, identity, widened
 from ketcore.fit.leaves import epsilon, flat_leaves, inner_products, length, product_of
 from ketcore.matrix import KroneckerMatrix
 
@@ -69,7 +70,7 @@ def is_hermitian(matrix: KroneckerMatrix) -> bool:
     """
     if matrix.row_dims != matrix.col_dims:
         return False
-    whole = KroneckerMatrix(arithmetic.widened(matrix.factors))
+    whole = KroneckerMatrix([widened(f) for f in matrix.factors])
     return float((whole - whole.H).norm()) <= 8 * epsilon(whole.factors[0]) ** 0.5 * float(whole.norm())
 
 
@@ -77,7 +78,7 @@ def _starts(xp, units, matrix, sides):
     """Leaves (1, d_n) to begin with: the partial traces of a square matrix, and its largest term."""
     if matrix.row_dims == matrix.col_dims:
         sized = zip(matrix.row_dims, units, strict=True)
-        eyes = (xp.eye(n, dtype=u.dtype, device=array_api_compat.device(u)) for n, u in sized)
+        eyes = (identity(n, u) for n, u in sized)
         yield [xp.reshape(eye, (1, -1)) for eye in eyes]
     sizes = product_of([xp.sum(xp.abs(unit) ** 2, axis=-1) for unit in units])
     term = int(xp.argmax(sizes))
@@ -112,13 +113,13 @@ def _power_method(xp, units, leaves, sides):
 def _symmetrised(xp, leaf, side):
     """The Hermitian or, for a real leaf that is nearer to one, the skew part: what rounding blurs."""
     square = xp.reshape(leaf, (side, side))
-    turned = arithmetic.conjugated(xp.permute_dims(square, (1, 0)))
-    phase = xp.sum(square * arithmetic.conjugated(turned))
+    turned = conjugated(xp.permute_dims(square, (1, 0)))
+    phase = xp.sum(square * conjugated(turned))
     if is_complex(xp, leaf.dtype):
         # tr(f f) is e^{2 i phi} |f|^2 for a Hermitian matrix times e^{i phi}.
         turn = complex(phase)
         square = square * (abs(turn) / turn) ** 0.5 if turn else square
-        turned = arithmetic.conjugated(xp.permute_dims(square, (1, 0)))
+        turned = conjugated(xp.permute_dims(square, (1, 0)))
         sign = 1
     else:
         sign = 1 if float(phase) >= 0 else -1

@@ -6,8 +6,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic
 from ketcore.backend import is_half, quiet, to_host
+from ketcore.elementary import padded, widened
 from ketcore.fit.leaves import epsilon, flat_leaves, inner_products, product_of, terms_norm, zeros_of
 from ketcore.fit.result import Callback, Fit, Options, check_options
 from ketcore.fit.targets import TermsTarget
@@ -66,7 +66,7 @@ def recompress(
 def fit_matrix(x: KroneckerMatrix, options: Options) -> Fit:
     """A fit, and where a crop leaves its error above the tolerance, fits of lower tolerance."""
     xp = array_api_compat.array_namespace(*x.factors)
-    leaves, asked = flat_leaves(arithmetic.widened(x.factors)), options
+    leaves, asked = flat_leaves([widened(f) for f in x.factors]), options
     for _ in range(_LOWERED):
         found = fit_terms(leaves, asked)
         shaped = zip(found.leaves, x.factors, strict=True)
@@ -93,7 +93,7 @@ def _nearest_part(x, value):
     xp = array_api_compat.array_namespace(*x.factors)
     changes, size = np.zeros(value.rank + 1), 0.0
     # By the number of terms, |x - terms|^2 less |x|^2 of the block.
-    pairs = (restricted(arithmetic.widened(m.factors), x.shape) for m in (x, value))
+    pairs = (restricted([widened(f) for f in m.factors], x.shape) for m in (x, value))
     for given, fitted in zip(*pairs, strict=True):
         given, fitted = flat_leaves(given), flat_leaves(fitted)
         cross = product_of([inner_products(a, b) for a, b in zip(given, fitted, strict=True)])
@@ -103,7 +103,7 @@ def _nearest_part(x, value):
         size += float(np.sum(np.abs(grams))) + float(np.sum(np.abs(cross)))
     count = int(np.argmin(changes))
     # Differences of squares tell half the digits.
-    if changes[-1] - changes[count] <= 16 * epsilon(arithmetic.widened(x.factors)[0]) * size:
+    if changes[-1] - changes[count] <= 16 * epsilon(widened(x.factors[0])) * size:
         return value
     kept = [f[:count, ...] if count else zeros_of(f[:1, ...]) for f in value.factors]
     return KroneckerMatrix(kept, value.shape)
@@ -114,7 +114,7 @@ def _matrix_error(x, value, found):
     if _is_whole(x) and not is_half(x.dtype):
         return found.residual
     residual = norm = 0.0
-    pairs = (restricted(arithmetic.widened(m.factors), x.shape) for m in (x, value))
+    pairs = (restricted([widened(f) for f in m.factors], x.shape) for m in (x, value))
     for given, fitted in zip(*pairs, strict=True):
         given, fitted = flat_leaves(given), flat_leaves(fitted)
         norm = hypot(norm, terms_norm(given))
@@ -127,13 +127,13 @@ def _ket_fit(x, options):
     xp = array_api_compat.array_namespace(x.packed)
     flat = xp.reshape(x.packed, (prod(x.batch_shape), *x.packed.shape[-2:]))
     entries = [
-        arithmetic.widened(Ket.from_packed(flat[i, ...], x.dims).factors) for i in range(flat.shape[0])
+        [widened(f) for f in Ket.from_packed(flat[i, ...], x.dims).factors] for i in range(flat.shape[0])
     ]
     found = [fit_terms(leaves, options) for leaves in entries]
     terms = max((one.leaves[0].shape[0] for one in found), default=1)
     whole = xp.zeros((0, terms, sum(x.dims)), dtype=x.dtype, device=array_api_compat.device(x.packed))
     if found:
-        whole = xp.stack([_padded(xp, xp.concat(one.leaves, axis=1), terms) for one in found])
+        whole = xp.stack([padded(xp, xp.concat(one.leaves, axis=1), terms, 0) for one in found])
     whole = xp.astype(xp.reshape(whole, (*x.batch_shape, terms, sum(x.dims))), x.dtype, copy=False)
     value = Ket.from_packed(whole, x.dims)
     errors = [one.residual for one in found]
@@ -147,13 +147,8 @@ def _ket_fit(x, options):
 def _ket_error(leaves, value, entry):
     """The relative error of one entry, as rounded to the dtype of the ket."""
     packed = value.packed.reshape(-1, *value.packed.shape[-2:])[entry, ...]
-    fitted = arithmetic.widened(Ket.from_packed(packed, value.dims).factors)
+    fitted = [widened(f) for f in Ket.from_packed(packed, value.dims).factors]
     norm = terms_norm(leaves)
     return TermsTarget(leaves).residual(fitted) / norm if norm else 0.0
 
 
-def _padded(xp, packed, terms):
-    """Packed leaves (R, sum q_n) with terms of zeros after them."""
-    missing = terms - packed.shape[0]
-    zeros = xp.zeros((missing, packed.shape[1]), dtype=packed.dtype, device=array_api_compat.device(packed))
-    return xp.concat([packed, zeros], axis=0) if missing else packed

@@ -12,8 +12,8 @@ from math import prod
 
 import numpy as np
 
-from ketcore.arithmetic import conjugated
 from ketcore.backend import Array, is_complex, to_host
+from ketcore.elementary import conjugated
 from ketcore.fit.halves import Halves
 from ketcore.fit.leaves import like
 from ketcore.fit.singular import Triplets, random_leaves

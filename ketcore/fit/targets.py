@@ -6,9 +6,9 @@ from functools import cached_property
 
 import array_api_compat
 
-from ketcore.arithmetic import conjugated
 from ketcore.backend import Array
 from ketcore.boxes import prefix_boxes
+from ketcore.elementary import conjugated
 from ketcore.fit.als import damped_solve, gram_of_others
 from ketcore.fit.halves import Halves
 from ketcore.fit.leaves import inner_products, product_of, terms_norm

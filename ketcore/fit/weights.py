@@ -6,9 +6,12 @@ the leaves are scaled back.  A crop has the weights 1 within the matrix and 0 ou
 
 from collections.abc import Sequence
 from functools import reduce
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
+
+from ketcore.elementary import padded
 
 # Products of a handful of weights, each rounded once.
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)
@@ -33,10 +36,8 @@ def plan_weights(
     weights: np.ndarray | None, shape: tuple[int, int], row_dims: Sequence[int], col_dims: Sequence[int]
 ) -> Weights:
     """How a problem with these weights (rows,), or None, is to be solved."""
-    rows = _padded(
-        np.ones(shape[0]) if weights is None else weights / weights.max(), np.prod(row_dims, dtype=object)
-    )
-    columns = _padded(np.ones(shape[1]), np.prod(col_dims, dtype=object))
+    rows = np.ones(shape[0]) if weights is None else weights / weights.max()
+    rows, columns = padded(np, rows, prod(row_dims), 0), padded(np, np.ones(shape[1]), prod(col_dims), 0)
     roots = np.sqrt(rows)
     row_scale = None if weights is None else roots[: shape[0]]
     by_rows, by_columns = separated(roots, row_dims), separated(columns, col_dims)
@@ -64,5 +65,3 @@ def separated(values: np.ndarray, dims: Sequence[int]) -> list[np.ndarray] | Non
     return found if np.all(np.abs(product - values) <= _ROUNDING * len(dims) * values) else None
 
 
-def _padded(values, size):
-    return np.concatenate([values, np.zeros(int(size) - len(values))])

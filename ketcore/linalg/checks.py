@@ -27,6 +27,7 @@ from ketcore.backend import (
     to_host,
     value_of,
 )
+from ketcore.elementary import adjoint, complex_dtype, widened
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops import spectra, symmetry
@@ -109,7 +110,8 @@ def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[A
         raise ValueError(
             f"A must not be cropped for {function}, or go through {way}, got shape {A.shape} of {full}"
         )
-    matrices = [xp.sum(f, axis=0) if f.shape[0] != 1 else f[0, ...] for f in arithmetic.widened(A.factors)]
+    matrices = [widened(f) for f in A.factors]
+    matrices = [xp.sum(f, axis=0) if f.shape[0] != 1 else f[0, ...] for f in matrices]
     if A.order == 1:
         matrices = [matrices[0][: A.shape[0], : A.shape[1]]]
     if look:
@@ -218,7 +220,7 @@ def hermitian(
     """
     square_factors(matrices, function)
     if assumed is not None:
-        return [(matrix + adjoint(xp, matrix)) / 2 for matrix in matrices]
+        return [(matrix + adjoint(matrix)) / 2 for matrix in matrices]
     if not all(value_of(xp.any(matrix != 0)) for matrix in matrices):
         # A factor of zeros makes the product zero, whatever the others are.
         return [xp.zeros_like(matrix) for matrix in matrices]
@@ -246,7 +248,7 @@ def is_hermitian(xp: ModuleType, matrix: Array, stored: Any) -> bool:
 def _without_phase(xp, matrix, stored):
     """A Hermitian matrix and the phase that makes it `matrix`; (None, 1) where there is none."""
     if is_hermitian(xp, matrix, stored):
-        return (matrix + adjoint(xp, matrix)) / 2, 1.0
+        return (matrix + adjoint(matrix)) / 2, 1.0
     # Of exp(i t) H the trace of the square is exp(2 i t) |H|^2.
     scaled = detached(matrix) / xp.max(xp.abs(detached(matrix)))
     squared = complex(value_of(xp.sum(scaled * scaled.T)))
@@ -256,17 +258,7 @@ def _without_phase(xp, matrix, stored):
     turned = xp.astype(matrix, complex_dtype(xp, matrix.dtype)) * turn.conjugate()
     if not is_hermitian(xp, turned, stored):
         return None, 1.0
-    return (turned + adjoint(xp, turned)) / 2, turn
-
-
-def adjoint(xp: ModuleType, matrix: Array) -> Array:
-    """The conjugate transpose."""
-    return arithmetic.conjugated(xp.matrix_transpose(matrix))
-
-
-def complex_dtype(xp: ModuleType, dtype: Any) -> Any:
-    """The complex dtype of the precision of `dtype`."""
-    return dtype if is_complex(xp, dtype) else (xp.complex128 if dtype == xp.float64 else xp.complex64)
+    return (turned + adjoint(turned)) / 2, turn
 
 
 def stored(xp: ModuleType, array: Array, dtype: Any) -> Array:
@@ -288,13 +280,6 @@ def stored_factors(
 def host(matrix: Array) -> np.ndarray:
     """The values in NumPy; waits for the device."""
     return matrix if is_numpy(matrix) else to_host(matrix)
-
-
-def beside(values: np.ndarray, like: Array) -> Array:
-    """NumPy values as an array of the library and device of `like`."""
-    if is_numpy(like):
-        return values
-    return namespace_of(like).asarray(np.ascontiguousarray(values), device=array_api_compat.device(like))
 
 
 def not_invertible(matrices: Sequence[Array]) -> NoReturn:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ketcore import arithmetic, ops
+from ketcore import ops
 from ketcore.backend import Array, namespace_of, quiet
+from ketcore.elementary import unboxed
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, parts, sums
 from ketcore.matrix import KroneckerMatrix
@@ -58,7 +59,7 @@ def slogdet(
     except np.linalg.LinAlgError as error:
         raise np.linalg.LinAlgError(str(error).replace("factors must", "A must")) from None
     xp = namespace_of(found[0])
-    return SlogdetResult(*(arithmetic.unboxed(checks.stored(xp, part, A.dtype)) for part in found))
+    return SlogdetResult(*(unboxed(checks.stored(xp, part, A.dtype)) for part in found))
 
 
 def _slogdet(A, shift, assume_a, max_bytes):
@@ -106,7 +107,7 @@ def det(A: KroneckerMatrix | KroneckerSum, *, max_bytes: int = 2**30) -> Array:
 
 
 def _finished(xp, determinant, dtype):
-    return arithmetic.unboxed(checks.stored(xp, determinant, dtype))
+    return unboxed(checks.stored(xp, determinant, dtype))
 
 
 def _det(xp, matrices):

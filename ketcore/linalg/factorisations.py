@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ketcore.backend import quiet, value_of
+from ketcore.elementary import adjoint
 from ketcore.linalg import checks
 from ketcore.matrix import KroneckerMatrix
 
@@ -72,7 +73,7 @@ def cholesky(A: KroneckerMatrix, lower: bool = False, *, assume_a: str | None = 
         matrices = _positive(xp, matrices)
     rule = "A must be positive definite, got factor {n} that is not"
     found = checks.factor_wise(xp, xp.linalg.cholesky, matrices, rule, look)
-    found = found if lower else [checks.adjoint(xp, c) for c in found]
+    found = found if lower else [adjoint(c) for c in found]
     return KroneckerMatrix(checks.stored_factors(xp, found, A.dtype))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from ketcore import arithmetic
 from ketcore.autodiff import detached, is_recorded, is_traced, matrix_exponential
 from ketcore.backend import is_complex, namespace_of, quiet
+from ketcore.elementary import adjoint, beside, identity, widened
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import branches, checks, spectral
 from ketcore.linalg.solving import inverses
@@ -110,7 +111,7 @@ def _spectrum(xp, matrix, n, stored):
     eps = float(xp.finfo(matrix.dtype).eps)
     matrix = detached(matrix)
     if checks.is_hermitian(xp, matrix, stored):
-        half = (matrix + checks.adjoint(xp, matrix)) / 2
+        half = (matrix + adjoint(matrix)) / 2
         (values,), (vectors,) = spectral.decomposed_hermitian(xp, [half])
         values = checks.host(values)
         noise = np.abs(values) <= len(values) * eps * np.max(np.abs(values))
@@ -133,17 +134,17 @@ def _root(matrix, spectrum, window):
             arguments = np.angle(values)
             arguments = np.where(arguments < window[0], arguments + 2 * np.pi, arguments) - _middle(window)
             found = (found * np.exp(0.5j * arguments)).astype(np.result_type(found, np.complex64))
-        found = checks.beside(found, matrix)
+        found = beside(found, matrix)
         if is_complex(xp, found.dtype):
             vectors = xp.astype(vectors, found.dtype)
-        root = (vectors * found) @ checks.adjoint(xp, vectors)
+        root = (vectors * found) @ adjoint(vectors)
         return _recorded_root(xp, matrix, root, found, vectors, window) if is_recorded([matrix]) else root
     from scipy.linalg import sqrtm
 
     check_constant("A", [matrix], "sqrtm where a factor is not Hermitian", "such a factor")
     matrix = arithmetic.scaled(matrix, _snapped(turned(-1j * _middle(window))))
     root = sqrtm(checks.host(matrix))
-    return checks.beside(root if is_complex(xp, matrix.dtype) else root.real, matrix)
+    return beside(root if is_complex(xp, matrix.dtype) else root.real, matrix)
 
 
 def _recorded_root(xp, matrix, root, values, vectors, window):
@@ -157,9 +158,9 @@ def _recorded_root(xp, matrix, root, values, vectors, window):
             "A must be invertible for sqrtm where gradients are required, got a singular factor"
         )
     matrix = arithmetic.scaled(matrix, _snapped(turned(-1j * _middle(window))))
-    matrix, adjoint = xp.astype(matrix, root.dtype, copy=False), checks.adjoint(xp, vectors)
+    matrix, inverse = xp.astype(matrix, root.dtype, copy=False), adjoint(vectors)
     for _ in range(2):
-        root = root + vectors @ ((adjoint @ (matrix - root @ root) @ vectors) / divisor) @ adjoint
+        root = root + vectors @ ((inverse @ (matrix - root @ root) @ vectors) / divisor) @ inverse
     return root
 
 
@@ -189,7 +190,7 @@ def expm(A: KroneckerSum | KroneckerMatrix) -> KroneckerMatrix:
     [[1.0, 1.0], [0.0, 1.0]]
     """
     if isinstance(A, KroneckerSum):
-        matrices = arithmetic.widened(A.factors)
+        matrices = [widened(f) for f in A.factors]
         xp = array_api_compat.array_namespace(*matrices)
         checks.check_finite(xp, matrices, "expm")
         live = list(range(len(matrices)))
@@ -207,7 +208,7 @@ def expm(A: KroneckerSum | KroneckerMatrix) -> KroneckerMatrix:
         found = _recorded_exponentials(xp, chosen)
     else:
         found = _exponentials([checks.host(m) for m in chosen], float(xp.finfo(A.dtype).max))
-        found = [checks.beside(one, m) for one, m in zip(found, chosen, strict=True)]
+        found = [beside(one, m) for one, m in zip(found, chosen, strict=True)]
     for n, one in zip(live, found, strict=True):
         matrices[n] = xp.astype(one, matrices[n].dtype, copy=False)
     return KroneckerMatrix(checks.stored_factors(xp, matrices, A.dtype))
@@ -220,7 +221,7 @@ def _recorded_exponentials(xp, matrices):
     tops = [_top(xp, detached(m)) for m in wide]
     total = reduce(add, tops) / len(wide)
     share = float(np.exp(total)) if isinstance(total, float) else xp.exp(total)
-    moved = [m - top * arithmetic.identity(m.shape[0], m.dtype, m) for m, top in zip(wide, tops, strict=True)]
+    moved = [m - top * identity(m.shape[0], m) for m, top in zip(wide, tops, strict=True)]
     return [matrix_exponential(m) * share for m in moved]
 
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import arithmetic, ops
+from ketcore import ops
 from ketcore.backend import Array, quiet
+from ketcore.elementary import unboxed
 from ketcore.linalg import checks
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops import symmetry
@@ -36,6 +37,6 @@ def gaussian_log_likelihood(
     checks.square_factors(matrices, "gaussian_log_likelihood")
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
     try:
-        return arithmetic.unboxed(ops.kron_log_likelihood(factors, y, shift, assume_a=assume_a))
+        return unboxed(ops.kron_log_likelihood(factors, y, shift, assume_a=assume_a))
     except np.linalg.LinAlgError as error:
         raise np.linalg.LinAlgError(str(error).replace("factors must", "A must")) from None

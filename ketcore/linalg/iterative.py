@@ -14,6 +14,7 @@ import numpy as np
 
 from ketcore import arithmetic, backend
 from ketcore.backend import Array, accumulation_dtype, is_half, namespace, namespace_of, quiet
+from ketcore.elementary import real_dtype
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, preconditioners
 from ketcore.linear_operator import operand
@@ -142,7 +143,7 @@ class _System:
 
     def ones(self):
         """A one for each observed element, in the real dtype."""
-        dtype = arithmetic.real_dtype(self.xp, self.dtype)
+        dtype = real_dtype(self.xp, self.dtype)
         return self.xp.ones(self.count, dtype=dtype, device=array_api_compat.device(self.b))
 
     def finished(self, x):

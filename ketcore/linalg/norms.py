@@ -9,8 +9,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic
 from ketcore.backend import Array, quiet, value_of
+from ketcore.elementary import unboxed
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, cuts, solving, spectral
 from ketcore.matrix import KroneckerMatrix
@@ -43,11 +43,11 @@ def norm(A: KroneckerMatrix | KroneckerSum, ord: Any = None) -> Array:
     if ord == 2 and isinstance(A, KroneckerSum):
         return _spectral_norm_of_sum(A)
     xp, matrices = checks.single(A, "norm")
-    found = arithmetic.unboxed(reduce(mul, [_norm(xp, m, ord) for m in matrices]))
+    found = unboxed(reduce(mul, [_norm(xp, m, ord) for m in matrices]))
     # Of a wide factor times a tall one some singular values are zero beyond those that multiply.
     if ord == -2 and _mixed(matrices):
         found = found * 0
-    return arithmetic.unboxed(checks.stored(xp, np.asarray(found) if xp is np else found, A.dtype))
+    return unboxed(checks.stored(xp, np.asarray(found) if xp is np else found, A.dtype))
 
 
 @quiet
@@ -71,7 +71,7 @@ def cond(A: KroneckerMatrix, p: Any = None) -> Array:
         found = _infinity(xp, matrices)
     else:
         found = _product_of_norms(xp, matrices, p)
-    return arithmetic.unboxed(checks.stored(xp, found, A.dtype))
+    return unboxed(checks.stored(xp, found, A.dtype))
 
 
 def _product_of_norms(xp, matrices, p):
@@ -160,4 +160,4 @@ def _spectral_norm_of_sum(A):
         )
     values, _ = spectral.decomposed_hermitian(xp, matrices)
     ends = [abs(sum(extreme(v) for v in values)) for extreme in (xp.min, xp.max)]
-    return arithmetic.unboxed(checks.stored(xp, xp.where(ends[0] > ends[1], *ends), A.dtype))
+    return unboxed(checks.stored(xp, xp.where(ends[0] > ends[1], *ends), A.dtype))

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ketcore import arithmetic, ops
+from ketcore import ops
 from ketcore.backend import Array, is_complex, namespace_of
+from ketcore.elementary import adjoint, beside, conjugated, padded, widened
 from ketcore.fit.rank_one import nearest_rank_one
 from ketcore.ket import Ket
 from ketcore.kronecker_sum import KroneckerSum
@@ -62,7 +63,7 @@ def inverse(A: Any, shift: float, observed: Array) -> Callable[[Array], Array] |
     if not largest > 0:
         return None
     if missing > _FEW and spectrum.vectors is not None and not isinstance(A, KroneckerSum):
-        return _deflated(xp, spectrum, shift, _padded(xp, observed, divisor.shape[0]))
+        return _deflated(xp, spectrum, shift, padded(xp, observed, divisor.shape[0], 0))
     # Directions that only missing elements make negative, or rounding.
     return _spectral(xp, spectrum.vectors, xp.maximum(divisor, eps * largest))
 
@@ -75,14 +76,14 @@ def near_spectrum(A: Any) -> Spectrum:
     ):
         return Spectrum(None, None, _real(xp, A.diagonal()))
     if isinstance(A, KroneckerSum):
-        matrices, A = arithmetic.widened(A.factors), A.to_kronecker()
+        matrices, A = [widened(f) for f in A.factors], A.to_kronecker()
     else:
-        matrices = [f[0] for f in arithmetic.widened(nearest_rank_one(A).factors)]
-    halves = [(matrix + checks.adjoint(xp, matrix)) / 2 for matrix in matrices]
+        matrices = [widened(f[0, ...]) for f in nearest_rank_one(A).factors]
+    halves = [(matrix + adjoint(matrix)) / 2 for matrix in matrices]
     values, vectors = spectral.decomposed_hermitian(xp, halves)
     leaves = [
-        xp.sum(arithmetic.conjugated(u) * (f @ u), axis=-2)
-        for f, u in zip(arithmetic.widened(A.factors), vectors, strict=True)
+        xp.sum(conjugated(u) * (f @ u), axis=-2)
+        for f, u in zip([widened(f) for f in A.factors], vectors, strict=True)
     ]
     return Spectrum(vectors, values, _real(xp, Ket(leaves).to_dense()))
 
@@ -92,7 +93,7 @@ def _spectral(xp, vectors, divisor):
         return lambda x: x / divisor
 
     def apply(x):
-        y = _onto(vectors, _padded(xp, x, divisor.shape[0])) / divisor
+        y = _onto(vectors, padded(xp, x, divisor.shape[0], 0)) / divisor
         return _back(vectors, y)[: x.shape[0]]
 
     return apply
@@ -108,10 +109,10 @@ def _deflated(xp, spectrum, shift, observed):
     # Small and badly conditioned: inverted on the host, in 64 bits.
     gram = checks.host(roots[:, None] * _gram(xp, vectors, observed) * roots)
     core = np.linalg.inv(gram.astype(np.result_type(gram, np.float64)) + level * np.eye(len(gram)))
-    core = roots[:, None] * checks.beside(core.astype(gram.dtype), roots) * roots
+    core = roots[:, None] * beside(core.astype(gram.dtype), roots) * roots
 
     def apply(x):
-        y = core @ _onto(vectors, _padded(xp, x, observed.shape[0]))
+        y = core @ _onto(vectors, padded(xp, x, observed.shape[0], 0))
         return (x - _back(vectors, y)[: x.shape[0]]) / level
 
     return apply
@@ -123,7 +124,7 @@ def _largest(xp, spectrum):
     order = [np.argsort(-size, kind="stable") for size in sizes]
     limit = min(max(isqrt(spectrum.curvatures.shape[0]), _COLUMNS[0]), _COLUMNS[1])
     counts = _counts([size[at] for size, at in zip(sizes, order, strict=True)], limit)
-    kept = [checks.beside(at[:count], spectrum.curvatures) for at, count in zip(order, counts, strict=True)]
+    kept = [beside(at[:count], spectrum.curvatures) for at, count in zip(order, counts, strict=True)]
     grid = xp.reshape(spectrum.curvatures, [u.shape[0] for u in spectrum.vectors])
     for axis, at in enumerate(kept):
         grid = xp.take(grid, at, axis=axis)
@@ -156,7 +157,7 @@ def _gram(xp, vectors, observed):
     total = observed
     for n in sorted(range(len(vectors)), key=lambda n: counts[n] ** 2 / sizes[n]):
         u = vectors[n]
-        pairs = xp.reshape(arithmetic.conjugated(u)[:, :, None] * u[:, None, :], (sizes[n], counts[n] ** 2))
+        pairs = xp.reshape(conjugated(u)[:, :, None] * u[:, None, :], (sizes[n], counts[n] ** 2))
         after = prod(sizes[n + 1 :])
         total = ops.kron_matmul([pairs[None]], xp.reshape(total, (-1, sizes[n], after)), axis=-2)
         sizes[n] = counts[n] ** 2
@@ -168,18 +169,12 @@ def _gram(xp, vectors, observed):
 
 def _onto(vectors, x):
     """U^H x."""
-    return ops.kron_matmul([arithmetic.conjugated(u)[None] for u in vectors], x)
+    return ops.kron_matmul([conjugated(u)[None] for u in vectors], x)
 
 
 def _back(vectors, y):
     """U y."""
     return ops.kron_matmul([u.T[None] for u in vectors], y)
-
-
-def _padded(xp, x, size):
-    """A vector of a cropped matrix as one of the whole."""
-    missing = size - x.shape[0]
-    return xp.concat([x, xp.zeros_like(x, shape=(missing,))]) if missing else x
 
 
 def _real(xp, array):

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ketcore import arithmetic, ops
+from ketcore import ops
 from ketcore.autodiff import detached, is_recorded
 from ketcore.backend import Array, namespace, quiet, value_of
+from ketcore.elementary import adjoint, conjugated, itemsize, unboxed
 from ketcore.ket import Ket
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, cuts, parts, sums
@@ -99,7 +100,7 @@ def pinv(
     level, threshold = checks.check_level("atol", atol), _threshold("rtol", rtol, xp, matrices)
     left, values, right = _decomposed(xp, matrices)
     scaled, peaks = cuts.relative(values)
-    term = sum(prod(m.shape) for m in matrices) * arithmetic.itemsize(matrices[0])
+    term = sum(prod(m.shape) for m in matrices) * itemsize(matrices[0])
     boxes = cuts.boxes_above(scaled, threshold + cuts.over(level, peaks), term, max_bytes)
     boxes = _differentiable(xp, matrices, scaled, boxes)
     factors = [
@@ -138,7 +139,7 @@ def _cut_inverse(xp, matrix, u, s, vh, start, stop):
     """The pseudo-inverse of one factor from some of its singular values."""
     if is_recorded([matrix]):
         return _recorded_inverse(xp, matrix, *map(detached, (u[:, :stop], s[:stop], vh[:stop, :])))
-    return (checks.adjoint(xp, vh[start:stop, :]) / s[start:stop]) @ checks.adjoint(xp, u[:, start:stop])
+    return (adjoint(vh[start:stop, :]) / s[start:stop]) @ adjoint(u[:, start:stop])
 
 
 def _recorded_inverse(xp, matrix, u, s, vh):
@@ -147,12 +148,12 @@ def _recorded_inverse(xp, matrix, u, s, vh):
     A matrix F near it of the same rank is C W^-1 R, and F^+ is R^+ W C^+, with C = F V S^-1 (U here),
     R = S^-1 U^H F (V^H here), W = S^-1 U^H F V S^-1.
     """
-    left, right = checks.adjoint(xp, u), checks.adjoint(xp, vh)
+    left, right = adjoint(u), adjoint(vh)
     columns, rows = (matrix @ right) / s, (left @ matrix) / s[:, None]
-    adjoints = checks.adjoint(xp, columns), checks.adjoint(xp, rows)
+    adjoints = adjoint(columns), adjoint(rows)
     core = (rows @ right) / s
     after = xp.linalg.solve(adjoints[0] @ columns, adjoints[0])
-    return checks.adjoint(xp, xp.linalg.solve(rows @ adjoints[1], rows)) @ core @ after
+    return adjoint(xp.linalg.solve(rows @ adjoints[1], rows)) @ core @ after
 
 
 def _threshold(name, relative, xp, matrices):
@@ -193,9 +194,9 @@ def lstsq(A: KroneckerMatrix, b: Array, cond: float | None = None) -> LstsqResul
     if is_recorded(matrices):
         x, rank = _recorded_lstsq(xp, matrices, decomposed, b, threshold, axis)
     else:
-        y = ops.kron_matmul([arithmetic.conjugated(u)[None, ...] for u in left], b, axis=axis)
+        y = ops.kron_matmul([conjugated(u)[None, ...] for u in left], b, axis=axis)
         y, rank = _divided(xp, y, values, threshold, axis)
-        x = ops.kron_matmul([arithmetic.conjugated(vh)[None, ...] for vh in right], y, axis=axis)
+        x = ops.kron_matmul([conjugated(vh)[None, ...] for vh in right], y, axis=axis)
     rows, columns = (prod(m.shape[side] for m in matrices) for side in (0, 1))
     if rows > columns == rank:
         found = ops.kron_matmul([xp.matrix_transpose(m)[None, ...] for m in matrices], x, axis=axis)
@@ -203,7 +204,7 @@ def lstsq(A: KroneckerMatrix, b: Array, cond: float | None = None) -> LstsqResul
     else:
         residuals = xp.zeros_like(xp.reshape(xp.abs(x), (-1,))[:0])
     x = checks.stored(xp, x, A.dtype)
-    residuals = arithmetic.unboxed(checks.stored(xp, residuals, A.dtype))
+    residuals = unboxed(checks.stored(xp, residuals, A.dtype))
     return LstsqResult(x, residuals, rank, Ket([checks.stored(xp, v, A.dtype) for v in values]))
 
 

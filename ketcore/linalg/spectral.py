@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic
 from ketcore.backend import Array, namespace_of, quiet
+from ketcore.elementary import adjoint, beside, complex_dtype, widened
 from ketcore.ket import Ket
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks
@@ -166,11 +166,11 @@ def hermitian_factors_of_sum(
 ) -> list[Array] | None:
     """The factors of a Kronecker sum, if all are Hermitian but for rounding, or are assumed to be."""
     xp = array_api_compat.array_namespace(*A.factors)
-    matrices = arithmetic.widened(A.factors)
+    matrices = [widened(f) for f in A.factors]
     if assumed is None:
         checks.check_finite(xp, matrices, function)
         assumed = all(checks.is_hermitian(xp, matrix, A.dtype) for matrix in matrices)
-    return [(matrix + checks.adjoint(xp, matrix)) / 2 for matrix in matrices] if assumed else None
+    return [(matrix + adjoint(matrix)) / 2 for matrix in matrices] if assumed else None
 
 
 def decomposed_hermitian(
@@ -217,7 +217,7 @@ def _ket_of(A, values):
 def _general_factors(A, function):
     if isinstance(A, KroneckerSum):
         xp = array_api_compat.array_namespace(*A.factors)
-        matrices = arithmetic.widened(A.factors)
+        matrices = [widened(f) for f in A.factors]
         checks.check_finite(xp, matrices, function)
     else:
         xp, matrices = checks.single(A, function)
@@ -228,7 +228,7 @@ def _general_factors(A, function):
 def _eig(xp, matrix, function="eig"):
     """Complex eigenvalues, and eigenvectors by `eig`: by the library where it has them, else by NumPy on the
     host."""
-    dtype = checks.complex_dtype(xp, matrix.dtype)
+    dtype = complex_dtype(xp, matrix.dtype)
     if hasattr(xp.linalg, function):
         found = getattr(xp.linalg, function)(matrix)
         parts = found if function == "eig" else (found,)
@@ -236,7 +236,7 @@ def _eig(xp, matrix, function="eig"):
     check_constant("A", [matrix], function)
     found = getattr(np.linalg, function)(checks.host(matrix))
     parts = found if function == "eig" else (found,)
-    return tuple(xp.astype(checks.beside(part, matrix), dtype, copy=False) for part in parts)
+    return tuple(xp.astype(beside(part, matrix), dtype, copy=False) for part in parts)
 
 
 def _ket(values: Sequence[Array], dtype: Any) -> Ket:

@@ -23,9 +23,10 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic, ops
+from ketcore import ops
 from ketcore.autodiff import detached, is_recorded
 from ketcore.backend import Array, accumulation_dtype, is_complex, value_of
+from ketcore.elementary import adjoint, beside, conjugated, identity, real_dtype, widened
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, spectral
 from ketcore.ops import spectra, symmetry
@@ -41,7 +42,7 @@ def solve(A: KroneckerSum, b: Array, shift: Any, axis: int, assume_a: str | None
     dtype = xp.result_type(A.factors[0], b)
     shift, dtype = spectra.check_shift(checks.as_shift(shift, A.factors[0]), xp, b, dtype)
     wide = accumulation_dtype(xp, dtype)
-    own = wide if is_complex(xp, A.dtype) else spectra.real_dtype(xp, wide)
+    own = wide if is_complex(xp, A.dtype) else real_dtype(xp, wide)
     matrices = [xp.astype(f, own, copy=False) for f in A.factors]
     if assumed is None:
         checks.check_finite(xp, matrices, "solve")
@@ -68,13 +69,13 @@ def solve(A: KroneckerSum, b: Array, shift: Any, axis: int, assume_a: str | None
 
 def _spectral_solver(xp, matrices, shift, axis, look) -> Callable[[Array], Array]:
     """A function of b: the solution through the eigenvectors of (F + F^H) / 2."""
-    halves = [(matrix + checks.adjoint(xp, matrix)) / 2 for matrix in matrices]
+    halves = [(matrix + adjoint(matrix)) / 2 for matrix in matrices]
     values, vectors = spectral.decomposed_hermitian(xp, halves, look)
     divisor = all_sums(xp, values, shift)
     if look:
         _check_invertible(divisor, values)
     divisor = divisor if axis == -1 else divisor[:, None]
-    before = [arithmetic.conjugated(u)[None, ...] for u in vectors]
+    before = [conjugated(u)[None, ...] for u in vectors]
     after = [xp.matrix_transpose(u)[None, ...] for u in vectors]
     return lambda b: ops.kron_matmul(after, ops.kron_matmul(before, b, axis=axis) / divisor, axis=axis)
 
@@ -84,11 +85,11 @@ def _triangular_solver(xp, matrices, shift, axis, dtype) -> Callable[[Array], Ar
     from scipy.linalg import schur
 
     forms = [schur(checks.host(matrix), output="complex") for matrix in matrices]
-    moved = [[checks.beside(part, matrices[0]) for part in form] for form in forms]
+    moved = [[beside(part, matrices[0]) for part in form] for form in forms]
     triangles, vectors = zip(*moved, strict=True)
     values, shift = [xp.linalg.diagonal(t) for t in triangles], 0.0 if shift is None else shift
     _check_invertible(all_sums(xp, values, shift), values)
-    before = [arithmetic.conjugated(u)[None, ...] for u in vectors]
+    before = [conjugated(u)[None, ...] for u in vectors]
     after = [xp.matrix_transpose(u)[None, ...] for u in vectors]
 
     def solve(b):
@@ -107,7 +108,7 @@ def _substituted(xp, triangles, right, shift):
     """y with (T_0 (+) ... (+) T_{N-1} + shift I) y = right (P, n), the T_n upper triangular."""
     first, *rest = triangles
     if not rest:
-        return xp.linalg.solve(first + shift * spectra.eye(xp, first), right)
+        return xp.linalg.solve(first + shift * identity(first.shape[0], first), right)
     blocks = xp.reshape(right, (first.shape[0], -1, right.shape[1]))
     found: list[Array] = []
     for i in reversed(range(first.shape[0])):
@@ -124,7 +125,7 @@ def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -
     raises   MemoryError, naming the size, where the P eigenvalues are above `max_bytes`
     """
     xp, assumed = array_api_compat.array_namespace(*A.factors), checks.assumed_hermitian(A, assume_a)
-    wide, look = arithmetic.widened(A.factors), assumed is None
+    wide, look = [widened(f) for f in A.factors], assumed is None
     check_spectrum(wide[0], A.dims, max_bytes)
     shift, dtype = spectra.check_shift(checks.as_shift(shift, wide[0]), xp, wide[0], wide[0].dtype)
     if shift is not None:
@@ -194,7 +195,7 @@ def _solve_general(xp, matrices, b, shift, axis):
         solved[at, :, column] = _solve_triangular(triangles, part, shift).ravel()
     solved = solved.reshape(right.shape)
     x = ops.kron_matmul([u.T[None] for u in vectors], solved, axis=axis)
-    return checks.beside(x.real if real else x, b)
+    return beside(x.real if real else x, b)
 
 
 def _solve_triangular(triangles, right, shift):

@@ -17,6 +17,7 @@ import numpy as np
 
 from ketcore import scale
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.elementary import conjugated, transposed
 from ketcore.ops import terms
 from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tangents
 
@@ -62,8 +63,8 @@ def ket_inner_vjp(
     (wide_v, v_shifts), (wide_w, w_shifts) = _level(xp, v, dtype), _level(xp, w, dtype)
     others = terms.products_of_others(xp, terms.grams(xp, wide_v, wide_w))
     to_grams = [cotangent[..., None, None] * other for other in others]
-    to_v = [terms.conjugate(xp, c @ b) for c, b in zip(to_grams, wide_w, strict=True)]
-    to_w = [terms.swapped(xp, c) @ terms.conjugate(xp, a) for c, a in zip(to_grams, wide_v, strict=True)]
+    to_v = [conjugated(c @ b) for c, b in zip(to_grams, wide_w, strict=True)]
+    to_w = [transposed(c) @ conjugated(a) for c, a in zip(to_grams, wide_v, strict=True)]
     return _like_primals(xp, to_v, v, v_shifts), _like_primals(xp, to_w, w, w_shifts)
 
 
@@ -136,9 +137,9 @@ def ket_gram_vjp(
     (wide_v, v_shifts), (wide_w, w_shifts) = _level(xp, v, dtype), _level(xp, w, dtype)
     flat_v, flat_w = _flat(xp, wide_v), _flat(xp, wide_w)
     others = terms.products_of_others(xp, terms.grams(xp, flat_v, flat_w))
-    to_v = [terms.conjugate(xp, (spread * other) @ b) for other, b in zip(others, flat_w, strict=True)]
+    to_v = [conjugated((spread * other) @ b) for other, b in zip(others, flat_w, strict=True)]
     to_w = [
-        terms.swapped(xp, spread * other) @ terms.conjugate(xp, a)
+        transposed(spread * other) @ conjugated(a)
         for other, a in zip(others, flat_v, strict=True)
     ]
     return _reshaped(xp, to_v, v, v_shifts), _reshaped(xp, to_w, w, w_shifts)

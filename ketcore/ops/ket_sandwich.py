@@ -14,6 +14,7 @@ import numpy as np
 
 from ketcore import scale
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.elementary import conjugated, transposed
 from ketcore.ops import terms
 from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tables, check_tangents
 from ketcore.ops.mode_gradients import summed_like
@@ -111,15 +112,15 @@ def ket_sandwich_dense(v: Sequence[Array], factors: Sequence[Array], w: Sequence
 
 def _mode_vjp(xp, cotangent, v, factor, w):
     """The gradients of v, factor and w of one mode from that (..., R, R', R'') of its stack."""
-    conjugated = terms.conjugate(xp, v)[..., None, :, :]
-    moved = terms.swapped(xp, factor @ terms.swapped(xp, w)[..., None, :, :])
-    to_v = terms.conjugate(xp, xp.sum(cotangent @ moved, axis=-3))
-    to_w = xp.sum(terms.swapped(xp, cotangent) @ (conjugated @ factor), axis=-3)
+    left = conjugated(v)[..., None, :, :]
+    moved = transposed(factor @ transposed(w)[..., None, :, :])
+    to_v = conjugated(xp.sum(cotangent @ moved, axis=-3))
+    to_w = xp.sum(transposed(cotangent) @ (left @ factor), axis=-3)
     # All entries of the batch side by side along the axis that is summed.
     right = cotangent @ w[..., None, :, :]
-    left = xp.broadcast_to(conjugated, (*right.shape[:-1], v.shape[-1]))
+    left = xp.broadcast_to(left, (*right.shape[:-1], v.shape[-1]))
     flat = [_rank_first(xp, side) for side in (left, right)]
-    return to_v, terms.swapped(xp, flat[0]) @ flat[1], to_w
+    return to_v, transposed(flat[0]) @ flat[1], to_w
 
 
 def _rank_first(xp, array):
@@ -164,9 +165,8 @@ class _Call:
 
     def stacks(self, v, factors, w):
         """Per mode the numbers (..., R, R', R'') that its factor makes of the leaves of v and w."""
-        xp = self.xp
         return [
-            terms.conjugate(xp, a)[..., None, :, :] @ (factor @ terms.swapped(xp, b)[..., None, :, :])
+            conjugated(a)[..., None, :, :] @ (factor @ transposed(b)[..., None, :, :])
             for a, factor, b in zip(v, factors, w, strict=True)
         ]
 

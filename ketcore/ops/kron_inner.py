@@ -14,6 +14,7 @@ import numpy as np
 
 from ketcore import scale
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.elementary import conjugated, transposed
 from ketcore.ops import terms
 from ketcore.ops.checks import (
     as_sequence,
@@ -61,9 +62,9 @@ def kron_inner_vjp(
     cotangent = xp.astype(cotangent, call.working, copy=False)
     others = terms.products_of_others(xp, call.grams(call.left, call.right))
     to_grams = [cotangent * other for other in others]
-    to_a = [terms.conjugate(xp, c @ right) for c, right in zip(to_grams, call.right, strict=True)]
+    to_a = [conjugated(c @ right) for c, right in zip(to_grams, call.right, strict=True)]
     to_b = [
-        terms.swapped(xp, c) @ terms.conjugate(xp, left) for c, left in zip(to_grams, call.left, strict=True)
+        transposed(c) @ conjugated(left) for c, left in zip(to_grams, call.left, strict=True)
     ]
     return call.like(to_a, call.a, call.left_shifts), call.like(to_b, call.b, call.right_shifts)
 

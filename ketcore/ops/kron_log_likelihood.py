@@ -19,7 +19,8 @@ import numpy as np
 from ketcore import scale
 from ketcore.autodiff import detached, is_recorded
 from ketcore.backend import Array, cast_gradient, is_complex, namespace, quiet
-from ketcore.ops import spectra, symmetry, terms
+from ketcore.elementary import adjoint, conjugated, real_dtype, transposed
+from ketcore.ops import spectra, symmetry
 from ketcore.ops.checks import check_floating, check_like, check_tangents
 from ketcore.ops.mode_gradients import matmul_vjp
 
@@ -71,16 +72,16 @@ def kron_log_likelihood_vjp(
     """
     call = _Call(factors, y, shift, assume_a)
     xp = call.xp
-    real = spectra.real_dtype(xp, call.working)
+    real = real_dtype(xp, call.working)
     cotangent = check_like("cotangent", cotangent, call.y.shape[:-1], xp, call.y, real)
     cotangent = xp.astype(cotangent, real, copy=False)
     x = call.solved(call.wide_y, call.vectors, call.shifted)
-    to_product = call.half * cotangent[..., None] * terms.conjugate(xp, x)
+    to_product = call.half * cotangent[..., None] * conjugated(x)
     to_matrices, _ = matmul_vjp(spectra.as_factors(xp, call.matrices, x.dtype), x, to_product, -1)
     weight = call.half * xp.astype(xp.sum(cotangent), call.values[0].dtype, copy=False)
     by_logdet, shift_by_logdet = call.logdet_gradients()
     found = zip(to_matrices, by_logdet, strict=True)
-    found = scale.shifted([terms.swapped(xp, g) - (weight * w)[None, ...] for g, w in found], call.shifts)
+    found = scale.shifted([transposed(g) - (weight * w)[None, ...] for g, w in found], call.shifts)
     to_factors = tuple(
         cast_gradient(xp, xp.broadcast_to(g, f.shape), f) for g, f in zip(found, call.factors, strict=True)
     )
@@ -122,7 +123,7 @@ def kron_log_likelihood_jvp(
     trace = (xp.real(trace) if call.complex else trace) + shift_by_logdet * xp.astype(
         ds, shift_by_logdet.dtype, copy=False
     )
-    total = xp.sum(terms.conjugate(xp, x) * change, axis=-1)
+    total = xp.sum(conjugated(x) * change, axis=-1)
     total = xp.real(total) if call.complex else total
     return call.finished(call.half * (total - xp.astype(trace, total.dtype, copy=False)))
 
@@ -179,7 +180,7 @@ class _Call:
 
     def turned(self, y, vectors):
         """V^H y: y in the basis of the eigenvectors."""
-        adjoints = [spectra.adjoint(self.xp, vector) for vector in vectors]
+        adjoints = [adjoint(vector) for vector in vectors]
         return spectra.applied(self.xp, adjoints, y, -1)
 
     def squares(self):
@@ -188,7 +189,7 @@ class _Call:
         if is_recorded(self.matrices):
             return self.recorded_squares()
         turned = self.turned(self.wide_y, self.vectors)
-        squares = xp.real(terms.conjugate(xp, turned) * turned) if self.complex else turned * turned
+        squares = xp.real(conjugated(turned) * turned) if self.complex else turned * turned
         return xp.sum(squares / xp.astype(self.shifted, squares.dtype, copy=False), axis=-1)
 
     def recorded_squares(self):
@@ -203,7 +204,7 @@ class _Call:
         residual = y - spectra.applied(xp, self.matrices, x, -1) - shift * x
         x = x + self.solved(residual, vectors, shifted)
         product = spectra.applied(xp, self.matrices, x, -1) + shift * x
-        total = xp.sum(terms.conjugate(xp, x) * (2 * y - product), axis=-1)
+        total = xp.sum(conjugated(x) * (2 * y - product), axis=-1)
         return xp.real(total) if self.complex else total
 
     def solved(self, y, vectors, shifted):
@@ -216,4 +217,4 @@ class _Call:
         return spectra.hermitian_logdet_gradients(self.xp, self.values, self.vectors, self.shifted)
 
     def finished(self, total):
-        return self.xp.astype(total, spectra.real_dtype(self.xp, self.dtype), copy=False)
+        return self.xp.astype(total, real_dtype(self.xp, self.dtype), copy=False)

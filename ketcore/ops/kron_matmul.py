@@ -15,6 +15,7 @@ import numpy as np
 from ketcore import backend, plans, scale, term_plans
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_numpy, namespace, quiet
 from ketcore.display import check_addressable
+from ketcore.elementary import itemsize, padded, reshaped, transposed
 from ketcore.ops import matmul_kernels, mode_gradients, mode_products, term_products
 from ketcore.ops.checks import (
     COMMON,
@@ -25,7 +26,6 @@ from ketcore.ops.checks import (
     check_shape,
     check_tangents,
 )
-from ketcore.ops.mode_products import padded, reshaped, swapped
 from ketcore.ops.term_products import with_identities, without_identities
 from ketcore.shapes import reached_dims
 
@@ -279,7 +279,7 @@ class _Call:
         """The factors and the plan for `mode_products.apply`."""
         if self.launch is not None:
             self.widen()
-        size, path = mode_products.itemsize(self.xp, self.wide), self.path
+        size, path = itemsize(self.wide_x), self.path
         sizes = self.wide_x.shape[0], self.trail
         if not self.marks:
             rank, path = self.cut[0].shape[0], None if path == term_plans.TERMS else path
@@ -299,7 +299,7 @@ class _Call:
         factors = with_identities(self.xp, factors, marks)
         sizes, reached = (self.rows, self.columns), self.reached
         if back:
-            factors, sizes, reached = [swapped(self.xp, f) for f in factors], sizes[::-1], reached[::-1]
+            factors, sizes, reached = [transposed(f) for f in factors], sizes[::-1], reached[::-1]
         x = padded(self.xp, reshaped(self.xp, array, self.flat_shape(sizes[0])), prod(reached[0]), 1)
         return matmul_kernels.matmul(self.launch, factors, x, idle)[:, : sizes[1], :]
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_complex, quiet
+from ketcore.elementary import conjugated, transposed
 from ketcore.ops import terms
 from ketcore.ops.checks import check_like, check_shape, check_tables, check_tangents
 
@@ -54,7 +55,7 @@ def kron_norm_vjp(
     found = []
     for n, (unit, other) in enumerate(zip(call.units, call.others(), strict=True)):
         rest = 2.0 ** (call.total - call.exponents[n])[:, None, None]
-        pulled = terms.swapped(xp, other * call.weights[:, None]) @ terms.conjugate(xp, unit)
+        pulled = transposed(other * call.weights[:, None]) @ conjugated(unit)
         pulled = xp.reshape(xp.sum(pulled, axis=0), call.factors[n].shape)
         found.append(cast_gradient(xp, cotangent * rest * pulled, call.factors[n]))
     return tuple(found)
@@ -75,7 +76,7 @@ def kron_norm_jvp(
     total = 0
     for n, (unit, other) in enumerate(zip(call.units, call.others(), strict=True)):
         rest = 2.0 ** (call.total - call.exponents[n])
-        gram = terms.conjugate(xp, unit) @ terms.swapped(xp, moved[n])
+        gram = conjugated(unit) @ transposed(moved[n])
         total = total + xp.sum(call.weights[:, None] * rest[None, :] * other * gram)
     total = xp.real(total) if is_complex(xp, call.working) else total
     return call.finished(total * call.inverse_root)

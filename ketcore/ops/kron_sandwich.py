@@ -13,10 +13,11 @@ import numpy as np
 
 from ketcore import scale
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.elementary import conjugated, padded, transposed
 from ketcore.ops import terms
 from ketcore.ops.checks import check_floating, check_like, check_shape, check_tables, check_tangents
 from ketcore.ops.mode_gradients import matmul_vjp, summed_like
-from ketcore.ops.mode_products import matmul, padded
+from ketcore.ops.mode_products import matmul
 from ketcore.shapes import reached_dims
 
 
@@ -43,7 +44,7 @@ def kron_sandwich(
     call = _Call(x, factors, y, shape)
     xp = call.xp
     moved = call.product(call.wide, call.wide_y)
-    return xp.astype(xp.sum(terms.conjugate(xp, call.wide_x) * moved, axis=-1), call.dtype, copy=False)
+    return xp.astype(xp.sum(conjugated(call.wide_x) * moved, axis=-1), call.dtype, copy=False)
 
 
 @quiet
@@ -61,13 +62,13 @@ def kron_sandwich_vjp(
     xp = call.xp
     cotangent = check_like("cotangent", cotangent, call.batch, xp, call.x, call.dtype)
     cotangent = xp.astype(cotangent, call.working, copy=False)[..., None]
-    to_x = terms.conjugate(xp, cotangent * call.product(call.wide, call.wide_y))
-    to_product = cotangent * terms.conjugate(xp, call.wide_x)
+    to_x = conjugated(cotangent * call.product(call.wide, call.wide_y))
+    to_product = cotangent * conjugated(call.wide_x)
     to_product = summed_like(xp, to_product, (*call.wide_y.shape[:-1], call.shape[0]))
     to_product = padded(xp, to_product, call.full[0], -1)
-    swapped = [terms.swapped(xp, factor) for factor in call.wide]
+    swapped = [transposed(factor) for factor in call.wide]
     to_swapped, to_y = matmul_vjp(swapped, padded(xp, call.wide_y, call.full[1], -1), to_product, -1)
-    to_factors = scale.shifted([terms.swapped(xp, g) for g in to_swapped], call.shifts)
+    to_factors = scale.shifted([transposed(g) for g in to_swapped], call.shifts)
     to_factors = tuple(call.whole(g, f) for g, f in zip(to_factors, call.factors, strict=True))
     to_y = call.carried(to_y)
     to_x = cast_gradient(xp, summed_like(xp, to_x, call.x.shape), call.x)
@@ -98,8 +99,8 @@ def kron_sandwich_jvp(
     change = call.product(call.wide, call.carried(dy))
     for n, tangent in enumerate(moved):
         change = change + call.product([*call.wide[:n], tangent, *call.wide[n + 1 :]], call.wide_y)
-    total = terms.conjugate(xp, dx) * call.product(call.wide, call.wide_y)
-    total = total + terms.conjugate(xp, call.wide_x) * change
+    total = conjugated(dx) * call.product(call.wide, call.wide_y)
+    total = total + conjugated(call.wide_x) * change
     return xp.astype(xp.sum(total, axis=-1), call.dtype, copy=False)
 
 
@@ -163,5 +164,5 @@ class _Call:
 
     def product(self, factors, y):
         """M y, (..., rows)."""
-        swapped = [terms.swapped(self.xp, factor) for factor in factors]
+        swapped = [transposed(factor) for factor in factors]
         return matmul(swapped, padded(self.xp, y, self.full[1], -1), -1)[..., : self.shape[0]]

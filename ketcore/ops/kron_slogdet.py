@@ -16,6 +16,7 @@ import numpy as np
 
 from ketcore import scale
 from ketcore.backend import Array, as_arrays, cast_gradient, is_complex, quiet
+from ketcore.elementary import real_dtype
 from ketcore.ops import powers, spectra, symmetry
 from ketcore.ops.checks import check_like, check_spectrum, check_tangents
 
@@ -173,5 +174,5 @@ class _Call:
 
     def finished(self, sign, logabsdet):
         xp = self.xp
-        real = spectra.real_dtype(xp, self.dtype)
+        real = real_dtype(xp, self.dtype)
         return xp.astype(sign, self.dtype, copy=False), xp.astype(logabsdet, real, copy=False)

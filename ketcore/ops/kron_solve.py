@@ -22,6 +22,7 @@ import numpy as np
 from ketcore import scale
 from ketcore.autodiff import detached, is_recorded
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_complex, namespace, quiet
+from ketcore.elementary import adjoint, identity, transposed
 from ketcore.ops import spectra, symmetry
 from ketcore.ops.checks import check_floating, check_like, check_tangents
 from ketcore.ops.mode_gradients import matmul_vjp
@@ -96,7 +97,7 @@ def kron_solve_vjp(
     """
     call = _Call(factors, b, shift, axis, assume_a)
     cotangent = call.wide(check_like("cotangent", cotangent, call.b.shape, call.xp, call.b, call.dtype))
-    x, to_b = call.solve(call.wide_b), call.solve(cotangent, transposed=True)
+    x, to_b = call.solve(call.wide_b), call.solve(cotangent, turned=True)
     to_matrices, _ = matmul_vjp(spectra.as_factors(call.xp, call.matrices, x.dtype), x, -to_b, axis)
     to_matrices = [call.xp.permute_dims(g, (0, 2, 1)) for g in to_matrices]
     to_factors = tuple(
@@ -190,13 +191,13 @@ class _Call:
     def wide(self, array):
         return self.xp.astype(array, self.working, copy=False)
 
-    def solve(self, b, transposed=False):
-        matrices = spectra.transposed(self.matrices) if transposed else self.matrices
+    def solve(self, b, turned=False):
+        matrices = [transposed(m) for m in self.matrices] if turned else self.matrices
         shift = None if self.shift is None else self.xp.astype(self.shift, self.exact, copy=False)
         if shift is not None:
             matrices = spectra.without_scalars(matrices)
             if len(matrices) == 1:
-                matrices, shift = [matrices[0] + shift * spectra.eye(self.xp, matrices[0])], None
+                matrices, shift = [matrices[0] + shift * identity(matrices[0].shape[0], matrices[0])], None
         if shift is not None:
             return self.solve_shifted(matrices, b, shift)
         if self.xp is np:
@@ -249,12 +250,12 @@ def _spectral_solver(
     shifted = spectra.check_regular(xp, spectra.outer(xp, values), shift)
     if unit is not None and xp is np:
         sizes = [float(np.abs(v).max()) for v in values]
-        gaps = [spectra.length(m - spectra.adjoint(np, m)) / 2 for m in matrices]
+        gaps = [spectra.length(m - adjoint(m)) / 2 for m in matrices]
         gap = sum(gap * prod(sizes[:n]) * prod(sizes[n + 1 :]) for n, gap in enumerate(gaps))
         # What each step leaves of an error.
         if not (gap / float(np.abs(shifted).min())) ** (_STEPS + 1) <= np.finfo(unit).eps:
             return None
-    adjoints = [spectra.adjoint(xp, vector) for vector in vectors]
+    adjoints = [adjoint(vector) for vector in vectors]
 
     def solve(b):
         turned = spectra.applied(xp, adjoints, b, axis)

@@ -101,8 +101,8 @@ class _Call:
         self.xp, self.factors, self.dtype = check_tables("factors", factors)
         self.count = min(check_shape(shape, self.factors))
         wide = accumulation_dtype(self.xp, self.dtype)
-        widened = [self.xp.astype(factor, wide, copy=False) for factor in self.factors]
-        self.wide, self.shifts = scale.level(widened, None)
+        wide = [self.xp.astype(factor, wide, copy=False) for factor in self.factors]
+        self.wide, self.shifts = scale.level(wide, None)
         self.dims = [tuple(factor.shape[axis] for factor in self.factors) for axis in (1, 2)]
         self.square = self.dims[0] == self.dims[1]
 

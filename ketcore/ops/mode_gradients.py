@@ -20,6 +20,7 @@ from types import ModuleType
 import numpy as np
 
 from ketcore.backend import Array, is_numpy, namespace_of
+from ketcore.elementary import padded, reshaped, transposed
 from ketcore.ops.matmul_kernels import products
 from ketcore.ops.mode_products import (
     WORTH_THREADS,
@@ -29,12 +30,9 @@ from ketcore.ops.mode_products import (
     is_summed,
     merged,
     modes,
-    padded,
     plan_of,
     repeated,
-    reshaped,
     step_forward,
-    swapped,
     swapped_middle,
     terms_shape,
     weight_axes,
@@ -176,24 +174,24 @@ def step_vjp(
         z = reshaped(xp, z, terms_shape(step, outer, step.rows, not leftward))
         c = reshaped(xp, c, terms_shape(step, outer, step.columns, leftward))
         z, c = (swapped_middle(xp, z), c) if leftward else (z, swapped_middle(xp, c))
-        to_weight = xp.sum(xp.matmul(c, swapped(xp, z)), axis=0)
+        to_weight = xp.sum(xp.matmul(c, transposed(z)), axis=0)
         if not z_too:
             return to_weight, None
-        to_z = xp.matmul(swapped(xp, weight), c)
+        to_z = xp.matmul(transposed(weight), c)
         return to_weight, swapped_middle(xp, to_z) if leftward else to_z
     m, k = weight.shape
     batches = (outer,) if outer > 1 else ()
     if step.cyclic:
-        z, c = reshaped(xp, z, (*batches, k, inner)), swapped(xp, reshaped(xp, c, (*batches, inner, m)))
-        to_weight = _matmul(xp, c, swapped(xp, z), None)
+        z, c = reshaped(xp, z, (*batches, k, inner)), transposed(reshaped(xp, c, (*batches, inner, m)))
+        to_weight = _matmul(xp, c, transposed(z), None)
         to_weight = xp.sum(to_weight, axis=0) if batches else to_weight
-        return to_weight, _matmul(xp, swapped(xp, weight), c, out) if z_too else None
+        return to_weight, _matmul(xp, transposed(weight), c, out) if z_too else None
     if inner == 1:
         z, c = reshaped(xp, z, (outer, k)), reshaped(xp, c, (outer, m))
-        return xp.matmul(swapped(xp, c), z), _matmul(xp, c, weight, out) if z_too else None
+        return xp.matmul(transposed(c), z), _matmul(xp, c, weight, out) if z_too else None
     z, c = reshaped(xp, z, (*batches, k, inner)), reshaped(xp, c, (*batches, m, inner))
-    to_weight = _outer_sum(xp, c, z) if batches else xp.matmul(c, swapped(xp, z))
-    return to_weight, _matmul(xp, swapped(xp, weight), c, out) if z_too else None
+    to_weight = _outer_sum(xp, c, z) if batches else xp.matmul(c, transposed(z))
+    return to_weight, _matmul(xp, transposed(weight), c, out) if z_too else None
 
 
 def _matmul(xp, a, b, out):
@@ -208,10 +206,10 @@ def _outer_sum(xp, c, z):
     outer, m, inner = c.shape
     k = z.shape[1]
     if inner * (m + k) > _COPIES * m * k:
-        return xp.sum(products(xp, c, swapped(xp, z)), axis=0)
+        return xp.sum(products(xp, c, transposed(z)), axis=0)
     c = reshaped(xp, xp.permute_dims(c, (1, 0, 2)), (m, outer * inner))
     z = reshaped(xp, xp.permute_dims(z, (1, 0, 2)), (k, outer * inner))
-    return xp.matmul(c, swapped(xp, z))
+    return xp.matmul(c, transposed(z))
 
 
 # Entries of a sum of products that cost as much as one entry that is copied first, for one product instead.
@@ -222,11 +220,11 @@ def _factor_gradients(xp, factors, plan, to_weights):
     found, rank = {}, factors[0].shape[0]
     for step, to_weight in zip(plan.steps, to_weights, strict=True):
         if rank == 1 and step.stop - step.start == 1:
-            found[step.start] = swapped(xp, to_weight)[None, ...]
+            found[step.start] = transposed(to_weight)[None, ...]
             continue
         group = factors[step.start : step.stop]
         if is_summed(step, rank):
-            gradient = swapped(xp, to_weight)[None, ...]
+            gradient = transposed(to_weight)[None, ...]
         else:
             gradient = _as_factor(xp, to_weight, step, rank, plan.leftward)
         for n, part in enumerate(_unmerged(xp, group, gradient), step.start):
@@ -238,7 +236,7 @@ def _as_factor(xp, weight, step, rank, leftward):
     """The transpose of `as_weight`: (R, p, q)."""
     p, q = step.rows, step.columns
     if rank == 1:
-        return swapped(xp, weight)[None, ...]
+        return transposed(weight)[None, ...]
     axes, sizes = weight_axes(step, leftward), (rank, p, q)
     weight = reshaped(xp, weight, tuple(sizes[n] for n in axes))
     return xp.permute_dims(weight, tuple(axes.index(n) for n in range(3)))
@@ -257,7 +255,7 @@ def _unmerged(xp, factors, gradient):
     split = reshaped(xp, gradient, (gradient.shape[0], p, s, q, t))
     split = reshaped(xp, xp.permute_dims(split, (0, 1, 3, 2, 4)), (gradient.shape[0], p * q, s * t))
     to_left = xp.matmul(split, reshaped(xp, right, (rank, s * t, 1)))
-    to_right = xp.matmul(swapped(xp, split), reshaped(xp, left, (rank, p * q, 1)))
+    to_right = xp.matmul(transposed(split), reshaped(xp, left, (rank, p * q, 1)))
     return [
         *_unmerged(xp, factors[:half], reshaped(xp, to_left, left.shape)),
         *_unmerged(xp, factors[half:], reshaped(xp, to_right, right.shape)),
@@ -318,7 +316,7 @@ def terms_vjp(
     for factor, z in zip(reversed(factors), reversed(inputs), strict=True):
         outer, rows, inner = z.shape[-3:]
         c = reshaped(xp, c, (*c.shape[:-2], outer, factor.shape[-1], inner))
-        found.append(summed_like(xp, xp.sum(xp.matmul(z, swapped(xp, c)), axis=-3), factor.shape))
+        found.append(summed_like(xp, xp.sum(xp.matmul(z, transposed(c)), axis=-3), factor.shape))
         c = xp.matmul(factor[..., None, :, :], c)
         c = reshaped(xp, c, (*c.shape[:-3], outer * rows, inner))
     to_x = xp.sum(reshaped(xp, c, (*c.shape[:-2], *x.shape[-2:])), axis=-3)

@@ -14,11 +14,11 @@ from collections.abc import Collection, Sequence
 from math import prod
 from threading import local
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, is_complex, is_numpy, namespace_of
+from ketcore.backend import Array, is_numpy, namespace_of
+from ketcore.elementary import itemsize, padded, reshaped, transposed
 from ketcore.ops.matmul_kernels import products
 from ketcore.plans import CHUNK_BYTES, MatmulPlan, Step, matmul_plan, rest_of
 from ketcore.threads import run_chunks
@@ -53,15 +53,8 @@ def plan_of(
 ) -> MatmulPlan:
     """The plan for factors (R, p_n, q_n) of one dtype."""
     dims = [tuple(factor.shape[axis] for factor in factors) for axis in (1, 2)]
-    size = itemsize(xp, factors[0].dtype)
+    size = itemsize(factors[0])
     return matmul_plan(*dims, factors[0].shape[0], batch, trail, identities, size, path)
-
-
-def itemsize(xp: ModuleType, dtype: Any) -> int:
-    """Bytes of one entry."""
-    if isinstance(dtype, np.dtype):
-        return dtype.itemsize
-    return xp.finfo(dtype).bits // 8 * (2 if is_complex(xp, dtype) else 1)
 
 
 def apply(
@@ -216,9 +209,9 @@ def step_forward(
         return _numpy_forward(step, weight, z, outer, out)
     k = weight.shape[1]
     if step.cyclic:
-        return xp.matmul(swapped(xp, xp.reshape(z, (outer, k, inner))), swapped(xp, weight))
+        return xp.matmul(transposed(xp.reshape(z, (outer, k, inner))), transposed(weight))
     if inner == 1:
-        return xp.matmul(xp.reshape(z, (outer, k)), swapped(xp, weight))
+        return xp.matmul(xp.reshape(z, (outer, k)), transposed(weight))
     if outer == 1:
         return xp.matmul(weight, xp.reshape(z, (k, inner)))
     return products(xp, weight, xp.reshape(z, (outer, k, inner)))
@@ -253,11 +246,6 @@ def _terms_forward(xp, step, weight, z, outer, leftward, out):
     return y
 
 
-def reshaped(xp: ModuleType, array: Array, shape: tuple[int, ...]) -> Array:
-    """`array` in another shape; NumPy's own method takes a third of the time of its function."""
-    return array.reshape(shape) if xp is np else xp.reshape(array, shape)
-
-
 def terms_shape(step: Step, outer: int, size: int, before: bool) -> tuple[int, ...]:
     """The shape of a group between two others: terms before its `size` entries, or behind them."""
     pair = (step.terms_in, size) if before else (size, step.terms_in)
@@ -269,7 +257,7 @@ def group_weights(xp: ModuleType, factors: Sequence[Array], plan: MatmulPlan) ->
     rank, found = factors[0].shape[0], []
     for step in plan.steps:
         if rank == 1 and step.stop - step.start == 1:
-            found.append(swapped(xp, factors[step.start][0, ...]))
+            found.append(transposed(factors[step.start][0, ...]))
             continue
         group = merged(xp, factors[step.start : step.stop], is_summed(step, rank))
         found.append(as_weight(xp, group, step, plan.leftward))
@@ -291,7 +279,7 @@ def merged(xp: ModuleType, factors: Sequence[Array], summed: bool = False) -> Ar
     if not summed:
         pairs = left[:, :, None, :, None] * right[:, None, :, None, :]
         return xp.reshape(pairs, (rank, p * s, q * t))
-    flat = xp.matmul(swapped(xp, xp.reshape(left, (rank, p * q))), xp.reshape(right, (rank, s * t)))
+    flat = xp.matmul(transposed(xp.reshape(left, (rank, p * q))), xp.reshape(right, (rank, s * t)))
     return xp.reshape(swapped_middle(xp, xp.reshape(flat, (p, q, s, t))), (1, p * s, q * t))
 
 
@@ -317,30 +305,11 @@ def as_weight(xp: ModuleType, factor: Array, step: Step, leftward: bool) -> Arra
     """Merged factors (R, p, q) as the weight of a step."""
     rank, p, q = factor.shape
     if rank == 1:
-        return swapped(xp, factor[0, ...])
+        return transposed(factor[0, ...])
     weight = xp.permute_dims(factor, weight_axes(step, leftward))
     if step.terms_in > 1 and step.terms_out > 1:
         return weight
     return xp.reshape(weight, (step.terms_out * q, step.terms_in * p))
-
-
-def padded(xp: ModuleType, array: Array, size: int, axis: int) -> Array:
-    """Zeros behind `array` up to `size` along `axis`; it is returned as it is where it has that size."""
-    missing = size - array.shape[axis]
-    if not missing:
-        return array
-    shape = [missing if n == axis % array.ndim else length for n, length in enumerate(array.shape)]
-    if is_numpy(array):
-        return np.concatenate([array, np.zeros(shape, array.dtype)], axis=axis)
-    nothing = xp.zeros_like(xp.sum(array, axis=axis, keepdims=True))
-    return xp.concat([array, xp.broadcast_to(nothing, tuple(shape))], axis=axis)
-
-
-def swapped(xp: ModuleType, array: Array) -> Array:
-    """The last two axes exchanged."""
-    if xp is np:
-        return array.swapaxes(-1, -2)
-    return xp.permute_dims(array, (*range(array.ndim - 2), array.ndim - 1, array.ndim - 2))
 
 
 def terms_product(xp: ModuleType, factors: Sequence[Array], x: Array) -> Array:
@@ -360,7 +329,7 @@ def modes(xp: ModuleType, factors: Sequence[Array], x: Array) -> list[Array]:
         inner //= rows
         z = xp.reshape(z, (*z.shape[:-2], outer, rows, inner))
         found.append(z)
-        z = xp.matmul(swapped(xp, factor)[..., None, :, :], z)
+        z = xp.matmul(transposed(factor)[..., None, :, :], z)
         outer *= columns
         z = xp.reshape(z, (*z.shape[:-3], outer, inner))
     return [*found, xp.reshape(z, (*z.shape[:-2], outer, trail))]

@@ -17,6 +17,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore.backend import Array, is_complex, to_host
+from ketcore.elementary import adjoint, complex_dtype, identity
 from ketcore.ops import spectra
 
 
@@ -30,7 +31,7 @@ def triangular_solver(
     """
     from scipy.linalg import schur  # here, because scipy.linalg is slow to import
 
-    real, dtype = not is_complex(xp, dtype), spectra.complex_dtype(xp, dtype)
+    real, dtype = not is_complex(xp, dtype), complex_dtype(xp, dtype)
     device = array_api_compat.device(matrices[0])
     hosted = [to_host(matrix) for matrix in matrices]
     if not all(np.isfinite(matrix).all() for matrix in hosted):
@@ -44,7 +45,7 @@ def triangular_solver(
 
     def solve(b):
         b = xp.astype(b, dtype)
-        turned = spectra.applied(xp, [spectra.adjoint(xp, basis) for basis in bases], b, axis)
+        turned = spectra.applied(xp, [adjoint(basis) for basis in bases], b, axis)
         flat = xp.reshape(turned, (prod(b.shape[:axis]), b.shape[axis], b.shape[-1] if axis == -2 else 1))
         found = _ordered(xp, [t for t, _ in forms], triangles, flat, shift)
         found = spectra.applied(xp, bases, xp.reshape(found, b.shape), axis)
@@ -82,7 +83,8 @@ def _substitute(xp, parts, c, scale, shift):
         stack = xp.reshape(blocks, (count * size, *blocks.shape[2:]))
         return xp.reshape(_substitute(xp, rest, stack, scales, shift), c.shape)
     if not rest:
-        return xp.linalg.solve(scale[:, None, None] * triangle + shift * spectra.eye(xp, triangle), c)
+        shifted = scale[:, None, None] * triangle + shift * identity(triangle.shape[0], triangle)
+        return xp.linalg.solve(shifted, c)
     found, pushed = [], []
     for i in reversed(range(size)):
         right = blocks[:, i, ...]

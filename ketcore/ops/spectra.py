@@ -25,11 +25,11 @@ import numpy as np
 from ketcore import scale
 from ketcore.autodiff import is_recorded, is_traced
 from ketcore.backend import Array, accumulation_dtype, is_complex, is_numpy, namespace, to_host
+from ketcore.elementary import adjoint, complex_dtype, conjugated, identity
 from ketcore.ops.checks import check_floating, check_tables
 from ketcore.ops.mode_products import matmul
 from ketcore.ops.powers import multiple
-from ketcore.ops.symmetry import adjoint, is_hermitian
-from ketcore.ops.terms import conjugate
+from ketcore.ops.symmetry import is_hermitian
 
 # Sums of squares in float32 and in float64 that neither overflowed nor lost digits.
 _SAFE = (1e-30, 1e30)
@@ -106,11 +106,6 @@ def level_matrices(
 ) -> tuple[Sequence[Array], list[Array | None] | None]:
     """`as_matrices` of the same product at one level, and the shifts that made it so (`ketcore.scale`)."""
     return scale.level(as_matrices(xp, factors, dtype), (-2, -1))
-
-
-def transposed(matrices: Sequence[Array]) -> list[Array]:
-    """The transposes of matrices (p_n, q_n), not conjugated."""
-    return [matrix.T for matrix in matrices]
 
 
 def applied(xp: ModuleType, matrices: Sequence[Array], x: Array, axis: int) -> Array:
@@ -234,25 +229,11 @@ def eigh(
     xp: ModuleType, matrices: Sequence[Array], hermitian: bool | Array
 ) -> tuple[list[Array], list[Array]]:
     """Eigenvalues and vectors of Hermitian matrices; NaN where `hermitian` turns out to be false in JAX."""
-    pairs = [xp.linalg.eigh((matrix + adjoint(xp, matrix)) / 2) for matrix in matrices]
+    pairs = [xp.linalg.eigh((matrix + adjoint(matrix)) / 2) for matrix in matrices]
     values = [pair[0] for pair in pairs]
     if hermitian is not True:
         values = [xp.where(hermitian, v, xp.nan * xp.ones_like(v)) for v in values]
     return values, [pair[1] for pair in pairs]
-
-
-def complex_dtype(xp: ModuleType, dtype: Any) -> Any:
-    """The complex dtype of the precision of `dtype`."""
-    if is_complex(xp, dtype):
-        return dtype
-    return xp.complex128 if dtype == xp.float64 else xp.complex64
-
-
-def real_dtype(xp: ModuleType, dtype: Any) -> Any:
-    """The dtype of absolute values."""
-    if not is_complex(xp, dtype):
-        return dtype
-    return xp.float64 if dtype == xp.complex128 else xp.float32
 
 
 def np_complex(xp: ModuleType, dtype: Any) -> Any:
@@ -274,11 +255,6 @@ def check_regular(xp: ModuleType, values: Array, shift: Array | None) -> Array:
         if not np.isnan(size) and np.abs(shifted).min() <= 8 * np.finfo(shifted.dtype).eps * size:
             raise np.linalg.LinAlgError(f"shift must not be minus an eigenvalue of the matrix, got {shift}")
     return shifted
-
-
-def eye(xp: ModuleType, matrix: Array) -> Array:
-    """The identity matrix of the size of a matrix."""
-    return xp.eye(matrix.shape[0], dtype=matrix.dtype, device=array_api_compat.device(matrix))
 
 
 def logdet_gradients(
@@ -315,7 +291,7 @@ def hermitian_logdet_gradients(
     weights = 1 / shifted
     by_mode = _contractions(xp, weights, values)
     found = [
-        (conjugate(xp, v) * w[None, :]) @ xp.astype(v.T, _wider(xp, v, w), copy=False)
+        (conjugated(v) * w[None, :]) @ xp.astype(v.T, _wider(xp, v, w), copy=False)
         for v, w in zip(vectors, by_mode, strict=True)
     ]
     return found, xp.sum(weights)
@@ -346,7 +322,7 @@ def _stacked_inverses(xp, values, n, matrix, shift):
     matrix = xp.astype(matrix, values[0].dtype)
     scales = outer(xp, others) if others else xp.ones_like(values[0])[:1]
     count = max(1, _STACK // max(1, matrix.shape[0] ** 2))
-    shifted = shift * eye(xp, matrix)
+    shifted = shift * identity(matrix.shape[0], matrix)
     total = xp.zeros_like(matrix)
     for start in range(0, scales.shape[0], count):
         scale = scales[start : min(start + count, scales.shape[0])][:, None, None]

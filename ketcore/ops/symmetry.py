@@ -10,7 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from ketcore.autodiff import is_traced
-from ketcore.backend import Array, is_complex, is_half, value_of
+from ketcore.backend import Array, is_half, value_of
+from ketcore.elementary import adjoint
 
 # What SciPy's names of `assume_a` say of a matrix: whether it is Hermitian; None where real ones are.
 _ASSUMED = {
@@ -23,11 +24,6 @@ _ASSUMED = {
     "pos": True,
     "positive definite": True,
 }
-
-
-def adjoint(xp: ModuleType, matrix: Array) -> Array:
-    """The conjugate transpose of a matrix."""
-    return xp.conj(matrix.T) if is_complex(xp, matrix.dtype) else matrix.T
 
 
 def assumed_hermitian(assume_a: Any, is_real: bool) -> bool | None:
@@ -65,7 +61,7 @@ def symmetry(
 def _are_hermitian(xp, matrices, slacks):
     answers = []
     for matrix, slack in zip(matrices, slacks, strict=True):
-        gap = xp.max(xp.abs(matrix - adjoint(xp, matrix)))
+        gap = xp.max(xp.abs(matrix - adjoint(matrix)))
         answers.append(gap <= slack * xp.max(xp.abs(matrix)))
     together = reduce(xp.logical_and, answers)
     found = value_of(together)

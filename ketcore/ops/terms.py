@@ -15,18 +15,9 @@ from types import ModuleType
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, is_complex
+from ketcore.backend import Array, accumulation_dtype
 from ketcore.boxes import prefix_boxes
-
-
-def conjugate(xp: ModuleType, array: Array) -> Array:
-    """The complex conjugate; a real array as it is."""
-    return xp.conj(array) if is_complex(xp, array.dtype) else array
-
-
-def swapped(xp: ModuleType, array: Array) -> Array:
-    """The last two axes exchanged."""
-    return xp.permute_dims(array, (*range(array.ndim - 2), array.ndim - 1, array.ndim - 2))
+from ketcore.elementary import conjugated, transposed
 
 
 def product(arrays: Sequence[Array]) -> Array:
@@ -93,7 +84,7 @@ def on_device(xp: ModuleType, values: np.ndarray, like: Array) -> Array:
 
 def grams(xp: ModuleType, left: Sequence[Array], right: Sequence[Array]) -> list[Array]:
     """Per mode the inner products of all leaves, the left ones conjugated: N arrays (boxes, R, R')."""
-    return [conjugate(xp, a) @ swapped(xp, b) for a, b in zip(left, right, strict=True)]
+    return [conjugated(a) @ transposed(b) for a, b in zip(left, right, strict=True)]
 
 
 def dense(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ketcore import arithmetic
 from ketcore.backend import Array, accumulation_dtype, namespace_of, quiet
+from ketcore.elementary import beside, identity
 from ketcore.matrix import KroneckerMatrix
 from ketcore.ops.checks import check_floating
 from ketcore.shapes import check_dims
@@ -53,7 +54,7 @@ def embed(
     xp = namespace_of(like)
     for mode, dim in enumerate(dims):
         if mode not in factors:
-            one = arithmetic.identity(dim, like.dtype, like)
+            one = identity(dim, like)
             factors[mode] = xp.broadcast_to(one, (like.shape[0], dim, dim))
     known = op.term_identities if isinstance(op, KroneckerMatrix) else [()] * like.shape[0]
     outside = frozenset(range(len(dims))).difference(where)
@@ -88,7 +89,7 @@ def _blocks(op, dims):
     for n, dim in enumerate(outer):
         unit = np.zeros((blocks.shape[0], dim, dim))
         unit[np.arange(len(unit)), digits[n], digits[count + n]] = 1
-        units.append(xp.astype(arithmetic.beside(op, unit), op.dtype))
+        units.append(xp.astype(beside(unit, op), op.dtype))
     return [*units, blocks]
 
 

@@ -111,7 +111,7 @@ class Permutation(linear_operator.Operator):
         size = self.shape[0]
         what = f"{self.shape} array of {dtype}"
         display.check_dense_size(size * size, dtype.itemsize, what, max_bytes, "iter_row_blocks(size)")
-        return arithmetic.beside(like, self._rows(0, size, dtype))
+        return arithmetic.placed(self._rows(0, size, dtype), like)
 
     def _row_reader(self):
         return self._rows

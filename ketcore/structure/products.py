@@ -13,6 +13,7 @@ from typing import Any
 from ketcore import arithmetic, scale
 from ketcore.alignment import check_same_split
 from ketcore.backend import Array, quiet
+from ketcore.elementary import widened
 from ketcore.ket import Ket
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.matrix import KroneckerMatrix
@@ -112,7 +113,7 @@ def hadamard(left: KroneckerMatrix, right: KroneckerMatrix) -> KroneckerMatrix:
             raise TypeError(f"{name} must be a KroneckerMatrix, got {type(matrix).__name__}")
     check_same_split(left, right)
     xp, _, dtype = check_floating("matrices", (*left.factors, *right.factors))
-    wide = (arithmetic.widened(side.factors) for side in (left, right))
+    wide = ([widened(f) for f in side.factors] for side in (left, right))
     known = left.term_identities, right.term_identities
     levels = [scale.level(f, None, fixed=marks)[0] for f, marks in zip(wide, known, strict=True)]
     pairs = zip(*levels, strict=True)

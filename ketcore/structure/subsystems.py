@@ -6,8 +6,9 @@ from math import prod
 from operator import mul
 from typing import Any
 
-from ketcore import arithmetic, reductions
+from ketcore import reductions
 from ketcore.backend import namespace_of, quiet
+from ketcore.elementary import widened
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
 from ketcore.scale import level, stored
@@ -36,7 +37,7 @@ def partial_trace(matrix: KroneckerMatrix, where: int | Sequence[int]) -> Kronec
         raise ValueError(f"where must choose square modes, got {where} of shapes {shapes}")
     if not traced:
         return matrix
-    wide, _ = level(arithmetic.widened(matrix.factors), None, fixed=matrix.term_identities)
+    wide, _ = level([widened(f) for f in matrix.factors], None, fixed=matrix.term_identities)
     xp = namespace_of(wide[0])
     scale = reduce(mul, [xp.sum(xp.linalg.diagonal(wide[n]), axis=-1) for n in traced])
 
