@@ -1,10 +1,10 @@
 """What is timed on a GPU: the cases, the least bytes that each must move, and the contestants."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import ketcore as kc
 from bench.gpu import compiled
+from bench.gpu.contestant import Contestant
 from bench.gpu.device import has_torch
 from bench.workloads import Workload, make_case
 
@@ -25,21 +25,6 @@ class Case:
     @property
     def name(self) -> str:
         return f"{self.workload.name} {self.dtype} {self.task} B={self.batch}"
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """Who, and how to call it.
-
-    call      no arguments -> (rows, gradients), arrays of NumPy, CuPy or torch
-    library   torch, or another: how its calls are captured
-    moved     the least bytes that a call reads and writes
-    """
-
-    name: str
-    call: Callable
-    library: str
-    moved: int
 
 
 def cases() -> tuple[Case, ...]:

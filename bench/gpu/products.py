@@ -6,7 +6,8 @@ from math import prod
 import numpy as np
 
 import ketcore as kc
-from bench.gpu.cases import ITEMSIZE, TASKS, Contestant
+from bench.gpu.cases import ITEMSIZE, TASKS
+from bench.gpu.contestant import Contestant
 from bench.gpu.device import has_torch
 from ketcore import backend
 from ketcore.ops import matmul_kernels

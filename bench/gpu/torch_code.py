@@ -2,7 +2,7 @@
 
 import torch
 
-from bench.gpu.cases import Contestant
+from bench.gpu.contestant import Contestant
 from bench.peers.torch_peer import halves, node
 
 
