@@ -63,11 +63,11 @@ def any_marks(identities):
 
 @st.composite
 def kron_matmul_problems(draw, op, dtype, make):
-    """A problem: `make` is the class `Problem` of tests/problems.py."""
+    """A problem: `make` is `Problem.of` of tests/problems.py."""
     factors, x, options = draw(matmul_arguments(dtype))
     # A factor known to be the identity is a constant.
     multilinear = not any_marks(options["identities"])
-    return make(op, (*factors, x), options=options, groups=(len(factors), None), multilinear=multilinear)
+    return make(op, factors, x, options=options, multilinear=multilinear)
 
 
 def normal(shape, dtype="float64", seed=0):

@@ -66,11 +66,6 @@ def shifts(draw, dtype):
     return np.array(value).astype(dtype)
 
 
-def _grouped(groups, shift):
-    """Arrays and groups of a problem with a shift, or with none."""
-    return ([], (*groups, ...)) if shift is None else ([shift], (*groups, None))
-
-
 @st.composite
 def kron_solve_problems(draw, op, dtype, problem):
     """`kron_solve`, along either axis."""
@@ -78,13 +73,12 @@ def kron_solve_problems(draw, op, dtype, problem):
     size, axis = len(kron(factors)), draw(st.sampled_from((-1, -2)))
     batch = draw(st.sampled_from(((), (3,), (0,), (2, 1))))
     b = draw(testing.arrays((*batch, size) if axis == -1 else (*batch, size, draw(st.integers(0, 3))), dtype))
-    more, groups = _grouped((len(factors), None), shift)
-
     return problem(
         op,
-        (*factors, b, *more),
+        factors,
+        b,
+        shift,
         options={"axis": axis},
-        groups=groups,
         multilinear=False,
         magnitude=solve_magnitude(op, len(factors), axis),
     )
@@ -114,15 +108,13 @@ def _shifted(factors, shift):
 def kron_slogdet_problems(draw, op, dtype, problem):
     """`kron_slogdet`: both outputs sum over all eigenvalues."""
     factors, shift = draw(square_factors(dtype)), draw(shifts(dtype))
-    more, groups = _grouped((len(factors),), shift)
     size = len(kron(factors))
     return problem(
         op,
-        (*factors, *more),
-        groups=groups,
+        factors,
+        shift,
         multilinear=False,
         magnitude=lambda *arrays: (2.0 * size, 4.0 * size),
-        real=(1,),
     )
 
 
@@ -141,7 +133,7 @@ def cropped_factors(draw, dtype):
 def kron_trace_problems(draw, op, dtype, problem):
     """`kron_trace`, of square factors and of others."""
     factors, options = draw(cropped_factors(dtype))
-    return problem(op, factors, options=options, groups=(len(factors),))
+    return problem(op, factors, options=options)
 
 
 @st.composite
@@ -150,7 +142,7 @@ def kron_norm_problems(draw, op, dtype, problem):
     factors, options = draw(cropped_factors(dtype))
     extra = draw(testing.arrays((factors[0].shape[0], 1, 3), dtype))
     factors, options = (extra, *factors), {name: (shape[0], 2 + shape[1]) for name, shape in options.items()}
-    return problem(op, factors, options=options, groups=(len(factors),), multilinear=False, real=(0,))
+    return problem(op, factors, options=options, multilinear=False)
 
 
 @st.composite
@@ -159,7 +151,7 @@ def kron_inner_problems(draw, op, dtype, problem):
     factors, options = draw(cropped_factors(dtype))
     dims = [[factor.shape[axis] for factor in factors] for axis in (1, 2)]
     others = draw(testing.factors(row_dims=dims[0], col_dims=dims[1], dtype=dtype))
-    return problem(op, (*factors, *others), options=options, groups=(len(factors), len(factors)))
+    return problem(op, factors, others, options=options)
 
 
 BATCHES = (((), ()), ((3,), (3,)), ((3,), ()), ((), (2,)), ((2, 1), (3,)), ((0,), (1,)))
@@ -174,7 +166,7 @@ def ket_sandwich_problems(draw, op, dtype, problem):
     for batch, axis in zip(batches, (1, 2), strict=True):
         rank = draw(st.integers(1, 2))
         kets.append([draw(testing.arrays((*batch, rank, f.shape[axis]), dtype)) for f in factors])
-    return problem(op, (*kets[0], *factors, *kets[1]), groups=(len(factors),) * 3)
+    return problem(op, kets[0], factors, kets[1])
 
 
 @st.composite
@@ -185,7 +177,7 @@ def kron_sandwich_problems(draw, op, dtype, problem):
     rows, columns = options.get("shape", full)
     left, right = draw(st.sampled_from(BATCHES))
     x, y = draw(testing.arrays((*left, rows), dtype)), draw(testing.arrays((*right, columns), dtype))
-    return problem(op, (x, *factors, y), options=options, groups=(None, len(factors), None))
+    return problem(op, x, factors, y, options=options)
 
 
 # In silence, as the operations are.
@@ -237,11 +229,11 @@ def kron_log_likelihood_problems(draw, op, dtype, problem):
 
     return problem(
         of_hermitian_parts(op),
-        (*factors, y, shift),
-        groups=(len(factors), None, None),
+        factors,
+        y,
+        shift,
         multilinear=False,
         magnitude=magnitude,
-        real=(0,),
     )
 
 
@@ -258,7 +250,10 @@ PROBLEMS = {
 
 
 def problems_to_compile(ops, dtype, problem):
-    """Problems for JAX: with a shift the factors are Hermitian, as they must be where it traces them."""
+    """Problems for JAX of what is not multilinear: with a shift the factors are Hermitian.
+
+    As they must be where it traces them.
+    """
     rng = np.random.default_rng(23)
 
     def normal(*shape):
@@ -267,47 +262,34 @@ def problems_to_compile(ops, dtype, problem):
     real = np.dtype(dtype).kind != "c"
     symmetric = [well_conditioned(rng, size, "hermitian", dtype)[None] for size in (2, 3)]
     general = [well_conditioned(rng, size, "general", dtype)[None] for size in (2, 3)]
-    uneven, kets = (
-        [normal(2, 3, 2), normal(2, 4, 3)],
-        [[normal(3, 2, p) for p in dims] for dims in ((3, 4), (2, 3))],
-    )
+    uneven = [normal(2, 3, 2), normal(2, 4, 3)]
     shift = np.asarray(3.0).astype(np.zeros((), dtype).real.dtype)
-    crop = {"shape": (10, 5)}
     return [
         problem(
             ops["kron_solve"],
-            [*general, normal(6, 2)],
+            general,
+            normal(6, 2),
+            None,
             options={"axis": -2},
-            groups=(2, None, ...),
             multilinear=False,
             magnitude=solve_magnitude(ops["kron_solve"], 2, -2),
         ),
         problem(
             ops["kron_solve"],
-            [*symmetric, normal(2, 6), shift],
-            groups=(2, None, None),
+            symmetric,
+            normal(2, 6),
+            shift,
             multilinear=False,
             magnitude=solve_magnitude(ops["kron_solve"], 2, -1),
         ),
-        problem(
-            ops["kron_slogdet"],
-            [*symmetric, shift],
-            groups=(2, None),
-            multilinear=False,
-            real=(1,),
-            magnitude=lambda *_: (6.0, 9.0),
-        ),
-        problem(ops["kron_trace"], uneven, None, crop, (2,)),
-        problem(ops["kron_norm"], uneven, None, crop, (2,), multilinear=False, real=(0,)),
-        problem(ops["kron_inner"], [*uneven, *uneven], None, crop, (2, 2)),
-        problem(ops["ket_sandwich"], [*kets[0], *uneven, *kets[1]], groups=(2, 2, 2)),
-        problem(ops["kron_sandwich"], [normal(3, 10), *uneven, normal(5)], None, crop, (None, 2, None)),
+        problem(ops["kron_slogdet"], symmetric, shift, multilinear=False, magnitude=lambda *_: (6.0, 9.0)),
+        problem(ops["kron_norm"], uneven, options={"shape": (10, 5)}, multilinear=False),
         problem(
             ops["kron_log_likelihood"],
-            [*symmetric, normal(2, 6), shift],
-            groups=(2, None, None),
+            symmetric,
+            normal(2, 6),
+            shift,
             multilinear=False,
-            real=(0,),
             magnitude=lambda *_: 20.0,
         ),
     ]

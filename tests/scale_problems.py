@@ -5,8 +5,9 @@ import numpy as np
 import ketcore as kc
 from ketcore.ops.checks import check_identities
 
-# Leaves by rows and terms are scaled apart where they are kets, terms of matrices all together.
-_KETS = {"ket_inner": (0, 1), "ket_gram": (0, 1), "ket_sandwich": (0, 2)}
+# Leaves by rows and terms are scaled apart where they are kets, terms of matrices all together.  Kets have
+# these names in every operation.
+_KETS = ("v", "w")
 
 
 def times_power(array, shift):
@@ -34,13 +35,12 @@ def powers(rng, count, shape, top):
 
 
 def gauge(problem, rng):
-    """A shift for each array of a problem: those of each term add up to zero, per group of factors."""
+    """A shift for each array of a problem: those of each term add up to zero, per primal."""
     top = 600 if problem.arrays[0].dtype.itemsize // (1 + (problem.arrays[0].dtype.kind == "c")) == 8 else 80
     shifts, start = [], 0
-    groups = [g for g in (problem.groups or (len(problem.arrays),)) if g is not ...]
-    for place, size in enumerate(groups):
-        arrays = problem.arrays[start : start + (size or 1)]
-        start += size or 1
+    for primal, count in zip(problem.op.primals, problem.counts, strict=True):
+        arrays = problem.arrays[start : start + count]
+        start += count
         own = [np.zeros((1,) * a.ndim, int) for a in arrays]
         if problem.op.name == "ket_rows":
             words, rank, _ = arrays[0].shape
@@ -48,9 +48,9 @@ def gauge(problem, rng):
             parts = powers(rng, len(dims), (words, rank, 1), 0 if problem.options.get("layernorm") else top)
             parts = [np.repeat(part, q, axis=2) for part, q in zip(parts, dims, strict=True)]
             own = [np.concatenate(parts, axis=2)]
-        elif size and place in _KETS.get(problem.op.name, ()):
+        elif primal.several and primal.name in _KETS:
             own = powers(rng, len(arrays), (*arrays[0].shape[:-1], 1), top)
-        elif size:
+        elif primal.several:
             own = by_terms(arrays, problem.options.get("identities", ()), rng, top)
         shifts += own
     return shifts

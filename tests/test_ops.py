@@ -18,10 +18,6 @@ WITH_KERNELS = {"gather_kron", "rows", "row_kets", "ket_rows", "kron_trace"}
 every_op = pytest.mark.parametrize("op", OPS, ids=[op.name for op in OPS])
 
 
-def several(outputs):
-    return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
-
-
 def check(op, xp, strategy, body):
     """`xp.check`, with few examples where the simulator has nothing to run and NumPy has had its turn."""
     idle = xp.name.startswith("cusim") and op.name not in WITH_KERNELS
@@ -44,7 +40,7 @@ def test_equals_its_dense_definition(op, xp):
     def body(problem):
         problem = problem.on(xp)
         before = to_numpy(problem.index) if problem.index is not None else None
-        outputs, scales = several(problem.forward(*problem.arrays)), problem.scale()
+        outputs, scales = problem.forward(*problem.arrays), problem.scale()
         for place, (output, expected, scale) in enumerate(
             zip(outputs, problem.expected(), scales, strict=True)
         ):
@@ -93,10 +89,9 @@ def test_second_order(op, xp):
 def test_results_are_new_arrays(op):
     @given(problems(op))
     def body(problem):
-        returned = problem.forward(*problem.arrays)
-        outputs = several(returned)
+        outputs = problem.forward(*problem.arrays)
         cotangents = tuple(np.ones_like(output) for output in outputs)
-        gradients = problem.vjp(*problem.arrays, cotangents if isinstance(returned, tuple) else cotangents[0])
+        gradients = problem.vjp(*problem.arrays, cotangents)
         for result in (*outputs, *gradients):
             assert not any(np.may_share_memory(result, given) for given in (*problem.arrays, *cotangents))
 

@@ -21,10 +21,6 @@ _LINEAR = ("row_kets",)
 _OPS = [op for op in OPS if op.name not in _LINEAR]
 
 
-def several(outputs):
-    return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
-
-
 def assert_same(actual, expected, terms):
     """Equal to a few roundings of the largest number."""
     actual, expected = np.asarray(actual), np.asarray(expected)
@@ -44,19 +40,18 @@ def test_operations_and_derivatives_do_not_see_the_gauge(op, data):
     shifts = gauge(problem, rng)
     turned = replace(problem, arrays=tuple(map(times_power, arrays, shifts)))
     with np.errstate(all="ignore"):
-        expected, actual = (several(p.forward(*p.arrays)) for p in (problem, turned))
+        expected, actual = (p.forward(*p.arrays) for p in (problem, turned))
     for one, other in zip(actual, expected, strict=True):
         assert_same(one, other, problem.terms)
     cotangents = [normal(rng, np.shape(e), e.dtype) for e in expected]
-    cotangent = tuple(cotangents) if len(cotangents) > 1 else cotangents[0]
-    expected = problem.vjp(*arrays, cotangent)
-    actual = map(times_power, turned.vjp(*turned.arrays, cotangent), shifts)
+    expected = problem.vjp(*arrays, cotangents)
+    actual = map(times_power, turned.vjp(*turned.arrays, cotangents), shifts)
     for one, other in zip(actual, expected, strict=True):
         assert_same(one, other, 100 * problem.terms)
     tangents = [normal(rng, a.shape, a.dtype) for a in arrays]
     moved = list(map(times_power, tangents, shifts))
-    expected = several(problem.jvp(*arrays, *tangents))
-    for one, other in zip(several(turned.jvp(*turned.arrays, *moved)), expected, strict=True):
+    expected = problem.jvp(*arrays, *tangents)
+    for one, other in zip(turned.jvp(*turned.arrays, *moved), expected, strict=True):
         assert_same(one, other, 100 * problem.terms)
 
 

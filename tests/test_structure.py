@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import ketcore
+from ketcore import fit, linalg, ops, structure, testing
 from ketcore.ops import OPS
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +23,7 @@ FLOORS = (
     ("_version", "shapes", "divisors", "plans", "term_plans", "boxes", "display"),
     ("numpy_sums", "autodiff", "backend", "elementary", "scale", "threads"),
     (
-        "ops.checks", "ops.digits", "ops.lookup", "ops.tree", "ops.halves", "ops.half_tables",
+        "ops.op", "ops.checks", "ops.digits", "ops.lookup", "ops.tree", "ops.halves", "ops.half_tables",
         "ops.kernel_plan", "ops.kernels", "ops.segments", "ops.gather", "ops.matmul_plan",
         "ops.matmul_kernels", "ops.mode_products", "ops.mode_gradients", "ops.term_products", "ops.terms",
         "ops.symmetry", "ops.powers", "ops.spectra", "ops.schur", "ops.*", "ops",
@@ -148,9 +149,33 @@ def test_public_names_have_docstrings(name):
     assert not [path for path, node in named if not private.search(path) and not ast.get_docstring(node)]
 
 
+@pytest.mark.parametrize("name", modules())
+def test_public_names_are_written_out(name):
+    """No star imports, and lists of strings: type checkers follow neither stars nor code."""
+    for node in ast.walk(modules()[name]):
+        if isinstance(node, ast.ImportFrom):
+            assert "*" not in [alias.name for alias in node.names], f"{name}, line {node.lineno}"
+        targets = [node.target] if isinstance(node, ast.AugAssign) else getattr(node, "targets", [])
+        if "__all__" in [getattr(target, "id", None) for target in targets]:
+            strings = isinstance(node.value, ast.List) and all(
+                isinstance(each, ast.Constant) and isinstance(each.value, str) for each in node.value.elts
+            )
+            assert strings and isinstance(node, ast.Assign), f"{name}.__all__ must be one list of strings"
+
+
 def test_exported_names_exist_once():
-    assert len(set(ketcore.__all__)) == len(ketcore.__all__)
-    assert not [name for name in ketcore.__all__ if not hasattr(ketcore, name)]
+    for package in (ketcore, ops, structure, fit, linalg, testing):
+        assert len(set(package.__all__)) == len(package.__all__)
+        assert not [name for name in package.__all__ if not hasattr(package, name)]
+
+
+def test_every_operation_and_structure_is_exported():
+    functions = {op.name + suffix for op in OPS for suffix in ("", "_vjp", "_jvp", "_dense")}
+    for package, wanted in ((ops, functions), (ketcore, functions | set(structure.__all__))):
+        missing = sorted(wanted - set(package.__all__))
+        assert not missing, f"{package.__name__}.__all__ must have every name, got none for {missing}"
+    more = sorted(set(ops.__all__) - functions - {"OPS", "Op", "digits"})
+    assert not more, f"ketcore.ops.__all__ must be the functions of OPS, got also {more}"
 
 
 def test_an_operation_is_whole():
