@@ -237,7 +237,7 @@ def problems(draw, op: Any, *, half: bool = False, wide: bool = False):
 
 @cache
 def drawn(op: Op, dtype: str) -> Problem:
-    """One problem for an op, always the same one: no empty arrays, uneven modes, a crop where there can be."""
+    """One problem for an op, always the same: no empty arrays, uneven modes, a crop where there can be."""
 
     def telling(problem):
         sizes = {size for array in problem.arrays for size in array.shape}

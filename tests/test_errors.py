@@ -1,12 +1,13 @@
 """Bad input: the text of every error reads `<argument> must <rule>, got <value>`."""
 
 import re
+from inspect import signature
 
 import numpy as np
 import pytest
 
 from ketcore import ops, suggest_dims
-from tests import operator_arguments
+from tests.problems import drawn
 
 A, B = np.ones((2, 3, 2)), np.ones((2, 2, 4))
 LEAVES = np.ones((5, 2, 6))
@@ -19,7 +20,7 @@ OF_GATHER = {"tables": (A, B), "index": INDEX}
 OF_RECORDS = {"leaves": LEAVES, "ids": (0, 4), "dims": (2, 4)}
 ROWS = np.ones((2, 8))
 
-# Good arguments of every public function; each case below spoils one of them.
+# Good arguments of what looks rows up and of inner products; cases below spoil one of them.
 ARGUMENTS = {
     "rows": OF_ROWS,
     "rows_vjp": OF_ROWS | {"cotangent": ROWS},
@@ -40,8 +41,6 @@ ARGUMENTS = {
     "ket_gram_vjp": {"v": V, "w": W, "cotangent": np.ones((3, 3))},
     "ket_gram_jvp": {"v": V, "w": W, "v_tangents": V, "w_tangents": W},
 }
-ARGUMENTS |= operator_arguments.ARGUMENTS
-OF_OPERATORS = list(operator_arguments.ARGUMENTS)
 OF_FACTORS = [name for name in ARGUMENTS if name.startswith("row")]
 OF_TABLES = [name for name in ARGUMENTS if name.startswith("gather")]
 OF_LEAVES = [name for name in ARGUMENTS if name.startswith("ket_rows")]
@@ -49,8 +48,12 @@ OF_KETS = ["ket_inner", "ket_inner_vjp", "ket_inner_jvp", "ket_gram", "ket_gram_
 
 
 def fails(name, error, message, **spoiled):
+    refused(getattr(ops, name), error, message, **ARGUMENTS[name] | spoiled)
+
+
+def refused(function, error, message, **arguments):
     with pytest.raises(error, match=message) as caught:
-        getattr(ops, name)(**ARGUMENTS[name] | spoiled)
+        function(**arguments)
     # The grammar of every message.
     assert re.match(r"^[\w\[\] ]+ must .+, got .+", str(caught.value), re.DOTALL), caught.value
 
@@ -60,21 +63,24 @@ def test_good_arguments_pass():
         getattr(ops, name)(**arguments)
 
 
-def test_every_public_function_is_tested_here():
-    public = {op.name + suffix for op in ops.OPS for suffix in ("", "_vjp", "_jvp")}
-    assert set(ARGUMENTS) == public
-
-
-@pytest.mark.parametrize("name", OF_OPERATORS)
-def test_arguments_of_operators(name):
-    for argument, good in ARGUMENTS[name].items():
-        if argument == "shift":
-            continue
-        several = isinstance(good, tuple)
-        spoiled = tuple(array.astype(int) for array in good) if several else good.astype(int)
-        fails(name, TypeError, r"must have a floating or complex dtype, got int64", **{argument: spoiled})
-        nothing = () if several else np.ones((7, 7, 7, 7))
-        fails(name, ValueError, "must", **{argument: nothing})
+@pytest.mark.parametrize("op", ops.OPS, ids=[op.name for op in ops.OPS])
+def test_arrays_of_every_operation(op):
+    """Integers, a wrong shape, and nothing where there are several, as any of the arrays of any function."""
+    problem = drawn(op, "float64")
+    primals = op.unflatten(problem.arrays, problem.counts)
+    constants = () if problem.index is None else (problem.index,)
+    cotangent = op.cotangent(problem.forward(*problem.arrays))
+    for function, more in ((op.forward, ()), (op.vjp, (cotangent,)), (op.jvp, primals)):
+        good = signature(function).bind(*primals, *constants, *more, **problem.options).arguments
+        function(**good)
+        # A shift may be an integer.
+        for argument in set(good) - {*op.constants, *op.options, "shift"}:
+            several = isinstance(good[argument], tuple)
+            integers = [array.astype(int) for array in (good[argument] if several else (good[argument],))]
+            spoiled = {argument: tuple(integers) if several else integers[0]}
+            refused(function, TypeError, "must have a floating or complex dtype, got int64", **good | spoiled)
+            spoiled = {argument: () if several else np.ones((7, 7, 7, 7))}
+            refused(function, ValueError, "must", **good | spoiled)
 
 
 @pytest.mark.parametrize("name", OF_FACTORS + OF_TABLES)

@@ -1,4 +1,4 @@
-"""The table of operations against the operations: it is read by adapters, tests and pages, and must not lie."""
+"""The table of operations is true: adapters, tests and pages read it instead of signatures."""
 
 from inspect import Parameter, signature
 

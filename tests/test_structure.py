@@ -157,10 +157,10 @@ def test_public_names_are_written_out(name):
             assert "*" not in [alias.name for alias in node.names], f"{name}, line {node.lineno}"
         targets = [node.target] if isinstance(node, ast.AugAssign) else getattr(node, "targets", [])
         if "__all__" in [getattr(target, "id", None) for target in targets]:
-            strings = isinstance(node.value, ast.List) and all(
-                isinstance(each, ast.Constant) and isinstance(each.value, str) for each in node.value.elts
-            )
-            assert strings and isinstance(node, ast.Assign), f"{name}.__all__ must be one list of strings"
+            names = getattr(node.value, "elts", [None])
+            written = [isinstance(getattr(each, "value", None), str) for each in names]
+            assert isinstance(node, ast.Assign), f"{name}.__all__ must be written once, line {node.lineno}"
+            assert all(written), f"{name}.__all__ must be a list of strings"
 
 
 def test_exported_names_exist_once():
