@@ -95,6 +95,47 @@ def test_a_vjp_is_itself_differentiable_in_torch(torch):
     assert torch.autograd.gradcheck(lambda a, b, c: ops.rows_vjp((a, b), ids, c), inputs, fast_mode=True)
 
 
+def torch_function(torch, op):
+    """An operation as a function of torch with the operation's own vjp, made of its entry in the table."""
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, counts, constants, options, *arrays):
+            ctx.save_for_backward(*arrays)
+            ctx.rest = counts, constants, options
+            outputs = op.flat_outputs(op.forward(*op.unflatten(arrays, counts), *constants, **options))
+            return outputs if len(outputs) > 1 else outputs[0]
+
+        @staticmethod
+        def backward(ctx, *cotangents):
+            counts, constants, options = ctx.rest
+            primals = op.unflatten(ctx.saved_tensors, counts)
+            cotangent = op.cotangent([c.conj() for c in cotangents])
+            gradients = op.vjp(*primals, *constants, cotangent, **options)
+            return None, None, None, *(g.conj() for g in op.flat_gradients(gradients))
+
+    def function(*arguments, **options):
+        primals, constants = arguments[: len(op.primals)], arguments[len(op.primals) :]
+        arrays, counts = op.flatten(primals)
+        return Function.apply(counts, constants, options, *arrays)
+
+    return function
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("op", ops.OPS, ids=[op.name for op in ops.OPS])
+def test_an_adapter_to_torch_needs_the_table_alone(torch, op, dtype):
+    problem = drawn(op, dtype)
+    function = torch_function(torch, problem.op)
+    constants = () if problem.index is None else (torch.as_tensor(problem.index),)
+    tensors = [torch.tensor(np.asarray(array), requires_grad=True) for array in problem.arrays]
+
+    def flat(*arrays):
+        return function(*op.unflatten(arrays, problem.counts), *constants, **problem.options)
+
+    assert torch.autograd.gradcheck(flat, tensors, fast_mode=True)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_jax_derivatives_are_right_to_second_order(jax, name):
     function, arrays = functions(jax.numpy.asarray)[name]
