@@ -82,8 +82,8 @@ def kron_matmul(
     else:
         factors, plan = call.planned()
         result = term_products.apply(xp, factors, call.wide_x, plan, call.columns, room)
-    if room is not None:
-        return out
+        if room is not None:
+            return out
     result = result if result.dtype == call.dtype else xp.astype(result, call.dtype)
     result = reshaped(xp, result, call.result_shape)
     if out is None:
