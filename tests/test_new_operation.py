@@ -73,7 +73,9 @@ def add_operation(tree):
         f'    "{NAME}": lambda op, dtype: {strategy},\n',
     )
     insert(tree / "README.md", "`kron_trace`.", f"`{NAME}`, ")
-    insert(tree / "CHANGELOG.md", "- `kron_matmul`, with", f"- `{NAME}`: the sum of all entries.\n")
+    changes = (tree / "CHANGELOG.md").read_text(encoding="utf-8")
+    line = f"### Added\n\n- `{NAME}`: the sum of all entries."
+    (tree / "CHANGELOG.md").write_text(changes.replace("### Added\n", line, 1), encoding="utf-8")
 
 
 def run(tree, *arguments):
