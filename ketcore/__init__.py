@@ -78,6 +78,7 @@ from ketcore.ops import (
     rows_jvp,
     rows_vjp,
 )
+from ketcore.ops.gather import engines
 from ketcore.product import Diagonal, Identity, KroneckerProduct
 from ketcore.structure import (
     Permutation,
@@ -107,6 +108,7 @@ __all__ = [
     "commutation",
     "digits",
     "embed",
+    "engines",
     "eye",
     "face_splitting",
     "from_dense",

@@ -6,6 +6,7 @@ The only file that names CuPy.  Everything above it is written once, for arrays 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
@@ -43,7 +44,7 @@ def namespace(name: str, arrays: Sequence[Array]) -> ModuleType:
     """The one namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
     if all(isinstance(a, np.ndarray) for a in arrays):
         return np
-    libraries = sorted({type(a).__module__.split(".")[0] for a in arrays})
+    libraries = sorted({library_of(a) for a in arrays})
     try:
         xp = array_api_compat.array_namespace(*arrays)
     except TypeError:
@@ -53,6 +54,11 @@ def namespace(name: str, arrays: Sequence[Array]) -> ModuleType:
     if len(devices) > 1:
         raise TypeError(f"{name} must lie on one device, got {', '.join(sorted(devices))}")
     return xp
+
+
+def library_of(array: Any) -> str:
+    """The name of the package that the type of `array` comes from."""
+    return type(array).__module__.partition(".")[0]
 
 
 def is_numpy(array: Array) -> bool:
@@ -122,6 +128,8 @@ def native(array: np.ndarray) -> np.ndarray:
 
 def cast_gradient(xp: ModuleType, gradient: Array, primal: Array) -> Array:
     """`gradient` in the dtype of `primal`; its real part where the primal is real."""
+    if gradient.dtype == primal.dtype:
+        return gradient
     if is_complex(xp, gradient.dtype) and not is_complex(xp, primal.dtype):
         gradient = xp.real(gradient)
     return xp.astype(gradient, primal.dtype, copy=False)
@@ -204,7 +212,7 @@ def linear_operator(like: Array) -> type:
     elif array_api_compat.is_cupy_array(like):
         from cupyx.scipy.sparse.linalg import LinearOperator
     else:
-        library = type(like).__module__.partition(".")[0]
+        library = library_of(like)
         raise TypeError(f"factors must be arrays of NumPy or CuPy for a LinearOperator, got {library}")
     return LinearOperator
 
@@ -238,12 +246,20 @@ def launcher(array: Array) -> "CupyLauncher | None":
     """What runs CUDA kernels on arrays like this one: None but for CuPy's."""
     if not array_api_compat.is_cupy_array(array):
         return None
-    return CupyLauncher(int(array.device.id))
+    return _cupy_launcher(int(array.device.id))
+
+
+def has_cuda() -> bool:
+    """Whether CuPy is installed; that does not import it."""
+    return find_spec("cupy") is not None
+
+
+_ANYWHERE = nullcontext()
 
 
 def on_device_of(array: Array) -> AbstractContextManager:
     """A context in which new arrays lie on the device of this one: CuPy's is the current device otherwise."""
-    return array.device if array_api_compat.is_cupy_array(array) else nullcontext()
+    return array.device if array_api_compat.is_cupy_array(array) else _ANYWHERE
 
 
 class CupyLauncher:
@@ -283,6 +299,12 @@ def kernel_source(source: str) -> str:
     folder = Path(__file__).parent / "ops"
     files = ("kernel.cuh", f"{source}.cu")
     return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}\n' for name in files)
+
+
+# An engine asks for it two or three times a call, and CuPy reads all attributes of a device for one of them.
+@cache
+def _cupy_launcher(device):
+    return CupyLauncher(device)
 
 
 @cache

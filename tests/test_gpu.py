@@ -16,7 +16,7 @@ import pytest
 import ketcore as kc
 from ketcore import backend
 from ketcore.ops import kernels, matmul_kernels
-from ketcore.ops.lookup import packed_views
+from ketcore.ops.leaves import packed_views
 from tests.kernel_problems import (
     FLOATS,
     KINDS,

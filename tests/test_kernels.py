@@ -42,7 +42,7 @@ def _simulator():
 @given(lookup=lookups(), launch=launchers, aligned=st.booleans())
 @settings(max_examples=scaled(100))
 def test_expand(lookup, launch, aligned):
-    assert kernels.supports(lookup)
+    assert not kernels.obstacle(lookup)
     out = nan_rows(lookup, aligned)
     assert kernels.expand(launch, lookup, out) is out
     assert len(launch.launches) == (lookup.batch > 0)
@@ -248,17 +248,24 @@ def test_launches():
         assert all(isinstance(arg, np.ndarray | np.generic) for *_, args in launch.launches for arg in args)
 
 
-def test_supports():
+def test_obstacle():
     lookup = make((4, 5), (3, 4), 2)
-    assert kernels.supports(lookup)
-    assert not kernels.supports(make((4, 5), (3, 4), 2, dtype="complex64"))
-    assert not kernels.supports(replace(lookup, dtype=np.dtype(np.float64)))
-    assert not kernels.supports(replace(lookup, tables=tuple(table[:0] for table in lookup.tables)))
-    assert not kernels.supports(
-        replace(lookup, tables=(lookup.tables[0], lookup.tables[1].astype(np.float64)))
+    first, second = lookup.tables
+    packed = np.zeros(8, np.dtype([("a", "f4"), ("b", "i2")]))["a"].reshape(2, 4, 1)
+    wide = replace(lookup, dtype=np.dtype(np.float64))
+    cases = (
+        (lookup, ""),
+        (make((4, 5), (3, 4), 2, dtype="complex64"), "must have one real floating dtype, got complex64"),
+        (replace(lookup, tables=(first, second.astype("f8"))), "real floating dtype, got float32, float64"),
+        (wide, "must have the dtype of the rows, float64, got float32"),
+        (replace(lookup, tables=(first[:0], second[:0])), "must have at least one term, got rank 0"),
+        (make((1,) * 17, (1,) * 17, 2), "must be at most 16, got 17"),
+        (replace(lookup, tables=(packed, second)), f"got {[packed.strides, second.strides]}"),
+        (make((2, 2), (2000, 2000), 2), "must have leaves that fit 49152 bytes of shared memory with their"),
     )
-    assert not kernels.supports(make((1,) * 17, (1,) * 17, 2))
-    assert not kernels.supports(make((2, 2), (2000, 2000), 2))
+    for case, text in cases:
+        assert text in kernels.obstacle(case)
+        assert bool(kernels.obstacle(case)) == bool(text)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])

@@ -92,13 +92,14 @@ def _spread(lookup, left):
         axes = (prod(widths[:mode]), widths[mode], prod(widths[mode + 1 :]))
         length, rank = table.shape[1], lookup.rank
         if left:
-            leaf = table.transpose(1, 2, 0)[:, None, :, None, :]
-            leaf = np.broadcast_to(leaf, (length, *axes, rank)).reshape(length, prod(widths), rank)
-            leaf = leaf[:, : lookup.kept]
+            records = np.empty((length, *axes, rank), dtype)
+            records[...] = table.transpose(1, 2, 0)[:, None, :, None, :]
+            records = records.reshape(length, prod(widths), rank)[:, : lookup.kept]
         else:
-            leaf = table.transpose(1, 0, 2)[:, :, None, :, None]
-            leaf = np.broadcast_to(leaf, (length, rank, *axes)).reshape(length, rank, prod(widths))
-        spread.append(np.ascontiguousarray(leaf, dtype))
+            records = np.empty((length, rank, *axes), dtype)
+            records[...] = table.transpose(1, 0, 2)[:, :, None, :, None]
+            records = records.reshape(length, rank, prod(widths))
+        spread.append(np.ascontiguousarray(records))
     return spread
 
 

@@ -59,19 +59,31 @@ TABLE = (
 _SORT_ABOVE = 1024
 
 
-def supports(lookup: Lookup) -> bool:
-    """Whether the kernels can run this lookup: a matter of dtypes and sizes, the same on every GPU."""
-    tables, name = lookup.tables, lookup.tables[0].dtype.name
-    if name not in STORAGE or any(table.dtype != tables[0].dtype for table in tables):
-        return False
-    if lookup.dtype is not None and lookup.dtype != tables[0].dtype:
-        return False
-    if len(tables) > MAX_ORDER or lookup.rank < 1 or max(table.shape[1] for table in tables) >= 1 << 31:
-        return False
+def obstacle(lookup: Lookup) -> str:
+    """Why the kernels cannot take the tables of this lookup, in words that follow a name; empty if they can.
+
+    A matter of dtypes and sizes, the same on every GPU.
+    """
+    tables, dtype = lookup.tables, lookup.tables[0].dtype
+    if dtype.name not in STORAGE or any(table.dtype != dtype for table in tables):
+        names = dict.fromkeys(table.dtype.name for table in tables)
+        return f"must have one real floating dtype, got {', '.join(names)}"
+    if lookup.dtype is not None and lookup.dtype != dtype:
+        return f"must have the dtype of the rows, {lookup.dtype}, got {dtype.name}"
+    if len(tables) > MAX_ORDER:
+        return f"must be at most {MAX_ORDER}, got {len(tables)}"
+    if lookup.rank < 1:
+        return "must have at least one term, got rank 0"
+    longest = max(table.shape[1] for table in tables)
+    if longest >= 1 << 31:
+        return f"must have less than 2^31 rows each, got {longest}"
     if any(stride % table.dtype.itemsize for table in tables for stride in table.strides):
-        return False
+        return f"must have strides of whole entries, got {[table.strides for table in tables]}"
     # The backward needs more room than the forward.
-    return gather_launch(geometry(lookup), True, SHARED_FLOOR, False) is not None
+    if gather_launch(geometry(lookup), True, SHARED_FLOOR, False) is None:
+        widths, room = lookup.widths, f"{SHARED_FLOOR} bytes of shared memory"
+        return f"must have leaves that fit {room} with their products, got {widths} of rank {lookup.rank}"
+    return ""
 
 
 def expand(launch: Callable, lookup: Lookup, out: Array | None = None) -> Array:

@@ -26,7 +26,8 @@ from ketcore.ops.checks import (
     to_namespace_of,
 )
 from ketcore.ops.gather import as_rows, expanded, gather_jvp, gather_records, packed_vjp
-from ketcore.ops.lookup import Lookup, made_safe, narrowed, packed_views, widened_records
+from ketcore.ops.leaves import packed_views
+from ketcore.ops.lookup import Lookup, made_safe, narrowed, widened_records
 from ketcore.ops.segments import segment_sum
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, tree_split
 
@@ -97,7 +98,7 @@ def ket_rows_vjp(
     xp, leaves, dims, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
     cotangent = as_rows(xp, lookup, batch, cotangent)
     if not sparse:
-        packed = packed_vjp(lookup, leaves, dims, cotangent, deterministic)
+        packed = packed_vjp(lookup, dims, cotangent, deterministic)
         return xp.astype(packed, leaves.dtype, copy=False)
     records = widened_records(xp, gather_records(lookup, cotangent), lookup.widths, dims)
     found, values = _summed_by_id(xp, lookup, records)

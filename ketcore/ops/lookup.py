@@ -11,12 +11,10 @@ from math import prod
 from types import ModuleType
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype, is_numpy
+from ketcore.backend import Array, cast_gradient, index_dtype, is_numpy
 from ketcore.ops.checks import outside
-from ketcore.ops.digits import split_digits
 from ketcore.shapes import offsets, reached_dims
 
 
@@ -74,12 +72,6 @@ class Lookup:
     def kept(self) -> int:
         """How many entries of the left half reach into the first `columns` columns."""
         return -(-self.columns // prod(self.widths[self.split :]))
-
-
-def packed_views(xp: ModuleType, packed: Array, widths: Sequence[int]) -> tuple[Array, ...]:
-    """The tables (R, t, q_n) that lie side by side in `packed` (t, R, sum q_n)."""
-    starts = offsets(widths)
-    return tuple(xp.permute_dims(packed[:, :, start:stop], (1, 0, 2)) for start, stop in pairwise(starts))
 
 
 def narrowed(tables: Sequence[Array], columns: int) -> tuple[Array, ...]:
@@ -143,52 +135,20 @@ def _lengths(xp, lookup):
     return xp.reshape(lengths, (-1,) + (1,) * (lookup.index.ndim - 1))
 
 
-def leaves(xp: ModuleType, lookup: Lookup, tables: Sequence[Array], start: int, stop: int) -> list[Array]:
-    """The leaves of rows start..stop-1 in the accumulation dtype: N arrays (q_n, b, R)."""
-    dtype = accumulation_dtype(xp, lookup.dtype)
-    index = lookup.index[..., start:stop]
-    if lookup.kind == "terms":
-        picked = [_pick_terms(xp, table, index[n, ...]) for n, table in enumerate(tables)]
-    else:
-        chosen = chosen_leaves(lookup, index)
-        # (R, b, q) -> (q, b, R)
-        picked = [
-            xp.permute_dims(_rows_of(xp, table, i), (2, 1, 0))
-            for table, i in zip(tables, chosen, strict=True)
-        ]
-    return [xp.astype(leaf, dtype, copy=False) for leaf in picked]
+def finished(xp: ModuleType, rows: Array, bad: Array | None, dtype: Any) -> Array:
+    """Rows (B, columns) in `dtype`, NaN where the index was bad; those of NumPy in place."""
+    rows = xp.astype(rows, dtype, copy=False)
+    if bad is None:
+        return rows
+    if is_numpy(rows):
+        rows[bad] = np.nan
+        return rows
+    return xp.where(bad[:, None], xp.full_like(rows, float("nan")), rows)
 
 
-def _rows_of(xp, table, index):
-    """(R, b, q): the rows of every term.  NumPy's `take` would copy a table that is not contiguous."""
-    return table[:, index] if is_numpy(table) else xp.take(table, index, axis=1)
-
-
-def chosen_leaves(lookup: Lookup, index: Array) -> Sequence[Array]:
-    """The index of the leaf of each mode: (b,), or (R, b) of kind "terms"."""
-    if lookup.kind == "digits":
-        return split_digits(index, [table.shape[1] for table in lookup.tables])
-    return [index if lookup.kind == "same" else index[n, ...] for n in range(len(lookup.tables))]
-
-
-def _pick_terms(xp, table, chosen):
-    """Leaves (q, b, R) of one table by an index (R, b) of their own per term."""
-    rank, length, width = table.shape
-    flat = xp.reshape(table, (rank * length, width))
-    return xp.permute_dims(
-        xp.reshape(xp.take(flat, flat_index(xp, chosen, length), axis=0), (*chosen.shape, width)), (2, 1, 0)
-    )
-
-
-def flat_index(xp: ModuleType, chosen: Array, length: int) -> Array:
-    """Positions of (term, index) in a table whose terms are laid end to end."""
-    terms = xp.arange(chosen.shape[0], dtype=chosen.dtype, device=array_api_compat.device(chosen))
-    return xp.reshape(terms[:, None] * length + chosen, (-1,))
-
-
-def record_leaves(lookup: Lookup, start: int, stop: int) -> list[Array]:
-    """`leaves` of kind "same" on NumPy: one contiguous record a word is read once."""
-    dtype = accumulation_dtype(np, lookup.dtype)
-    words = lookup.records.take(lookup.index[start:stop], axis=0).astype(dtype, copy=False)
-    columns = np.ascontiguousarray(np.moveaxis(words, 2, 0))
-    return np.split(columns, offsets(lookup.widths)[1:-1])
+def masked(xp: ModuleType, cotangent: Array, bad: Array | None) -> Array:
+    """The cotangent (b, ...) of rows, zero where the index was bad."""
+    if bad is None:
+        return cotangent
+    bad = xp.reshape(bad, (-1,) + (1,) * (cotangent.ndim - 1))
+    return xp.where(bad, xp.zeros_like(cotangent), cotangent)

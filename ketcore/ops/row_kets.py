@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype, quiet
+from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.ops.checks import (
     as_sequence,
     check_index,
     check_like,
     check_shape,
     check_tables,
-    outside,
     to_namespace_of,
 )
-from ketcore.ops.digits import split_digits
-from ketcore.ops.segments import segment_sum
+from ketcore.ops.leaves import chosen_leaves, table_rows
+from ketcore.ops.lookup import Lookup, made_safe, masked
+from ketcore.ops.segments import scatter
 
 
 @quiet
@@ -43,8 +43,8 @@ def row_kets(
     >>> [leaf.tolist() for leaf in row_kets((a, b), 5)]
     [[[2.0, 3.0]], [[4.0, 5.0]]]
     """
-    xp, factors, ids, digits, bad = _picked(factors, ids, shape, check)
-    return _leaves(xp, factors, ids, digits, bad)
+    xp, factors, lookup, bad, batch = _lookup(factors, ids, shape, check)
+    return _leaves(xp, factors, lookup, bad, batch)
 
 
 @quiet
@@ -62,14 +62,13 @@ def row_kets_vjp(
     options  all others as in `row_kets`
     raises   as `row_kets`; TypeError, ValueError on the cotangents
     """
-    xp, factors, ids, digits, bad = _picked(factors, ids, shape, check)
+    xp, factors, lookup, bad, batch = _lookup(factors, ids, shape, check)
     cotangents = as_sequence("cotangents", cotangents)
     if len(cotangents) != len(factors):
         raise ValueError(f"cotangents must hold {len(factors)} arrays, one per factor, got {len(cotangents)}")
-    return tuple(
-        _scatter(xp, factor, ids, digit, bad, cotangent)
-        for factor, digit, cotangent in zip(factors, digits, cotangents, strict=True)
-    )
+    records = [_records(xp, f, c, bad, batch) for f, c in zip(factors, cotangents, strict=True)]
+    sums = scatter(xp, lookup, records)
+    return tuple(cast_gradient(xp, total, f) for total, f in zip(sums, factors, strict=True))
 
 
 @quiet
@@ -87,7 +86,7 @@ def row_kets_jvp(
     options  all others as in `row_kets`
     raises   as `row_kets`; TypeError, ValueError on the tangents
     """
-    xp, factors, ids, digits, bad = _picked(factors, ids, shape, check)
+    xp, factors, lookup, bad, batch = _lookup(factors, ids, shape, check)
     if len(tangents) != len(factors):
         raise ValueError(f"tangents must hold {len(factors)} arrays, one per primal, got {len(tangents)}")
     checked = [
@@ -95,7 +94,7 @@ def row_kets_jvp(
         for tangent, factor in zip(tangents, factors, strict=True)
     ]
     moving = [xp.astype(t, f.dtype, copy=False) for t, f in zip(checked, factors, strict=True)]
-    return _leaves(xp, moving, ids, digits, bad)
+    return _leaves(xp, moving, lookup, bad, batch)
 
 
 @quiet
@@ -112,41 +111,44 @@ def row_kets_dense(
     return tuple(found)
 
 
-def _picked(factors, ids, shape, check):
-    xp, factors, _ = check_tables("factors", factors)
+def _lookup(factors, ids, shape, check):
+    """The lookup of each row's leaves, with no bad index, and the mask (B,) of rows that had one."""
+    xp, factors, dtype = check_tables("factors", factors)
     count, columns = check_shape(shape, factors)
     full = prod(factor.shape[2] for factor in factors)
     if columns != full:
         raise ValueError(f"shape must keep all {full} columns, since a ket has no cropped ones, got {shape}")
     ids, checked = check_index("ids", ids, count, check)
-    ids = xp.astype(to_namespace_of(ids, xp, factors[0]), index_dtype(xp), copy=False)
-    bad = None
-    if not checked:
-        bad = outside(xp, ids, count)
-        ids = xp.where(bad, xp.zeros_like(ids), ids)
-    return xp, factors, ids, split_digits(ids, [factor.shape[1] for factor in factors]), bad
+    ids = to_namespace_of(ids, xp, factors[0])
+    batch = tuple(ids.shape)
+    lookup = Lookup(
+        tables=factors,
+        index=xp.reshape(ids, (prod(batch),)),
+        kind="digits",
+        bound=count,
+        checked=checked,
+        columns=columns,
+        layernorm=False,
+        eps=0.0,
+        split=0,
+        dtype=dtype,
+    )
+    return xp, factors, *made_safe(xp, lookup), batch
 
 
-def _leaves(xp, tables, ids, digits, bad):
+def _leaves(xp, tables, lookup, bad, batch):
     leaves = []
-    for table, digit in zip(tables, digits, strict=True):
-        leaf = xp.take(table, xp.reshape(digit, (-1,)), axis=1)
-        leaf = xp.reshape(xp.permute_dims(leaf, (1, 0, 2)), (*ids.shape, table.shape[0], table.shape[2]))
+    for table, digit in zip(tables, chosen_leaves(lookup, lookup.index), strict=True):
+        leaf = xp.permute_dims(table_rows(xp, table, digit), (1, 0, 2))
         if bad is not None:
-            leaf = xp.where(bad[..., None, None], xp.full_like(leaf, float("nan")), leaf)
-        leaves.append(leaf)
+            leaf = xp.where(bad[:, None, None], xp.full_like(leaf, float("nan")), leaf)
+        leaves.append(xp.reshape(leaf, (*batch, table.shape[0], table.shape[2])))
     return tuple(leaves)
 
 
-def _scatter(xp, factor, ids, digit, bad, cotangent):
-    rank, length, width = factor.shape
-    shape = (*ids.shape, rank, width)
-    cotangent = check_like("cotangents", cotangent, shape, xp, factor, factor.dtype)
+def _records(xp, factor, cotangent, bad, batch):
+    """A cotangent (..., R, q_n) as (B, R, q_n) in the accumulation dtype, zero where the id was bad."""
+    rank, _, width = factor.shape
+    cotangent = check_like("cotangents", cotangent, (*batch, rank, width), xp, factor, factor.dtype)
     values = xp.astype(cotangent, accumulation_dtype(xp, factor.dtype), copy=False)
-    if bad is not None:
-        values = xp.where(bad[..., None, None], xp.zeros_like(values), values)
-    sums = segment_sum(
-        xp, xp.reshape(values, (prod(ids.shape), rank * width)), xp.reshape(digit, (-1,)), length
-    )
-    gradient = xp.permute_dims(xp.reshape(sums, (length, rank, width)), (1, 0, 2))
-    return cast_gradient(xp, gradient, factor)
+    return masked(xp, xp.reshape(values, (prod(batch), rank, width)), bad)

@@ -9,7 +9,8 @@ from types import ModuleType
 from ketcore import backend
 from ketcore.backend import Array, is_complex
 from ketcore.ops import kernels
-from ketcore.ops.lookup import Lookup, chosen_leaves, flat_index
+from ketcore.ops.leaves import chosen_leaves, flat_index
+from ketcore.ops.lookup import Lookup, widened_records
 
 
 def segment_sum(xp: ModuleType, values: Array, index: Array, count: int) -> Array:
@@ -37,6 +38,14 @@ def scatter(xp: ModuleType, lookup: Lookup, cotangents: Sequence[Array]) -> tupl
         _to_table(xp, table, i, cotangent)
         for table, i, cotangent in zip(lookup.tables, chosen, cotangents, strict=True)
     )
+
+
+def scatter_packed(xp: ModuleType, lookup: Lookup, dims: Sequence[int], records: Array) -> Array:
+    """Sum leaf cotangents (B, R, sum q_n) of kind "same" into the gradient (t, R, sum dims) of kets."""
+    records = widened_records(xp, records, lookup.widths, dims)
+    batch, rank, width = records.shape
+    sums = segment_sum(xp, xp.reshape(records, (batch, rank * width)), lookup.index, lookup.bound)
+    return xp.reshape(sums, (lookup.bound, rank, width))
 
 
 def _to_table(xp, table, index, cotangent):

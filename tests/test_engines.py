@@ -1,0 +1,135 @@
+"""Engines: each has what the protocol asks for, all give the same, and KETCORE_ENGINE chooses among them."""
+
+from dataclasses import replace
+from inspect import getmembers, isfunction, signature
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import ketcore as kc
+from ketcore.ops import gather, on_arrays, on_numpy
+from ketcore.ops.leaves import packed_views
+from tests.kernel_problems import cotangent_of, lookups
+from tests.processes import ROOT, run_python
+
+every_engine = pytest.mark.parametrize("name", gather.ENGINES)
+
+
+def parameters(function):
+    return [name for name in signature(function).parameters if name != "self"]
+
+
+@every_engine
+def test_an_engine_has_the_functions_of_the_protocol(name):
+    for asked, function in getmembers(gather.Engine, isfunction):
+        if not asked.startswith("_"):
+            assert parameters(getattr(gather.ENGINES[name], asked)) == parameters(function), (name, asked)
+
+
+@every_engine
+def test_what_an_engine_cannot_take_it_says_in_words(name):
+    table = np.ones((1, 2, 2), object)
+    lookup = gather.Lookup((table,), np.zeros(1, int), "same", 2, True, 2, False, 0.0, 0, table.dtype)
+    reason = gather.ENGINES[name].obstacle(lookup)
+    assert not reason or (reason.startswith("must ") and ", got " in reason)
+
+
+def answers(engine, lookup):
+    """Everything that an engine says to a lookup, as a flat list of arrays."""
+    cotangent = cotangent_of(lookup)
+    found = [engine.expand(lookup, None), engine.push(lookup, lookup.tables)]
+    found += [engine.records(lookup, cotangent), *engine.pull(lookup, cotangent, True)]
+    if lookup.kind == "same":
+        wider = [width + 1 for width in lookup.widths]
+        found.append(engine.pull_packed(lookup, wider, cotangent, True))
+    return found
+
+
+# Kernels alone take a right half without modes, which no operation asks for.
+@given(lookup=lookups().filter(lambda lookup: lookup.split < len(lookup.tables)))
+def test_numpy_gives_what_array_code_gives(lookup):
+    """Bad indices, crops, LayerNorm and every kind among them."""
+    tables = tuple(table.astype(np.float64) for table in lookup.tables)
+    exact = replace(lookup, tables=tables, dtype=np.dtype(np.float64))
+    for found, expected in zip(answers(on_numpy, exact), answers(on_arrays, exact), strict=True):
+        # Rounding, which LayerNorm enlarges, is far below this, and bugs are far above.
+        size = 1e-8 * np.nanmax(np.abs(expected), initial=1.0)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=size)
+    for found, expected in zip(answers(on_numpy, lookup), answers(on_arrays, lookup), strict=True):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+
+
+def test_rows_are_written_into_out_by_every_engine():
+    leaves = np.arange(12.0).reshape(3, 1, 4)
+    tables = packed_views(np, leaves, (2, 2))
+    index = np.array([2, 3, 0])
+    lookup = gather.Lookup(tables, index, "same", 3, False, 4, False, 0.0, 1, leaves.dtype, leaves)
+    expected = [[80, 88, 90, 99], [np.nan] * 4, [0, 0, 2, 3]]
+    for engine in (on_numpy, on_arrays):
+        out = np.empty((3, 4))
+        assert engine.expand(lookup, out) is out
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_the_engines_of_this_process():
+    found = kc.engines()
+    assert found[-2:] == ("numpy", "arrays")
+    assert set(found) <= set(gather.ENGINES)
+
+
+def run(code, engine):
+    """What a process that is set to `engine` prints, or the last line of its error."""
+    done = run_python(code, KETCORE_ENGINE=engine)
+    return done.stdout.strip() if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["numpy", "arrays"])
+def test_the_engine_of_a_process_is_chosen_by_its_environment(name):
+    code = """
+import numpy as np, ketcore as kc
+from ketcore.ops import gather
+gather.ENGINES["numpy"].__dict__["expand"] = lambda *_: np.array([[1.0]])
+gather.ENGINES["arrays"].__dict__["expand"] = lambda *_: np.array([[2.0]])
+print(kc.engines(), kc.rows((np.ones((1, 1, 1)),), [0]).item())
+"""
+    assert run(code, name) == f"('{name}',) {1.0 if name == 'numpy' else 2.0}"
+
+
+ROWS = "import numpy as np, ketcore as kc; kc.rows((np.ones((1, 2, 2)),), [0])"
+TORCH = "import torch, ketcore as kc; kc.rows((torch.ones((1, 2, 2)),), [0])"
+
+
+@pytest.mark.parametrize(
+    ("engine", "code", "error"),
+    [
+        ("gpu", "import ketcore", "KETCORE_ENGINE must be one of ('cuda', 'numpy', 'arrays'), got 'gpu'"),
+        (
+            "cuda",
+            ROWS,
+            "KETCORE_ENGINE must be an engine for the tables, "
+            "which for 'cuda' must be arrays of CuPy, got numpy",
+        ),
+        (
+            "numpy",
+            TORCH,
+            "KETCORE_ENGINE must be an engine for the tables, "
+            "which for 'numpy' must be arrays of NumPy, got torch",
+        ),
+    ],
+)
+def test_what_cannot_be_chosen_is_an_error(engine, code, error):
+    if "torch" in code:
+        pytest.importorskip("torch")
+    assert run(code, engine) == f"ValueError: {error}"
+
+
+def test_operations_run_on_the_array_engine():
+    """Every operation that looks something up, on NumPy arrays, with nothing but array code."""
+    code = """
+import sys, pytest
+chosen = "numpy and not awkward and (rows or row_kets or gather)"
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", sys.argv[1], "-k", chosen]))
+"""
+    done = run_python(code, ROOT / "tests" / "test_ops.py", KETCORE_ENGINE="arrays")
+    assert done.returncode == 0, done.stdout[-2000:]
