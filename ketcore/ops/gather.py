@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ketcore.backend import Array, on_device_of
 from ketcore.display import check_addressable
+from ketcore.elementary import reshaped
 from ketcore.ops import on_arrays, on_cuda, on_numpy
 from ketcore.ops.checks import check_like, check_out
 from ketcore.ops.lookup import Lookup
@@ -99,7 +100,7 @@ def expanded(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], out: Array 
     shape = (*batch, lookup.columns)
     if out is None:
         check_addressable(shape)
-        return xp.reshape(gather(lookup), shape)
+        return reshaped(xp, gather(lookup), shape)
     out = check_out(out, shape, lookup.dtype, lookup.tables[0], xp)
     gather(lookup, out.reshape((lookup.batch, lookup.columns)))
     return out
@@ -109,7 +110,7 @@ def as_rows(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], cotangent: A
     """The cotangent (*batch, columns) of a lookup, checked, as (B, columns)."""
     shape = (*batch, lookup.columns)
     cotangent = check_like("cotangent", cotangent, shape, xp, lookup.tables[0], lookup.dtype)
-    return xp.reshape(cotangent, (lookup.batch, lookup.columns))
+    return reshaped(xp, cotangent, (lookup.batch, lookup.columns))
 
 
 def gather(lookup: Lookup, out: Array | None = None) -> Array:

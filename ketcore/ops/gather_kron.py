@@ -25,7 +25,7 @@ from ketcore.ops.checks import (
     to_namespace_of,
 )
 from ketcore.ops.gather import as_rows, expanded, gather_jvp, gather_vjp
-from ketcore.ops.lookup import Lookup, narrowed, widened
+from ketcore.ops.lookup import Lookup, narrowed, restored
 from ketcore.shapes import halves_split
 
 
@@ -83,7 +83,7 @@ def gather_kron_vjp(
     xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
     cotangent = as_rows(xp, lookup, batch, cotangent)
     gradients = gather_vjp(lookup, cotangent, deterministic)
-    return widened(xp, gradients, tables)
+    return restored(xp, gradients, tables)
 
 
 @quiet

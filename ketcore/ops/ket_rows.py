@@ -27,7 +27,7 @@ from ketcore.ops.checks import (
 )
 from ketcore.ops.gather import as_rows, expanded, gather_jvp, gather_records, packed_vjp
 from ketcore.ops.leaves import packed_views
-from ketcore.ops.lookup import Lookup, made_safe, narrowed, widened_records
+from ketcore.ops.lookup import Lookup, made_safe, narrowed, restored_records
 from ketcore.ops.segments import segment_sum
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, tree_split
 
@@ -100,7 +100,7 @@ def ket_rows_vjp(
     if not sparse:
         packed = packed_vjp(lookup, dims, cotangent, deterministic)
         return xp.astype(packed, leaves.dtype, copy=False)
-    records = widened_records(xp, gather_records(lookup, cotangent), lookup.widths, dims)
+    records = restored_records(xp, gather_records(lookup, cotangent), lookup.widths, dims)
     found, values = _summed_by_id(xp, lookup, records)
     return found, xp.astype(values, leaves.dtype, copy=False)
 

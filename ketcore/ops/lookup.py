@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ketcore.backend import Array, cast_gradient, index_dtype, is_numpy
+from ketcore.elementary import padded
 from ketcore.ops.checks import outside
 from ketcore.shapes import offsets, reached_dims
 
@@ -89,28 +90,18 @@ def narrowed(tables: Sequence[Array], columns: int) -> tuple[Array, ...]:
     )
 
 
-def widened(xp: ModuleType, gradients: Sequence[Array], tables: Sequence[Array]) -> tuple[Array, ...]:
+def restored(xp: ModuleType, gradients: Sequence[Array], tables: Sequence[Array]) -> tuple[Array, ...]:
     """Gradients of `narrowed` tables as those of the tables: zeros where they were cut, and their dtypes."""
-    found = []
-    for gradient, table in zip(gradients, tables, strict=True):
-        missing = table.shape[2] - gradient.shape[2]
-        if missing:
-            zeros = xp.broadcast_to(xp.zeros_like(gradient[:, :, :1]), (*table.shape[:2], missing))
-            gradient = xp.concat([gradient, zeros], axis=2)
-        found.append(cast_gradient(xp, gradient, table))
-    return tuple(found)
+    pairs = zip(gradients, tables, strict=True)
+    return tuple(cast_gradient(xp, padded(xp, g, table.shape[2], 2), table) for g, table in pairs)
 
 
-def widened_records(xp: ModuleType, records: Array, widths: Sequence[int], dims: Sequence[int]) -> Array:
+def restored_records(xp: ModuleType, records: Array, widths: Sequence[int], dims: Sequence[int]) -> Array:
     """Cotangents (B, R, sum widths) of leaves that `narrowed` cut as those (B, R, sum dims) of the leaves."""
     if tuple(widths) == tuple(dims):
         return records
-    pieces = []
-    for (start, stop), width, dim in zip(pairwise(offsets(widths)), widths, dims, strict=True):
-        pieces.append(records[:, :, start:stop])
-        if width < dim:
-            missing = (*records.shape[:2], dim - width)
-            pieces.append(xp.broadcast_to(xp.zeros_like(records[:, :, :1]), missing))
+    ranges = zip(pairwise(offsets(widths)), dims, strict=True)
+    pieces = [padded(xp, records[:, :, start:stop], dim, 2) for (start, stop), dim in ranges]
     return xp.concat(pieces, axis=2)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.elementary import reshaped
 from ketcore.ops.checks import (
     as_sequence,
     check_index,
@@ -123,7 +124,7 @@ def _lookup(factors, ids, shape, check):
     batch = tuple(ids.shape)
     lookup = Lookup(
         tables=factors,
-        index=xp.reshape(ids, (prod(batch),)),
+        index=reshaped(xp, ids, (prod(batch),)),
         kind="digits",
         bound=count,
         checked=checked,
@@ -142,7 +143,7 @@ def _leaves(xp, tables, lookup, bad, batch):
         leaf = xp.permute_dims(table_rows(xp, table, digit), (1, 0, 2))
         if bad is not None:
             leaf = xp.where(bad[:, None, None], xp.full_like(leaf, float("nan")), leaf)
-        leaves.append(xp.reshape(leaf, (*batch, table.shape[0], table.shape[2])))
+        leaves.append(reshaped(xp, leaf, (*batch, table.shape[0], table.shape[2])))
     return tuple(leaves)
 
 
@@ -151,4 +152,4 @@ def _records(xp, factor, cotangent, bad, batch):
     rank, _, width = factor.shape
     cotangent = check_like("cotangents", cotangent, (*batch, rank, width), xp, factor, factor.dtype)
     values = xp.astype(cotangent, accumulation_dtype(xp, factor.dtype), copy=False)
-    return masked(xp, xp.reshape(values, (prod(batch), rank, width)), bad)
+    return masked(xp, reshaped(xp, values, (prod(batch), rank, width)), bad)

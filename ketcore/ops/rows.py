@@ -25,7 +25,7 @@ from ketcore.ops.checks import (
     to_namespace_of,
 )
 from ketcore.ops.gather import as_rows, expanded, gather_jvp, gather_vjp
-from ketcore.ops.lookup import Lookup, narrowed, widened
+from ketcore.ops.lookup import Lookup, narrowed, restored
 from ketcore.shapes import halves_split
 
 
@@ -85,7 +85,7 @@ def rows_vjp(
     xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
     cotangent = as_rows(xp, lookup, batch, cotangent)
     gradients = gather_vjp(lookup, cotangent, deterministic)
-    return widened(xp, gradients, factors)
+    return restored(xp, gradients, factors)
 
 
 @quiet

@@ -8,9 +8,10 @@ from types import ModuleType
 
 from ketcore import backend
 from ketcore.backend import Array, is_complex
+from ketcore.elementary import reshaped
 from ketcore.ops import kernels
 from ketcore.ops.leaves import chosen_leaves, flat_index
-from ketcore.ops.lookup import Lookup, widened_records
+from ketcore.ops.lookup import Lookup, restored_records
 
 
 def segment_sum(xp: ModuleType, values: Array, index: Array, count: int) -> Array:
@@ -42,18 +43,18 @@ def scatter(xp: ModuleType, lookup: Lookup, cotangents: Sequence[Array]) -> tupl
 
 def scatter_packed(xp: ModuleType, lookup: Lookup, dims: Sequence[int], records: Array) -> Array:
     """Sum leaf cotangents (B, R, sum q_n) of kind "same" into the gradient (t, R, sum dims) of kets."""
-    records = widened_records(xp, records, lookup.widths, dims)
+    records = restored_records(xp, records, lookup.widths, dims)
     batch, rank, width = records.shape
-    sums = segment_sum(xp, xp.reshape(records, (batch, rank * width)), lookup.index, lookup.bound)
-    return xp.reshape(sums, (lookup.bound, rank, width))
+    sums = segment_sum(xp, reshaped(xp, records, (batch, rank * width)), lookup.index, lookup.bound)
+    return reshaped(xp, sums, (lookup.bound, rank, width))
 
 
 def _to_table(xp, table, index, cotangent):
     rank, length, width = table.shape
     batch = cotangent.shape[0]
     if index.ndim == 2:
-        values = xp.reshape(xp.permute_dims(cotangent, (1, 0, 2)), (rank * batch, width))
+        values = reshaped(xp, xp.permute_dims(cotangent, (1, 0, 2)), (rank * batch, width))
         sums = segment_sum(xp, values, flat_index(xp, index, length), rank * length)
-        return xp.reshape(sums, (rank, length, width))
-    sums = segment_sum(xp, xp.reshape(cotangent, (batch, rank * width)), index, length)
-    return xp.permute_dims(xp.reshape(sums, (length, rank, width)), (1, 0, 2))
+        return reshaped(xp, sums, (rank, length, width))
+    sums = segment_sum(xp, reshaped(xp, cotangent, (batch, rank * width)), index, length)
+    return xp.permute_dims(reshaped(xp, sums, (length, rank, width)), (1, 0, 2))
