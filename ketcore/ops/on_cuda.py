@@ -31,7 +31,7 @@ def obstacle(lookup: Lookup) -> str:
 
 def expand(lookup: Lookup, out: Array | None) -> Array:
     """Rows (B, columns), into `out` where it is given."""
-    return kernels.expand(backend.launcher(lookup.tables[0]), lookup, out)
+    return kernels.expand(_launcher(lookup), lookup, out)
 
 
 def pull(lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[Array, ...]:
@@ -53,7 +53,11 @@ def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: Array, determini
 
 def records(lookup: Lookup, cotangent: Array) -> Array:
     """The cotangent of rows back to the leaves of each row."""
-    return kernels.leaf_cotangents(backend.launcher(lookup.tables[0]), lookup, cotangent)
+    return kernels.leaf_cotangents(_launcher(lookup), lookup, cotangent)
+
+
+def _launcher(lookup):
+    return backend.launcher(lookup.tables[0])
 
 
 def _zeros(lookup, shape):
@@ -62,4 +66,4 @@ def _zeros(lookup, shape):
 
 
 def _contract(lookup, cotangent, deterministic, gradients):
-    kernels.contract(backend.launcher(lookup.tables[0]), lookup, cotangent, deterministic, gradients)
+    kernels.contract(_launcher(lookup), lookup, cotangent, deterministic, gradients)
