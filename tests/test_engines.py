@@ -103,7 +103,7 @@ TORCH = "import torch, ketcore as kc; kc.rows((torch.ones((1, 2, 2)),), [0])"
 @pytest.mark.parametrize(
     ("engine", "code", "error"),
     [
-        ("gpu", "import ketcore", "KETCORE_ENGINE must be one of ('cuda', 'numpy', 'arrays'), got 'gpu'"),
+        ("gpu", "import ketcore", f"KETCORE_ENGINE must be one of {tuple(gather.ENGINES)}, got 'gpu'"),
         (
             "cuda",
             ROWS,
