@@ -165,6 +165,19 @@ def square_factors(matrices: Sequence[Array], function: str) -> None:
         raise TypeError(f"A must have square factors for {function}, got shapes {shapes}")
 
 
+def named(error: Exception, first: int = 0) -> np.linalg.LinAlgError | None:
+    """The error of an operation in words of linalg, `factors` being those of A; None for any other error.
+
+    first    the number of its factor 0
+    """
+    fault = error.args[0] if error.args else None
+    if not isinstance(fault, spectra.Fault):
+        return None
+    if fault.factor is not None:
+        fault = fault._replace(name="A", factor=first + fault.factor)
+    return np.linalg.LinAlgError(str(fault))
+
+
 def factor_wise(
     xp: ModuleType,
     function: Callable[[Array], Any],

@@ -54,10 +54,7 @@ def slogdet(
     (-1.0, 0.0)
     """
     check_spectrum(None, (), max_bytes)
-    try:
-        found = _slogdet(A, shift, assume_a, max_bytes)
-    except np.linalg.LinAlgError as error:
-        raise np.linalg.LinAlgError(str(error).replace("factors must", "A must")) from None
+    found = _slogdet(A, shift, assume_a, max_bytes)
     xp = namespace_of(found[0])
     return SlogdetResult(*(unboxed(checks.stored(xp, part, A.dtype)) for part in found))
 
@@ -75,7 +72,10 @@ def _slogdet(A, shift, assume_a, max_bytes):
             return _singular(xp, matrices)
         checks.square_factors(matrices, "slogdet with a shift")
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
-    return ops.kron_slogdet(factors, shift, assume_a=assume_a, max_bytes=max_bytes)
+    try:
+        return ops.kron_slogdet(factors, shift, assume_a=assume_a, max_bytes=max_bytes)
+    except np.linalg.LinAlgError as error:
+        raise checks.named(error) or error from None
 
 
 @quiet

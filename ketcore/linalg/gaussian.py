@@ -39,4 +39,4 @@ def gaussian_log_likelihood(
     try:
         return unboxed(ops.kron_log_likelihood(factors, y, shift, assume_a=assume_a))
     except np.linalg.LinAlgError as error:
-        raise np.linalg.LinAlgError(str(error).replace("factors must", "A must")) from None
+        raise checks.named(error) or error from None

@@ -74,9 +74,10 @@ def kron_solve(
     except (np.linalg.LinAlgError, RuntimeError) as error:
         if "LinAlgError" not in type(error).__name__:
             raise
-        text = str(error).replace("factors must", "A must").replace("factor 0", f"factor {first}")
-        singular = "A must be invertible with its shift, got a singular matrix"
-        raise np.linalg.LinAlgError(text if " must " in text else singular) from None
+        known = checks.named(error, first)
+        # What the library raises says no more.
+        singular = np.linalg.LinAlgError("A must be invertible with its shift, got a singular matrix")
+        raise known or singular from None
 
 
 def _check_factors(factors):
@@ -95,8 +96,7 @@ def _check_solution(factors, shift, b, x):
     norms = [value_of(xp.linalg.matrix_norm(m, ord=2)) for m in matrices]
     size, eps = max(prod(norms), abs(number)), float(xp.finfo(matrices[0].dtype).eps)
     if not 8 * eps * size * largest[1] <= largest[0]:
-        text = f"shift must not be minus an eigenvalue of the matrix, got {complex(number):.6g}"
-        raise np.linalg.LinAlgError(text)
+        raise spectra.singular_shift(f"{complex(number):.6g}")
 
 
 def _exact(factors):

@@ -132,7 +132,7 @@ def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -
         shift = xp.astype(shift, dtype, copy=False)
     matrices = spectral.hermitian_factors_of_sum(A, "slogdet", assumed)
     if matrices is None:
-        spectra.check_diagonalisable(wide)
+        spectra.check_diagonalisable(wide, "A")
         values = spectral.general_values(xp, wide, look)
     else:
         values, _ = spectral.decomposed_hermitian(xp, matrices, look)

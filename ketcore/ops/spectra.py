@@ -45,6 +45,24 @@ class Spectrum(NamedTuple):
     vectors: Sequence[Array] | None
 
 
+class Fault(NamedTuple):
+    """What is wrong with an argument, as data: an error that holds one reads as its text, and a function that
+    calls the argument by another name, or counts its factors from elsewhere, can say so.
+
+    >>> str(np.linalg.LinAlgError(Fault("factors", "be Hermitian", "that is not", 1)))
+    'factors must be Hermitian, got factor 1 that is not'
+    """
+
+    name: str
+    rule: str
+    got: str
+    factor: int | None = None
+
+    def __str__(self) -> str:
+        factor = "" if self.factor is None else f"factor {self.factor} "
+        return f"{self.name} must {self.rule}, got {factor}{self.got}"
+
+
 def check_square(factors: Sequence[Any]) -> tuple[ModuleType, tuple[Array, ...], Any]:
     """`checks.check_tables` of square factors of one term; a matrix of order 1 may have several."""
     xp, factors, dtype = check_tables("factors", factors)
@@ -146,9 +164,13 @@ def inverses(matrices: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[flo
 
 def singular(n: int, reciprocal: float) -> np.linalg.LinAlgError:
     """The error for a factor that has no inverse."""
-    return np.linalg.LinAlgError(
-        f"factors must be invertible, got factor {n} of reciprocal condition {reciprocal:.1e}"
-    )
+    got = f"of reciprocal condition {reciprocal:.1e}"
+    return np.linalg.LinAlgError(Fault("factors", "be invertible", got, n))
+
+
+def singular_shift(shift: Any) -> np.linalg.LinAlgError:
+    """The error for a matrix that has no inverse with its shift."""
+    return np.linalg.LinAlgError(Fault("shift", "not be minus an eigenvalue of the matrix", f"{shift}"))
 
 
 def length(array: np.ndarray) -> float:
@@ -185,7 +207,7 @@ def _eigenvalues(matrix):
     return np.linalg.eigvals(matrix) if np.isfinite(matrix).all() else np.full(len(matrix), np.nan)
 
 
-def check_diagonalisable(matrices: Sequence[Array]) -> None:
+def check_diagonalisable(matrices: Sequence[Array], name: str = "factors") -> None:
     """LinAlgError where a factor is recorded whose eigenvalues have no derivatives that are worth the name.
 
     Their errors grow with the condition of the eigenvectors.
@@ -196,10 +218,9 @@ def check_diagonalisable(matrices: Sequence[Array]) -> None:
         values = to_host(matrix)
         condition = np.linalg.cond(np.linalg.eig(values).eigenvectors)
         if not condition < float(np.finfo(values.dtype).eps) ** (-1 / 3):
-            raise np.linalg.LinAlgError(
-                "factors must be Hermitian or diagonalisable where gradients are required, "
-                f"got factor {n} with eigenvectors of condition {condition:.1e}"
-            )
+            rule = "be Hermitian or diagonalisable where gradients are required"
+            got = f"with eigenvectors of condition {condition:.1e}"
+            raise np.linalg.LinAlgError(Fault(name, rule, got, n))
 
 
 def hermitian_spectrum(
@@ -211,7 +232,7 @@ def hermitian_spectrum(
     found = [is_hermitian(xp, [matrix], stored) for matrix in matrices]
     for n, one in enumerate(found):
         if one is False:
-            raise np.linalg.LinAlgError(f"factors must be Hermitian, got factor {n} that is not")
+            raise np.linalg.LinAlgError(Fault("factors", "be Hermitian", "that is not", n))
     known = all(one is True for one in found)
     return Spectrum(*eigh(xp, matrices, True if known else reduce(xp.logical_and, found)))
 
@@ -219,9 +240,8 @@ def hermitian_spectrum(
 def check_positive(xp: ModuleType, shifted: Array, shift: Array) -> Array:
     """Shifted eigenvalues; LinAlgError on NumPy arrays where one is not positive, elsewhere NaN for it."""
     if xp is np and not (shifted > 0).all() and not np.isnan(shifted).any():
-        raise np.linalg.LinAlgError(
-            f"shift must make the matrix positive definite, got {shift}: least eigenvalue {shifted.min():.6g}"
-        )
+        got = f"{shift}: least eigenvalue {shifted.min():.6g}"
+        raise np.linalg.LinAlgError(Fault("shift", "make the matrix positive definite", got))
     return xp.where(shifted > 0, shifted, xp.nan * xp.ones_like(shifted))
 
 
@@ -253,7 +273,7 @@ def check_regular(xp: ModuleType, values: Array, shift: Array | None) -> Array:
         size = max(np.abs(values).max(), abs(shift))
         # A few roundings: of the eigenvalues, of their products and of the sum.
         if not np.isnan(size) and np.abs(shifted).min() <= 8 * np.finfo(shifted.dtype).eps * size:
-            raise np.linalg.LinAlgError(f"shift must not be minus an eigenvalue of the matrix, got {shift}")
+            raise singular_shift(shift)
     return shifted
 
 
