@@ -137,6 +137,10 @@ def test_out(xp):
     half = xp.asarray(np.full((7, 8), np.nan, "float16")).copy()
     ops.kron_matmul([f.astype("float16") for f in factors], x.astype("float16"), out=half)
     assert_dense_equal(half, X @ M, terms=15, scale=np.abs(X) @ np.abs(M), dtype="float16")
+    batches = [xp.asarray(np.stack([f] * 7)) for f in (A, B)]
+    out = xp.asarray(np.full((7, 8), np.nan)).copy()
+    assert ops.kron_matmul(batches, x, out=out) is out
+    assert_dense_equal(out, X @ M, terms=15)
 
 
 @pytest.mark.usefixtures("chunks")

@@ -26,7 +26,7 @@ FLOORS = (
         "ops.op", "ops.checks", "ops.digits", "ops.lookup", "ops.leaves", "ops.tree", "ops.halves",
         "ops.half_tables", "ops.kernel_plan", "ops.kernels", "ops.segments", "ops.on_arrays", "ops.on_numpy",
         "ops.on_cuda", "ops.gather", "ops.matmul_plan",
-        "ops.matmul_kernels", "ops.mode_products", "ops.mode_gradients", "ops.term_products", "ops.terms",
+        "ops.matmul_kernels", "ops.mode_products", "ops.mode_gradients", "ops.term_products", "ops.product_call", "ops.terms",
         "ops.symmetry", "ops.powers", "ops.spectra", "ops.schur", "ops.*", "ops",
     ),
     (
