@@ -88,8 +88,8 @@ def root_of_squared(squared: Array) -> Array:
 
 
 @quiet
-def norm(factors: Sequence[Array], inner=ket_inner) -> Array:
-    """The norm (...) of sum_k (x)_n factor_nk, by `inner` of the scaled factors with themselves.
+def norm(factors: Sequence[Array]) -> Array:
+    """The norm (...) of the kets sum_k (x)_n factor_nk, by the inner product of the scaled leaves.
 
     returns  the real dtype of the factors.  Where the terms cancel, rounding is relative to the terms and
              not to their sum: v - v has a norm near sqrt(eps) of v's, or zero
@@ -100,7 +100,7 @@ def norm(factors: Sequence[Array], inner=ket_inner) -> Array:
     if rank == 0:
         return unboxed(xp.zeros(tuple(batch), dtype=dtype, device=array_api_compat.device(factors[0])))
     units, peaks = scale.unit_leaves(factors)
-    length = reduce(mul, peaks, root_of_squared(inner(units, units)))
+    length = reduce(mul, peaks, root_of_squared(ket_inner(units, units)))
     return unboxed(xp.astype(length, dtype, copy=False))
 
 

@@ -51,6 +51,11 @@ def widened(array: Array) -> Array:
     return array if array.dtype == wide else xp.astype(array, wide)
 
 
+def as_dtype(xp: ModuleType, array: Array, dtype: Any) -> Array:
+    """`array` in another dtype; NumPy's own function takes long to find that there is nothing to do."""
+    return array if array.dtype == dtype else xp.astype(array, dtype)
+
+
 def unboxed(result: Array) -> Array:
     """A NumPy array without dimensions as the scalar that NumPy's own functions return."""
     return result[()] if result.ndim == 0 else result

@@ -304,7 +304,7 @@ class KroneckerMatrix(linear_operator.Operator):
         """
         _check_matrix(other)
         alignment.check_same_split(self, other)
-        return unboxed(reductions.inner(self.factors, other.factors, self.shape))
+        return unboxed(ops.kron_inner(self.factors, other.factors, self.shape))
 
     def norm(self) -> Array:
         """The Frobenius norm, real; rounding and cancellation as in `Ket.norm`.
@@ -312,7 +312,7 @@ class KroneckerMatrix(linear_operator.Operator):
         >>> float(KroneckerMatrix([np.eye(4), np.ones((2, 2))]).norm())
         4.0
         """
-        return reductions.norm(self.factors, self.shape)
+        return unboxed(ops.kron_norm(self.factors, self.shape))
 
     def sum(self, axis: int | None = None) -> Array:
         """The sum of all elements, or over the rows (axis 0) or columns (axis 1); crops stay factored.
@@ -337,7 +337,7 @@ class KroneckerMatrix(linear_operator.Operator):
         >>> float(KroneckerMatrix([np.eye(2)] * 40).trace()) == 2.0**40
         True
         """
-        return reductions.trace(self.factors, self.shape)
+        return unboxed(ops.kron_trace(self.factors, self.shape))
 
     def to_dense(self, max_bytes: int = 2**30, out: Array | None = None) -> Array:
         """The array (rows, columns).

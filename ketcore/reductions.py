@@ -5,14 +5,12 @@ digits (`boxes.prefix_boxes`).  Over one pair of boxes every digit runs over a r
 
     sum_{i,j} prod_n F_n[k, i_n, j_n]  =  prod_n sum_{i_n, j_n} F_n[k, i_n, j_n],
 
-and the same for inner products and traces: at most N^2 pairs (N for a trace), each as cheap as
-the factors are.
+at most N^2 pairs, each as cheap as the factors are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import product
-from math import prod
 from operator import add, mul
 from typing import Any
 
@@ -25,16 +23,8 @@ from ketcore.blocks import entries
 from ketcore.boxes import prefix_boxes
 from ketcore.display import check_dense_size, check_result_size
 from ketcore.elementary import itemsize, transposed, unboxed, widened
-from ketcore.ops import ket_inner, ket_rows
-from ketcore.ops.checks import check_floating
-from ketcore.ops.mode_products import merged
+from ketcore.ops import ket_rows
 from ketcore.term_plans import Marks
-
-# Elements of a factor that neighbouring modes may be merged to.
-_MERGED = 1 << 20
-
-# Elements of a diagonal that are summed at a time where the factors are not square.
-_CHUNK = 1 << 16
 
 
 def dims_of(factors: Sequence[Array], axis: int) -> tuple[int, ...]:
@@ -112,18 +102,6 @@ def _carriers(identities, modes):
 
 
 @quiet
-def inner(left: Sequence[Array], right: Sequence[Array], shape: tuple[int, int]) -> Array:
-    """sum_ij conj(A_ij) B_ij over the leading block `shape` of two matrices of equal dims.
-
-    cost     O(N^2 R R' sum p_n q_n) where both axes are cropped, O(R R' sum p_n q_n) where none is
-    """
-    xp, _, dtype = check_floating("matrices", (left[0], right[0]))
-    sides = (restricted([widened(f) for f in side], shape) for side in (left, right))
-    total = reduce(add, (ket_inner(flattened(a), flattened(b)) for a, b in zip(*sides, strict=True)))
-    return xp.astype(total, dtype, copy=False)
-
-
-@quiet
 def sums(factors: Sequence[Array], shape: tuple[int, int], axis: int | None) -> Array:
     """The sum of all elements of the leading block, or over its rows (axis 0) or columns (axis 1)."""
     if axis is None:
@@ -169,39 +147,6 @@ def diagonal(factors: Sequence[Array], shape: tuple[int, int], max_bytes: int = 
     return _vector(xp, leaves, dims_of(factors, 1), count)
 
 
-@quiet
-def trace(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
-    """The sum of the diagonal: factored where factors are square, alone or merged with their neighbours; in
-    O(R N) per element otherwise.
-    """
-    xp, factors, finish = _wide(factors)
-    factors, count = _square_modes(xp, factors), min(shape)
-    if dims_of(factors, 1) != dims_of(factors, 2):
-        pieces = (range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK))
-        return finish(reduce(add, (xp.sum(entries(factors, piece, piece)) for piece in pieces)))
-    diagonals = [_diagonals(xp, f) for f in factors]
-    boxes = prefix_boxes(count, dims_of(factors, 1))
-    sums = (
-        _product(xp, [xp.sum(d[:, a:b], axis=1) for d, (a, b) in zip(diagonals, box, strict=True)])
-        for box in boxes
-    )
-    return finish(reduce(add, sums))
-
-
-def _square_modes(xp, factors):
-    """Factors with neighbours merged where that makes them square, or the factors themselves."""
-    found, run = [], []
-    for factor in factors:
-        run.append(factor)
-        rows, columns = (prod(dims_of(run, axis)) for axis in (1, 2))
-        if len(run) > 1 and rows * columns > _MERGED:
-            return factors
-        if rows == columns:
-            found.append(merged(xp, run))
-            run = []
-    return factors if run else found
-
-
 def _wide(factors):
     """The namespace, the factors in their accumulation dtype at one level, and the cast of a result."""
     xp = namespace_of(factors[0])
@@ -227,16 +172,3 @@ def _diagonals(xp, factor):
 def _vector(xp, packed, dims, columns):
     """The leading `columns` elements of the ket of `packed` leaves (R, sum dims)."""
     return ket_rows(packed[None, ...], np.asarray(0), dims, columns=columns, check=False)
-
-
-@quiet
-def norm(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
-    """The Frobenius norm of the leading block."""
-    shapes = [f.shape for f in factors]
-
-    def squared(left, right):
-        xp = namespace_of(left[0])
-        sides = [[xp.reshape(f, s) for f, s in zip(side, shapes, strict=True)] for side in (left, right)]
-        return inner(*sides, shape)
-
-    return arithmetic.norm(flattened(factors), squared)

@@ -236,6 +236,39 @@ def test_a_long_diagonal_is_summed_in_pieces(monkeypatch):
     assert float(pushed) == pytest.approx(2 * float(kc.kron_trace_dense(factors, (18, 20))))
 
 
+@pytest.mark.parametrize("shape", [None, (47, 44)])
+def test_neighbours_that_are_square_together_are_merged(monkeypatch, shape):
+    """Their trace and its derivatives are those of the elements of the diagonal."""
+    factors = [RNG.standard_normal((2, p, q)) for p, q in ((2, 3), (3, 2), (2, 2), (2, 4), (2, 1))]
+    tangents = [RNG.standard_normal(f.shape) for f in factors]
+
+    def found():
+        gradients = kc.kron_trace_vjp(factors, 1.5, shape)
+        return kc.kron_trace(factors, shape), kc.kron_trace_jvp(factors, tangents, shape), *gradients
+
+    merged = found()
+    module = sys.modules["ketcore.ops.kron_trace"]
+    monkeypatch.setattr(module, "_square_groups", lambda *_: None)
+    for one, other in zip(merged, found(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+
+
+def test_the_trace_of_factors_that_are_not_square_and_have_too_many_rows_to_count():
+    factors = [np.ones((1, 2, 1))] * 70 + [np.ones((1, 1, 5))]
+    assert float(kc.kron_trace(factors)) == 5.0
+
+
+def test_the_norm_of_factors_with_zeros_and_with_subnormal_numbers():
+    big, zero = np.full((1, 2, 2), 1e300), np.zeros((1, 2, 2))
+    small = np.full((1, 2, 2), 1e-100)
+    factors = [np.concatenate(pair) for pair in ((big, small), (big, small), (zero, small / 4))]
+    assert float(kc.kron_norm(factors)) == pytest.approx(2e-300)
+    tiny = np.full((1, 2, 2), 4 * np.finfo("float32").smallest_subnormal, "complex64")
+    assert float(kc.kron_norm([tiny, np.full((1, 1, 1), 2.0**120, "complex64")])) == pytest.approx(2.0**-26)
+    gradient, _ = kc.kron_norm_vjp([tiny, np.full((1, 1, 1), 2.0**120, "complex64")], 1.0)
+    assert gradient == pytest.approx(np.full((1, 2, 2), 2.0**119))
+
+
 def test_a_density_is_that_of_scipy():
     from scipy.stats import multivariate_normal
 

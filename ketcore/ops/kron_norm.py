@@ -9,12 +9,15 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n.
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_complex, quiet
-from ketcore.elementary import conjugated, transposed
+from ketcore import scale
+from ketcore.backend import Array, accumulation_dtype, is_complex, quiet
+from ketcore.elementary import as_dtype, conjugated, transposed
 from ketcore.ops import terms
 from ketcore.ops.checks import check_like, check_shape, check_tables, check_tangents
 
@@ -28,14 +31,14 @@ def kron_norm(factors: Sequence[Array], shape: tuple[int, int] | None = None) ->
     returns  an array without dimensions in the real dtype of the factors; 16-bit storage is summed in
              float32.  Where the terms cancel, rounding is relative to the terms and not to their sum
     raises   TypeError, ValueError on kinds and shapes
-    cost     O(R^2 sum p_n q_n), up to N^2 times that where both axes are cropped
+    cost     O(R^2 sum p_n q_n), a few times that where both axes are cropped
 
     >>> a, b = np.array([[[3.0, 4.0]]]), np.array([[[0.0], [2.0]]])
     >>> float(kron_norm((a, b))), float(np.linalg.norm(np.kron(a[0], b[0])))
     (10.0, 10.0)
     """
     call = _Call(factors, shape)
-    return call.finished(call.xp.sqrt(call.squared) * call.top)
+    return call.finished(scale.times_power(call.xp.sqrt(call.squared), call.top))
 
 
 @quiet
@@ -51,13 +54,13 @@ def kron_norm_vjp(
     call = _Call(factors, shape)
     xp = call.xp
     cotangent = check_like("cotangent", cotangent, (), xp, call.factors[0], xp.float64)
-    cotangent = xp.astype(cotangent, call.real, copy=False) * call.inverse_root
+    cotangent = xp.astype(cotangent, call.real, copy=False) * call.inverse_root()
     found = []
     for n, (unit, other) in enumerate(zip(call.units, call.others(), strict=True)):
-        rest = 2.0 ** (call.total - call.exponents[n])[:, None, None]
-        pulled = transposed(other * call.weights[:, None]) @ conjugated(unit)
-        pulled = xp.reshape(xp.sum(pulled, axis=0), call.factors[n].shape)
-        found.append(cast_gradient(xp, cotangent * rest * pulled, call.factors[n]))
+        rest = (call.total - call.exponents[n])[:, None, None]
+        to_gram = transposed(other * call.weights[:, None])
+        pulled = terms.block_pulled(xp, to_gram, conjugated(unit), call.block, n)
+        found.append(terms.whole(xp, scale.times_power(cotangent * pulled, rest), call.factors[n]))
     return tuple(found)
 
 
@@ -72,14 +75,13 @@ def kron_norm_jvp(
     call = _Call(factors, shape)
     xp = call.xp
     tangents = check_tangents("tangents", tangents, call.factors, xp, call.dtype)
-    moved = terms.masked_leaves(xp, tangents, call.shape, call.working)
-    total = 0
-    for n, (unit, other) in enumerate(zip(call.units, call.others(), strict=True)):
+    moved = terms.reached(xp, tangents, call.block, call.working)
+    grams, total = terms.block_grams(xp, call.units, moved, call.block), 0
+    for n, (gram, other) in enumerate(zip(grams, call.others(), strict=True)):
         rest = 2.0 ** (call.total - call.exponents[n])
-        gram = conjugated(unit) @ transposed(moved[n])
         total = total + xp.sum(call.weights[:, None] * rest[None, :] * other * gram)
     total = xp.real(total) if is_complex(xp, call.working) else total
-    return call.finished(total * call.inverse_root)
+    return call.finished(total * call.inverse_root())
 
 
 @quiet
@@ -95,27 +97,34 @@ class _Call:
     def __init__(self, factors: Sequence[Array], shape: Any) -> None:
         self.xp, self.factors, self.dtype = check_tables("factors", factors)
         xp = self.xp
-        self.shape = check_shape(shape, self.factors)
+        self.block = terms.leading_block(self.factors, check_shape(shape, self.factors))
         self.working = accumulation_dtype(xp, self.dtype)
-        leaves = terms.masked_leaves(xp, self.factors, self.shape, self.working)
-        sizes = [xp.max(xp.abs(leaf), axis=(0, 2)) for leaf in leaves]
+        leaves = terms.reached(xp, self.factors, self.block, self.working)
+        sizes = [xp.max(xp.abs(leaf), axis=(1, 2)) for leaf in leaves]
+        dead = reduce(or_, [size == 0 for size in sizes])
         sizes = [xp.where((s > 0) & xp.isfinite(s), s, xp.ones_like(s)) for s in sizes]
         self.real = sizes[0].dtype
-        self._scale(leaves, [xp.floor(xp.log2(size)) for size in sizes])
+        self._scale(leaves, [xp.floor(xp.log2(size)) for size in sizes], dead)
 
-    def _scale(self, leaves, powers):
+    def _scale(self, leaves, powers, dead):
         xp = self.xp
-        self.units = [leaf / (2.0**power)[:, None] for leaf, power in zip(leaves, powers, strict=True)]
+        self.units = scale.shifted(leaves, [-power[:, None, None] for power in powers])
         self.exponents, self.total = powers, sum(powers)
-        largest = xp.max(self.total) if self.total.shape[0] else xp.sum(self.total)
-        self.top, self.weights = 2.0**largest, 2.0 ** (self.total - largest)
-        self.grams = terms.grams(xp, self.units, self.units)
+        # Terms with a leaf of zeros are zero, however large their other leaves are.
+        total = xp.where(dead, xp.min(self.total), self.total) if self.total.shape[0] else self.total
+        self.top = xp.max(total) if total.shape[0] else xp.sum(total)
+        self.weights = xp.where(dead, xp.zeros_like(total), 2.0 ** (total - self.top))
+        self.grams = terms.block_grams(xp, self.units, self.units, self.block)
         both = self.weights[:, None] * self.weights[None, :]
         squared = xp.sum(both * terms.product(self.grams))
         squared = xp.real(squared) if is_complex(xp, self.working) else squared
         self.squared = xp.where(squared < 0, xp.zeros_like(squared), squared)
-        safe = xp.where(self.squared == 0, xp.ones_like(squared), self.squared)
-        self.inverse_root = xp.where(self.squared == 0, xp.zeros_like(safe), 1 / xp.sqrt(safe))
+
+    def inverse_root(self):
+        """1 over the norm of the units; zero at a norm of zero."""
+        xp, nothing = self.xp, self.squared == 0
+        safe = xp.where(nothing, xp.ones_like(self.squared), self.squared)
+        return xp.where(nothing, xp.zeros_like(safe), 1 / xp.sqrt(safe))
 
     def others(self):
         return terms.products_of_others(self.xp, self.grams)
@@ -123,4 +132,4 @@ class _Call:
     def finished(self, total):
         xp = self.xp
         dtype = self.dtype if not is_complex(xp, self.dtype) else self.real
-        return xp.astype(total, dtype, copy=False)
+        return as_dtype(xp, total, dtype)

@@ -2,10 +2,16 @@
 
     tr(M) = sum_k prod_n tr(F_n[k])   for square factors; of a leading block, the same over boxes of digits
 
+Where factors are not square, neighbours are merged to square ones if there are such; else the elements of the
+diagonal are summed.
+
 Letters: N order, R rank, p_n and q_n rows and columns of factor n.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache, reduce
+from math import prod
+from operator import add
 from typing import Any
 
 import array_api_compat
@@ -13,12 +19,19 @@ import numpy as np
 
 from ketcore import scale
 from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype, quiet
+from ketcore.elementary import as_dtype, beside
 from ketcore.ops import terms
 from ketcore.ops.checks import check_like, check_shape, check_tables, check_tangents
+from ketcore.ops.digits import split_digits
+from ketcore.ops.mode_gradients import merged_tangent, unmerged
+from ketcore.ops.mode_products import merged
 from ketcore.ops.segments import segment_sum
 
-# Elements of a diagonal that are summed at a time where the factors are not square.
-_CHUNK = 1 << 16
+# Elements that factors may be merged to.
+_MERGED = 1 << 20
+
+# Entries of factors that are multiplied at a time where the factors are not square.
+_CHUNK = 1 << 18
 
 
 @quiet
@@ -29,7 +42,8 @@ def kron_trace(factors: Sequence[Array], shape: tuple[int, int] | None = None) -
     shape    (rows, columns), the leading block of (P, Q) that M is cropped to; None is all of it
     returns  an array without dimensions in the promoted dtype; 16-bit storage is summed in float32
     raises   TypeError, ValueError on kinds and shapes
-    cost     O(N R sum p_n) for square factors, O(N R min(shape)) for others
+    cost     O(N R sum p_n) for square factors, and O(R sum p_n q_n) of merged ones for those that are square
+             together with their neighbours; O(N R min(shape)) for others
 
     >>> a, b = np.array([[[1.0, 2.0], [3.0, 4.0]]]), np.array([[[5.0, 1.0], [1.0, 6.0]]])
     >>> float(kron_trace((a, b))), float(np.trace(np.kron(a[0], b[0])))
@@ -37,8 +51,8 @@ def kron_trace(factors: Sequence[Array], shape: tuple[int, int] | None = None) -
     """
     call = _Call(factors, shape)
     xp = call.xp
-    total = sum(xp.sum(terms.product(call.parts(call.wide, piece))) for piece in call.pieces())
-    return xp.astype(total, call.dtype, copy=False)
+    total = reduce(add, [xp.sum(terms.product(call.parts(piece))) for piece in call.pieces()])
+    return as_dtype(xp, total, call.dtype)
 
 
 @quiet
@@ -54,11 +68,11 @@ def kron_trace_vjp(
     xp = call.xp
     cotangent = check_like("cotangent", cotangent, (), xp, call.factors[0], call.dtype)
     cotangent = xp.astype(cotangent, call.wide[0].dtype, copy=False)
-    totals = [xp.zeros_like(factor) for factor in call.wide]
+    totals = None
     for piece in call.pieces():
-        others = terms.products_of_others(xp, call.parts(call.wide, piece))
-        found = [call.spread(n, cotangent * other, piece) for n, other in enumerate(others)]
-        totals = [total + more for total, more in zip(totals, found, strict=True)]
+        others = terms.products_of_others(xp, call.parts(piece))
+        found = call.spread([cotangent * other for other in others], piece)
+        totals = found if totals is None else [t + more for t, more in zip(totals, found, strict=True)]
     totals = scale.shifted(totals, call.shifts)
     return tuple(cast_gradient(xp, t, f) for t, f in zip(totals, call.factors, strict=True))
 
@@ -78,8 +92,8 @@ def kron_trace_jvp(
     tangents = scale.shifted(tangents, call.shifts)
     total = 0
     for piece in call.pieces():
-        others = terms.products_of_others(xp, call.parts(call.wide, piece))
-        moved = call.parts(tangents, piece)
+        others = terms.products_of_others(xp, call.parts(piece))
+        moved = call.parts(piece, tangents)
         total = total + sum(xp.sum(o * m) for o, m in zip(others, moved, strict=True))
     return xp.astype(total, call.dtype, copy=False)
 
@@ -93,52 +107,92 @@ def kron_trace_dense(factors: Sequence[Array], shape: tuple[int, int] | None = N
 class _Call:
     """The checked arguments of one call.
 
-    A piece of the sum is what `parts` takes from each factor: for square factors all boxes of the diagonal,
-    per box the range of each digit; otherwise some of the elements i, per element its place in each factor.
+    A piece of the sum is what `parts` takes from each factor: of square ones the boxes of the diagonal, None
+    for all of it; otherwise some of the elements i, per element its place in each factor.
     """
 
     def __init__(self, factors: Sequence[Array], shape: Any) -> None:
         self.xp, self.factors, self.dtype = check_tables("factors", factors)
         self.count = min(check_shape(shape, self.factors))
         wide = accumulation_dtype(self.xp, self.dtype)
-        wide = [self.xp.astype(factor, wide, copy=False) for factor in self.factors]
+        wide = [as_dtype(self.xp, factor, wide) for factor in self.factors]
         self.wide, self.shifts = scale.level(wide, None)
-        self.dims = [tuple(factor.shape[axis] for factor in self.factors) for axis in (1, 2)]
-        self.square = self.dims[0] == self.dims[1]
+        self.dims = [tuple([factor.shape[axis] for factor in self.factors]) for axis in (1, 2)]
+        self.groups = _square_groups(*self.dims)
 
     def pieces(self):
-        """Per piece one array for each mode: masks (boxes, 1, p_n), or places (elements,)."""
-        xp, like = self.xp, self.factors[0]
-        if self.square:
-            masks = terms.diagonal_masks(self.dims[0], self.count)
-            yield [terms.on_device(xp, mask[:, None, :], like) for mask in masks]
+        """Per piece one array for each mode or group: masks (boxes, 1, p_n), None, or places (elements,)."""
+        like = self.factors[0]
+        if self.groups is not None:
+            masks = [None] * len(self.groups)
+            if self.count < prod(self.dims[0]):
+                masks = terms.diagonal_masks(self.sizes(), self.count)
+                masks = [beside(mask[:, None, :], like) for mask in masks]
+            yield masks
             return
-        for start in range(0, self.count, _CHUNK):
-            ids = np.arange(start, min(start + _CHUNK, self.count))
-            rows, columns = (np.unravel_index(ids, dims) for dims in self.dims)
+        device = array_api_compat.device(like)
+        step = max(1, _CHUNK // (len(self.factors) * max(1, like.shape[0])))
+        for start in range(0, self.count, step):
+            ids = np.arange(start, min(start + step, self.count))
+            rows, columns = (split_digits(ids, dims) for dims in self.dims)
             places = [i * q + j for i, j, q in zip(rows, columns, self.dims[1], strict=True)]
-            device = array_api_compat.device(like)
-            yield [xp.asarray(place, dtype=index_dtype(xp), device=device) for place in places]
+            yield [self.xp.asarray(p, dtype=index_dtype(self.xp), device=device) for p in places]
 
-    def parts(self, factors, piece):
-        """What each factor adds to the sum: (boxes, R) partial traces, or (elements, R) entries."""
-        return [self._part(factor, at) for factor, at in zip(factors, piece, strict=True)]
+    def sizes(self):
+        return tuple([prod(self.dims[0][group]) for group in self.groups])
 
-    def _part(self, factor, at):
-        xp = self.xp
-        if self.square:
-            diagonal = xp.linalg.diagonal(factor)
-            return xp.sum(xp.where(at, diagonal, xp.zeros_like(diagonal)), axis=-1)
+    def parts(self, piece, tangents=None):
+        """What each factor, or group of factors, adds to the sum: (boxes, R) partial traces, or (elements, R)
+        entries.  With tangents of the factors, the derivatives of these along them.
+        """
+        if self.groups is None:
+            arrays = self.wide if tangents is None else tangents
+            return [self._entries(array, at) for array, at in zip(arrays, piece, strict=True)]
+        xp, found = self.xp, []
+        for mask, group in zip(piece, self.groups, strict=True):
+            if tangents is None:
+                matrix = merged(xp, self.wide[group])
+            else:
+                matrix = merged_tangent(xp, self.wide[group], tangents[group], False)
+            if mask is None:
+                found.append(xp.linalg.trace(matrix)[None, :])
+                continue
+            diagonal = xp.linalg.diagonal(matrix)
+            found.append(xp.sum(xp.where(mask, diagonal, xp.zeros_like(diagonal)), axis=-1))
+        return found
+
+    def _entries(self, factor, at):
         rank, rows, columns = factor.shape
-        return xp.permute_dims(xp.take(xp.reshape(factor, (rank, rows * columns)), at, axis=1), (1, 0))
+        flat = self.xp.reshape(factor, (rank, rows * columns))
+        return self.xp.permute_dims(self.xp.take(flat, at, axis=1), (1, 0))
 
-    def spread(self, n, cotangent, piece):
-        """The transpose of `_part`: (boxes or elements, R) to (R, p_n, q_n)."""
-        xp, at, (_, rows, columns) = self.xp, piece[n], self.factors[n].shape
-        if not self.square:
-            sums = segment_sum(xp, cotangent, at, rows * columns)
-            return xp.reshape(xp.permute_dims(sums, (1, 0)), (-1, rows, columns))
-        cotangent = cotangent[:, :, None]
-        diagonal = xp.sum(xp.where(at, cotangent, xp.zeros_like(cotangent)), axis=0)
-        eye = xp.eye(rows, dtype=xp.bool, device=array_api_compat.device(cotangent))
-        return xp.where(eye, diagonal[:, :, None], xp.zeros_like(diagonal[:, :, None]))
+    def spread(self, cotangents, piece):
+        """The transpose of `parts`: N arrays (R, p_n, q_n)."""
+        xp, found = self.xp, []
+        if self.groups is None:
+            for cotangent, at, rows, columns in zip(cotangents, piece, *self.dims, strict=True):
+                sums = segment_sum(xp, cotangent, at, rows * columns)
+                found.append(xp.reshape(xp.permute_dims(sums, (1, 0)), (-1, rows, columns)))
+            return found
+        for group, size, mask, cotangent in zip(self.groups, self.sizes(), piece, cotangents, strict=True):
+            cotangent = cotangent[:, :, None]
+            if mask is not None:
+                cotangent = xp.where(mask, cotangent, xp.zeros_like(cotangent))
+            diagonal = xp.sum(cotangent, axis=0)[:, :, None]
+            eye = xp.eye(size, dtype=xp.bool, device=array_api_compat.device(cotangent))
+            found += unmerged(xp, self.wide[group], xp.where(eye, diagonal, xp.zeros_like(diagonal)))
+        return found
+
+
+@lru_cache(maxsize=256)
+def _square_groups(row_dims, col_dims):
+    """Slices of neighbours that are square together, as short as can be; None where there are none."""
+    found, start = [], 0
+    for stop in range(1, len(row_dims) + 1):
+        rows, columns = prod(row_dims[start:stop]), prod(col_dims[start:stop])
+        if stop - start > 1 and rows * columns > _MERGED:
+            return None
+        if rows == columns:
+            found.append(slice(start, stop))
+            start = stop
+    return found if start == len(row_dims) else None

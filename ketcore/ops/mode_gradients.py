@@ -227,7 +227,7 @@ def _factor_gradients(xp, factors, plan, to_weights):
             gradient = transposed(to_weight)[None, ...]
         else:
             gradient = _as_factor(xp, to_weight, step, rank, plan.leftward)
-        for n, part in enumerate(_unmerged(xp, group, gradient), step.start):
+        for n, part in enumerate(unmerged(xp, group, gradient), step.start):
             found[n] = part
     return tuple(found[n] if n in found else xp.zeros_like(f) for n, f in enumerate(factors))
 
@@ -242,7 +242,7 @@ def _as_factor(xp, weight, step, rank, leftward):
     return xp.permute_dims(weight, tuple(axes.index(n) for n in range(3)))
 
 
-def _unmerged(xp, factors, gradient):
+def unmerged(xp: ModuleType, factors: Sequence[Array], gradient: Array) -> list[Array]:
     """The gradient (R or 1, p, q) of merged factors, pulled back to each; 1 where they were added up."""
     rank = factors[0].shape[0]
     if len(factors) == 1:
@@ -257,8 +257,8 @@ def _unmerged(xp, factors, gradient):
     to_left = xp.matmul(split, reshaped(xp, right, (rank, s * t, 1)))
     to_right = xp.matmul(transposed(split), reshaped(xp, left, (rank, p * q, 1)))
     return [
-        *_unmerged(xp, factors[:half], reshaped(xp, to_left, left.shape)),
-        *_unmerged(xp, factors[half:], reshaped(xp, to_right, right.shape)),
+        *unmerged(xp, factors[:half], reshaped(xp, to_left, left.shape)),
+        *unmerged(xp, factors[half:], reshaped(xp, to_right, right.shape)),
     ]
 
 

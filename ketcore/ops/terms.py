@@ -7,17 +7,17 @@ over a range of its own, so that sums over its elements are products over modes.
 """
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import product as pairs
 from math import prod
 from types import ModuleType
+from typing import Any, NamedTuple
 
-import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype
+from ketcore.backend import Array, accumulation_dtype, cast_gradient
 from ketcore.boxes import prefix_boxes
-from ketcore.elementary import conjugated, transposed
+from ketcore.elementary import as_dtype, beside, conjugated, padded, transposed
 
 
 def product(arrays: Sequence[Array]) -> Array:
@@ -40,23 +40,11 @@ def products_of_others(xp: ModuleType, arrays: Sequence[Array]) -> list[Array]:
     return found[::-1]
 
 
-def diagonal_masks(dims: Sequence[int], count: int) -> list[np.ndarray]:
+@lru_cache(maxsize=64)
+def diagonal_masks(dims: tuple[int, ...], count: int) -> list[np.ndarray]:
     """Which digits the boxes of [0, count) hold: per mode a bool array (boxes, p_n)."""
     boxes = prefix_boxes(count, dims)
     return [_ranges([box[n] for box in boxes], size) for n, size in enumerate(dims)]
-
-
-def block_masks(factors: Sequence[Array], shape: tuple[int, int]) -> list[np.ndarray]:
-    """Which elements of each factor the boxes of a leading block hold: N bool arrays (boxes, 1, p_n q_n)."""
-    dims = [tuple(factor.shape[axis] for factor in factors) for axis in (1, 2)]
-    sides = [prefix_boxes(count, sizes) for count, sizes in zip(shape, dims, strict=True)]
-    boxes = list(pairs(*sides))
-    found = []
-    for n, (rows, columns) in enumerate(zip(*dims, strict=True)):
-        picked = _ranges([box[0][n] for box in boxes], rows)[:, :, None]
-        picked = picked & _ranges([box[1][n] for box in boxes], columns)[:, None, :]
-        found.append(picked.reshape(len(boxes), 1, rows * columns))
-    return found
 
 
 def _ranges(bounds, size):
@@ -64,22 +52,87 @@ def _ranges(bounds, size):
     return np.array([(digits >= start) & (digits < stop) for start, stop in bounds])
 
 
-def masked_leaves(
-    xp: ModuleType, factors: Sequence[Array], shape: tuple[int, int], dtype: object
-) -> list[Array]:
-    """N arrays (boxes, R, p_n q_n) in `dtype`: factors (R, p_n, q_n), zero outside of a box."""
-    rows, columns = (prod(factor.shape[axis] for factor in factors) for axis in (1, 2))
-    wide = [xp.astype(factor, dtype, copy=False) for factor in factors]
-    flat = [xp.reshape(f, (1, f.shape[0], f.shape[1] * f.shape[2])) for f in wide]
-    if shape == (rows, columns):
-        return flat
-    masks = [on_device(xp, mask, flat[0]) for mask in block_masks(factors, shape)]
-    return [xp.where(mask, leaf, xp.zeros_like(leaf)) for mask, leaf in zip(masks, flat, strict=True)]
+class Block(NamedTuple):
+    """A leading block of a matrix as a union of boxes, mode by mode.
+
+    reached   the rows and the columns of each factor that it holds any of
+    ranges    per mode what boxes have of it: different pairs of a range of rows and one of columns
+    places    per mode which of these pairs each box has, (boxes,)
+    """
+
+    reached: list[tuple[int, int]]
+    ranges: list[list[tuple[tuple[int, int], tuple[int, int]]]]
+    places: list[np.ndarray]
 
 
-def on_device(xp: ModuleType, values: np.ndarray, like: Array) -> Array:
-    """NumPy values as an array beside `like`."""
-    return values if xp is np else xp.asarray(values, device=array_api_compat.device(like))
+@lru_cache(maxsize=256)
+def _leading_block(row_dims, col_dims, shape):
+    sides = (prefix_boxes(count, dims) for count, dims in zip(shape, (row_dims, col_dims), strict=True))
+    boxes = [list(zip(*box, strict=True)) for box in pairs(*sides)]
+    ranges, places = [], []
+    for mode in zip(*boxes, strict=True):
+        numbers = {one: n for n, one in enumerate(dict.fromkeys(mode))}
+        ranges.append(list(numbers))
+        places.append(np.array([numbers[one] for one in mode]))
+    reached = [tuple(max(side[1] for side in axis) for axis in zip(*mode, strict=True)) for mode in ranges]
+    return Block(reached, ranges, places)
+
+
+def leading_block(factors: Sequence[Array], shape: tuple[int, int]) -> Block:
+    """The leading block `shape` of the matrix of factors (R, p_n, q_n)."""
+    return _leading_block(*(tuple([f.shape[axis] for f in factors]) for axis in (1, 2)), shape)
+
+
+def reached(xp: ModuleType, factors: Sequence[Array], block: Block, dtype: Any) -> list[Array]:
+    """The parts of the factors that a block holds any of, in `dtype`."""
+    return [as_dtype(xp, f[:, :p, :q], dtype) for f, (p, q) in zip(factors, block.reached, strict=True)]
+
+
+def block_grams(xp: ModuleType, left: Sequence[Array], right: Sequence[Array], block: Block) -> list[Array]:
+    """Per mode the inner products of the leaves in each box, the left ones conjugated: N arrays
+    (boxes or 1, R, R').
+
+    left, right   as by `reached`
+    """
+    found = []
+    for a, b, ranges, places in zip(left, right, block.ranges, block.places, strict=True):
+        leaves = [(_leaf(xp, a, each), _leaf(xp, b, each)) for each in ranges]
+        inner = xp.stack([conjugated(one) @ transposed(other) for one, other in leaves])
+        found.append(inner if len(ranges) == 1 else xp.take(inner, beside(places, inner), axis=0))
+    return found
+
+
+def block_pulled(xp: ModuleType, to_gram: Array, other: Array, block: Block, n: int) -> Array:
+    """sum_l to_gram[box, k, l] other[l] over the boxes that hold an element of mode n: (R, p_n, q_n).
+
+    to_gram  (boxes, R, R')
+    other    (R', p_n, q_n)
+    """
+    _, p, q = other.shape
+    flat, ranges, total = xp.reshape(other, (other.shape[0], p * q)), block.ranges[n], None
+    for place, ((a, b), (c, d)) in enumerate(ranges):
+        boxes = beside(np.flatnonzero(block.places[n] == place), to_gram)
+        chosen = to_gram if len(ranges) == 1 else xp.take(to_gram, boxes, axis=0)
+        part = xp.reshape(xp.sum(chosen, axis=0) @ flat, (-1, p, q))
+        if (a, b, c, d) != (0, p, 0, q):
+            mask = np.zeros((p, q), bool)
+            mask[a:b, c:d] = True
+            part = xp.where(beside(mask, part), part, xp.zeros_like(part))
+        total = part if total is None else total + part
+    return total
+
+
+def _leaf(xp, array, ranges):
+    """A range of rows and one of columns of (R, p, q) as leaves (R, .)."""
+    (a, b), (c, d) = ranges
+    return xp.reshape(array[:, a:b, c:d], (array.shape[0], (b - a) * (d - c)))
+
+
+def whole(xp: ModuleType, gradient: Array, factor: Array) -> Array:
+    """The gradient of what is reached of a factor as that of the factor: zeros behind it."""
+    for axis in (1, 2):
+        gradient = padded(xp, gradient, factor.shape[axis], axis)
+    return cast_gradient(xp, gradient, factor)
 
 
 def grams(xp: ModuleType, left: Sequence[Array], right: Sequence[Array]) -> list[Array]:
