@@ -225,6 +225,20 @@ def ket_inner(left: Any, right: Any) -> Array:
     return unboxed(xp.astype(ops.ket_inner(*merged), dtype, copy=False))
 
 
+def ket_sandwich(matrix: Any, x: Any, y: Any) -> Array:
+    """x^H A y for kets, which may be split in another way than A, and A be cropped in columns.
+
+    raises   ValueError where the dims have no common split
+    """
+    full = prod(matrix.row_dims), prod(matrix.col_dims)
+    if (x.dims, y.dims, matrix.shape) == (matrix.row_dims, matrix.col_dims, full):
+        return unboxed(ops.ket_sandwich(x.factors, matrix.factors, y.factors))
+    image = matrix @ y
+    if x.shape[-1] != image.shape[-1]:
+        raise ValueError(f"x must have length {image.shape[-1]}, got shape {x.shape}")
+    return ket_inner(x, image)
+
+
 def _merged_leaves(xp, leaves, modes):
     """Some leaves of kets as one leaf, in the accumulation dtype."""
     wide = [xp.astype(leaves[n], accumulation_dtype(xp, leaves[n].dtype), copy=False) for n in modes]

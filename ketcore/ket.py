@@ -15,17 +15,19 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic, display, linear_operator, scale
+from ketcore import arithmetic, display, scale
 from ketcore.backend import Array, quiet
 from ketcore.elementary import conjugated, itemsize
 from ketcore.indexing import parse_key, take
+from ketcore.operands import operand
+from ketcore.operator import Scalable
 from ketcore.ops import ket_gram, ket_inner, ket_rows
 from ketcore.ops.checks import as_sequence, check_floating
 from ketcore.shapes import check_dims, check_int, offsets
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class Ket:
+class Ket(Scalable):
     """A batch of vectors of length Q, each a sum of R tensor products.
 
     factors  N arrays (..., R, q_n), floating or complex, one R and one batch shape `...` for all; 1-D
@@ -42,11 +44,6 @@ class Ket:
 
     packed: Array
     dims: tuple[int, ...]
-
-    # Arrays and scalars of NumPy leave their operators to the ket, and no library makes it an array.
-    __array_ufunc__ = None
-    __array_priority__ = 1000.0
-    __array__ = __dlpack__ = __dlpack_device__ = linear_operator.refuse_conversion
 
     def __init__(self, factors: Sequence[Any]):
         xp, factors, _ = check_floating("factors", arithmetic.dense_factors(factors))
@@ -167,21 +164,6 @@ class Ket:
         xp, terms, _ = check_floating("kets", _batched(self.packed, other.packed))
         return Ket.from_packed(xp.concat(terms, axis=-2), self.dims)
 
-    def __neg__(self) -> "Ket":
-        return self * -1
-
-    def __sub__(self, other: "Ket") -> "Ket":
-        return self + -other if isinstance(other, Ket) else NotImplemented
-
-    def __mul__(self, scalar: Any) -> "Ket":
-        """The ket times a number (scalars only), in the precision of the ket."""
-        return self._scaled(scalar, False) if arithmetic.is_scalar(scalar) else NotImplemented
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, scalar: Any) -> "Ket":
-        return self._scaled(scalar, True) if arithmetic.is_scalar(scalar) else NotImplemented
-
     @quiet
     def _scaled(self, scalar, divide):
         """The first leaf of each term carries the scalar."""
@@ -246,7 +228,7 @@ class Ket:
         >>> ket([1.0, 2.0], [1.0, 1.0]).contract([[1, 0], [1, 0], [1, 0], [1, 1]]).tolist()
         [6.0, 2.0]
         """
-        return arithmetic.contracted(self.factors, linear_operator.operand("x", x, self.dtype))
+        return arithmetic.contracted(self.factors, operand("x", x, self.dtype))
 
     def combine(self, weights: Any) -> "Ket":
         """sum_b weights[b] v[b] over the batch, as one ket: batch and rank multiply to its rank.
@@ -258,7 +240,7 @@ class Ket:
         >>> Ket([[[[1.0, 0.0]], [[0.0, 1.0]]]]).combine([2, 3]).to_dense().tolist()
         [2.0, 3.0]
         """
-        return Ket(arithmetic.combined(self.factors, linear_operator.operand("weights", weights, self.dtype)))
+        return Ket(arithmetic.combined(self.factors, operand("weights", weights, self.dtype)))
 
     def norm(self) -> Array:
         """Euclidean norms (...), real.  Rounding is relative to the terms: where they cancel to nothing, the
@@ -308,12 +290,6 @@ class Ket:
         leaves = xp.reshape(self.packed, (words, *self.packed.shape[-2:]))
         ids = np.arange(words).reshape(self.batch_shape)
         return ket_rows(leaves, ids, self.dims, check=False, out=out)
-
-    def __repr__(self) -> str:
-        return display.as_text("Ket", self._facts())
-
-    def _repr_html_(self) -> str:
-        return display.as_html("Ket", self._facts())
 
     def _facts(self):
         """What `repr` shows."""

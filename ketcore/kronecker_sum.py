@@ -13,11 +13,12 @@ from math import prod
 from operator import add
 from typing import Any
 
-from ketcore import arithmetic, display, linear_operator, ops
+from ketcore import arithmetic, display, operands, ops
 from ketcore.backend import Array, accumulation_dtype, namespace, namespace_of, quiet
 from ketcore.elementary import conjugated, identity, itemsize, transposed, unboxed, widened
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
+from ketcore.operator import Operator, Scalable
 from ketcore.ops.checks import check_floating
 from ketcore.ops.term_products import added
 from ketcore.plans import Cost
@@ -27,7 +28,7 @@ _MERGED = 16
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class KroneckerSum(linear_operator.Operator):
+class KroneckerSum(Operator, Scalable):
     """A square matrix (Q, Q) as the Kronecker sum of N square matrices.
 
     factors  N arrays (n_i, n_i), floating or complex; nested lists become NumPy arrays, mixed dtypes are
@@ -80,11 +81,6 @@ class KroneckerSum(linear_operator.Operator):
         """The transpose; shares the factors."""
         return KroneckerSum([transposed(f) for f in self.factors])
 
-    @property
-    def H(self) -> "KroneckerSum":  # noqa: N802 - the name of NumPy's matrices
-        """The conjugate transpose."""
-        return self.T.conj()
-
     def conj(self) -> "KroneckerSum":
         """The complex conjugate; a real sum shares its factors."""
         return KroneckerSum([conjugated(f) for f in self.factors])
@@ -121,23 +117,8 @@ class KroneckerSum(linear_operator.Operator):
     def __radd__(self, other: Any) -> KroneckerMatrix:
         return self + other if isinstance(other, KroneckerMatrix) else NotImplemented
 
-    def __neg__(self) -> "KroneckerSum":
-        return self * -1
-
-    def __sub__(self, other: Any) -> "KroneckerSum | KroneckerMatrix":
-        return self + -other if isinstance(other, KroneckerSum | KroneckerMatrix) else NotImplemented
-
     def __rsub__(self, other: Any) -> KroneckerMatrix:
         return -self + other if isinstance(other, KroneckerMatrix) else NotImplemented
-
-    def __mul__(self, scalar: Any) -> "KroneckerSum":
-        """The sum times a number (scalars only), in the precision of the sum."""
-        return self._scaled(scalar, False) if arithmetic.is_scalar(scalar) else NotImplemented
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, scalar: Any) -> "KroneckerSum":
-        return self._scaled(scalar, True) if arithmetic.is_scalar(scalar) else NotImplemented
 
     def _scaled(self, scalar, divide):
         """Every factor carries the scalar: a Kronecker sum is linear in all of them together."""
@@ -155,20 +136,16 @@ class KroneckerSum(linear_operator.Operator):
             return self.to_kronecker() @ other.to_kronecker()
         if isinstance(other, Ket | KroneckerMatrix):
             return self.to_kronecker() @ other
-        if not linear_operator.is_dense(other):
-            return NotImplemented
-        x = linear_operator.operand("x", other, self.dtype)
-        turned = [transposed(f) for f in self.factors]
-        return linear_operator.applied(x, *self.shape, lambda x: _contracted(turned, x))
+        return self._on_dense(other)
 
     def __rmatmul__(self, other: Any) -> Any:
         """other @ S for a dense array (..., Q) or a KroneckerMatrix."""
         if isinstance(other, KroneckerMatrix):
             return other @ self.to_kronecker()
-        if not linear_operator.is_dense(other):
-            return NotImplemented
-        x = linear_operator.operand("x", other, self.dtype)
-        return linear_operator.applied_right(x, *self.shape, lambda x: _contracted(self.factors, x))
+        return super().__rmatmul__(other)
+
+    def _apply(self, x, turned):
+        return _contracted(self.factors if turned else [transposed(f) for f in self.factors], x)
 
     @quiet
     def trace(self) -> Array:
@@ -220,17 +197,7 @@ class KroneckerSum(linear_operator.Operator):
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).cost("matmul", 10).flops
         120
         """
-        return linear_operator.sum_cost(self, name, n)
-
-    def as_linear_operator(self) -> Any:
-        """A LinearOperator of SciPy (NumPy factors) or of CuPy, for eigsh, cg and their like."""
-        return linear_operator.as_linear_operator(self, self.factors[0])
-
-    def __repr__(self) -> str:
-        return display.as_text("KroneckerSum", self._facts())
-
-    def _repr_html_(self) -> str:
-        return display.as_html("KroneckerSum", self._facts())
+        return operands.sum_cost(self, name, n)
 
     def _facts(self):
         """What `repr` shows."""

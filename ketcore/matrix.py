@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np  # noqa: F401  (for the examples)
 
-from ketcore import alignment, arithmetic, blocks, display, linear_operator, ops, reductions, term_plans
+from ketcore import alignment, arithmetic, blocks, display, operands, ops, reductions, term_plans
 from ketcore.backend import Array, quiet
 from ketcore.elementary import conjugated, itemsize, transposed, unboxed
 from ketcore.ket import Ket
+from ketcore.operator import Operator, Scalable
 from ketcore.ops.checks import check_floating, check_identities, check_shape, check_tables
 from ketcore.plans import Cost
 from ketcore.shapes import check_int
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class KroneckerMatrix(linear_operator.Operator):
+class KroneckerMatrix(Operator, Scalable):
     """A matrix (rows, columns) as a sum of R Kronecker products.
 
     factors  N arrays (R, p_n, q_n), floating or complex, one R for all; 2-D factors mean R = 1.  Nested
@@ -133,11 +134,6 @@ class KroneckerMatrix(linear_operator.Operator):
         """The transpose; shares the factors."""
         return KroneckerMatrix([transposed(f) for f in self.factors], self.shape[::-1], self.term_identities)
 
-    @property
-    def H(self) -> "KroneckerMatrix":  # noqa: N802 - the name of NumPy's matrices
-        """The conjugate transpose."""
-        return self.T.conj()
-
     def __len__(self) -> int:
         return display.checked_length(self.shape[0])
 
@@ -189,21 +185,6 @@ class KroneckerMatrix(linear_operator.Operator):
             return NotImplemented
         return KroneckerMatrix(*alignment.matrix_sum(self, other))
 
-    def __neg__(self) -> "KroneckerMatrix":
-        return self * -1
-
-    def __sub__(self, other: "KroneckerMatrix") -> "KroneckerMatrix":
-        return self + -other if isinstance(other, KroneckerMatrix) else NotImplemented
-
-    def __mul__(self, scalar: Any) -> "KroneckerMatrix":
-        """The matrix times a number (scalars only), in the precision of the matrix."""
-        return self._scaled(scalar, False) if arithmetic.is_scalar(scalar) else NotImplemented
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, scalar: Any) -> "KroneckerMatrix":
-        return self._scaled(scalar, True) if arithmetic.is_scalar(scalar) else NotImplemented
-
     def _scaled(self, scalar, divide):
         return KroneckerMatrix(*reductions.scaled(self, scalar, divide))
 
@@ -222,11 +203,11 @@ class KroneckerMatrix(linear_operator.Operator):
             return KroneckerMatrix(*alignment.matrix_product(self, other))
         if isinstance(other, Ket):
             return Ket(alignment.ket_product(self, other))
-        return self.matmul(other) if linear_operator.is_dense(other) else NotImplemented
+        return self.matmul(other) if operands.is_dense(other) else NotImplemented
 
     def __rmatmul__(self, other: Any) -> Any:
         """other @ A for an array (..., rows): that of tied logits is `x @ table.T`."""
-        return self.rmatmul(other) if linear_operator.is_dense(other) else NotImplemented
+        return self.rmatmul(other) if operands.is_dense(other) else NotImplemented
 
     def matmul(self, x: Any, out: Array | None = None) -> Array:
         """A @ x for an array (columns,) or (..., columns, n); `out` is written into and returned.
@@ -236,11 +217,11 @@ class KroneckerMatrix(linear_operator.Operator):
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).matmul([1, 2, 3, 4]).tolist()
         [3.0, 7.0]
         """
-        x = linear_operator.operand("x", x, self.dtype)
-        linear_operator.check_left(x, self.shape[1])
+        x = operands.operand("x", x, self.dtype)
+        operands.check_left(x, self.shape[1])
         turned, shape = [transposed(f) for f in self.factors], self.shape[::-1]
         axis = -1 if x.ndim == 1 else -2
-        return ops.kron_matmul(turned, x, shape, axis=axis, identities=linear_operator.marks(self), out=out)
+        return ops.kron_matmul(turned, x, shape, axis=axis, identities=operands.marks(self), out=out)
 
     def rmatmul(self, x: Any, out: Array | None = None) -> Array:
         """x @ A for an array (..., rows); `out`, errors and cost as in `matmul`.
@@ -248,9 +229,9 @@ class KroneckerMatrix(linear_operator.Operator):
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).rmatmul([1, 2]).tolist()
         [1.0, 1.0, 2.0, 2.0]
         """
-        x = linear_operator.operand("x", x, self.dtype)
-        linear_operator.check_right(x, self.shape[0])
-        return ops.kron_matmul(self.factors, x, self.shape, identities=linear_operator.marks(self), out=out)
+        x = operands.operand("x", x, self.dtype)
+        operands.check_right(x, self.shape[0])
+        return ops.kron_matmul(self.factors, x, self.shape, identities=operands.marks(self), out=out)
 
     def sandwich(self, x: Any, y: Any) -> Array:
         """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns); batches broadcast.
@@ -259,8 +240,8 @@ class KroneckerMatrix(linear_operator.Operator):
         4.0
         """
         if isinstance(x, Ket) and isinstance(y, Ket):
-            return linear_operator.ket_sandwich(self, x, y)
-        return linear_operator.sandwich(self, x, y)
+            return alignment.ket_sandwich(self, x, y)
+        return operands.sandwich(self, x, y)
 
     def kron(self, other: "KroneckerMatrix") -> "KroneckerMatrix":
         """The Kronecker product: orders add, ranks multiply.
@@ -357,20 +338,7 @@ class KroneckerMatrix(linear_operator.Operator):
         >>> KroneckerMatrix([np.eye(64), np.eye(64)]).cost("rmatmul", 10).flops
         10485760
         """
-        return linear_operator.matrix_cost(self, name, n)
-
-    def as_linear_operator(self) -> Any:
-        """A LinearOperator of SciPy (NumPy factors) or of CuPy, for eigsh, svds, lsqr, cg and their like.
-
-        raises   TypeError on arrays of other libraries
-        """
-        return linear_operator.as_linear_operator(self, self.factors[0])
-
-    def __repr__(self) -> str:
-        return display.as_text("KroneckerMatrix", self._facts())
-
-    def _repr_html_(self) -> str:
-        return display.as_html("KroneckerMatrix", self._facts())
+        return operands.matrix_cost(self, name, n)
 
     def _facts(self):
         """What `repr` shows."""

@@ -15,7 +15,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic, linear_operator, ops, scale
+from ketcore import arithmetic, operands, ops, scale
 from ketcore.backend import Array, accumulation_dtype, is_array, is_numpy, namespace, namespace_of
 from ketcore.elementary import conjugated, identity
 from ketcore.ops.checks import check_floating, to_namespace_of
@@ -79,7 +79,7 @@ def as_part(n: int, part: Any) -> Any:
     if isinstance(part, Diagonal | Identity):
         return part
     if not is_sparse(part):
-        part = linear_operator.as_array(f"parts[{n}]", part)
+        part = operands.as_array(f"parts[{n}]", part)
     elif part.format not in ("csr", "csc"):
         part = part.tocsr()
     if part.ndim != 2 or min(part.shape) < 1:
@@ -214,7 +214,7 @@ def multiplied(parts: Sequence[Any], x: Array) -> Array:
 
 def on_rows(part: Any, rows: Array) -> Array:
     """A part along the last axis of rows (..., q)."""
-    return linear_operator.applied_right(rows, *part.shape[::-1], lambda x: multiplied([part], x))
+    return operands.applied_right(rows, *part.shape[::-1], lambda x: multiplied([part], x))
 
 
 def _units(parts):

@@ -15,11 +15,12 @@ from math import inf, prod
 from operator import mul
 from typing import Any
 
-from ketcore import arithmetic, blocks, display, linear_operator
+from ketcore import blocks, display
 from ketcore.backend import Array, accumulation_dtype, quiet
 from ketcore.elementary import itemsize, unboxed
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
+from ketcore.operator import Operator, Scalable
 from ketcore.ops.checks import as_sequence
 from ketcore.parts import (
     Diagonal,
@@ -43,7 +44,7 @@ __all__ = ["Diagonal", "Identity", "KroneckerProduct"]
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class KroneckerProduct(linear_operator.Operator):
+class KroneckerProduct(Operator, Scalable):
     """A matrix (P, Q) as one Kronecker product of parts of any kind.
 
     parts    N matrices: dense arrays (p_n, q_n) or nested lists, `Diagonal`, `Identity`, or sparse matrices
@@ -102,30 +103,14 @@ class KroneckerProduct(linear_operator.Operator):
         """The transpose; shares the parts."""
         return KroneckerProduct([transposed_part(part) for part in self.parts])
 
-    @property
-    def H(self) -> "KroneckerProduct":  # noqa: N802 - the name of NumPy's matrices
-        """The conjugate transpose."""
-        return self.T.conj()
-
     def conj(self) -> "KroneckerProduct":
         """The complex conjugate."""
         return KroneckerProduct([conjugated_part(part) for part in self.parts])
 
-    def __neg__(self) -> "KroneckerProduct":
-        return self * -1
-
-    def __mul__(self, scalar: Any) -> "KroneckerProduct":
-        """The product times a number; of identities alone, the smallest becomes a `Diagonal`."""
-        return self._scaled(scalar, False) if arithmetic.is_scalar(scalar) else NotImplemented
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, scalar: Any) -> "KroneckerProduct":
-        return self._scaled(scalar, True) if arithmetic.is_scalar(scalar) else NotImplemented
-
     @quiet
     def _scaled(self, scalar, divide):
-        """The first part that holds numbers carries the scalar."""
+        """The first part that holds numbers carries the scalar; of identities alone, the smallest becomes a
+        `Diagonal`."""
         known = [n for n, part in enumerate(self.parts) if not isinstance(part, Identity)]
         at = known[0] if known else self.row_dims.index(min(self.row_dims))
         parts = level_parts(self.parts)
@@ -151,18 +136,10 @@ class KroneckerProduct(linear_operator.Operator):
         """
         if isinstance(other, Ket):
             return self._on_ket(other)
-        if not linear_operator.is_dense(other):
-            return NotImplemented
-        x = linear_operator.operand("x", other, self.dtype)
-        return linear_operator.applied(x, *self.shape, lambda x: multiplied(self.parts, x))
+        return self._on_dense(other)
 
-    def __rmatmul__(self, other: Any) -> Any:
-        """other @ M for a dense array (..., P)."""
-        if not linear_operator.is_dense(other):
-            return NotImplemented
-        x = linear_operator.operand("x", other, self.dtype)
-        parts = self.T.parts
-        return linear_operator.applied_right(x, *self.shape, lambda x: multiplied(parts, x))
+    def _apply(self, x, turned):
+        return multiplied(self.T.parts if turned else self.parts, x)
 
     def _on_ket(self, ket):
         if ket.dims != self.col_dims:
@@ -235,10 +212,15 @@ class KroneckerProduct(linear_operator.Operator):
 
         return read
 
-    def as_linear_operator(self) -> Any:
-        """A LinearOperator of SciPy (NumPy parts) or of CuPy, for eigsh, cg and their like."""
-        return linear_operator.as_linear_operator(self, kind_of(self.parts)[1])
+    def _like(self):
+        return kind_of(self.parts)[1]
 
     def __repr__(self) -> str:
-        kinds = ", ".join(f"{name_of(part)}{tuple(part.shape)}" for part in self.parts)
-        return f"KroneckerProduct({kinds}, dtype={self.dtype})"
+        return f"KroneckerProduct({self._kinds()}, dtype={self.dtype})"
+
+    def _facts(self):
+        """What notebooks show."""
+        return {"shape": self.shape, "parts": self._kinds(), "dtype": self.dtype, "bytes": f"{self.nbytes:,}"}
+
+    def _kinds(self):
+        return ", ".join(f"{name_of(part)}{tuple(part.shape)}" for part in self.parts)

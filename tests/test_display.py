@@ -8,6 +8,8 @@ import pytest
 from ketcore.display import as_html, as_text, check_dense_size, in_words, sizes
 from ketcore.ket import Ket
 from ketcore.matrix import KroneckerMatrix
+from ketcore.product import Diagonal, Identity, KroneckerProduct
+from ketcore.structure import swap
 
 
 def test_a_matrix_says_what_it_is():
@@ -31,6 +33,14 @@ def test_a_ket_says_what_it_is():
     rows = re.findall("<tr><th>(.*?)</th><td>(.*?)</td></tr>", v._repr_html_())
     assert dict(rows)["dims"] == "(4, 8)"
     assert [name for name, _ in rows][:3] == ["shape", "order", "rank"]
+
+
+def test_other_operators_say_what_they_are():
+    parts = KroneckerProduct([np.ones((2, 3)), Identity(4), Diagonal([1.0])])
+    assert repr(parts) == "KroneckerProduct(dense(2, 3), Identity(4, 4), Diagonal(1, 1), dtype=float64)"
+    assert "<th>parts</th><td>dense(2, 3), Identity(4, 4), Diagonal(1, 1)</td>" in parts._repr_html_()
+    assert repr(swap((2, 3), 0, 1)) == "Permutation(dims=(2, 3), order=(1, 0))"
+    assert "<th>order</th><td>(1, 0)</td>" in swap((2, 3), 0, 1)._repr_html_()
 
 
 def test_html_is_escaped():

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse.linalg as sla
 
 from ketcore import Diagonal, Identity, KroneckerMatrix, KroneckerProduct, KroneckerSum, Permutation, backend
-from ketcore.linear_operator import as_array, is_dense, operand
+from ketcore.operands import as_array, is_dense, operand
 from tests.algebra_problems import dense
 
 RNG = np.random.default_rng(0)

@@ -229,3 +229,22 @@ def test_transposes_of_sparse_parts_are_views():
     for turned in (m.T, m.H, m.conj()):
         assert np.shares_memory(turned.parts[0].data, part.data)
     np.testing.assert_allclose(m.H @ np.ones(50), np.ones(50) @ m.to_dense())
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_what_cannot_be_added_or_subtracted_says_so(name):
+    operator, vector = OPERATORS[name], Ket([A[0], B[0]])
+    for sign, call in (("\\+", lambda a, b: a + b), ("-", lambda a, b: a - b)):
+        for pair in ((operator, vector), (vector, operator), (operator, 2.0)):
+            names = "' and '".join(type(one).__name__ for one in pair)
+            with pytest.raises(TypeError, match=f"unsupported operand type.* {sign}: '{names}'"):
+                call(*pair)
+
+
+def test_products_and_permutations_have_no_sums():
+    product, permutation = OPERATORS["product"], OPERATORS["permutation"]
+    for call in (lambda: product + product, lambda: product - product, lambda: OPERATORS["sum"] - product):
+        with pytest.raises(TypeError, match="unsupported operand type"):
+            call()
+    with pytest.raises(TypeError, match="bad operand type for unary -: 'Permutation'"):
+        assert -permutation

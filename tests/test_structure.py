@@ -30,8 +30,8 @@ FLOORS = (
         "ops.symmetry", "ops.powers", "ops.spectra", "ops.schur", "ops.*", "ops",
     ),
     (
-        "arithmetic", "indexing", "blocks", "reductions", "alignment", "row_blocks", "linear_operator",
-        "ket", "matrix",
+        "arithmetic", "indexing", "blocks", "reductions", "alignment", "row_blocks", "operands",
+        "operator", "ket", "matrix",
         "parts", "product", "kronecker_sum", "structure.*", "structure",
     ),
     ("io", "fit.*", "fit", "linalg.*", "linalg"),

@@ -17,8 +17,8 @@ from ketcore.backend import Array, accumulation_dtype, is_half, namespace, names
 from ketcore.elementary import real_dtype
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, preconditioners
-from ketcore.linear_operator import operand
 from ketcore.matrix import KroneckerMatrix
+from ketcore.operands import operand
 from ketcore.product import KroneckerProduct
 from ketcore.shapes import check_int, check_size
 

@@ -22,8 +22,8 @@ from ketcore.elementary import adjoint, conjugated, itemsize, unboxed
 from ketcore.ket import Ket
 from ketcore.kronecker_sum import KroneckerSum
 from ketcore.linalg import checks, cuts, parts, sums
-from ketcore.linear_operator import operand
 from ketcore.matrix import KroneckerMatrix
+from ketcore.operands import operand
 from ketcore.ops import symmetry
 from ketcore.product import KroneckerProduct
 

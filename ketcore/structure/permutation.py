@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import arithmetic, blocks, display, linear_operator
+from ketcore import arithmetic, blocks, display
 from ketcore.backend import Array, namespace_of
 from ketcore.ket import Ket
+from ketcore.operands import as_array
+from ketcore.operator import Operator
 from ketcore.shapes import check_dims, check_int, strides
 from ketcore.structure.subsystems import check_modes, check_order, permute_subsystems
 
 
 @dataclass(frozen=True, init=False, eq=False)
-class Permutation(linear_operator.Operator):
+class Permutation(Operator):
     """The matrix (Q, Q) that puts the modes of a vector in another order.
 
     dims     the N dims of the vector that it is applied to
@@ -71,16 +73,14 @@ class Permutation(linear_operator.Operator):
             if other.dims != self.dims:
                 raise ValueError(f"ket must have dims {self.dims}, got {other.dims}")
             return permute_subsystems(other, self.order)
-        if not linear_operator.is_dense(other):
-            return NotImplemented
-        return linear_operator.applied(linear_operator.as_array("x", other), *self.shape, self._transposed)
+        return self._on_dense(other)
 
-    def __rmatmul__(self, other: Any) -> Any:
-        """other @ P for an array (..., Q) of any dtype."""
-        if not linear_operator.is_dense(other):
-            return NotImplemented
-        x = linear_operator.as_array("x", other)
-        return linear_operator.applied_right(x, *self.shape, self.T._transposed)
+    def _operand(self, value):
+        """Of any dtype: nothing is computed."""
+        return as_array("x", value)
+
+    def _apply(self, x, turned):
+        return self.T._transposed(x) if turned else self._transposed(x)
 
     def _after(self, first):
         dims = tuple(first.dims[n] for n in first.order)
@@ -126,9 +126,11 @@ class Permutation(linear_operator.Operator):
         found[np.arange(stop - start), columns] = 1
         return found
 
-    def as_linear_operator(self) -> Any:
-        """A LinearOperator of SciPy."""
-        return linear_operator.as_linear_operator(self, np.zeros(()))
+    def _like(self):
+        return np.zeros(())
+
+    def _facts(self):
+        return {"shape": self.shape, "dims": self.dims, "order": self.order}
 
 
 def swap(dims: Sequence[int], i: int, j: int) -> Permutation:

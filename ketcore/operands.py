@@ -1,12 +1,12 @@
-"""Operators and dense arrays: what may stand beside `@`, NumPy's shapes, costs, LinearOperator."""
+"""Operators and what stands beside them: operands of `@` by NumPy's rules, dense sandwiches, costs."""
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from ketcore import alignment, backend, ops, plans
+from ketcore import ops, plans
 from ketcore.backend import (
     Array,
     accumulation_dtype,
@@ -19,7 +19,6 @@ from ketcore.backend import (
 )
 from ketcore.elementary import itemsize, unboxed
 from ketcore.ops.checks import check_dtype, plain
-from ketcore.row_blocks import RowBlocks
 from ketcore.shapes import check_int
 from ketcore.term_plans import terms_cost
 
@@ -112,20 +111,6 @@ def applied_right(x: Array, rows: int, columns: int, transform: Callable[[Array]
     return xp.reshape(transform(xp.reshape(x, (prod(lead), rows, 1))), (*lead, columns))
 
 
-def ket_sandwich(matrix: Any, x: Any, y: Any) -> Array:
-    """x^H A y for kets, which may be split in another way than A, and A be cropped in columns.
-
-    raises   ValueError where the dims have no common split
-    """
-    full = prod(matrix.row_dims), prod(matrix.col_dims)
-    if (x.dims, y.dims, matrix.shape) == (matrix.row_dims, matrix.col_dims, full):
-        return unboxed(ops.ket_sandwich(x.factors, matrix.factors, y.factors))
-    image = matrix @ y
-    if x.shape[-1] != image.shape[-1]:
-        raise ValueError(f"x must have length {image.shape[-1]}, got shape {x.shape}")
-    return alignment.ket_inner(x, image)
-
-
 @quiet
 def sandwich(matrix: Any, x: Any, y: Any) -> Array:
     """x^H A y for arrays (..., rows) and (..., columns)."""
@@ -178,67 +163,3 @@ def sum_cost(matrix: Any, name: str, n: int) -> plans.Cost:
         passes.append(plans.matmul_cost((dim,), (dim,), 1, before, after, itemsize=entry))
         before *= dim
     return plans.Cost(sum(c.flops for c in passes), sum(c.bytes for c in passes), "modes")
-
-
-def refuse_conversion(self: Any, *args: Any, **options: Any) -> NoReturn:
-    """What the methods are that libraries call to make an array of an object: nothing goes dense silently."""
-    name = type(self).__name__
-    raise TypeError(f"a {name} must be made dense by to_dense(max_bytes=), got an implicit conversion")
-
-
-def matvec(self: Any, x: Any) -> Any:
-    """A @ x, by the name under which solvers of SciPy and CuPy ask for it: they take an operator as it is."""
-    return self @ x
-
-
-def rmatvec(self: Any, x: Any) -> Any:
-    """A^H @ x, by the name under which solvers of SciPy and CuPy ask for it."""
-    return self.H @ x
-
-
-def as_linear_operator(matrix: Any, like: Array) -> Any:
-    """A LinearOperator of SciPy, or of CuPy where `like` is its array, of what has shape, dtype, @ and H.
-
-    raises   TypeError on arrays of other libraries
-    """
-    adjoint = matrix.H
-    return backend.linear_operator(like)(
-        matrix.shape,
-        matvec=matrix.matvec,
-        rmatvec=adjoint.matvec,
-        matmat=matrix.matmat,
-        rmatmat=adjoint.matmat,
-        dtype=matrix.dtype,
-    )
-
-
-class Operator:
-    """What all operators share: how libraries are to treat them, and their rows in blocks."""
-
-    # Arrays and scalars of NumPy leave their operators to this one, and no library makes it an array.
-    __array_ufunc__ = None
-    __array_priority__ = 1000.0
-    __array__ = __dlpack__ = __dlpack_device__ = refuse_conversion
-    # Solvers of SciPy and CuPy take what has these methods as a LinearOperator.
-    matvec = matmat = matvec
-    rmatvec = rmatmat = rmatvec
-
-    def __bool__(self) -> bool:
-        """True: a size beyond 2**63, which `len` cannot have, is no reason to fail."""
-        return True
-
-    def iter_row_blocks(self, size: int) -> RowBlocks:
-        """All rows as dense blocks of at most `size`, from row 0 on, for what is too large to be held.
-
-        size     an int >= 1
-        returns  something to iterate over, more than once; it has a length for progress bars.  Each block
-                 (rows, columns) is a new array
-        raises   TypeError, ValueError on size
-        cost     memory that of one block
-
-        >>> from ketcore import eye
-        >>> blocks = eye((2, 2)).iter_row_blocks(3)
-        >>> len(blocks), [block.shape for block in blocks]
-        (2, [(3, 4), (1, 4)])
-        """
-        return RowBlocks(self.shape[0], check_int("size", size, 1), self._row_reader())
