@@ -113,7 +113,7 @@ class _Call:
         # Terms with a leaf of zeros are zero, however large their other leaves are.
         total = xp.where(dead, xp.min(self.total), self.total) if self.total.shape[0] else self.total
         self.top = xp.max(total) if total.shape[0] else xp.sum(total)
-        self.weights = xp.where(dead, xp.zeros_like(total), 2.0 ** (total - self.top))
+        self.weights = 2.0 ** (total - self.top)
         self.grams = terms.block_grams(xp, self.units, self.units, self.block)
         both = self.weights[:, None] * self.weights[None, :]
         squared = xp.sum(both * terms.product(self.grams))
