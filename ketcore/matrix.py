@@ -278,7 +278,7 @@ class KroneckerMatrix(Operator, Scalable):
     def inner(self, other: "KroneckerMatrix") -> Array:
         """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
 
-        cost     O(R R' sum p_n q_n), and at most N^2 times that where both axes are cropped
+        cost     as `kron_inner`
 
         >>> float(KroneckerMatrix([np.eye(3)]).inner(KroneckerMatrix([np.ones((3, 3))])))
         3.0

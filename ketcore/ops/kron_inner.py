@@ -35,7 +35,7 @@ def kron_inner(a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | 
     shape    (rows, columns), the leading block of (P, Q) that both are cropped to; None is all of it
     returns  an array without dimensions in the promoted dtype; 16-bit storage is summed in float32
     raises   TypeError, ValueError on kinds and shapes
-    cost     O(R R' sum p_n q_n), a few times that where both axes are cropped
+    cost     O(R R' sum p_n q_n); where both axes are cropped about four times that, and O(R R' N^3)
 
     >>> a, b = np.array([[[1.0, 2.0]]]), np.array([[[3.0], [4.0]]])
     >>> float(kron_inner((a, b), (a, b))), float(np.sum(np.kron(a[0], b[0]) ** 2))
