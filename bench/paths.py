@@ -103,7 +103,7 @@ def _call(case, path):
 
 
 def _cost(case, path):
-    from ketcore import plans
+    from ketcore.products import plans
 
     workload, itemsize = case.workload, case.x.itemsize
     sizes = workload.rows, workload.columns, workload.rank, case.batch

@@ -10,9 +10,11 @@ from ketcore._version import __version__
 from ketcore.divisors import suggest_dims
 from ketcore.fit import from_dense, nearest_kronecker, recompress
 from ketcore.io import load_word2ket
-from ketcore.ket import Ket, ket
-from ketcore.kronecker_sum import KroneckerSum
-from ketcore.matrix import KroneckerMatrix, eye
+from ketcore.lookups.gather import engines
+from ketcore.objects.ket import Ket, ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix, eye
+from ketcore.objects.kronecker_product import Diagonal, Identity, KroneckerProduct
+from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.ops import (
     OPS,
     Op,
@@ -78,8 +80,6 @@ from ketcore.ops import (
     rows_jvp,
     rows_vjp,
 )
-from ketcore.ops.gather import engines
-from ketcore.product import Diagonal, Identity, KroneckerProduct
 from ketcore.structure import (
     Permutation,
     commutation,

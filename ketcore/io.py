@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.ket import Ket
-from ketcore.matrix import KroneckerMatrix
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
 
 _LAYERS = ("EmbeddingKet", "EmbeddingKetXS")
 _LEAVES = "weight_leafs"

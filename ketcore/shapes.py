@@ -1,6 +1,10 @@
-"""Integers only: how many digits, how wide, where to split.  Standard library, no arrays.
+"""Integers: how many digits, how wide, where to split, how many bytes.  Standard library, no arrays.
 
 Letters: N order, mode n in 0..N-1, mode 0 the most significant digit (C order).
+
+The numbers [0, count) are the leading rows of a cropped matrix.  They split into at most N boxes, in each of
+which every digit runs over a range of its own; over a box a sum of Kronecker products is the sum of the
+products of the restricted factors, so that sums over cropped matrices stay factored.
 """
 
 from collections.abc import Sequence
@@ -9,7 +13,18 @@ from itertools import accumulate
 from math import inf, prod
 from numbers import Real
 from operator import index as as_integer
+from sys import maxsize
 from typing import Any
+
+Box = tuple[tuple[int, int], ...]
+# The modes that are identity matrices in each of R terms.
+Marks = tuple[frozenset[int], ...]
+
+# Bytes of a result that nobody asked for in so many words.
+LARGEST = 2**30
+# Bytes of a complex number.
+_WIDEST = 16
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def check_int(name: str, value: Any, least: int) -> int:
@@ -123,3 +138,106 @@ def tree_split(order: int) -> int:
     [0, 1, 1, 2, 2]
     """
     return order // 2
+
+
+def in_words(nbytes: int) -> str:
+    """A number of bytes in its unit.
+
+    >>> in_words(896), in_words(3 * 2**29), in_words(2**80)
+    ('896 bytes', '1.5 GiB', '1048576 EiB')
+    """
+    power = min(max(nbytes.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
+    whole, rest = divmod(nbytes * 10 >> 10 * power, 10)
+    return f"{whole}.{rest} {_UNITS[power]}" if rest else f"{whole} {_UNITS[power]}"
+
+
+def check_dense_size(
+    elements: int, itemsize: int, what: str, max_bytes: int, instead: str | None = None
+) -> None:
+    """The guard of every dense conversion; `instead` is what serves in its place.
+
+    raises   MemoryError, naming the size, where `elements * itemsize` is above `max_bytes`
+    """
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, Real):
+        raise TypeError(f"max_bytes must be a number of bytes, got {max_bytes!r}")
+    needed = elements * itemsize
+    if needed > max_bytes:
+        size, way = f"{needed} ({in_words(needed)})", f" (see {instead})" if instead else ""
+        raise MemoryError(f"max_bytes must be at least {size} to hold the dense {what}, got {max_bytes}{way}")
+
+
+def check_result_size(
+    name: str, shape: Sequence[int], itemsize: int, dtype: Any, instead: str | None = None
+) -> None:
+    """The guard of results whose size no argument says: those of slices, of sums along an axis.
+
+    raises   MemoryError, naming the size, above 2**30 bytes
+    """
+    needed = prod(shape) * itemsize
+    if needed > LARGEST:
+        limit, way = f"{LARGEST} bytes ({in_words(LARGEST)})", f" (see {instead})" if instead else ""
+        got = f"a {tuple(shape)} array of {dtype} of {needed} bytes ({in_words(needed)})"
+        raise MemoryError(f"{name} must give at most {limit}, got {got}{way}")
+
+
+def checked_length(rows: int) -> int:
+    """`rows` as a `len()`; OverflowError beyond what Python counts."""
+    if rows > maxsize:
+        raise OverflowError(f"the number of rows must be at most {maxsize} for len(), got {rows}")
+    return rows
+
+
+def check_addressable(shape: Sequence[int]) -> None:
+    """MemoryError where no machine could hold an array: NumPy would speak of its dimensions, also of an empty
+    one.
+    """
+    most = maxsize // _WIDEST
+    if prod(max(size, 1) for size in shape) > most:
+        raise MemoryError(f"the result must have at most {most} elements, got shape {tuple(shape)}")
+
+
+def prefix_boxes(count: int, radices: Sequence[int]) -> list[Box]:
+    """Disjoint boxes of digits whose union is [0, count).
+
+    count    int in [0, prod(radices)]
+    radices  N ints >= 1
+    returns  at most N boxes, in ascending order; a box is N pairs (start, stop), one per digit
+
+    >>> prefix_boxes(6, (2, 3))
+    [((0, 2), (0, 3))]
+    >>> prefix_boxes(5, (2, 3))
+    [((0, 1), (0, 3)), ((1, 2), (0, 2))]
+    """
+    whole = [(0, radix) for radix in radices]
+    if count == prod(radices):
+        return [tuple(whole)]
+    boxes, fixed, rest = [], [], count
+    for mode, stride in enumerate(strides(radices)):
+        digit, rest = divmod(rest, stride)
+        if digit:
+            boxes.append((*fixed, (0, digit), *whole[mode + 1 :]))
+        fixed.append((digit, digit + 1))
+    return boxes
+
+
+def check_order(order: Any, count: int) -> tuple[int, ...]:
+    """`order` as each of [0, count) once."""
+    modes = check_modes("order", order, count)
+    if len(modes) != count:
+        raise ValueError(f"order must hold each mode of {count} once, got {order}")
+    return modes
+
+
+def check_modes(name: str, modes: Any, count: int) -> tuple[int, ...]:
+    """`modes`, an int or ints, as distinct ones in [0, count); negative ones count from the end."""
+    try:
+        found = tuple(modes)
+    except TypeError:
+        found = (modes,)
+    found = tuple(check_int(name, mode, -count) for mode in found)
+    if any(mode >= count for mode in found):
+        raise ValueError(f"{name} must hold modes in [-{count}, {count}), got {modes}")
+    found = tuple(mode % count for mode in found)
+    if len(set(found)) != len(found):
+        raise ValueError(f"{name} must hold no mode twice, got {modes}")
+    return found

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from threadpoolctl import threadpool_limits
 
-from ketcore.ops import kernels
+from ketcore.cuda import launcher, table
 from ketcore.testing import to_numpy
 from tests import profiles
 from tests.cusim import SimLauncher, available
@@ -132,13 +132,13 @@ def _cusim(monkeypatch, name, asarray, order):
     """NumPy arrays that run the CUDA sources on the simulator, through the same host code as CuPy's."""
     require("cusim", not available(), available())
     launch = _simulator(order)
-    monkeypatch.setattr("ketcore.backend.launcher", lambda array: launch)
+    monkeypatch.setattr("ketcore.cuda.launcher.launcher_for", lambda array: launch)
     return Backend(name, asarray, 25)
 
 
 @cache
 def _simulator(order):
-    launch = SimLauncher(Path(kernels.__file__).parent, kernels.TABLE, order=order)
+    launch = SimLauncher(Path(launcher.__file__).parent, table.TABLE, order=order)
     launch.xp = _Poisoned()
     return launch
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ketcore import testing
 
 
-def rearranged(A, row_dims, col_dims):
+def rearrangement(A, row_dims, col_dims):
     """T[(i_0, j_0), (i_1, j_1)] = A[(i_0, i_1), (j_0, j_1)], of a matrix padded with zeros."""
     A = np.asarray(A)
     A = np.pad(A, [(0, prod(dims) - size) for dims, size in zip((row_dims, col_dims), A.shape, strict=True)])
@@ -17,14 +17,14 @@ def rearranged(A, row_dims, col_dims):
 
 
 def with_rearranged(T, row_dims, col_dims):
-    """The matrix whose rearranged one is T."""
+    """The matrix whose rearrangement one is T."""
     (p, P), (q, Q) = row_dims, col_dims
     return T.reshape(p, q, P, Q).transpose(0, 2, 1, 3).reshape(p * P, q * Q)
 
 
 def two_factor_optimum(A, row_dims, col_dims, rank):
     """The least relative error of a sum of `rank` Kronecker products of two factors."""
-    values = np.linalg.svd(rearranged(A, row_dims, col_dims), compute_uv=False)
+    values = np.linalg.svd(rearrangement(A, row_dims, col_dims), compute_uv=False)
     return np.sqrt(np.sum(values[rank:] ** 2) / np.sum(values**2))
 
 

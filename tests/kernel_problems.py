@@ -8,14 +8,14 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from ketcore.ops import kernels
-from ketcore.ops.kernel_plan import SHARED_FLOOR
-from ketcore.ops.lookup import Lookup
-from ketcore.ops.matmul_plan import Limits
+from ketcore.cuda import launcher, table
+from ketcore.cuda.structs import SHARED_FLOOR
+from ketcore.lookups.lookup import Lookup
+from ketcore.products.fused_plan import Limits
 from ketcore.shapes import halves_split
 from tests.cusim import ORDERS, SimLauncher
 
-OPS = Path(kernels.__file__).parent
+CUDA = Path(launcher.__file__).parent
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 INTEGERS = ("int32", "int64")
 KINDS = ("digits", "same", "modes", "terms")
@@ -23,7 +23,7 @@ KINDS = ("digits", "same", "modes", "terms")
 
 @cache
 def simulator():
-    return SimLauncher(OPS, kernels.TABLE)
+    return SimLauncher(CUDA, table.TABLE)
 
 
 class Launcher:
@@ -111,8 +111,8 @@ def scattered(lookup, records):
     """Gradients of the tables (R, t_n, q_n) from records."""
     picked, good = rows_picked(lookup)
     starts, gradients = np.cumsum([0, *lookup.widths]), []
-    for n, table in enumerate(lookup.tables):
-        gradient = np.zeros(table.shape)
+    for n, own in enumerate(lookup.tables):
+        gradient = np.zeros(own.shape)
         for k in range(lookup.rank):
             np.add.at(gradient[k], picked[n, k][good], records[good, k, starts[n] : starts[n + 1]])
         gradients.append(gradient)
@@ -135,7 +135,7 @@ def lookups(draw):
     kind, batch = draw(st.sampled_from(KINDS)), draw(st.sampled_from((0, 1, 2, 5, 20, 70)))
     dtype = dtype_of(draw(st.sampled_from(FLOATS)))
     tables = tuple(
-        table(rng, rank, t, q, dtype, draw(st.booleans())) for t, q in zip(counts, widths, strict=True)
+        random_table(rng, rank, t, q, dtype, draw(st.booleans())) for t, q in zip(counts, widths, strict=True)
     )
     whole = int(np.prod(widths))
     columns = draw(st.sampled_from((whole, max(1, whole - 8), draw(st.integers(1, whole)))))
@@ -152,7 +152,7 @@ def lookups(draw):
     return Lookup(tables, index, kind, bound, False, columns, layernorm, eps, split, dtype)
 
 
-def table(rng, rank, rows, columns, dtype, strided):
+def random_table(rng, rank, rows, columns, dtype, strided):
     values = rng.integers(-16, 17, (rank, rows, columns)) / 8
     values = values.astype(dtype)
     return values.transpose(1, 2, 0).copy().transpose(2, 0, 1) if strided else values
@@ -295,6 +295,6 @@ def products(draw):
         draw(st.sampled_from(sizes)) for sizes in ((1, 1, 2, 4), (1, 3, 8, 37), (1, 1, 2, 13))
     )
     dtype = dtype_of(draw(st.sampled_from(FLOATS)))
-    factors = tuple(table(rng, rank, p, q, dtype, draw(st.booleans())) for p, q in dims)
+    factors = tuple(random_table(rng, rank, p, q, dtype, draw(st.booleans())) for p, q in dims)
     x = rng.integers(-16, 17, (batch, int(np.prod([p for p, _ in dims])), trail)) / 8
     return Product(factors, x.astype(dtype), frozenset(identities))

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ketcore.ops import matmul_kernels
-from ketcore.ops.matmul_plan import Limits, fused_steps
+from ketcore.products import fused
+from ketcore.products.fused_plan import Limits, fused_steps
 from tests.cusim.bugs import OVERFLOW, RACE, WRONG, Bug
 
 
@@ -41,12 +41,12 @@ def multiplies(dims, batch, trail=1, rank=1, **limits):
     limits = Limits(**{"blocks": 1, **limits})
 
     def run(launch):
-        before = matmul_kernels.fused_steps
-        matmul_kernels.fused_steps = lambda *sizes: fused_steps(*sizes, limits=limits)
+        before = fused.fused_steps
+        fused.fused_steps = lambda *sizes: fused_steps(*sizes, limits=limits)
         try:
-            found = matmul_kernels.matmul(Limited(launch), factors, x)
+            found = fused.matmul(Limited(launch), factors, x)
         finally:
-            matmul_kernels.fused_steps = before
+            fused.fused_steps = before
         expected = dense(factors, x)
         wrong = ~(np.abs(found - expected) <= 1e-4 * np.abs(expected).max())
         np.testing.assert_array_equal(np.where(wrong, found, expected), expected)

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ketcore.ops import kernels
-from ketcore.ops.gather import gather, gather_records, gather_vjp
-from ketcore.ops.lookup import Lookup
+from ketcore.cuda import launcher, table
+from ketcore.lookups import kernels
+from ketcore.lookups.gather import gather, gather_records, gather_vjp
+from ketcore.lookups.lookup import Lookup
 from ketcore.shapes import halves_split
 from tests import matmul_mutations
 from tests.cusim import ORDERS, SimLauncher
 from tests.cusim.bugs import OVERFLOW, RACE, WRONG, Bug, print_report
 from tests.cusim.launcher import MODE
 
-OPS = Path(kernels.__file__).parent
+CUDA = Path(launcher.__file__).parent
 
 
 def lookup(counts, widths, rank, batch, kind="digits", columns=None, layernorm=False, bad=()):
@@ -313,9 +314,9 @@ def run_clean():
     # What the sanitizers find does not depend on the order.
     for order in ORDERS if MODE == "plain" else ORDERS[:1]:
         for run in DRIVERS:
-            run(SimLauncher(OPS, kernels.TABLE, order=order, alone=True))
+            run(SimLauncher(CUDA, table.TABLE, order=order, alone=True))
 
 
 if __name__ == "__main__":
     run_clean()
-    print_report(BUGS, OPS, kernels.TABLE)
+    print_report(BUGS, CUDA, table.TABLE)

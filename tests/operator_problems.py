@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ketcore import testing
-from ketcore.testing.arrays import is_complex
+from ketcore.testing.values import is_complex
 
 # General, Hermitian (which have eigenvectors), triangular (defective) and unitary (normal) factors.
 KINDS = ("general", "hermitian", "triangular", "unitary")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ketcore import testing
 from ketcore.ops import Op
 from ketcore.testing import to_numpy
-from ketcore.testing.arrays import dtype_name
+from ketcore.testing.values import dtype_name
 from tests.matmul_problems import kron_matmul_problems
 from tests.operator_problems import PROBLEMS as OPERATOR_PROBLEMS
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 import ketcore as kc
-from ketcore.ops.checks import check_identities
+from ketcore.arrays.checks import check_identities
 
 # Leaves by rows and terms are scaled apart where they are kets, terms of matrices all together.  Kets have
 # these names in every operation.

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketcore import Ket, KroneckerMatrix, eye
-from ketcore.alignment import common_groups
+from ketcore.objects.alignment import common_groups
 from ketcore.testing import assert_dense_equal, kets
 from tests.algebra_problems import (
     TERMS,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ketcore as kc
-from ketcore.plans import Cost, matmul_cost, rows_cost
+from ketcore.products.plans import Cost, matmul_cost, rows_cost
 from ketcore.shapes import halves_split, reached_dims
 from tests.matmul_problems import normal
 

@@ -5,10 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from ketcore.display import as_html, as_text, check_dense_size, in_words, sizes
-from ketcore.ket import Ket
-from ketcore.matrix import KroneckerMatrix
-from ketcore.product import Diagonal, Identity, KroneckerProduct
+from ketcore.objects.display import as_html, as_text, sizes
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_product import Diagonal, Identity, KroneckerProduct
+from ketcore.shapes import check_dense_size, in_words
 from ketcore.structure import swap
 
 

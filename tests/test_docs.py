@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ketcore.ops import OPS, kernels
+from ketcore.cuda import table
+from ketcore.ops import OPS
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = (".", "docs", "bench", "examples")
@@ -85,6 +86,6 @@ def test_every_kernel_is_described():
     page = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)\.cu` \|.*\| (\d+) \|$", page, re.MULTILINE)
     counts = {}
-    for kernel, _, source in kernels.TABLE:
+    for kernel, _, source in table.TABLE:
         counts[kernel, source] = counts.get((kernel, source), 0) + 1
     assert {(kernel, source): int(count) for kernel, source, count in rows} == counts

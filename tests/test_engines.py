@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 
 import ketcore as kc
-from ketcore.ops import gather, on_arrays, on_numpy
-from ketcore.ops.leaves import packed_views
+from ketcore.lookups import gather, on_arrays, on_numpy
+from ketcore.lookups.leaves import packed_views
 from tests.kernel_problems import cotangent_of, lookups
 from tests.processes import ROOT, run_python
 
@@ -88,7 +88,7 @@ def run(code, engine):
 def test_the_engine_of_a_process_is_chosen_by_its_environment(name):
     code = """
 import numpy as np, ketcore as kc
-from ketcore.ops import gather
+from ketcore.lookups import gather
 gather.ENGINES["numpy"].__dict__["expand"] = lambda *_: np.array([[1.0]])
 gather.ENGINES["arrays"].__dict__["expand"] = lambda *_: np.array([[2.0]])
 print(kc.engines(), kc.rows((np.ones((1, 1, 1)),), [0]).item())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import ketcore as kc
 from ketcore import testing
-from ketcore.fit import als, halves
+from ketcore.fit import als, rearranged
 from tests.fit_problems import RowSlices, problems, relative_error
 
 CLOSE = 1e-12
@@ -119,8 +119,8 @@ def test_weights_of_zero_and_crops_hide_elements(problem, data):
 
 
 def test_a_cropped_embedding_table_is_read_by_blocks(monkeypatch):
-    monkeypatch.setattr(halves, "_CHUNK", 1)
-    monkeypatch.setattr(halves, "_SMALL", 0)
+    monkeypatch.setattr(rearranged, "_CHUNK", 1)
+    monkeypatch.setattr(rearranged, "_SMALL", 0)
     table = kc.KroneckerMatrix.random((30, 16), row_dims=(2, 2, 3, 3), col_dims=(2,) * 4, rank=2, rng=1)
     A = table.to_dense() + 0.01 * np.random.default_rng(0).standard_normal((30, 16))
     source = RowSlices(A)

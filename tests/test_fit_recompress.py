@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import ketcore as kc
 from ketcore import testing
-from ketcore.fit import terms
-from ketcore.fit.leaves import terms_norm
+from ketcore.fit import fewer_terms
+from ketcore.fit.ket_leaves import terms_norm
 from ketcore.fit.merge import merged
 from ketcore.fit.recompress import _nearest_part
 from tests.fit_problems import relative_error, two_factor_optimum
@@ -100,7 +100,7 @@ def test_a_batch_is_padded_to_one_number_of_terms():
 @pytest.mark.parametrize("limit", [0, 1 << 21])
 def test_products_of_leaves_and_cores_agree(limit, monkeypatch):
     """Without a dense core the fit goes by inner products alone."""
-    monkeypatch.setattr(terms, "_CORE", limit)
+    monkeypatch.setattr(fewer_terms, "_CORE", limit)
     matrix = kc.KroneckerMatrix.random((24, 24), row_dims=(2, 3, 4), col_dims=(4, 3, 2), rank=3, rng=0)
     noise = 1e-3 * kc.KroneckerMatrix.random((24, 24), row_dims=(2, 3, 4), col_dims=(4, 3, 2), rank=3, rng=1)
     seen = []

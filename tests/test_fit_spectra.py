@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import ketcore as kc
 from ketcore import testing
-from ketcore.fit import halves, nearest, search, singular, terms
+from ketcore.fit import fewer_terms, nearest, rearranged, search, singular
 from ketcore.fit.als import Found
 from tests.fit_problems import RowSlices, problems, relative_error, two_factor_optimum, with_rearranged
 from tests.kernel_problems import dtype_of as floating
@@ -74,7 +74,7 @@ def test_any_spectrum_gives_the_optimum(spectrum, exact):
 def test_any_dtype_gives_the_optimum_held_or_not(spectrum, dtype, monkeypatch):
     A = with_spectrum(SPECTRA[spectrum], dtype)
     assert_optimal(A, kc.nearest_kronecker(A, ROW_DIMS, COL_DIMS, 4, rng=0), 4, CLOSE[dtype])
-    monkeypatch.setattr(halves, "_SMALL", 0)
+    monkeypatch.setattr(rearranged, "_SMALL", 0)
     fit = kc.nearest_kronecker(RowSlices(A), ROW_DIMS, COL_DIMS, 4, rng=0)
     assert fit.value.dtype == A.dtype
     assert_optimal(A, fit, 4, CLOSE[dtype])
@@ -115,7 +115,7 @@ def test_weights_crops_and_tall_matrices_give_the_optimum(turned):
 @pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize("spectrum", ["one above a flat tail", "repeated", "slow", "few"])
 def test_a_tolerance_gives_the_least_rank(spectrum, held, monkeypatch):
-    monkeypatch.setattr(halves, "_SMALL", 0 if not held else halves._SMALL)
+    monkeypatch.setattr(rearranged, "_SMALL", 0 if not held else rearranged._SMALL)
     values = SPECTRA[spectrum]
     A = with_spectrum(values)
     tails = np.sqrt(np.cumsum(values[::-1] ** 2)[::-1] / np.sum(values**2))
@@ -251,8 +251,8 @@ def test_a_search_keeps_the_fit_of_fewer_terms_where_more_are_no_nearer(products
         calls.append(best_of(target, *rest))
         return calls[-1]._replace(residual=target.norm) if len(calls) == 2 else calls[-1]
 
-    monkeypatch.setattr(terms, "_CORE", 0)
-    monkeypatch.setattr(terms if products else search, "best_of", spoiled)
+    monkeypatch.setattr(fewer_terms, "_CORE", 0)
+    monkeypatch.setattr(fewer_terms if products else search, "best_of", spoiled)
     # Two halves are one term, and the four elements of the wider one are two.
     pair = np.kron(np.eye(2), [[1.0, 2.0], [3.0, 4.0]]) + np.diag([3.0, 0.0, 0.0, 3.0])
     matrix = kc.KroneckerMatrix([np.ones((1, 2, 2)), pair.reshape(1, 4, 4)])

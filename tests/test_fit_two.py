@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import ketcore as kc
 from ketcore import testing
-from ketcore.fit import halves, singular, sources
-from tests.fit_problems import RowSlices, problems, rearranged, relative_error, two_factor_optimum
+from ketcore.fit import rearranged, singular, sources
+from tests.fit_problems import RowSlices, problems, rearrangement, relative_error, two_factor_optimum
 
 # Everything is relative to the norm of the matrix: rounding of a few hundred additions.
 CLOSE = 1e-13
@@ -48,7 +48,7 @@ def test_a_tolerance_gives_the_least_rank(problem, tol):
 @given(testing.kronecker_matrices(order=2, cropped=False, dtype="float64"))
 def test_the_rank_of_a_kronecker_matrix_is_recovered(matrix):
     A = matrix.to_dense()
-    rank = np.linalg.matrix_rank(rearranged(A, matrix.row_dims, matrix.col_dims), rtol=1e-11)
+    rank = np.linalg.matrix_rank(rearrangement(A, matrix.row_dims, matrix.col_dims), rtol=1e-11)
     for options in ({"tol": 1e-10}, {"rank": matrix.rank}, {"rank": 50}):
         fit = kc.nearest_kronecker(A, matrix.row_dims, matrix.col_dims, **options)
         assert fit.error < 1e-10
@@ -137,8 +137,8 @@ def test_a_cropped_kronecker_matrix_is_recovered():
 @pytest.mark.parametrize("kind", ["slices", "memmap", "sparse", "operator", "matrix"])
 @pytest.mark.parametrize("shape", [(30, 20), (28, 19)])
 def test_what_is_read_by_blocks_gives_the_same_fit(kind, shape, tmp_path, monkeypatch):
-    monkeypatch.setattr(halves, "_CHUNK", 1)
-    monkeypatch.setattr(halves, "_SMALL", 0)
+    monkeypatch.setattr(rearranged, "_CHUNK", 1)
+    monkeypatch.setattr(rearranged, "_SMALL", 0)
     monkeypatch.setattr(sources, "_IDENTITY", 70)
     rng = np.random.default_rng(0)
     A = rng.standard_normal(shape)

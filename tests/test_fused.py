@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ketcore import backend
-from ketcore.ops import matmul_kernels, mode_gradients, mode_products
-from ketcore.ops.checks import check_identities
+from ketcore.arrays import namespaces
+from ketcore.arrays.checks import check_identities
+from ketcore.cuda import launcher
 from ketcore.ops.kron_matmul import kron_matmul, kron_matmul_dense, kron_matmul_jvp, kron_matmul_vjp
-from ketcore.term_plans import common
+from ketcore.products import backward, forward, fused
+from ketcore.products.term_plans import common
 from tests.kernel_problems import make_product
 from tests.matmul_problems import matmul_arguments
 
@@ -31,7 +32,7 @@ def test_products_and_gradients(xp, dtype):
         if any(factor.ndim > 3 for factor in factors):
             with pytest.raises(ValueError, match=r"^path must be None for batches of matrices, got 'fused'$"):
                 kron_matmul(given, array, **options)
-        elif matmul_kernels.obstacle(given, array, in_all_terms(factors, options["identities"])):
+        elif fused.obstacle(given, array, in_all_terms(factors, options["identities"])):
             with pytest.raises(ValueError, match=r"^factors and x must have"):
                 kron_matmul(given, array, **options)
         else:
@@ -64,7 +65,7 @@ def test_an_identity_that_a_crop_makes_oblong(xp):
 
 def check(xp, factors, x, options):
     given, array = tuple(map(xp.asarray, factors)), xp.asarray(x)
-    launches = getattr(backend.launcher(array), "launches", [])
+    launches = getattr(launcher.launcher_for(array), "launches", [])
     before = launches.count("multiply")
     found = kron_matmul(given, array, **options)
     cotangent = np.linspace(-1, 1, found.size).reshape(found.shape).astype(x.dtype)
@@ -98,10 +99,10 @@ def test_the_gradient_of_x_may_be_left_out():
         product = make_product(dims, 2, trail, rank, "float64")
         arrays = [torch.from_numpy(array) for array in (*product.factors, product.x)]
         c = torch.ones((2, int(np.prod([q for _, q in dims])), trail), dtype=torch.float64)
-        xp = backend.namespace_of(c)
-        plan = mode_products.plan_of(xp, arrays[:-1], 2, trail)
-        both, to_x = mode_gradients.apply_vjp(xp, arrays[:-1], arrays[-1], c, plan)
-        alone, nothing = mode_gradients.apply_vjp(xp, arrays[:-1], arrays[-1], c, plan, False)
+        xp = namespaces.namespace_of(c)
+        plan = forward.plan_of(xp, arrays[:-1], 2, trail)
+        both, to_x = backward.apply_vjp(xp, arrays[:-1], arrays[-1], c, plan)
+        alone, nothing = backward.apply_vjp(xp, arrays[:-1], arrays[-1], c, plan, False)
         assert to_x.shape == product.x.shape
         assert nothing is None
         for found, right in zip(alone, both, strict=True):
@@ -161,7 +162,7 @@ def fake_cublas(dtype, calls):
         matrices(c, m, n, ldc, step_c, count)[...] = left @ right
         calls.append((handle, trans_a, trans_b))
 
-    return SimpleNamespace(**{matmul_kernels._LETTERS[dtype] + "gemmStridedBatched": multiply})
+    return SimpleNamespace(**{fused._LETTERS[dtype] + "gemmStridedBatched": multiply})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
@@ -178,7 +179,7 @@ def test_strided_batches(dtype):
     for m, k, n, count in ((2, 3, 4, 5), (1, 3, 1, 2), (4, 1, 3, 1), (1, 1, 1, 3)):
         for a in (*layouts(m, k), *layouts(count, m, k)):
             for b in layouts(count, k, n):
-                found = matmul_kernels.strided_batched(np, fake_cublas(dtype, calls), 7, a, b)
+                found = fused.strided_batched(np, fake_cublas(dtype, calls), 7, a, b)
                 np.testing.assert_allclose(found, a @ b, rtol=1e-5)
     # Both kinds of layout of either side are read as they lie.
     assert set(calls) == {(7, i, j) for i in (0, 1) for j in (0, 1)}
@@ -186,9 +187,9 @@ def test_strided_batches(dtype):
 
 def test_products_by_cublas_where_there_is_cupy(monkeypatch):
     calls, a, b = [], np.ones((2, 3), np.float32), np.ones((4, 3, 5), np.float32)
-    monkeypatch.setattr("ketcore.backend.cublas", lambda array: (np, fake_cublas("float32", calls), 7))
-    np.testing.assert_array_equal(matmul_kernels.products(np, a, b), a @ b)
+    monkeypatch.setattr("ketcore.cuda.library.cublas", lambda array: (np, fake_cublas("float32", calls), 7))
+    np.testing.assert_array_equal(fused.products(np, a, b), a @ b)
     assert len(calls) == 1
     for left, right in ((a.astype(np.float64), b), (a.astype(int), b.astype(int)), (a, b[:0])):
-        np.testing.assert_array_equal(matmul_kernels.products(np, left, right), left @ right)
+        np.testing.assert_array_equal(fused.products(np, left, right), left @ right)
     assert len(calls) == 1

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import ketcore as kc
-from ketcore import backend
-from ketcore.ops import kernels, matmul_kernels
-from ketcore.ops.leaves import packed_views
+from ketcore.cuda import launcher, table
+from ketcore.lookups import kernels
+from ketcore.lookups.leaves import packed_views
+from ketcore.products import fused
 from tests.kernel_problems import (
     FLOATS,
     KINDS,
@@ -70,7 +71,7 @@ class Watched:
     """The launcher of CuPy, which remembers what it launched; sorted is on the host."""
 
     def __init__(self, cupy):
-        self._launch = backend.launcher(cupy.empty(1))
+        self._launch = launcher.launcher_for(cupy.empty(1))
         self.xp, self.shared_limit, self.launched = _SortedOnHost(cupy), self._launch.shared_limit, set()
         self.most_shared = 0
 
@@ -157,7 +158,7 @@ def test_small_every_instantiation(cupy, exact_memory, dtype, monkeypatch):
                 monkeypatch.setattr(kernels, "_SORT_ABOVE", sort_above)
                 check_small(cupy, launch, lookup)
     first = {"gather": STORAGE[dtype], "scatter": "double" if dtype == "float64" else "float"}
-    assert launch.launched == {entry for entry in kernels.TABLE if entry[1][0] == first.get(entry[2])}
+    assert launch.launched == {entry for entry in table.TABLE if entry[1][0] == first.get(entry[2])}
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -169,7 +170,7 @@ def test_small_products(cupy, exact_memory, dtype):
         for rank, batch, trail in ((1, 300, 1), (3, 2, 37)):
             product = make_product(dims, batch if len(dims) < 4 else 2, trail, rank, dtype)
             factors, x = [cupy.asarray(factor) for factor in product.factors], cupy.asarray(product.x)
-            product.close(matmul_kernels.matmul(launch, factors, x).get())
+            product.close(fused.matmul(launch, factors, x).get())
     assert launch.launched == {("multiply", (STORAGE[dtype],), "matmul")}
 
 

@@ -44,7 +44,7 @@ def test_the_steps_on_the_host(dtype, tmp_path):
 
 
 def test_the_kernel_takes_part_where_it_can(monkeypatch):
-    monkeypatch.setattr("ketcore.backend.launcher", lambda array: object())
+    monkeypatch.setattr("ketcore.cuda.launcher.launcher_for", lambda array: object())
     small, large = (Product(((side, side),), 1, 60, "float32", "forward") for side in (4, 20))
     for case, fused in ((small, True), (large, False)):
         found = case.problem(device.Host()).contestants(device.Host())

@@ -19,7 +19,7 @@ from bench.gpu import cases, compiled, device, race, report
 from bench.gpu.cases import Case, least_bytes
 from bench.gpu.compiled import Compiler
 from bench.workloads import Workload
-from ketcore.ops import kernels
+from ketcore.cuda import table
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "bench" / "gpu.sh"
@@ -298,7 +298,7 @@ def test_dry_run_names_every_step_and_writes_nothing(tmp_path):
     assert set(steps) == {"wheels", "facts", "suite", "gpu", "bench"} | tools | {
         f"compile-{batch}" for batch in cases.BATCHES
     }
-    kernels_named = [f"kernel_substring={kernel}" in steps["racecheck"] for kernel, _, _ in kernels.TABLE]
+    kernels_named = [f"kernel_substring={kernel}" in steps["racecheck"] for kernel, _, _ in table.TABLE]
     assert all(kernels_named)
     assert all("-k small" in steps[tool] and f"--tool {tool} " in steps[tool] for tool in tools)
     assert "-m gpu" in steps["suite"]

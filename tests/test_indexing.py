@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketcore import blocks, indexing
-from ketcore.boxes import prefix_boxes
-from ketcore.indexing import parse_key
-from ketcore.ket import Ket
-from ketcore.matrix import KroneckerMatrix
+from ketcore.objects import blocks, indexing
+from ketcore.objects.indexing import parse_key
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.shapes import prefix_boxes
 from ketcore.testing import assert_dense_equal, indices, kets, kronecker_matrices, mode_dims
 
 SCALE = 1e3  # far above the elements of small normal factors: keys are under test here, not rounding
@@ -352,13 +352,13 @@ def test_a_column_is_a_row_of_the_transpose():
         assert blocks._cheapest(m.factors, range(10**4), columns)[1] is turned
 
 
-@pytest.mark.parametrize("key", [np.s_[5:5], np.s_[[]], np.s_[:, 3:3], np.s_[2**39:1, 1:2], np.s_[7, 4:2]])
+@pytest.mark.parametrize("key", [np.s_[5:5], np.s_[[]], np.s_[:, 3:3], np.s_[2**39 : 1, 1:2], np.s_[7, 4:2]])
 def test_an_empty_block_takes_no_room(key):
     """Of 2**40 columns too, which are not counted for it."""
     huge = KroneckerMatrix([np.ones((2, 2))] * 40)
     found = huge[key]
     assert found.size == 0
-    rows, columns = (key if isinstance(key, tuple) else (key, slice(None)))
+    rows, columns = key if isinstance(key, tuple) else (key, slice(None))
     of_rows = np.empty((2**40, 0), np.int8)[rows].shape[:-1]
     assert found.shape == (*of_rows, *np.empty((0, 2**40), np.int8)[..., columns].shape[1:])
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from ketcore.io import load_word2ket
-from ketcore.ket import Ket
-from ketcore.matrix import KroneckerMatrix
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.ops import ket_rows
 
 NAMES = ("EmbeddingKet", "EmbeddingKetXS")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from ketcore import ops
-from ketcore.ops import kernels
+from ketcore.lookups import kernels
 from tests.cusim import SimLauncher, available
 from tests.kernel_problems import (
+    CUDA,
     KINDS,
-    OPS,
     Launcher,
     close,
     cotangent_of,
@@ -104,7 +104,7 @@ def patterns():
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 def test_numbers_of_32_bits_in_16(launch, tmp_path, name):
     """NaN stays NaN with its sign, also where all of its payload lies in the bits that are dropped."""
-    shutil.copy(OPS / "kernel.cuh", tmp_path)
+    shutil.copy(CUDA / "kernel.cuh", tmp_path)
     (tmp_path / "convert.cu").write_text(CONVERT, encoding="utf-8")
     simulator = SimLauncher(tmp_path, [("convert", (name,), "convert")])
     wide = patterns().view(np.float32)

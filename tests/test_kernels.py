@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from ketcore.ops import kernel_plan, kernels, segments
+from ketcore.lookups import kernel_plan, kernels, segments
 from tests.cusim import available
 from tests.kernel_problems import (
     FLOATS,
@@ -272,7 +272,7 @@ def test_obstacle():
 @pytest.mark.parametrize(("batch", "count"), [(0, 3), (1, 1), (700, 5), (40, 3000)])
 def test_sums_by_index(monkeypatch, dtype, batch, count):
     launch = Launcher()
-    monkeypatch.setattr("ketcore.backend.launcher", lambda array: launch)
+    monkeypatch.setattr("ketcore.cuda.launcher.launcher_for", lambda array: launch)
     rng = np.random.default_rng(0)
     index, values = rng.integers(0, count, batch), rng.standard_normal((batch, 6)).astype(dtype)
     expected = np.zeros((count, 6), np.result_type(dtype, np.float64))

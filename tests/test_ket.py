@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketcore.ket import Ket, ket
+from ketcore.objects.ket import Ket, ket
 from ketcore.testing import assert_dense_equal, dtypes, kets, mode_dims, to_numpy
 
 # Laws are checked in one step of rounding per mode and term: a little more than the sums of one product.

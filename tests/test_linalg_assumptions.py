@@ -120,9 +120,9 @@ class Unread:
 @pytest.mark.parametrize("name", TAKING)
 def test_what_is_assumed_reads_no_value(xp, name, monkeypatch):
     factors, right = [xp.asarray(f) for f in definite()], xp.asarray(np.arange(1.0, 7.0))
-    for module in ("backend", "ops.symmetry", "ops.spectra", "ops.schur", *[
-        f"linalg.{m}" for m in ("checks", "parts", "solving", "sums", "norms", "factorisations")
-    ]):  # fmt: skip
+    below = ["arrays.namespaces", "spectra.symmetry", "spectra.decompositions", "spectra.schur"]
+    names = ("closed_forms", "of_products", "solving", "of_sums", "norms", "factorisations")
+    for module in (*below, *(f"linalg.{name}" for name in names)):
         for function in ("value_of", "to_host"):
             monkeypatch.setattr(f"ketcore.{module}.{function}", Unread(), raising=False)
     TAKING[name](factors, right, assume_a="pos")

@@ -8,7 +8,7 @@ import pytest
 
 import ketcore as kc
 from ketcore import linalg
-from ketcore.linalg import checks
+from ketcore.linalg import closed_forms
 
 OPERATOR = r"scipy.sparse.linalg.{}\(A.as_linear_operator\(\)\)".format
 LSQR = r"scipy.sparse.linalg.lsqr\(A.as_linear_operator\(\), b\)"
@@ -239,11 +239,11 @@ def test_arguments(error, call, text):
 def test_a_library_that_answers_with_nan_is_told_from_one_that_raises():
     # As CuPy does where a factor is singular.
     with pytest.raises(np.linalg.LinAlgError, match=r"^factor 1 of A$"):
-        checks.factor_wise(
+        closed_forms.factor_wise(
             np, lambda matrix: 1 / matrix, [np.eye(1), np.full((1, 1), np.nan)], "factor {n} of A"
         )
     with pytest.raises(RuntimeError, match="out of memory"):
-        checks.factor_wise(np, out_of_memory, [np.eye(1)], "factor {n} of A")
+        closed_forms.factor_wise(np, out_of_memory, [np.eye(1)], "factor {n} of A")
 
 
 def out_of_memory(matrix):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg as sla
 
-from ketcore import Diagonal, Identity, KroneckerMatrix, KroneckerProduct, KroneckerSum, Permutation, backend
-from ketcore.operands import as_array, is_dense, operand
+from ketcore import Diagonal, Identity, KroneckerMatrix, KroneckerProduct, KroneckerSum, Permutation
+from ketcore.arrays import solvers
+from ketcore.cuda import library
+from ketcore.objects.operands import as_array, is_dense, operand
 from tests.algebra_problems import dense
 
 RNG = np.random.default_rng(0)
@@ -102,11 +104,11 @@ def test_other_libraries_have_none():
 def test_cupy_has_its_own(monkeypatch):
     """Stand-ins for CuPy: its class is called with the same arguments as SciPy's."""
     like = SimpleNamespace()
-    monkeypatch.setattr(backend.array_api_compat, "is_cupy_array", lambda array: array is like)
+    monkeypatch.setattr(library.array_api_compat, "is_cupy_array", lambda array: array is like)
     for name in ("cupyx", "cupyx.scipy", "cupyx.scipy.sparse", "cupyx.scipy.sparse.linalg"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules["cupyx.scipy.sparse.linalg"].LinearOperator = sla.LinearOperator
-    assert backend.linear_operator(like) is sla.LinearOperator
+    assert solvers.linear_operator(like) is sla.LinearOperator
 
 
 def test_what_counts_as_an_array():

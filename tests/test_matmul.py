@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketcore import ops, plans, threads
-from ketcore.ops import mode_gradients, mode_products
+from ketcore import ops
+from ketcore.arrays import threads
+from ketcore.products import backward, forward, plans
 from ketcore.testing import assert_dense_equal, to_numpy
 from tests.matmul_problems import matmul_arguments, normal
 
@@ -27,7 +28,7 @@ def chunks(request, monkeypatch):
     """Sizes of chunks: all at once, a row at a time, and rows that are split by their first mode."""
     limit = {"one chunk": 1 << 40, "chunks": 1, "deep": 16}[request.param]
     monkeypatch.setattr(plans, "CHUNK_BYTES", limit)
-    monkeypatch.setattr(mode_products, "CHUNK_BYTES", 1 << 40 if limit == 1 else limit)
+    monkeypatch.setattr(forward, "CHUNK_BYTES", 1 << 40 if limit == 1 else limit)
     plans._plan.cache_clear()
     yield
     plans._plan.cache_clear()
@@ -79,16 +80,16 @@ def test_crops_and_gradients_in_all_chunks(shape, rank):
 def test_the_unchecked_functions():
     y = X @ M
     c = normal(y.shape, seed=3)
-    assert np.allclose(mode_products.matmul((A, B), X, -1), y)
-    assert np.allclose(mode_products.matmul((A, B), X.T, -2), y.T)
+    assert np.allclose(forward.matmul((A, B), X, -1), y)
+    assert np.allclose(forward.matmul((A, B), X.T, -2), y.T)
     right = ops.kron_matmul_vjp((A, B), X, c)
     for found in (
-        mode_gradients.matmul_vjp((A, B), X, c, -1),
-        mode_gradients.matmul_vjp((A[None], B[None]), X, c, -1),
+        backward.matmul_vjp((A, B), X, c, -1),
+        backward.matmul_vjp((A[None], B[None]), X, c, -1),
     ):
         assert np.allclose(found[1], right[1])
         assert np.allclose(found[0][1].reshape(B.shape), right[0][1])
-    assert np.allclose(mode_gradients.matmul_vjp((A, B), X.T, c.T, -2)[1], right[1].T)
+    assert np.allclose(backward.matmul_vjp((A, B), X.T, c.T, -2)[1], right[1].T)
 
 
 def test_threads_change_nothing(monkeypatch):
@@ -96,7 +97,7 @@ def test_threads_change_nothing(monkeypatch):
     factors = [normal((1, 4, 4), "float32", seed) for seed in range(5)]
     for count, rows in ((1, x), (3, x), (3, x[:1])):
         monkeypatch.setattr(threads, "thread_count", lambda count=count: count)
-        monkeypatch.setattr(mode_products, "WORTH_THREADS", 1)
+        monkeypatch.setattr(forward, "WORTH_THREADS", 1)
         y = ops.kron_matmul(factors, rows)
         right = rows @ ops.kron_matmul(factors, np.eye(2**10, dtype="float32"))
         assert_dense_equal(y, right, terms=2**10, scale=np.abs(right).max())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from ketcore.ops import matmul_kernels
-from ketcore.ops.kernel_plan import SHARED_FLOOR
-from ketcore.ops.matmul_plan import Limits, fused_steps
+from ketcore.cuda.structs import SHARED_FLOOR
+from ketcore.products import fused
+from ketcore.products.fused_plan import Limits, fused_steps
 from tests.cusim import available
 from tests.cusim.launcher import MODE
 from tests.kernel_problems import Launcher, Product, dtype_of, launchers, limits, make_product, products
@@ -30,8 +30,8 @@ def multiply(product, launch, limits=None):
         return tuple(planned)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matmul_kernels, "fused_steps", steps)
-        found = matmul_kernels.matmul(launch, product.factors, product.x, product.identities)
+        patch.setattr(fused, "fused_steps", steps)
+        found = fused.matmul(launch, product.factors, product.x, product.identities)
     assert len(launch.launches) == len(planned)
     assert all(step.launch.shared <= (limits or Limits()).shared for step in planned)
     return found
@@ -112,7 +112,7 @@ def test_layouts_that_are_not_contiguous():
 def test_no_entries(shape):
     product = Product(make_product([(4, 3), (3, 5)]).factors, np.zeros(shape, np.float32))
     launch = Launcher()
-    found = matmul_kernels.matmul(launch, product.factors, product.x)
+    found = fused.matmul(launch, product.factors, product.x)
     assert (found.shape, launch.launches) == ((shape[0], 15, shape[2]), [])
 
 
@@ -179,13 +179,13 @@ def test_identities_are_left_out():
 def test_obstacles():
     product = make_product([(4, 3), (3, 5)], rank=2)
     factors, x = product.factors, product.x
-    obstacle = partial(matmul_kernels.obstacle, x=x)
+    obstacle = partial(fused.obstacle, x=x)
     assert obstacle(factors) == ""
     assert obstacle(()) == obstacle([f[:0] for f in factors]) == "must have one mode and one term at least"
     wide = [f.astype(np.float64) for f in factors]
     assert obstacle(wide) == "must have one real floating dtype, got float64, float32"
     complex_ = [f.astype(np.complex64) for f in factors]
-    assert matmul_kernels.obstacle(complex_, x.astype(np.complex64)).endswith("dtype, got complex64")
+    assert fused.obstacle(complex_, x.astype(np.complex64)).endswith("dtype, got complex64")
     assert obstacle([f[None] for f in factors]) == "must be arrays (rank, rows, columns) without a batch"
     packed = np.zeros((2, 4), np.dtype([("a", np.float32), ("b", np.int16)]))["a"][:, :, None]
     assert obstacle([packed]) == "must have strides of whole entries"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketcore.divisors import suggest_dims
-from ketcore.matrix import KroneckerMatrix, eye
+from ketcore.objects.kronecker_matrix import KroneckerMatrix, eye
 from ketcore.testing import assert_dense_equal, crops, factors, kronecker_matrices, mode_dims, to_numpy
 
 # Laws are checked with room for the rounding of every mode and term of two matrices.

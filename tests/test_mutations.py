@@ -2,7 +2,7 @@
 
 import pytest
 
-from ketcore.ops import kernels
+from ketcore.cuda import table
 from tests import mutations, nvrtc
 from tests.cusim import source_text
 from tests.require import require
@@ -23,11 +23,11 @@ def test_bug_is_caught(bug, mode):
 
 def test_every_kernel_has_a_bug():
     named = {bug.name.split(":")[0] for bug in mutations.BUGS}
-    assert named == {kernel for kernel, _, _ in kernels.TABLE}
+    assert named == {kernel for kernel, _, _ in table.TABLE}
 
 
 @pytest.mark.parametrize(("name", "source", "edit"), mutations.SPILLS.values(), ids=mutations.SPILLS)
 def test_spill_is_caught(name, source, edit):
     require("nvrtc", nvrtc.path(12) is not None, "the wheel nvidia-cuda-nvrtc-cu12 is not installed")
-    usages = nvrtc.load(12).compile(source_text(mutations.OPS, source, [edit]), 90, [name])
+    usages = nvrtc.load(12).compile(source_text(mutations.CUDA, source, [edit]), 90, [name])
     assert not all(usage.clean for usage in usages)

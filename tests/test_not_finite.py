@@ -159,16 +159,20 @@ def of_linalg(A, S, D, two, x):
         name: (lambda name=name: getattr(linalg, name)(A))
         for name in ("cholesky", "cond", "eig", "eigvals", "matrix_rank", "qr", "sqrtm", "svd", "svdvals")
     }
-    return both | one | {
-        "cg": lambda: linalg.cg(two, x, maxiter=3),
-        "expm": lambda: linalg.expm(S),
-        "gaussian_log_likelihood": lambda: linalg.gaussian_log_likelihood(A, x, shift=0.5),
-        "inv": lambda: [linalg.inv(A), linalg.inv(D)],
-        "lstsq": lambda: linalg.lstsq(A, x),
-        "matrix_power": lambda: [linalg.matrix_power(A, n) for n in (7, -2)],
-        "pinv": lambda: linalg.pinv(A),
-        "solve": lambda: [linalg.solve(M, x) for M in (A, S, D)] + [linalg.solve(A, x, shift=0.5)],
-    }
+    return (
+        both
+        | one
+        | {
+            "cg": lambda: linalg.cg(two, x, maxiter=3),
+            "expm": lambda: linalg.expm(S),
+            "gaussian_log_likelihood": lambda: linalg.gaussian_log_likelihood(A, x, shift=0.5),
+            "inv": lambda: [linalg.inv(A), linalg.inv(D)],
+            "lstsq": lambda: linalg.lstsq(A, x),
+            "matrix_power": lambda: [linalg.matrix_power(A, n) for n in (7, -2)],
+            "pinv": lambda: linalg.pinv(A),
+            "solve": lambda: [linalg.solve(M, x) for M in (A, S, D)] + [linalg.solve(A, x, shift=0.5)],
+        }
+    )
 
 
 NAMES = sorted(of_objects(1.0))

@@ -10,15 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ketcore import backend
-from ketcore.ops import kernels
+from ketcore.cuda import launcher, table
 from tests import nvrtc
 from tests.cusim import selftest, source_text
 from tests.profiles import is_thorough, only_thorough
 from tests.require import require
 
 WHOLE_TABLE = (70, 90, 120)
-SOURCES = sorted({source for _, _, source in kernels.TABLE})
+SOURCES = sorted({source for _, _, source in table.TABLE})
 
 
 @pytest.fixture(params=(12, 13))
@@ -38,7 +37,7 @@ def name_of(kernel, types):
 def chosen(architecture, source):
     """Names to compile: one list for each type, so that they can be compiled side by side."""
     groups = {}
-    for kernel, types, file in kernels.TABLE:
+    for kernel, types, file in table.TABLE:
         whole = architecture in WHOLE_TABLE and is_thorough()
         if file == source and (whole or "int" not in types):
             groups.setdefault(types[0], []).append(name_of(kernel, types))
@@ -52,7 +51,7 @@ def test_kernels_fit_in_registers(compiler, architecture, source, record_propert
         pytest.skip(f"NVRTC {compiler.version} does not know sm_{architecture}")
     if architecture not in WHOLE_TABLE:
         only_thorough("architectures between others")
-    text = backend.kernel_source(source)
+    text = launcher.kernel_source(source)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         groups = chosen(architecture, source)
         jobs = [pool.submit(compiler.compile, text, architecture, names) for names in groups]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 
 import ketcore as kc
-from ketcore import backend, ops, testing
+from ketcore import ops, testing
+from ketcore.cuda import launcher
 from ketcore.ops import OPS
 from ketcore.testing import assert_dense_equal, assert_jvp, assert_second_order, assert_vjp, to_numpy
 from tests.problems import STRATEGIES, problems
@@ -102,7 +103,7 @@ def test_the_simulator_runs_the_kernels(xp):
     """Or the tests under this name would be those of NumPy over again."""
     if not xp.name.startswith("cusim"):
         pytest.skip("no simulator")
-    launch = backend.launcher(None)
+    launch = launcher.launcher_for(None)
     before = len(launch.launches)
     factors, ids = [xp.asarray(np.ones((2, 3, 2), "float32"))] * 2, xp.asarray(np.array([0, 8]))
     ops.rows_vjp(factors, ids, ops.rows(factors, ids))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketcore import plans
-from ketcore.plans import Cost, matmul_cost, matmul_plan, rows_cost
+from ketcore.products import plans
+from ketcore.products.plans import Cost, matmul_cost, matmul_plan, rows_cost
 
 SIZES = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5)
 PATHS = st.sampled_from((None, *plans.PATHS))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketcore import Diagonal, Identity, Ket, KroneckerMatrix, KroneckerProduct
-from ketcore.parts import name_of
+from ketcore.objects.parts import name_of
 from ketcore.testing import arrays, assert_dense_equal
 from tests.algebra_problems import TERMS, dense, wide
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ketcore as kc
-from ketcore import linalg, scale
-from ketcore.backend import quiet
+from ketcore import linalg
+from ketcore.arrays import scale
+from ketcore.arrays.namespaces import quiet
 from ketcore.ops import OPS
 from ketcore.testing import tolerance
 from tests.problems import problems
@@ -102,7 +103,7 @@ def test_level_factors_are_used_as_they_are():
     assert prod(float(np.vdot(ket, ket)) for ket in kets) > 2.0**96
     assert scale.is_level(kets, -1)
     assert not scale.is_level([100 * ket for ket in kets], -1)
-    assert linalg.checks.single(kc.KroneckerMatrix([np.eye(2), np.eye(3)]), "solve")[1][0].max() == 1.0
+    assert linalg.closed_forms.single(kc.KroneckerMatrix([np.eye(2), np.eye(3)]), "solve")[1][0].max() == 1.0
 
 
 @settings(max_examples=200)

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ketcore as kc
-from ketcore import ops, testing, threads
-from ketcore.ops import term_products
-from ketcore.plans import MatmulPlan
-from ketcore.term_plans import TermsPlan, terms_plan
+from ketcore import ops, testing
+from ketcore.arrays import threads
+from ketcore.products import term_products
+from ketcore.products.plans import MatmulPlan
+from ketcore.products.term_plans import TermsPlan, terms_plan
 from ketcore.testing import assert_dense_equal, to_numpy
 from tests.matmul_problems import X, Y, Z, chain, marks_of_terms, normal
 
@@ -116,7 +117,7 @@ def test_jax_traces_parts():
 def test_pieces_and_threads_change_nothing(monkeypatch, piece, count):
     monkeypatch.setattr(term_products, "_PIECE", piece)
     monkeypatch.setattr(threads, "thread_count", lambda: count)
-    monkeypatch.setattr(term_products.mode_products, "WORTH_THREADS", 1)
+    monkeypatch.setattr(term_products.forward, "WORTH_THREADS", 1)
     # The first factors are oblong.
     h, dims = chain(5, X, np.kron(Z, Z)), [(2, 3), *[(2, 2)] * 4]
     factors = [normal((9, *dims[0])), *h.factors[1:]]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 import ketcore as kc
-from ketcore import ops, threads
-from ketcore.ops import mode_products
+from ketcore import ops
+from ketcore.arrays import threads
+from ketcore.products import forward
 from ketcore.testing import assert_dense_equal
 from tests.processes import run_python
 
@@ -23,7 +24,7 @@ COUNTS = (1, 2, 3, 5)
 def count(request, monkeypatch):
     """Calls use so many threads, and find all work large enough to be shared."""
     monkeypatch.setattr(threads, "thread_count", lambda: request.param)
-    monkeypatch.setattr(mode_products, "WORTH_THREADS", 1)
+    monkeypatch.setattr(forward, "WORTH_THREADS", 1)
     return request.param
 
 
@@ -178,10 +179,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 import numpy as np
 import ketcore as kc
-from ketcore import threads
-from ketcore.ops import mode_products
+from ketcore.arrays import threads
+from ketcore.products import forward
 threads.thread_count = partial(int, 2)
-mode_products.WORTH_THREADS = 1
+forward.WORTH_THREADS = 1
 table = kc.KroneckerMatrix.random((4000, 250), order=3, rank=3, rng=0)
 ids, x = np.arange(4000), np.ones((300, 4000))
 right = table.rows(ids[:1])[0], (x[:1] @ table)[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ketcore import backend
+from ketcore.cuda import launcher
 from ketcore.demo import data
 from tests.cusim import source_text
 from tests.processes import run_python
@@ -58,7 +58,8 @@ assert not hasattr(os, "register_at_fork") and not hasattr(os, "getuid") and not
 CORE = """
 import importlib, pkgutil
 import ketcore as kc
-from ketcore import linalg, threads
+from ketcore import linalg
+from ketcore.arrays import threads
 for module in pkgutil.walk_packages(kc.__path__, "ketcore."):
     importlib.import_module(module.name)
 threads.thread_count = lambda: 2
@@ -159,16 +160,15 @@ def test_no_path_is_put_together_with_slashes():
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
 def test_sources_with_other_ends_of_lines_are_the_same(tmp_path, monkeypatch, end):
     """A checkout on Windows may have them; the cache of compiled kernels goes by the text."""
-    folder = Path(backend.__file__).parent / "ops"
-    (tmp_path / "ops").mkdir()
+    folder = Path(launcher.__file__).parent
     for path in folder.glob("*.cu*"):
         lines = path.read_bytes().replace(b"\r\n", b"\n")
-        (tmp_path / "ops" / path.name).write_bytes(lines.replace(b"\n", end))
-    right = backend.kernel_source("gather")
+        (tmp_path / path.name).write_bytes(lines.replace(b"\n", end))
+    right = launcher.kernel_source("gather")
     edits = [("kernel.cuh", "  __syncthreads();\n  unsigned char* own", "")]
-    assert source_text(tmp_path / "ops", "gather", edits).count("\r") == 0
-    monkeypatch.setattr(backend, "__file__", str(tmp_path / "backend.py"))
-    assert backend.kernel_source("gather") == right
+    assert source_text(tmp_path, "gather", edits).count("\r") == 0
+    monkeypatch.setattr(launcher, "__file__", str(tmp_path / "launcher.py"))
+    assert launcher.kernel_source("gather") == right
 
 
 def test_a_simulator_that_cannot_be_here_is_skipped():

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ketcore import scale
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
-from ketcore.ops import terms
-from ketcore.ops.checks import check_like, check_tables, check_tangents
+from ketcore.arrays import scale
+from ketcore.arrays.checks import check_like, check_tables, check_tangents
+from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.products import terms
 
 
 @quiet

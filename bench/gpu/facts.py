@@ -5,8 +5,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 
-from ketcore import backend
-from ketcore.ops import kernels
+from ketcore.cuda import launcher, table
 
 PACKAGES = ("ketcore", "numpy", "scipy", "torch", "triton", "array-api-compat", "ml_dtypes")
 QUERY = "name,driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu"
@@ -58,7 +57,7 @@ def kernel_facts() -> list[dict]:
     With the text, options and name of the launcher, which then finds them in CuPy's cache on disk.
     """
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(_kernel, kernels.TABLE))
+        return list(pool.map(_kernel, table.TABLE))
 
 
 def _kernel(entry):
@@ -68,7 +67,7 @@ def _kernel(entry):
     name = f"{kernel}<{','.join(types)}>"
     try:
         module = cupy.RawModule(
-            code=backend.kernel_source(source), options=("--std=c++17",), name_expressions=(name,)
+            code=launcher.kernel_source(source), options=("--std=c++17",), name_expressions=(name,)
         )
         function = module.get_function(name)
     # The report is complete: one kernel that fails does not hide the others.

@@ -9,8 +9,8 @@ import ketcore as kc
 from bench.gpu.cases import ITEMSIZE, TASKS
 from bench.gpu.contestant import Contestant
 from bench.gpu.device import has_torch
-from ketcore import backend
-from ketcore.ops import matmul_kernels
+from ketcore.cuda import launcher
+from ketcore.products import fused
 
 # Entries of x: what launches cost, and what memory does.
 SMALL, LARGE = 1 << 16, 1 << 26
@@ -89,7 +89,7 @@ class Problem:
 
         found = [Contestant("ketcore", ours(None), library, moved)]
         given = self.factors, self.x[:, :, None]
-        if backend.launcher(self.x) is not None and not matmul_kernels.obstacle(*given):
+        if launcher.launcher_for(self.x) is not None and not fused.obstacle(*given):
             found.append(Contestant("ketcore, fused", ours("fused"), library, moved))
         if has_torch():
             from bench.gpu import torch_code

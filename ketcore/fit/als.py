@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, Protocol
 
 import array_api_compat
 
-from ketcore.backend import Array
-from ketcore.elementary import conjugated, identity
-from ketcore.fit.leaves import epsilon, inner_products, leaf_lengths, product_of, zeros_of
+from ketcore.arrays.elementary import conjugated, identity
+from ketcore.arrays.namespaces import Array
+from ketcore.fit.ket_leaves import epsilon, inner_products, leaf_lengths, product_of, zeros_of
 
 # A sweep that gains less than this part of the error ends the iteration.
 _GAIN = 1e-7

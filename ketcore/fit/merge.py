@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, to_host
-from ketcore.fit.leaves import epsilon, like
+from ketcore.arrays.namespaces import Array, to_host
+from ketcore.fit.ket_leaves import epsilon, like
 
 # Leaves that are this near to multiples of each other, in units of rounding, count as such.
 _NEAR = 16

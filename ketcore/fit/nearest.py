@@ -13,22 +13,22 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, is_array, is_half, quiet, to_host
+from ketcore.arrays.checks import check_constant
+from ketcore.arrays.namespaces import Array, is_array, is_half, quiet, to_host
+from ketcore.arrays.scale import balanced
 from ketcore.divisors import suggest_dims
 from ketcore.fit.als import Found
-from ketcore.fit.halves import Halves, padded
-from ketcore.fit.leaves import flat_leaves, length, like, wide_modes, zeros_of
+from ketcore.fit.ket_leaves import flat_leaves, length, like, wide_modes, zeros_of
+from ketcore.fit.rearranged import Halves, padded
 from ketcore.fit.recompress import fit_matrix
 from ketcore.fit.result import Callback, Fit, check_options
 from ketcore.fit.search import fit_halves
 from ketcore.fit.sources import Rows, open_rows
 from ketcore.fit.targets import DenseTarget
 from ketcore.fit.weights import Weights, plan_weights
-from ketcore.kronecker_sum import KroneckerSum
-from ketcore.matrix import KroneckerMatrix
-from ketcore.ops.checks import check_constant
-from ketcore.product import KroneckerProduct
-from ketcore.scale import balanced
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_product import KroneckerProduct
+from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.shapes import check_dims, check_int
 
 # The matrix is padded to its dims: the bytes of so many elements have no address.

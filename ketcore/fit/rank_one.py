@@ -14,11 +14,11 @@ from operator import mul
 
 import array_api_compat
 
-from ketcore import scale
-from ketcore.backend import is_complex, quiet
-from ketcore.elementary import conjugated, identity, widened
-from ketcore.fit.leaves import epsilon, flat_leaves, inner_products, length, product_of
-from ketcore.matrix import KroneckerMatrix
+from ketcore.arrays import scale
+from ketcore.arrays.elementary import conjugated, identity, widened
+from ketcore.arrays.namespaces import is_complex, quiet
+from ketcore.fit.ket_leaves import epsilon, flat_leaves, inner_products, length, product_of
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
 
 # A preconditioner needs few digits of its factors, and the fit settles twice as fast as they do.
 _SWEEPS = 60

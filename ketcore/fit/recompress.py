@@ -6,16 +6,16 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import is_half, quiet, to_host
-from ketcore.elementary import padded, widened
-from ketcore.fit.leaves import epsilon, flat_leaves, inner_products, product_of, terms_norm, zeros_of
+from ketcore.arrays.checks import check_constant
+from ketcore.arrays.elementary import padded, widened
+from ketcore.arrays.namespaces import is_half, quiet, to_host
+from ketcore.fit.fewer_terms import fit_terms
+from ketcore.fit.ket_leaves import epsilon, flat_leaves, inner_products, product_of, terms_norm, zeros_of
 from ketcore.fit.result import Callback, Fit, Options, check_options
 from ketcore.fit.targets import TermsTarget
-from ketcore.fit.terms import fit_terms
-from ketcore.ket import Ket
-from ketcore.matrix import KroneckerMatrix
-from ketcore.ops.checks import check_constant
-from ketcore.reductions import restricted
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.reductions import restricted
 
 # How often the tolerance of a whole matrix is lowered for that of its leading block.
 _LOWERED = 8
@@ -150,5 +150,3 @@ def _ket_error(leaves, value, entry):
     fitted = [widened(f) for f in Ket.from_packed(packed, value.dims).factors]
     norm = terms_norm(leaves)
     return TermsTarget(leaves).residual(fitted) / norm if norm else 0.0
-
-

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ketcore.backend import Array
+from ketcore.arrays.namespaces import Array
 from ketcore.fit.als import Found, alternate
-from ketcore.fit.halves import Halves
-from ketcore.fit.leaves import epsilon, like
+from ketcore.fit.ket_leaves import epsilon, like
+from ketcore.fit.rearranged import Halves
 from ketcore.fit.result import Options
 from ketcore.fit.singular import (
     Triplets,

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, is_complex, to_host
-from ketcore.fit.halves import Halves
-from ketcore.fit.leaves import epsilon, like
+from ketcore.arrays.namespaces import Array, is_complex, to_host
+from ketcore.fit.ket_leaves import epsilon, like
+from ketcore.fit.rearranged import Halves
 
 # Up to this smaller side a full SVD takes less time than a few dozen products.
 _FULL_SIDE = 400

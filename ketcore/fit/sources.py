@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, is_array, namespace_of
-from ketcore.ops.checks import check_dtype, plain
+from ketcore.arrays.checks import check_dtype, plain
+from ketcore.arrays.namespaces import Array, accumulation_dtype, is_array, namespace_of
 
 # Elements of the columns of the identity that an operator is given at a time: 4 MB of float64.
 _IDENTITY = 1 << 19

@@ -12,10 +12,10 @@ from math import prod
 
 import numpy as np
 
-from ketcore.backend import Array, is_complex, to_host
-from ketcore.elementary import conjugated
-from ketcore.fit.halves import Halves
-from ketcore.fit.leaves import like
+from ketcore.arrays.elementary import conjugated
+from ketcore.arrays.namespaces import Array, is_complex, to_host
+from ketcore.fit.ket_leaves import like
+from ketcore.fit.rearranged import Halves
 from ketcore.fit.singular import Triplets, random_leaves
 
 

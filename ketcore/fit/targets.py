@@ -6,12 +6,12 @@ from functools import cached_property
 
 import array_api_compat
 
-from ketcore.backend import Array
-from ketcore.boxes import prefix_boxes
-from ketcore.elementary import conjugated
+from ketcore.arrays.elementary import conjugated
+from ketcore.arrays.namespaces import Array
 from ketcore.fit.als import damped_solve, gram_of_others
-from ketcore.fit.halves import Halves
-from ketcore.fit.leaves import inner_products, product_of, terms_norm
+from ketcore.fit.ket_leaves import inner_products, product_of, terms_norm
+from ketcore.fit.rearranged import Halves
+from ketcore.shapes import prefix_boxes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ketcore.elementary import padded
+from ketcore.arrays.elementary import padded
 
 # Products of a handful of weights, each rounded once.
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)
@@ -63,5 +63,3 @@ def separated(values: np.ndarray, dims: Sequence[int]) -> list[np.ndarray] | Non
         found.append(line / peak if mode < len(dims) - 1 else line)
     product = reduce(np.kron, found)
     return found if np.all(np.abs(product - values) <= _ROUNDING * len(dims) * values) else None
-
-

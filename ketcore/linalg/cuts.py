@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ketcore.backend import Array
-from ketcore.display import check_dense_size
-from ketcore.linalg import checks
+from ketcore.arrays.namespaces import Array
+from ketcore.linalg import closed_forms
+from ketcore.shapes import check_dense_size
 
 # One (start, stop) per mode.
 Box = tuple[tuple[int, int], ...]
@@ -45,7 +45,7 @@ def relative(values: Sequence[Array]) -> tuple[list[np.ndarray], list[float]]:
 
     returns  NumPy arrays in float64, beginning with 1 (or all zero), and floats
     """
-    wide = [checks.host(v).astype(np.float64) for v in values]
+    wide = [closed_forms.host(v).astype(np.float64) for v in values]
     return [v / v[0] if v[0] > 0 else v for v in wide], [float(v[0]) for v in wide]
 
 

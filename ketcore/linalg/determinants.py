@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ketcore import ops
-from ketcore.backend import Array, namespace_of, quiet
-from ketcore.elementary import unboxed
-from ketcore.kronecker_sum import KroneckerSum
-from ketcore.linalg import checks, parts, sums
-from ketcore.matrix import KroneckerMatrix
-from ketcore.ops import symmetry
-from ketcore.ops.checks import check_spectrum
-from ketcore.ops.powers import sign_power
-from ketcore.product import KroneckerProduct
+from ketcore.arrays.checks import check_spectrum
+from ketcore.arrays.elementary import unboxed
+from ketcore.arrays.namespaces import Array, namespace_of, quiet
+from ketcore.linalg import closed_forms, of_products, of_sums
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_product import KroneckerProduct
+from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.spectra import symmetry
+from ketcore.spectra.powers import sign_power
 
 # Powers beyond this are no exact floats, and in some libraries no integers.
 _POWERS = 1 << 53
@@ -56,26 +56,26 @@ def slogdet(
     check_spectrum(None, (), max_bytes)
     found = _slogdet(A, shift, assume_a, max_bytes)
     xp = namespace_of(found[0])
-    return SlogdetResult(*(unboxed(checks.stored(xp, part, A.dtype)) for part in found))
+    return SlogdetResult(*(unboxed(closed_forms.stored(xp, part, A.dtype)) for part in found))
 
 
 def _slogdet(A, shift, assume_a, max_bytes):
     look = symmetry.assumed_hermitian(assume_a, True) is None
     if isinstance(A, KroneckerSum):
-        return sums.slogdet(A, shift, assume_a, max_bytes)
-    if parts.is_structured(A, shift):
-        return parts.slogdet(A, look)
-    xp, matrices = checks.single(A, "slogdet", look)
-    shift = checks.as_shift(shift, matrices[0])
-    if not checks.square(matrices, "slogdet"):
+        return of_sums.slogdet(A, shift, assume_a, max_bytes)
+    if of_products.is_structured(A, shift):
+        return of_products.slogdet(A, look)
+    xp, matrices = closed_forms.single(A, "slogdet", look)
+    shift = closed_forms.as_shift(shift, matrices[0])
+    if not closed_forms.square(matrices, "slogdet"):
         if shift is None:
             return _singular(xp, matrices)
-        checks.square_factors(matrices, "slogdet with a shift")
+        closed_forms.square_factors(matrices, "slogdet with a shift")
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
     try:
         return ops.kron_slogdet(factors, shift, assume_a=assume_a, max_bytes=max_bytes)
     except np.linalg.LinAlgError as error:
-        raise checks.named(error) or error from None
+        raise closed_forms.named(error) or error from None
 
 
 @quiet
@@ -93,21 +93,21 @@ def det(A: KroneckerMatrix | KroneckerSum, *, max_bytes: int = 2**30) -> Array:
     576.0
     """
     check_spectrum(None, (), max_bytes)
-    if isinstance(A, KroneckerSum) or parts.is_structured(A):
+    if isinstance(A, KroneckerSum) or of_products.is_structured(A):
         if isinstance(A, KroneckerProduct):
-            sign, logarithm = parts.slogdet(A)
+            sign, logarithm = of_products.slogdet(A)
         else:
-            sign, logarithm = sums.slogdet(A, 0.0, None, max_bytes)
+            sign, logarithm = of_sums.slogdet(A, 0.0, None, max_bytes)
         xp = namespace_of(sign)
         return _finished(xp, sign * xp.exp(logarithm), A.dtype)
-    xp, matrices = checks.single(A, "det")
-    if not checks.square(matrices, "det"):
+    xp, matrices = closed_forms.single(A, "det")
+    if not closed_forms.square(matrices, "det"):
         return _finished(xp, _singular(xp, matrices)[0], A.dtype)
     return _finished(xp, _det(xp, matrices), A.dtype)
 
 
 def _finished(xp, determinant, dtype):
-    return unboxed(checks.stored(xp, determinant, dtype))
+    return unboxed(closed_forms.stored(xp, determinant, dtype))
 
 
 def _det(xp, matrices):

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ketcore.backend import quiet, value_of
-from ketcore.elementary import adjoint
-from ketcore.linalg import checks
-from ketcore.matrix import KroneckerMatrix
+from ketcore.arrays.elementary import adjoint
+from ketcore.arrays.namespaces import quiet, value_of
+from ketcore.linalg import closed_forms
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
 
 
 class QRResult(NamedTuple):
@@ -35,7 +35,7 @@ def qr(A: KroneckerMatrix, mode: str = "economic") -> QRResult | KroneckerMatrix
     """
     if mode not in ("economic", "full", "r"):
         raise ValueError(f"mode must be 'economic', 'full' or 'r', got {mode!r}")
-    xp, matrices = checks.single(A, "qr")
+    xp, matrices = closed_forms.single(A, "qr")
     shapes = [tuple(m.shape) for m in matrices]
     if mode == "full" and any(rows > columns for rows, columns in shapes[1:]):
         raise ValueError(
@@ -44,8 +44,10 @@ def qr(A: KroneckerMatrix, mode: str = "economic") -> QRResult | KroneckerMatrix
         )
     how = "complete" if mode == "full" else "reduced"
     rule = "A must have factors whose QR decomposition exists, got factor {n}"
-    pairs = checks.factor_wise(xp, lambda matrix: tuple(xp.linalg.qr(matrix, mode=how)), matrices, rule)
-    q, r = (KroneckerMatrix(checks.stored_factors(xp, side, A.dtype)) for side in zip(*pairs, strict=True))
+    pairs = closed_forms.factor_wise(xp, lambda matrix: tuple(xp.linalg.qr(matrix, mode=how)), matrices, rule)
+    q, r = (
+        KroneckerMatrix(closed_forms.stored_factors(xp, side, A.dtype)) for side in zip(*pairs, strict=True)
+    )
     return r if mode == "r" else QRResult(q, r)
 
 
@@ -67,14 +69,14 @@ def cholesky(A: KroneckerMatrix, lower: bool = False, *, assume_a: str | None = 
     if assume_a not in (None, "pos", "positive definite"):
         raise ValueError(f"assume_a must be None, 'pos' or 'positive definite', got {assume_a!r}")
     look = assume_a is None
-    xp, matrices = checks.single(A, "cholesky", look)
-    matrices = checks.hermitian(xp, matrices, "cholesky", A.dtype, None if look else True)
+    xp, matrices = closed_forms.single(A, "cholesky", look)
+    matrices = closed_forms.hermitian(xp, matrices, "cholesky", A.dtype, None if look else True)
     if look:
         matrices = _positive(xp, matrices)
     rule = "A must be positive definite, got factor {n} that is not"
-    found = checks.factor_wise(xp, xp.linalg.cholesky, matrices, rule, look)
+    found = closed_forms.factor_wise(xp, xp.linalg.cholesky, matrices, rule, look)
     found = found if lower else [adjoint(c) for c in found]
-    return KroneckerMatrix(checks.stored_factors(xp, found, A.dtype))
+    return KroneckerMatrix(closed_forms.stored_factors(xp, found, A.dtype))
 
 
 def _positive(xp, matrices):

@@ -11,16 +11,16 @@ from operator import add, index, matmul
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic
-from ketcore.autodiff import detached, is_recorded, is_traced, matrix_exponential
-from ketcore.backend import is_complex, namespace_of, quiet
-from ketcore.elementary import adjoint, beside, identity, widened
-from ketcore.kronecker_sum import KroneckerSum
-from ketcore.linalg import branches, checks, spectral
+from ketcore.arrays.autodiff import detached, is_recorded, is_traced, matrix_exponential
+from ketcore.arrays.checks import check_constant
+from ketcore.arrays.elementary import adjoint, beside, identity, widened
+from ketcore.arrays.namespaces import is_complex, namespace_of, quiet
+from ketcore.linalg import branches, closed_forms, spectral
 from ketcore.linalg.solving import inverses
-from ketcore.matrix import KroneckerMatrix, eye
-from ketcore.ops import spectra
-from ketcore.ops.checks import check_constant
+from ketcore.objects import construction
+from ketcore.objects.kronecker_matrix import KroneckerMatrix, eye
+from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.spectra import decompositions
 
 # A power of a sum of R terms has R**n, and with more than that it is no longer structured.
 _TERMS = 1 << 16
@@ -57,14 +57,14 @@ def matrix_power(A: KroneckerMatrix, n: int) -> KroneckerMatrix:
             return reduce(matmul, [A] * n)
         if not n and A.row_dims == A.col_dims:
             return KroneckerMatrix(_eye(A.row_dims, A.factors[0]).factors, A.shape)
-    xp, matrices = checks.single(A, "matrix_power")
-    if n == 0 and checks.square(matrices, "matrix_power"):
+    xp, matrices = closed_forms.single(A, "matrix_power")
+    if n == 0 and closed_forms.square(matrices, "matrix_power"):
         return _eye([m.shape[0] for m in matrices], matrices[0]).astype(A.dtype)
     if n < 0:
         matrices, n = inverses(xp, matrices, "matrix_power"), -n
-    checks.square_factors(matrices, "matrix_power")
-    powers, known = [xp.linalg.matrix_power(m, n) for m in matrices], checks.identities_of(A)
-    return KroneckerMatrix(checks.stored_factors(xp, powers, A.dtype, known), identities=known)
+    closed_forms.square_factors(matrices, "matrix_power")
+    powers, known = [xp.linalg.matrix_power(m, n) for m in matrices], closed_forms.identities_of(A)
+    return KroneckerMatrix(closed_forms.stored_factors(xp, powers, A.dtype, known), identities=known)
 
 
 def _eye(dims, like):
@@ -89,8 +89,8 @@ def sqrtm(A: KroneckerMatrix) -> KroneckerMatrix:
     >>> sqrtm(KroneckerMatrix([[[4.0]], [[9.0, 0.0], [0.0, 1.0]]])).to_dense().tolist()
     [[6.0, 0.0], [0.0, 2.0]]
     """
-    xp, matrices = checks.single(A, "sqrtm")
-    checks.square_factors(matrices, "sqrtm")
+    xp, matrices = closed_forms.single(A, "sqrtm")
+    closed_forms.square_factors(matrices, "sqrtm")
     spectra = [_spectrum(xp, m, n, A.dtype) for n, m in enumerate(matrices)]
     arguments = [np.angle(values[values != 0]) for values, _ in spectra]
     found = branches.windows(arguments, 64 * float(xp.finfo(matrices[0].dtype).eps))
@@ -102,21 +102,21 @@ def sqrtm(A: KroneckerMatrix) -> KroneckerMatrix:
     windows, turn = found
     roots = [_root(*part) for part in zip(matrices, spectra, windows, strict=True)]
     phase = _snapped(turned(1j * (sum(map(_middle, windows)) / 2 - np.pi * turn)))
-    roots[0] = arithmetic.scaled(roots[0], phase)
-    return KroneckerMatrix(checks.stored_factors(xp, roots, A.dtype))
+    roots[0] = construction.scaled(roots[0], phase)
+    return KroneckerMatrix(closed_forms.stored_factors(xp, roots, A.dtype))
 
 
 def _spectrum(xp, matrix, n, stored):
     """Eigenvalues on the host, and eigenvectors if the matrix is Hermitian; what is only rounding is zero."""
     eps = float(xp.finfo(matrix.dtype).eps)
     matrix = detached(matrix)
-    if checks.is_hermitian(xp, matrix, stored):
+    if closed_forms.is_hermitian(xp, matrix, stored):
         half = (matrix + adjoint(matrix)) / 2
         (values,), (vectors,) = spectral.decomposed_hermitian(xp, [half])
-        values = checks.host(values)
+        values = closed_forms.host(values)
         noise = np.abs(values) <= len(values) * eps * np.max(np.abs(values))
         return np.where(noise, 0, values), vectors
-    values = np.linalg.eigvals(checks.host(matrix))
+    values = np.linalg.eigvals(closed_forms.host(matrix))
     if np.min(np.abs(values)) <= len(values) * eps * np.max(np.abs(values)):
         raise np.linalg.LinAlgError(
             f"A must be Hermitian or invertible for sqrtm, got a singular factor {n} that is not Hermitian"
@@ -142,8 +142,8 @@ def _root(matrix, spectrum, window):
     from scipy.linalg import sqrtm
 
     check_constant("A", [matrix], "sqrtm where a factor is not Hermitian", "such a factor")
-    matrix = arithmetic.scaled(matrix, _snapped(turned(-1j * _middle(window))))
-    root = sqrtm(checks.host(matrix))
+    matrix = construction.scaled(matrix, _snapped(turned(-1j * _middle(window))))
+    root = sqrtm(closed_forms.host(matrix))
     return beside(root if is_complex(xp, matrix.dtype) else root.real, matrix)
 
 
@@ -153,11 +153,11 @@ def _recorded_root(xp, matrix, root, values, vectors, window):
     root, values, vectors    X, its eigenvalues and eigenvectors, without derivatives
     """
     divisor = values[:, None] + values[None, :]
-    if not checks.host(xp.abs(divisor)).all():
+    if not closed_forms.host(xp.abs(divisor)).all():
         raise np.linalg.LinAlgError(
             "A must be invertible for sqrtm where gradients are required, got a singular factor"
         )
-    matrix = arithmetic.scaled(matrix, _snapped(turned(-1j * _middle(window))))
+    matrix = construction.scaled(matrix, _snapped(turned(-1j * _middle(window))))
     matrix, inverse = xp.astype(matrix, root.dtype, copy=False), adjoint(vectors)
     for _ in range(2):
         root = root + vectors @ ((inverse @ (matrix - root @ root) @ vectors) / divisor) @ inverse
@@ -192,12 +192,12 @@ def expm(A: KroneckerSum | KroneckerMatrix) -> KroneckerMatrix:
     if isinstance(A, KroneckerSum):
         matrices = [widened(f) for f in A.factors]
         xp = array_api_compat.array_namespace(*matrices)
-        checks.check_finite(xp, matrices, "expm")
+        closed_forms.check_finite(xp, matrices, "expm")
         live = list(range(len(matrices)))
     else:
-        xp, matrices = checks.single(A, "expm")
-        checks.square_factors(matrices, "expm")
-        live = [n for n in range(len(matrices)) if n not in checks.identities_of(A)] or [0]
+        xp, matrices = closed_forms.single(A, "expm")
+        closed_forms.square_factors(matrices, "expm")
+        live = [n for n in range(len(matrices)) if n not in closed_forms.identities_of(A)] or [0]
         if len(live) > 1:
             raise TypeError(
                 "A must be a KroneckerSum or have one mode that is no identity for expm, or go through "
@@ -207,17 +207,17 @@ def expm(A: KroneckerSum | KroneckerMatrix) -> KroneckerMatrix:
     if is_recorded(chosen):
         found = _recorded_exponentials(xp, chosen)
     else:
-        found = _exponentials([checks.host(m) for m in chosen], float(xp.finfo(A.dtype).max))
+        found = _exponentials([closed_forms.host(m) for m in chosen], float(xp.finfo(A.dtype).max))
         found = [beside(one, m) for one, m in zip(found, chosen, strict=True)]
     for n, one in zip(live, found, strict=True):
         matrices[n] = xp.astype(one, matrices[n].dtype, copy=False)
-    return KroneckerMatrix(checks.stored_factors(xp, matrices, A.dtype))
+    return KroneckerMatrix(closed_forms.stored_factors(xp, matrices, A.dtype))
 
 
 def _recorded_exponentials(xp, matrices):
     """The same by PyTorch or JAX, which have derivatives: the largest eigenvalues are taken out as constants,
     so that nothing overflows, or the means of the diagonals where JAX traces the values."""
-    wide = [xp.astype(m, spectra.factor_dtype(xp, m.dtype), copy=False) for m in matrices]
+    wide = [xp.astype(m, decompositions.factor_dtype(xp, m.dtype), copy=False) for m in matrices]
     tops = [_top(xp, detached(m)) for m in wide]
     total = reduce(add, tops) / len(wide)
     share = float(np.exp(total)) if isinstance(total, float) else xp.exp(total)
@@ -229,7 +229,7 @@ def _top(xp, matrix):
     """The largest real part of an eigenvalue; of a matrix that JAX traces the mean of its diagonal."""
     if is_traced(matrix):
         return xp.linalg.trace(matrix) / matrix.shape[0]
-    return float(np.linalg.eigvals(checks.host(matrix)).real.max())
+    return float(np.linalg.eigvals(closed_forms.host(matrix)).real.max())
 
 
 def _exponentials(matrices, limit):

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from ketcore import ops
-from ketcore.backend import Array, quiet
-from ketcore.elementary import unboxed
-from ketcore.linalg import checks
-from ketcore.matrix import KroneckerMatrix
-from ketcore.ops import symmetry
+from ketcore.arrays.elementary import unboxed
+from ketcore.arrays.namespaces import Array, quiet
+from ketcore.linalg import closed_forms
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.spectra import symmetry
 
 
 @quiet
@@ -33,10 +33,10 @@ def gaussian_log_likelihood(
     -3.377598
     """
     look = symmetry.assumed_hermitian(assume_a, True) is None
-    xp, matrices = checks.single(A, "gaussian_log_likelihood", look)
-    checks.square_factors(matrices, "gaussian_log_likelihood")
+    xp, matrices = closed_forms.single(A, "gaussian_log_likelihood", look)
+    closed_forms.square_factors(matrices, "gaussian_log_likelihood")
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
     try:
         return unboxed(ops.kron_log_likelihood(factors, y, shift, assume_a=assume_a))
     except np.linalg.LinAlgError as error:
-        raise checks.named(error) or error from None
+        raise closed_forms.named(error) or error from None

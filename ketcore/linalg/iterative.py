@@ -12,14 +12,16 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore import arithmetic, backend
-from ketcore.backend import Array, accumulation_dtype, is_half, namespace, namespace_of, quiet
-from ketcore.elementary import real_dtype
-from ketcore.kronecker_sum import KroneckerSum
-from ketcore.linalg import checks, preconditioners
-from ketcore.matrix import KroneckerMatrix
-from ketcore.operands import operand
-from ketcore.product import KroneckerProduct
+from ketcore.arrays import namespaces, solvers
+from ketcore.arrays.elementary import real_dtype
+from ketcore.arrays.namespaces import Array, accumulation_dtype, is_half, namespace, namespace_of, quiet
+from ketcore.cuda import library
+from ketcore.linalg import closed_forms, preconditioners
+from ketcore.objects import construction
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_product import KroneckerProduct
+from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.objects.operands import operand
 from ketcore.shapes import check_int, check_size
 
 
@@ -68,7 +70,7 @@ def cg(
         raise TypeError(f"callback must be callable, got {type(callback).__name__}")
     system.check_preconditioner(M)
     start = None if x0 is None else system.observed(system.vector("x0", x0))
-    solver = backend.conjugate_gradients(system.b)
+    solver = solvers.conjugate_gradients(system.b)
     operator = system.operator(system.product)
     system.check_hermitian(operator)
     if M is None:
@@ -78,7 +80,7 @@ def cg(
         M = system.operator(M.__matmul__)
     right = system.observed(system.b)
     options = {"rtol": rtol, "atol": atol, "maxiter": maxiter, "M": M, "callback": callback}
-    with backend.on_device_of(system.b):
+    with library.on_device_of(system.b):
         x, info = solver(operator, right, start, **options)
     return system.finished(x), int(info)
 
@@ -91,14 +93,14 @@ class _System:
             raise TypeError(f"A must be a KroneckerMatrix or a KroneckerSum for cg, got {type(A).__name__}")
         if A.shape[0] != A.shape[1]:
             raise np.linalg.LinAlgError(f"A must be square for cg, got shape {A.shape}")
-        if not arithmetic.is_scalar(shift) or complex(shift).imag:
+        if not construction.is_scalar(shift) or complex(shift).imag:
             raise TypeError(f"shift must be a real number for cg, got {shift!r}")
         b = operand("b", b, A.dtype)
         xp = namespace_of(b)
-        namespace("A and b", (*checks.arrays_of(A), b))
-        backend.linear_operator(b)
+        namespace("A and b", (*closed_forms.arrays_of(A), b))
+        solvers.linear_operator(b)
         self.xp, self.A, self.size, self.shift = xp, A, A.shape[0], float(complex(shift).real)
-        promoted = xp.result_type(*checks.arrays_of(A), b)
+        promoted = xp.result_type(*closed_forms.arrays_of(A), b)
         self.half = promoted if is_half(promoted) else None
         self.dtype = accumulation_dtype(xp, promoted)
         self.index = None if mask is None else self._index(mask)
@@ -109,7 +111,7 @@ class _System:
 
     def _index(self, mask):
         """Where the mask is true."""
-        mask = mask if backend.is_array(mask) else np.asarray(mask)
+        mask = mask if namespaces.is_array(mask) else np.asarray(mask)
         if str(mask.dtype).rpartition(".")[2] != "bool":
             raise TypeError(f"mask must be booleans, got {mask.dtype}")
         if prod(mask.shape) != self.size:
@@ -161,14 +163,14 @@ class _System:
             values = self.xp.reshape(values, (-1,))
             return self.observed(self.xp.astype(product(self.extended(values)), self.dtype, copy=False))
 
-        return backend.linear_operator(self.b)((self.count,) * 2, matvec=matvec, dtype=self.dtype)
+        return solvers.linear_operator(self.b)((self.count,) * 2, matvec=matvec, dtype=self.dtype)
 
     def check_preconditioner(self, M):
         if M is None:
             return
         if isinstance(M, KroneckerMatrix | KroneckerSum | KroneckerProduct):
-            namespace("M and b", (*checks.arrays_of(M), self.b))
-        elif backend.is_array(M):
+            namespace("M and b", (*closed_forms.arrays_of(M), self.b))
+        elif namespaces.is_array(M):
             namespace("M and b", (M, self.b))
         size = self.size if hasattr(M, "as_linear_operator") else self.count
         if not hasattr(M, "shape"):

@@ -9,12 +9,12 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, quiet, value_of
-from ketcore.elementary import unboxed
-from ketcore.kronecker_sum import KroneckerSum
-from ketcore.linalg import checks, cuts, solving, spectral
-from ketcore.matrix import KroneckerMatrix
-from ketcore.product import KroneckerProduct
+from ketcore.arrays.elementary import unboxed
+from ketcore.arrays.namespaces import Array, quiet, value_of
+from ketcore.linalg import closed_forms, cuts, solving, spectral
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_product import KroneckerProduct
+from ketcore.objects.kronecker_sum import KroneckerSum
 
 _ORDERS = (None, "fro", "nuc", "trace", 2, -2, 1, -1, inf, -inf)
 
@@ -42,12 +42,12 @@ def norm(A: KroneckerMatrix | KroneckerSum, ord: Any = None) -> Array:
         return A.norm()
     if ord == 2 and isinstance(A, KroneckerSum):
         return _spectral_norm_of_sum(A)
-    xp, matrices = checks.single(A, "norm")
+    xp, matrices = closed_forms.single(A, "norm")
     found = unboxed(reduce(mul, [_norm(xp, m, ord) for m in matrices]))
     # Of a wide factor times a tall one some singular values are zero beyond those that multiply.
     if ord == -2 and _mixed(matrices):
         found = found * 0
-    return unboxed(checks.stored(xp, np.asarray(found) if xp is np else found, A.dtype))
+    return unboxed(closed_forms.stored(xp, np.asarray(found) if xp is np else found, A.dtype))
 
 
 @quiet
@@ -64,14 +64,14 @@ def cond(A: KroneckerMatrix, p: Any = None) -> Array:
     6.0
     """
     _check_order("p", p)
-    xp, matrices = checks.single(A, "cond")
+    xp, matrices = closed_forms.single(A, "cond")
     if p in (None, 2, -2):
         found = _ratio(xp, matrices, spectral.singular_values(xp, matrices), p)
-    elif not checks.square(matrices, "cond"):
+    elif not closed_forms.square(matrices, "cond"):
         found = _infinity(xp, matrices)
     else:
         found = _product_of_norms(xp, matrices, p)
-    return unboxed(checks.stored(xp, found, A.dtype))
+    return unboxed(closed_forms.stored(xp, found, A.dtype))
 
 
 def _product_of_norms(xp, matrices, p):
@@ -103,8 +103,8 @@ def matrix_rank(A: KroneckerMatrix, tol: float | None = None, *, max_bytes: int 
     >>> matrix_rank(KroneckerMatrix([np.ones((2, 2)), np.eye(3)]))
     3
     """
-    xp, matrices = checks.single(A, "matrix_rank")
-    level = None if tol is None else checks.check_level("tol", tol)
+    xp, matrices = closed_forms.single(A, "matrix_rank")
+    level = None if tol is None else closed_forms.check_level("tol", tol)
     values, peaks = cuts.relative(spectral.singular_values(xp, matrices))
     threshold = cuts.default_threshold(xp, matrices) if level is None else cuts.over(level, peaks)
     return cuts.count_above(values, threshold, float(xp.finfo(matrices[0].dtype).eps), max_bytes)
@@ -160,4 +160,4 @@ def _spectral_norm_of_sum(A):
         )
     values, _ = spectral.decomposed_hermitian(xp, matrices)
     ends = [abs(sum(extreme(v) for v in values)) for extreme in (xp.min, xp.max)]
-    return unboxed(checks.stored(xp, xp.where(ends[0] > ends[1], *ends), A.dtype))
+    return unboxed(closed_forms.stored(xp, xp.where(ends[0] > ends[1], *ends), A.dtype))

@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ketcore import ops
-from ketcore.backend import Array, is_complex, namespace_of
-from ketcore.elementary import adjoint, beside, conjugated, padded, widened
+from ketcore.arrays.elementary import adjoint, beside, conjugated, padded, widened
+from ketcore.arrays.namespaces import Array, is_complex, namespace_of
 from ketcore.fit.rank_one import nearest_rank_one
-from ketcore.ket import Ket
-from ketcore.kronecker_sum import KroneckerSum
-from ketcore.linalg import checks, spectral
-from ketcore.matrix import KroneckerMatrix
-from ketcore.product import KroneckerProduct
+from ketcore.linalg import closed_forms, spectral
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_product import KroneckerProduct
+from ketcore.objects.kronecker_sum import KroneckerSum
 
 # How many columns V has: sqrt(P) within these.  For squared-exponential kernels on 10^4 points that
 # took a tenth of the iterations without, or fewer; more columns cost what they save.
@@ -70,7 +70,7 @@ def inverse(A: Any, shift: float, observed: Array) -> Callable[[Array], Array] |
 
 def near_spectrum(A: Any) -> Spectrum:
     """U and d; without U, and with the diagonal of A for d, where no product is at hand."""
-    xp = namespace_of(checks.arrays_of(A)[0]) if checks.arrays_of(A) else np
+    xp = namespace_of(closed_forms.arrays_of(A)[0]) if closed_forms.arrays_of(A) else np
     if isinstance(A, KroneckerProduct) or (
         isinstance(A, KroneckerMatrix) and (A.row_dims != A.col_dims or A.rank == 0)
     ):
@@ -107,7 +107,7 @@ def _deflated(xp, spectrum, shift, observed):
     level = max(shift + rest / max(1, observed.shape[0] - curvatures.shape[0]), least)
     roots = xp.sqrt(curvatures)
     # Small and badly conditioned: inverted on the host, in 64 bits.
-    gram = checks.host(roots[:, None] * _gram(xp, vectors, observed) * roots)
+    gram = closed_forms.host(roots[:, None] * _gram(xp, vectors, observed) * roots)
     core = np.linalg.inv(gram.astype(np.result_type(gram, np.float64)) + level * np.eye(len(gram)))
     core = roots[:, None] * beside(core.astype(gram.dtype), roots) * roots
 
@@ -120,7 +120,7 @@ def _deflated(xp, spectrum, shift, observed):
 
 def _largest(xp, spectrum):
     """The columns of U to keep, per mode (p_n, r_n), and their part of d, as far as it is positive."""
-    sizes = [checks.host(xp.abs(v)) for v in spectrum.values]
+    sizes = [closed_forms.host(xp.abs(v)) for v in spectrum.values]
     order = [np.argsort(-size, kind="stable") for size in sizes]
     limit = min(max(isqrt(spectrum.curvatures.shape[0]), _COLUMNS[0]), _COLUMNS[1])
     counts = _counts([size[at] for size, at in zip(sizes, order, strict=True)], limit)

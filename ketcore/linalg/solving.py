@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ketcore import ops
-from ketcore.autodiff import detached, is_recorded
-from ketcore.backend import Array, namespace, quiet, value_of
-from ketcore.elementary import adjoint, conjugated, itemsize, unboxed
-from ketcore.ket import Ket
-from ketcore.kronecker_sum import KroneckerSum
-from ketcore.linalg import checks, cuts, parts, sums
-from ketcore.matrix import KroneckerMatrix
-from ketcore.operands import operand
-from ketcore.ops import symmetry
-from ketcore.product import KroneckerProduct
+from ketcore.arrays.autodiff import detached, is_recorded
+from ketcore.arrays.elementary import adjoint, conjugated, itemsize, unboxed
+from ketcore.arrays.namespaces import Array, namespace, quiet, value_of
+from ketcore.linalg import closed_forms, cuts, of_products, of_sums
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_product import KroneckerProduct
+from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.objects.operands import operand
+from ketcore.spectra import symmetry
 
 
 class LstsqResult(NamedTuple):
@@ -54,19 +54,22 @@ def inv(
     [[0.0, 0.125], [0.5, 0.0]]
     """
     look = symmetry.assumed_hermitian(assume_a, True) is None
-    if parts.is_structured(A):
-        return parts.inv(A, look)
-    xp, matrices = checks.single(A, "inv", look)
-    found, known = inverses(xp, matrices, "inv", look), checks.identities_of(A)
-    return KroneckerMatrix(checks.stored_factors(xp, found, A.dtype, known), identities=known)
+    if of_products.is_structured(A):
+        return of_products.inv(A, look)
+    xp, matrices = closed_forms.single(A, "inv", look)
+    found, known = inverses(xp, matrices, "inv", look), closed_forms.identities_of(A)
+    return KroneckerMatrix(closed_forms.stored_factors(xp, found, A.dtype, known), identities=known)
 
 
 def inverses(xp, matrices: Sequence[Array], function: str, look: bool = True) -> list[Array]:
     """The inverse of each factor; LinAlgError where there is none, as far as values may be read."""
-    if not checks.square(matrices, function):
-        checks.not_invertible(matrices)
-    inverse, rule = partial(checks.inverse, look=look), "A must be invertible, got a singular factor {n}"
-    return checks.factor_wise(xp, inverse, matrices, rule, look)
+    if not closed_forms.square(matrices, function):
+        closed_forms.not_invertible(matrices)
+    inverse, rule = (
+        partial(closed_forms.inverse, look=look),
+        "A must be invertible, got a singular factor {n}",
+    )
+    return closed_forms.factor_wise(xp, inverse, matrices, rule, look)
 
 
 @quiet
@@ -96,8 +99,8 @@ def pinv(
     >>> pinv(KroneckerMatrix([[[2.0, 0.0], [0.0, 0.0]], [[5.0]]])).to_dense().round(12).tolist()
     [[0.1, 0.0], [0.0, 0.0]]
     """
-    xp, matrices = checks.single(A, "pinv")
-    level, threshold = checks.check_level("atol", atol), _threshold("rtol", rtol, xp, matrices)
+    xp, matrices = closed_forms.single(A, "pinv")
+    level, threshold = closed_forms.check_level("atol", atol), _threshold("rtol", rtol, xp, matrices)
     left, values, right = _decomposed(xp, matrices)
     scaled, peaks = cuts.relative(values)
     term = sum(prod(m.shape) for m in matrices) * itemsize(matrices[0])
@@ -109,7 +112,7 @@ def pinv(
         else xp.zeros_like(xp.matrix_transpose(matrices[n]))
         for n, (u, s, vh) in enumerate(zip(left, values, right, strict=True))
     ]
-    found = KroneckerMatrix(checks.stored_factors(xp, factors, A.dtype))
+    found = KroneckerMatrix(closed_forms.stored_factors(xp, factors, A.dtype))
     rank = sum(prod(stop - start for start, stop in box) for box in boxes)
     return (found, rank) if return_rank else found
 
@@ -159,12 +162,12 @@ def _recorded_inverse(xp, matrix, u, s, vh):
 def _threshold(name, relative, xp, matrices):
     if relative is None:
         return cuts.default_threshold(xp, matrices)
-    return checks.check_level(name, relative)
+    return closed_forms.check_level(name, relative)
 
 
 def _decomposed(xp, matrices):
     rule = "A must have factors whose SVD converges, got factor {n}"
-    found = checks.factor_wise(
+    found = closed_forms.factor_wise(
         xp, lambda matrix: tuple(xp.linalg.svd(matrix, full_matrices=False)), matrices, rule
     )
     return zip(*found, strict=True)
@@ -187,7 +190,7 @@ def lstsq(A: KroneckerMatrix, b: Array, cond: float | None = None) -> LstsqResul
     >>> lstsq(KroneckerMatrix([[[2.0], [2.0]], [[1.0]]]), [1.0, 3.0]).x.round(12).tolist()
     [1.0]
     """
-    xp, matrices = checks.single(A, "lstsq")
+    xp, matrices = closed_forms.single(A, "lstsq")
     b, axis = right_side(A, b, prod(m.shape[0] for m in matrices))
     threshold = _threshold("cond", cond, xp, matrices)
     decomposed = left, values, right = tuple(_decomposed(xp, matrices))
@@ -203,9 +206,9 @@ def lstsq(A: KroneckerMatrix, b: Array, cond: float | None = None) -> LstsqResul
         residuals = xp.sum(xp.abs(b - found) ** 2, axis=axis)
     else:
         residuals = xp.zeros_like(xp.reshape(xp.abs(x), (-1,))[:0])
-    x = checks.stored(xp, x, A.dtype)
-    residuals = unboxed(checks.stored(xp, residuals, A.dtype))
-    return LstsqResult(x, residuals, rank, Ket([checks.stored(xp, v, A.dtype) for v in values]))
+    x = closed_forms.stored(xp, x, A.dtype)
+    residuals = unboxed(closed_forms.stored(xp, residuals, A.dtype))
+    return LstsqResult(x, residuals, rank, Ket([closed_forms.stored(xp, v, A.dtype) for v in values]))
 
 
 def _recorded_lstsq(xp, matrices, decomposed, b, threshold, axis):
@@ -240,7 +243,7 @@ def _divided(xp, y, values, threshold, axis):
 def right_side(A: Any, b: Any, rows: int) -> tuple[Array, int]:
     """`b` as a floating array beside the factors, with the axis of length P: -1 for a vector, else -2."""
     b = operand("b", b, A.dtype)
-    namespace("A and b", (*checks.arrays_of(A), b))
+    namespace("A and b", (*closed_forms.arrays_of(A), b))
     if b.ndim == 0 or b.shape[-1 if b.ndim == 1 else -2] != rows:
         raise ValueError(f"b must have shape ({rows},) or (..., {rows}, n), got {tuple(b.shape)}")
     return b, -1 if b.ndim == 1 else -2
@@ -270,21 +273,21 @@ def solve(A: KroneckerMatrix | KroneckerSum, b: Any, shift: Any = 0.0, *, assume
     look = symmetry.assumed_hermitian(assume_a, True) is None
     if isinstance(A, KroneckerSum):
         b, axis = right_side(A, b, A.shape[0])
-        return sums.solve(A, b, shift, axis, assume_a)
-    if parts.is_structured(A, shift) and not isinstance(b, Ket | KroneckerMatrix):
+        return of_sums.solve(A, b, shift, axis, assume_a)
+    if of_products.is_structured(A, shift) and not isinstance(b, Ket | KroneckerMatrix):
         b, axis = right_side(A, b, A.shape[0])
-        return parts.solve(A, b, axis, assume_a)
-    xp, matrices = checks.single(A, "solve", look)
-    shift = checks.as_shift(shift, matrices[0])
-    if not checks.square(matrices, "solve"):
+        return of_products.solve(A, b, axis, assume_a)
+    xp, matrices = closed_forms.single(A, "solve", look)
+    shift = closed_forms.as_shift(shift, matrices[0])
+    if not closed_forms.square(matrices, "solve"):
         if shift is None:
-            checks.not_invertible(matrices)
-        checks.square_factors(matrices, "solve with a shift")
+            closed_forms.not_invertible(matrices)
+        closed_forms.square_factors(matrices, "solve with a shift")
     if isinstance(b, Ket | KroneckerMatrix):
         return _structured(xp, A, matrices, b, shift, assume_a)
     b, axis = right_side(A, b, prod(m.shape[0] for m in matrices))
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
-    return parts.kron_solve(factors, b, shift, axis, assume_a=assume_a)
+    return of_products.kron_solve(factors, b, shift, axis, assume_a=assume_a)
 
 
 def _structured(xp, A, matrices, b, shift, assume_a):
@@ -298,5 +301,7 @@ def _structured(xp, A, matrices, b, shift, assume_a):
     axis = -1 if isinstance(b, Ket) else -2
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
     pairs = zip(factors, b.factors, strict=True)
-    found = [parts.kron_solve([f], right, None, axis, n, assume_a) for n, (f, right) in enumerate(pairs)]
+    found = [
+        of_products.kron_solve([f], right, None, axis, n, assume_a) for n, (f, right) in enumerate(pairs)
+    ]
     return Ket(found) if isinstance(b, Ket) else KroneckerMatrix(found, b.shape)

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from ketcore.backend import Array, namespace_of, quiet
-from ketcore.elementary import adjoint, beside, complex_dtype, widened
-from ketcore.ket import Ket
-from ketcore.kronecker_sum import KroneckerSum
-from ketcore.linalg import checks
-from ketcore.matrix import KroneckerMatrix
-from ketcore.ops.checks import check_constant
+from ketcore.arrays.checks import check_constant
+from ketcore.arrays.elementary import adjoint, beside, complex_dtype, widened
+from ketcore.arrays.namespaces import Array, namespace_of, quiet
+from ketcore.linalg import closed_forms
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_sum import KroneckerSum
 
 # What `checks.factor_wise` says where an eigenvalue decomposition fails.
 _CONVERGE = "A must have factors whose eigenvalues converge, got factor {n}"
@@ -115,7 +115,7 @@ def svd(A: KroneckerMatrix, full_matrices: bool = False) -> SVDResult:
     >>> svd(KroneckerMatrix([[[0.0, 2.0]], [[3.0], [4.0]]])).S.to_dense().round(12).tolist()
     [10.0]
     """
-    xp, matrices = checks.single(A, "svd")
+    xp, matrices = closed_forms.single(A, "svd")
     rectangular = [tuple(m.shape) for m in matrices[1:] if m.shape[0] != m.shape[1]]
     if full_matrices and rectangular:
         raise ValueError(
@@ -127,7 +127,7 @@ def svd(A: KroneckerMatrix, full_matrices: bool = False) -> SVDResult:
     def decomposed(matrix):
         return tuple(xp.linalg.svd(matrix, full_matrices=bool(full_matrices)))
 
-    left, values, right = zip(*checks.factor_wise(xp, decomposed, matrices, rule), strict=True)
+    left, values, right = zip(*closed_forms.factor_wise(xp, decomposed, matrices, rule), strict=True)
     return SVDResult(_matrix(left, A.dtype), _ket(values, A.dtype), _matrix(right, A.dtype))
 
 
@@ -138,14 +138,14 @@ def svdvals(A: KroneckerMatrix) -> Ket:
     >>> svdvals(KroneckerMatrix([[[0.0, 2.0]], [[3.0], [4.0]]])).to_dense().round(12).tolist()
     [10.0]
     """
-    xp, matrices = checks.single(A, "svdvals")
+    xp, matrices = closed_forms.single(A, "svdvals")
     return _ket(singular_values(xp, matrices), A.dtype)
 
 
 def singular_values(xp, matrices: Sequence[Array]) -> list[Array]:
     """Per factor min(p_n, q_n) singular values, the largest first."""
     rule = "A must have factors whose SVD converges, got factor {n}"
-    return checks.factor_wise(
+    return closed_forms.factor_wise(
         xp, lambda matrix: xp.linalg.svd(matrix, full_matrices=False)[1], matrices, rule
     )
 
@@ -168,8 +168,8 @@ def hermitian_factors_of_sum(
     xp = array_api_compat.array_namespace(*A.factors)
     matrices = [widened(f) for f in A.factors]
     if assumed is None:
-        checks.check_finite(xp, matrices, function)
-        assumed = all(checks.is_hermitian(xp, matrix, A.dtype) for matrix in matrices)
+        closed_forms.check_finite(xp, matrices, function)
+        assumed = all(closed_forms.is_hermitian(xp, matrix, A.dtype) for matrix in matrices)
     return [(matrix + adjoint(matrix)) / 2 for matrix in matrices] if assumed else None
 
 
@@ -181,18 +181,20 @@ def decomposed_hermitian(
 
 
 def _decomposed(function, xp, matrices, look=True):
-    values, vectors = zip(*checks.factor_wise(xp, function, matrices, _CONVERGE, look), strict=True)
+    values, vectors = zip(*closed_forms.factor_wise(xp, function, matrices, _CONVERGE, look), strict=True)
     return values, vectors
 
 
 def general_values(xp, matrices: Sequence[Array], look: bool = True) -> list[Array]:
     """Complex eigenvalues (p_n,) of square matrices."""
-    return checks.factor_wise(xp, lambda matrix: _eig(xp, matrix, "eigvals")[0], matrices, _CONVERGE, look)
+    return closed_forms.factor_wise(
+        xp, lambda matrix: _eig(xp, matrix, "eigvals")[0], matrices, _CONVERGE, look
+    )
 
 
 def _hermitian_spectrum(A, function, assume_a):
     look = assume_a is None
-    assumed = None if look else checks.assumed_hermitian(checks.operator(A, function), assume_a)
+    assumed = None if look else closed_forms.assumed_hermitian(closed_forms.operator(A, function), assume_a)
     if assumed is False:
         raise ValueError(f"assume_a must say that A is Hermitian for {function}, got {assume_a!r}")
     if isinstance(A, KroneckerSum):
@@ -204,8 +206,8 @@ def _hermitian_spectrum(A, function, assume_a):
                 "got a KroneckerSum with others"
             )
     else:
-        xp, matrices = checks.single(A, function, look)
-        matrices = checks.hermitian(xp, matrices, function, A.dtype, assumed)
+        xp, matrices = closed_forms.single(A, function, look)
+        matrices = closed_forms.hermitian(xp, matrices, function, A.dtype, assumed)
     values, vectors = decomposed_hermitian(xp, matrices, look)
     return EigResult(_stored_ket(_ket_of(A, values), A.dtype), _matrix(vectors, A.dtype))
 
@@ -218,10 +220,10 @@ def _general_factors(A, function):
     if isinstance(A, KroneckerSum):
         xp = array_api_compat.array_namespace(*A.factors)
         matrices = [widened(f) for f in A.factors]
-        checks.check_finite(xp, matrices, function)
+        closed_forms.check_finite(xp, matrices, function)
     else:
-        xp, matrices = checks.single(A, function)
-        checks.square_factors(matrices, function)
+        xp, matrices = closed_forms.single(A, function)
+        closed_forms.square_factors(matrices, function)
     return xp, matrices
 
 
@@ -234,7 +236,7 @@ def _eig(xp, matrix, function="eig"):
         parts = found if function == "eig" else (found,)
         return tuple(xp.astype(part, dtype, copy=False) for part in parts)
     check_constant("A", [matrix], function)
-    found = getattr(np.linalg, function)(checks.host(matrix))
+    found = getattr(np.linalg, function)(closed_forms.host(matrix))
     parts = found if function == "eig" else (found,)
     return tuple(xp.astype(beside(part, matrix), dtype, copy=False) for part in parts)
 
@@ -244,9 +246,9 @@ def _ket(values: Sequence[Array], dtype: Any) -> Ket:
 
 
 def _stored_ket(ket, dtype):
-    return Ket.from_packed(checks.stored(namespace_of(ket.packed), ket.packed, dtype), ket.dims)
+    return Ket.from_packed(closed_forms.stored(namespace_of(ket.packed), ket.packed, dtype), ket.dims)
 
 
 def _matrix(matrices, dtype):
     xp = array_api_compat.array_namespace(*matrices)
-    return KroneckerMatrix(checks.stored_factors(xp, matrices, dtype))
+    return KroneckerMatrix(closed_forms.stored_factors(xp, matrices, dtype))

@@ -3,7 +3,7 @@
 `OPS` is the one table of them; tests, adapters and benchmarks read it.
 """
 
-from ketcore.ops.digits import digits
+from ketcore.lookups.digits import digits
 from ketcore.ops.gather_kron import gather_kron, gather_kron_dense, gather_kron_jvp, gather_kron_vjp
 from ketcore.ops.ket_inner import (
     ket_gram,

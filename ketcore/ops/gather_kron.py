@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, quiet
-from ketcore.ops.checks import (
+from ketcore.arrays.checks import (
     as_integers,
     check_columns,
     check_index,
@@ -24,8 +23,9 @@ from ketcore.ops.checks import (
     check_tangents,
     to_namespace_of,
 )
-from ketcore.ops.gather import as_rows, expanded, gather_jvp, gather_vjp
-from ketcore.ops.lookup import Lookup, narrowed, restored
+from ketcore.arrays.namespaces import Array, accumulation_dtype, quiet
+from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
+from ketcore.lookups.lookup import Lookup, narrowed, restored
 from ketcore.shapes import halves_split
 
 

@@ -15,11 +15,11 @@ from types import ModuleType
 
 import numpy as np
 
-from ketcore import scale
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
-from ketcore.elementary import conjugated, transposed
-from ketcore.ops import terms
-from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tangents
+from ketcore.arrays import scale
+from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tangents
+from ketcore.arrays.elementary import conjugated, transposed
+from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.products import terms
 
 # Up to so many entries a leaf costs less as part of a larger one than as a matrix of its own.
 _MERGED = 32
@@ -138,10 +138,7 @@ def ket_gram_vjp(
     flat_v, flat_w = _flat(xp, wide_v), _flat(xp, wide_w)
     others = terms.products_of_others(xp, terms.grams(xp, flat_v, flat_w))
     to_v = [conjugated((spread * other) @ b) for other, b in zip(others, flat_w, strict=True)]
-    to_w = [
-        transposed(spread * other) @ conjugated(a)
-        for other, a in zip(others, flat_v, strict=True)
-    ]
+    to_w = [transposed(spread * other) @ conjugated(a) for other, a in zip(others, flat_v, strict=True)]
     return _reshaped(xp, to_v, v, v_shifts), _reshaped(xp, to_w, w, w_shifts)
 
 

@@ -4,7 +4,8 @@
 
 with v_n[i, k] = leaves[i, k, s_n : s_n + q_n], s_n = q_0 + ... + q_{n-1}.  The leaves of a word are one
 contiguous record, so that a lookup reads one piece of memory.  With LayerNorm the leaves of each term are
-multiplied in a balanced binary tree, node by node normalised (`ketcore.ops.tree`), before the sum over terms.
+multiplied in a balanced binary tree, node by node normalised (`ketcore.lookups.tree`), before the sum over
+terms.
 
 Letters: N order, R rank, S = sum q_n, Q = prod q_n, ... shape of `ids`.
 
@@ -17,18 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, is_complex, quiet
-from ketcore.ops.checks import (
-    check_columns,
-    check_floating,
-    check_index,
-    check_like,
-    to_namespace_of,
-)
-from ketcore.ops.gather import as_rows, expanded, gather_jvp, gather_records, packed_vjp
-from ketcore.ops.leaves import packed_views
-from ketcore.ops.lookup import Lookup, made_safe, narrowed, restored_records
-from ketcore.ops.segments import segment_sum
+from ketcore.arrays.checks import check_columns, check_floating, check_index, check_like, to_namespace_of
+from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, quiet
+from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_records, packed_vjp
+from ketcore.lookups.leaves import packed_views
+from ketcore.lookups.lookup import Lookup, made_safe, narrowed, restored_records
+from ketcore.lookups.segments import segment_sum
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, tree_split
 
 

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ketcore import scale
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
-from ketcore.elementary import conjugated, transposed
-from ketcore.ops import terms
-from ketcore.ops.checks import as_sequence, check_floating, check_like, check_tables, check_tangents
-from ketcore.ops.mode_gradients import summed_like
+from ketcore.arrays import scale
+from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tables, check_tangents
+from ketcore.arrays.elementary import conjugated, transposed
+from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.products import terms
+from ketcore.products.backward import summed_like
 
 
 @quiet

@@ -12,11 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import scale
-from ketcore.backend import Array, accumulation_dtype, quiet
-from ketcore.elementary import as_dtype, conjugated, transposed
-from ketcore.ops import terms
-from ketcore.ops.checks import (
+from ketcore.arrays import scale
+from ketcore.arrays.checks import (
     as_sequence,
     check_floating,
     check_like,
@@ -24,6 +21,9 @@ from ketcore.ops.checks import (
     check_tables,
     check_tangents,
 )
+from ketcore.arrays.elementary import as_dtype, conjugated, transposed
+from ketcore.arrays.namespaces import Array, accumulation_dtype, quiet
+from ketcore.products import terms
 
 
 @quiet

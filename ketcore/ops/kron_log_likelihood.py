@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import scale
-from ketcore.autodiff import detached, is_recorded
-from ketcore.backend import Array, cast_gradient, is_complex, namespace, quiet
-from ketcore.elementary import adjoint, conjugated, real_dtype, transposed
-from ketcore.ops import spectra, symmetry
-from ketcore.ops.checks import check_floating, check_like, check_tangents
-from ketcore.ops.mode_gradients import matmul_vjp
+from ketcore.arrays import scale
+from ketcore.arrays.autodiff import detached, is_recorded
+from ketcore.arrays.checks import check_floating, check_like, check_tangents
+from ketcore.arrays.elementary import adjoint, conjugated, real_dtype, transposed
+from ketcore.arrays.namespaces import Array, cast_gradient, is_complex, namespace, quiet
+from ketcore.products.backward import matmul_vjp
+from ketcore.spectra import decompositions, symmetry
 
 
 @quiet
@@ -77,7 +77,7 @@ def kron_log_likelihood_vjp(
     cotangent = xp.astype(cotangent, real, copy=False)
     x = call.solved(call.wide_y, call.vectors, call.shifted)
     to_product = call.half * cotangent[..., None] * conjugated(x)
-    to_matrices, _ = matmul_vjp(spectra.as_factors(xp, call.matrices, x.dtype), x, to_product, -1)
+    to_matrices, _ = matmul_vjp(decompositions.as_factors(xp, call.matrices, x.dtype), x, to_product, -1)
     weight = call.half * xp.astype(xp.sum(cotangent), call.values[0].dtype, copy=False)
     by_logdet, shift_by_logdet = call.logdet_gradients()
     found = zip(to_matrices, by_logdet, strict=True)
@@ -110,14 +110,14 @@ def kron_log_likelihood_jvp(
     call = _Call(factors, y, shift, assume_a)
     xp = call.xp
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
-    moved = scale.shifted(spectra.as_matrices(xp, moved, call.matrices[0].dtype), call.shifts)
+    moved = scale.shifted(decompositions.as_matrices(xp, moved, call.matrices[0].dtype), call.shifts)
     dy = call.wide(check_like("y_tangent", y_tangent, call.y.shape, xp, call.y, call.dtype))
-    ds = spectra.check_shift(shift_tangent, xp, call.y, call.dtype)[0]
+    ds = decompositions.check_shift(shift_tangent, xp, call.y, call.dtype)[0]
     x = call.solved(call.wide_y, call.vectors, call.shifted)
     change = call.wide(ds) * x - 2 * dy
     for n, matrix in enumerate(moved):
         replaced = [*call.matrices[:n], matrix, *call.matrices[n + 1 :]]
-        change = change + spectra.applied(xp, replaced, x, -1)
+        change = change + decompositions.applied(xp, replaced, x, -1)
     by_logdet, shift_by_logdet = call.logdet_gradients()
     trace = sum(xp.sum(g * t) for g, t in zip(by_logdet, moved, strict=True))
     trace = (xp.real(trace) if call.complex else trace) + shift_by_logdet * xp.astype(
@@ -134,7 +134,7 @@ def kron_log_likelihood_dense(
 ) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, np.linalg.solve and slogdet.  Costs P^2 memory."""
     dtype = np.result_type(*factors, y)
-    matrix = spectra.dense(factors, shift)
+    matrix = decompositions.dense(factors, shift)
     y = np.asarray(y).astype(matrix.dtype)
     size, is_real = len(matrix), np.dtype(dtype).kind != "c"
     solved = np.linalg.solve(matrix, y[..., None])[..., 0]
@@ -147,20 +147,20 @@ class _Call:
     """The checked arguments of one call, and the spectrum of the covariance."""
 
     def __init__(self, factors, y, shift, assume_a):
-        _, self.factors, own = spectra.check_square(factors)
+        _, self.factors, own = decompositions.check_square(factors)
         _, (self.y,), _ = check_floating("y", (y,))
         self.xp = xp = namespace("factors and y", (*self.factors, self.y))
         self.dtype = check_floating("factors and y", (*self.factors, self.y))[2]
         if shift is None:
             raise TypeError("shift must be a real number, got None")
-        self.shift = spectra.check_shift(shift, xp, self.y, self.dtype)[0]
+        self.shift = decompositions.check_shift(shift, xp, self.y, self.dtype)[0]
         if is_complex(xp, self.shift.dtype):
             raise TypeError(f"shift must be real for a covariance, got {self.shift.dtype}")
         self.complex = is_complex(xp, self.dtype)
         self.half = 1.0 if self.complex else 0.5
-        self.working = spectra.array_dtype(xp, self.dtype)
-        exact = spectra.factor_dtype(xp, self.dtype)
-        self.matrices, self.shifts = spectra.level_matrices(xp, self.factors, exact)
+        self.working = decompositions.array_dtype(xp, self.dtype)
+        exact = decompositions.factor_dtype(xp, self.dtype)
+        self.matrices, self.shifts = decompositions.level_matrices(xp, self.factors, exact)
         self.size = int(np.prod([matrix.shape[0] for matrix in self.matrices]))
         if not self.y.ndim or self.y.shape[-1] != self.size:
             raise ValueError(
@@ -170,9 +170,9 @@ class _Call:
         assumed = symmetry.assumed_hermitian(assume_a, not is_complex(xp, own))
         if assumed is False:
             raise ValueError(f"assume_a must say that a covariance is Hermitian, got {assume_a!r}")
-        self.values, self.vectors = spectra.hermitian_spectrum(xp, self.matrices, stored, assumed)
+        self.values, self.vectors = decompositions.hermitian_spectrum(xp, self.matrices, stored, assumed)
         exact = xp.astype(self.shift, self.values[0].dtype, copy=False)
-        self.shifted = spectra.check_positive(xp, spectra.outer(xp, self.values) + exact, exact)
+        self.shifted = decompositions.check_positive(xp, decompositions.outer(xp, self.values) + exact, exact)
         self.wide_y = self.wide(self.y)
 
     def wide(self, array):
@@ -181,7 +181,7 @@ class _Call:
     def turned(self, y, vectors):
         """V^H y: y in the basis of the eigenvectors."""
         adjoints = [adjoint(vector) for vector in vectors]
-        return spectra.applied(self.xp, adjoints, y, -1)
+        return decompositions.applied(self.xp, adjoints, y, -1)
 
     def squares(self):
         """y^H K^-1 y (...)."""
@@ -201,9 +201,9 @@ class _Call:
         vectors, shifted = [detached(v) for v in self.vectors], detached(self.shifted)
         shift = xp.astype(self.shift, y.dtype, copy=False)
         x = self.solved(detached(y), vectors, shifted)
-        residual = y - spectra.applied(xp, self.matrices, x, -1) - shift * x
+        residual = y - decompositions.applied(xp, self.matrices, x, -1) - shift * x
         x = x + self.solved(residual, vectors, shifted)
-        product = spectra.applied(xp, self.matrices, x, -1) + shift * x
+        product = decompositions.applied(xp, self.matrices, x, -1) + shift * x
         total = xp.sum(conjugated(x) * (2 * y - product), axis=-1)
         return xp.real(total) if self.complex else total
 
@@ -211,10 +211,10 @@ class _Call:
         """K^-1 y."""
         turned = self.turned(y, vectors)
         weights = self.xp.astype(shifted, turned.dtype, copy=False)
-        return spectra.applied(self.xp, vectors, turned / weights, -1)
+        return decompositions.applied(self.xp, vectors, turned / weights, -1)
 
     def logdet_gradients(self):
-        return spectra.hermitian_logdet_gradients(self.xp, self.values, self.vectors, self.shifted)
+        return decompositions.hermitian_logdet_gradients(self.xp, self.values, self.vectors, self.shifted)
 
     def finished(self, total):
         return self.xp.astype(total, real_dtype(self.xp, self.dtype), copy=False)

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import plans, scale, term_plans
-from ketcore.backend import Array, accumulation_dtype, is_numpy, quiet
-from ketcore.elementary import itemsize, padded, reshaped, transposed
-from ketcore.ops import matmul_kernels, mode_gradients, mode_products, term_products
-from ketcore.ops.checks import check_identities, check_like, check_out, check_tangents
-from ketcore.ops.product_call import Call, Operands, checked, operands
-from ketcore.ops.term_products import with_identities, without_identities
+from ketcore.arrays import scale
+from ketcore.arrays.checks import check_identities, check_like, check_out, check_tangents
+from ketcore.arrays.elementary import itemsize, padded, reshaped, transposed
+from ketcore.arrays.namespaces import Array, accumulation_dtype, is_numpy, quiet
+from ketcore.products import backward, forward, fused, plans, term_plans, term_products
+from ketcore.products.call import Call, Operands, checked, operands
+from ketcore.products.term_products import with_identities, without_identities
 
 
 @quiet
@@ -41,10 +41,10 @@ def kron_matmul(
     axis        -1: x M, (..., columns).  -2: M^T x, (..., columns, n)
     identities  modes whose factors are known to be identity matrices in all terms, or R collections of
                 modes, one for each term: their values are not read, and they have no derivative
-    path        None: the cheapest by `ketcore.plans`; "modes", "halves" (two groups of modes, of which the
-                second adds up the terms) and "dense" force one, or the nearest that these modes have; "terms"
-                adds up products of a few terms that leave the same modes alone, or most; "fused" is the CUDA
-                kernel.  Batches of matrices have no choice
+    path        None: the cheapest by `ketcore.products.plans`; "modes", "halves" (two groups of modes, of
+                which the second adds up the terms) and "dense" force one, or the nearest that these modes
+                have; "terms" adds up products of a few terms that leave the same modes alone, or most;
+                "fused" is the CUDA kernel.  Batches of matrices have no choice
     out         array of the shape and dtype of the result to write into, NumPy and CuPy only; it may overlap
                 what goes in
     returns     (*lead, columns) or (*lead, columns, n) in the promoted dtype of `factors` and `x`, `lead`
@@ -99,7 +99,7 @@ def kron_matmul_vjp(
     cotangent = check_like("cotangent", cotangent, call.sizes.result_shape, xp, call.x, call.dtype)
     c = call.columns_of(cotangent)
     if call.sizes.batched:
-        to_factors, to_x = mode_gradients.terms_vjp(xp, _live(call, given), given.x, c)
+        to_factors, to_x = backward.terms_vjp(xp, _live(call, given), given.x, c)
         to_x = to_x[..., : call.sizes.rows, :]
     else:
         factors, plan = _planned(call, given)
@@ -136,10 +136,10 @@ def kron_matmul_jvp(
     x_tangent = given.carried(call.rows_of(x_tangent))
     if call.sizes.batched:
         live = _live(call, given)
-        total = mode_products.terms_product(xp, live, x_tangent)
+        total = forward.terms_product(xp, live, x_tangent)
         for n, tangent in enumerate(moved):
             replaced = [*live[:n], tangent, *live[n + 1 :]]
-            total = total + mode_products.terms_product(xp, replaced, given.x)
+            total = total + forward.terms_product(xp, replaced, given.x)
         total = total[..., :columns, :]
     else:
         factors, plan = _planned(call, given)
@@ -182,7 +182,7 @@ def _product(call: Call, out: Array | None = None) -> Array:
         return _fused(call, call.x)
     given, columns = operands(call), call.sizes.columns
     if call.sizes.batched:
-        return mode_products.terms_product(call.xp, _live(call, given), given.x)[..., :columns, :]
+        return forward.terms_product(call.xp, _live(call, given), given.x)[..., :columns, :]
     factors, plan = _planned(call, given)
     return term_products.apply(call.xp, factors, given.x, plan, columns, out)
 
@@ -224,4 +224,4 @@ def _fused(call: Call, array: Array, back: bool = False) -> Array:
         factors, sizes, rows = [transposed(f) for f in factors], sizes[::-1], columns
     x = reshaped(xp, array, (call.sizes.count, sizes[0], call.sizes.trail))
     x = padded(xp, x, prod(rows), 1)
-    return matmul_kernels.matmul(call.launch, factors, x, idle)[:, : sizes[1], :]
+    return fused.matmul(call.launch, factors, x, idle)[:, : sizes[1], :]

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import scale
-from ketcore.backend import Array, accumulation_dtype, is_complex, quiet
-from ketcore.elementary import as_dtype, conjugated, transposed
-from ketcore.ops import terms
-from ketcore.ops.checks import check_like, check_shape, check_tables, check_tangents
+from ketcore.arrays import scale
+from ketcore.arrays.checks import check_like, check_shape, check_tables, check_tangents
+from ketcore.arrays.elementary import as_dtype, conjugated, transposed
+from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, quiet
+from ketcore.products import terms
 
 
 @quiet

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import scale
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
-from ketcore.elementary import conjugated, padded, transposed
-from ketcore.ops import terms
-from ketcore.ops.checks import check_floating, check_like, check_shape, check_tables, check_tangents
-from ketcore.ops.mode_gradients import matmul_vjp, summed_like
-from ketcore.ops.mode_products import matmul
+from ketcore.arrays import scale
+from ketcore.arrays.checks import check_floating, check_like, check_shape, check_tables, check_tangents
+from ketcore.arrays.elementary import conjugated, padded, transposed
+from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.products import terms
+from ketcore.products.backward import matmul_vjp, summed_like
+from ketcore.products.forward import matmul
 from ketcore.shapes import reached_dims
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import scale
-from ketcore.backend import Array, as_arrays, cast_gradient, is_complex, quiet
-from ketcore.elementary import real_dtype
-from ketcore.ops import powers, spectra, symmetry
-from ketcore.ops.checks import check_like, check_spectrum, check_tangents
+from ketcore.arrays import scale
+from ketcore.arrays.checks import check_like, check_spectrum, check_tangents
+from ketcore.arrays.elementary import real_dtype
+from ketcore.arrays.namespaces import Array, as_arrays, cast_gradient, is_complex, quiet
+from ketcore.spectra import decompositions, powers, symmetry
 
 
 @quiet
@@ -99,11 +99,11 @@ def kron_slogdet_jvp(
     call = _Call(factors, shift, assume_a, max_bytes)
     xp = call.xp
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
-    moved = scale.shifted(spectra.as_matrices(xp, moved, call.working), call.shifts)
+    moved = scale.shifted(decompositions.as_matrices(xp, moved, call.working), call.shifts)
     to_matrices, to_shift = call.gradients()
     change = reduce(lambda a, b: a + b, [xp.sum(g * t) for g, t in zip(to_matrices, moved, strict=True)])
     if shift is not None:
-        shift_tangent = spectra.check_shift(shift_tangent, xp, call.factors[0], call.dtype)[0]
+        shift_tangent = decompositions.check_shift(shift_tangent, xp, call.factors[0], call.dtype)[0]
         change = change + to_shift * xp.astype(shift_tangent, call.working, copy=False)
     if not is_complex(xp, call.dtype):
         return call.finished(xp.zeros_like(change), change)
@@ -118,7 +118,7 @@ def kron_slogdet_dense(
     """The definition on NumPy arrays: M multiplied out, then np.linalg.slogdet.  Costs P^2 memory."""
     factors = [np.asarray(factor) for factor in factors]
     dtype = np.result_type(*factors, *([1j] if np.iscomplexobj(shift) else []))
-    matrix = spectra.dense(factors, shift)
+    matrix = decompositions.dense(factors, shift)
     sign, logabsdet = np.linalg.slogdet(matrix)
     return sign.astype(dtype), logabsdet.astype(np.zeros((), dtype).real.dtype)
 
@@ -127,12 +127,12 @@ class _Call:
     """The checked arguments of one call, in the dtype that it is computed in."""
 
     def __init__(self, factors, shift, assume_a, max_bytes):
-        self.xp, self.factors, dtype = spectra.check_square(factors)
+        self.xp, self.factors, dtype = decompositions.check_square(factors)
         self.assumed = symmetry.assumed_hermitian(assume_a, not is_complex(self.xp, dtype))
         self.stored = [factor.dtype for factor in self.factors]
-        self.shift, self.dtype = spectra.check_shift(shift, self.xp, self.factors[0], dtype)
-        self.working = spectra.factor_dtype(self.xp, self.dtype)
-        self.matrices, self.shifts = spectra.level_matrices(self.xp, self.factors, self.working)
+        self.shift, self.dtype = decompositions.check_shift(shift, self.xp, self.factors[0], dtype)
+        self.working = decompositions.factor_dtype(self.xp, self.dtype)
+        self.matrices, self.shifts = decompositions.level_matrices(self.xp, self.factors, self.working)
         self.wide_shift = None if shift is None else self.xp.astype(self.shift, self.working, copy=False)
         # Without a shift nothing has the size of the spectrum.
         dims = [matrix.shape[0] for matrix in self.matrices] if shift is not None else []
@@ -147,8 +147,8 @@ class _Call:
             return reduce(mul, [powers.sign_power(xp, part[0], k) for part, k in pairs]), reduce(
                 lambda a, b: a + b, [powers.multiple(part[1], k) for part, k in pairs]
             )
-        found = spectra.spectrum(xp, self.matrices, self.stored, self.assumed)
-        values = spectra.outer(xp, found.values) + self.wide_shift
+        found = decompositions.spectrum(xp, self.matrices, self.stored, self.assumed)
+        values = decompositions.outer(xp, found.values) + self.wide_shift
         size = xp.abs(values)
         safe = xp.where(size == 0, xp.ones_like(size), size)
         zero = xp.any(size == 0)
@@ -159,7 +159,9 @@ class _Call:
         return sign, xp.where(zero, -xp.inf * xp.ones_like(logs), logs)
 
     def gradients(self):
-        return spectra.logdet_gradients(self.xp, self.matrices, self.wide_shift, self.stored, self.assumed)
+        return decompositions.logdet_gradients(
+            self.xp, self.matrices, self.wide_shift, self.stored, self.assumed
+        )
 
     def checked(self, cotangents):
         xp, like = self.xp, self.factors[0]

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import scale
-from ketcore.autodiff import detached, is_recorded
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, is_complex, namespace, quiet
-from ketcore.elementary import adjoint, identity, transposed
-from ketcore.ops import spectra, symmetry
-from ketcore.ops.checks import check_floating, check_like, check_tangents
-from ketcore.ops.mode_gradients import matmul_vjp
-from ketcore.ops.schur import triangular_solver
+from ketcore.arrays import scale
+from ketcore.arrays.autodiff import detached, is_recorded
+from ketcore.arrays.checks import check_floating, check_like, check_tangents
+from ketcore.arrays.elementary import adjoint, identity, transposed
+from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, is_complex, namespace, quiet
+from ketcore.products.backward import matmul_vjp
+from ketcore.spectra import decompositions, symmetry
+from ketcore.spectra.schur import triangular_solver
 
 # In float64 the square of eps times this condition is at the level of eps.
 _REFINABLE = 1e7
@@ -98,7 +98,7 @@ def kron_solve_vjp(
     call = _Call(factors, b, shift, axis, assume_a)
     cotangent = call.wide(check_like("cotangent", cotangent, call.b.shape, call.xp, call.b, call.dtype))
     x, to_b = call.solve(call.wide_b), call.solve(cotangent, turned=True)
-    to_matrices, _ = matmul_vjp(spectra.as_factors(call.xp, call.matrices, x.dtype), x, -to_b, axis)
+    to_matrices, _ = matmul_vjp(decompositions.as_factors(call.xp, call.matrices, x.dtype), x, -to_b, axis)
     to_matrices = [call.xp.permute_dims(g, (0, 2, 1)) for g in to_matrices]
     to_factors = tuple(
         cast_gradient(call.xp, call.xp.broadcast_to(g, f.shape), f)
@@ -130,13 +130,15 @@ def kron_solve_jvp(
     call = _Call(factors, b, shift, axis, assume_a)
     xp, like = call.xp, call.dtype
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, like)
-    moved = scale.shifted(spectra.as_matrices(xp, moved, call.exact), call.shifts)
+    moved = scale.shifted(decompositions.as_matrices(xp, moved, call.exact), call.shifts)
     right = call.carried(call.wide(check_like("b_tangent", b_tangent, call.b.shape, xp, call.b, like)))
     x = call.solve(call.wide_b)
     for n, matrix in enumerate(moved):
-        right = right - spectra.applied(xp, [*call.matrices[:n], matrix, *call.matrices[n + 1 :]], x, axis)
+        right = right - decompositions.applied(
+            xp, [*call.matrices[:n], matrix, *call.matrices[n + 1 :]], x, axis
+        )
     if shift is not None:
-        shift_tangent = spectra.check_shift(shift_tangent, xp, call.b, like)[0]
+        shift_tangent = decompositions.check_shift(shift_tangent, xp, call.b, like)[0]
         right = right - call.wide(check_like("shift_tangent", shift_tangent, (), xp, call.b, like)) * x
     return call.finished(call.solve(right))
 
@@ -148,7 +150,7 @@ def kron_solve_dense(
     """The definition on NumPy arrays: M multiplied out, then np.linalg.solve.  Costs P^2 memory."""
     factors, b = [np.asarray(factor) for factor in factors], np.asarray(b)
     dtype = np.result_type(*factors, b, *([1j] if np.iscomplexobj(shift) else []))
-    matrix = spectra.dense(factors, shift)
+    matrix = decompositions.dense(factors, shift)
     wide = np.result_type(matrix, accumulation_dtype(np, b.dtype))
     b = b.astype(wide)
     found = np.linalg.solve(matrix, b if axis == -2 else b[..., None])
@@ -161,7 +163,7 @@ class _Call:
     """
 
     def __init__(self, factors, b, shift, axis, assume_a):
-        _, self.factors, dtype = spectra.check_square(factors)
+        _, self.factors, dtype = decompositions.check_square(factors)
         _, (self.b,), b_dtype = check_floating("b", (b,))
         self.xp = xp = namespace("factors and b", (*self.factors, self.b))
         if axis not in (-1, -2):
@@ -172,11 +174,11 @@ class _Call:
         self.assumed = symmetry.assumed_hermitian(assume_a, not is_complex(xp, dtype))
         if dtype != b_dtype:
             dtype = check_floating("factors and b", (*self.factors, self.b))[2]
-        self.shift, self.dtype = spectra.check_shift(shift, xp, self.b, dtype)
+        self.shift, self.dtype = decompositions.check_shift(shift, xp, self.b, dtype)
         self.assume_a, self.axis = assume_a, axis
-        self.working = spectra.array_dtype(xp, self.dtype)
-        self.exact = spectra.factor_dtype(xp, self.dtype)
-        self.matrices = spectra.as_matrices(xp, self.factors, self.exact)
+        self.working = decompositions.array_dtype(xp, self.dtype)
+        self.exact = decompositions.factor_dtype(xp, self.dtype)
+        self.matrices = decompositions.as_matrices(xp, self.factors, self.exact)
         self.unit = accumulation_dtype(xp, self.dtype)
         self.shifts, self.carry = None, 0
         if shift is None:
@@ -195,7 +197,7 @@ class _Call:
         matrices = [transposed(m) for m in self.matrices] if turned else self.matrices
         shift = None if self.shift is None else self.xp.astype(self.shift, self.exact, copy=False)
         if shift is not None:
-            matrices = spectra.without_scalars(matrices)
+            matrices = decompositions.without_scalars(matrices)
             if len(matrices) == 1:
                 matrices, shift = [matrices[0] + shift * identity(matrices[0].shape[0], matrices[0])], None
         if shift is not None:
@@ -224,7 +226,7 @@ class _Call:
         if exact and not is_recorded(matrices):
             return x
         for _ in range(_STEPS):
-            moved = spectra.applied(xp, matrices, x, axis) + xp.astype(shift, x.dtype, copy=False) * x
+            moved = decompositions.applied(xp, matrices, x, axis) + xp.astype(shift, x.dtype, copy=False) * x
             x = x + solver(b - moved)
         return x
 
@@ -246,11 +248,11 @@ def _spectral_solver(
              their own; else None
     returns  None on NumPy where refinement would not reach `unit`
     """
-    values, vectors = spectra.eigh(xp, matrices, hermitian)
-    shifted = spectra.check_regular(xp, spectra.outer(xp, values), shift)
+    values, vectors = decompositions.eigh(xp, matrices, hermitian)
+    shifted = decompositions.check_regular(xp, decompositions.outer(xp, values), shift)
     if unit is not None and xp is np:
         sizes = [float(np.abs(v).max()) for v in values]
-        gaps = [spectra.length(m - adjoint(m)) / 2 for m in matrices]
+        gaps = [decompositions.length(m - adjoint(m)) / 2 for m in matrices]
         gap = sum(gap * prod(sizes[:n]) * prod(sizes[n + 1 :]) for n, gap in enumerate(gaps))
         # What each step leaves of an error.
         if not (gap / float(np.abs(shifted).min())) ** (_STEPS + 1) <= np.finfo(unit).eps:
@@ -258,9 +260,9 @@ def _spectral_solver(
     adjoints = [adjoint(vector) for vector in vectors]
 
     def solve(b):
-        turned = spectra.applied(xp, adjoints, b, axis)
+        turned = decompositions.applied(xp, adjoints, b, axis)
         divisor = xp.reshape(xp.astype(shifted, b.dtype, copy=False), (-1, *((1,) if axis == -2 else ())))
-        return spectra.applied(xp, vectors, turned / divisor, axis)
+        return decompositions.applied(xp, vectors, turned / divisor, axis)
 
     return solve
 
@@ -274,10 +276,10 @@ def _solve_on_numpy(matrices, b, axis, unit):
     few = prod(b.shape) <= max(_FEW, 4 * max(matrix.size for matrix in matrices))
     if few and max(map(len, matrices)) > _SMALL:
         return _solve_by_modes(np, matrices, b, axis)
-    inverted, conditions = spectra.inverses(matrices)
+    inverted, conditions = decompositions.inverses(matrices)
     level = all(len(m) <= 64 and c <= _LEVEL * len(m) for m, c in zip(matrices, conditions, strict=True))
     if level or max(conditions) * np.finfo(b.dtype).eps <= unit / 4:
-        return spectra.applied(np, inverted, b, axis)
+        return decompositions.applied(np, inverted, b, axis)
     if few or max(conditions) > _REFINABLE:
         return _solve_by_modes(np, matrices, b, axis)
     lead = prod(b.shape[:axis])
@@ -285,9 +287,9 @@ def _solve_on_numpy(matrices, b, axis, unit):
     out, step = np.empty_like(flat), max(1, _CHUNK * lead // max(1, b.size))
     for start in range(0, lead, step):
         part = slice(start, start + step)
-        first = spectra.applied(np, inverted, flat[part], axis)
-        residual = flat[part] - spectra.applied(np, matrices, first, axis)
-        np.add(first, spectra.applied(np, inverted, residual, axis), out=out[part])
+        first = decompositions.applied(np, inverted, flat[part], axis)
+        residual = flat[part] - decompositions.applied(np, matrices, first, axis)
+        np.add(first, decompositions.applied(np, inverted, residual, axis), out=out[part])
     return out.reshape(b.shape)
 
 
@@ -314,11 +316,11 @@ def _solve_checked(n, matrix, columns):
     try:
         found = np.linalg.solve(matrix, np.concatenate([columns, probe], axis=1))
     except np.linalg.LinAlgError:
-        raise spectra.singular(n, 0.0) from None
+        raise decompositions.singular(n, 0.0) from None
     columns, probe = found[:, :-1], found[:, -1]
-    condition = spectra.length(matrix) * spectra.length(probe) / size**0.5
+    condition = decompositions.length(matrix) * decompositions.length(probe) / size**0.5
     if condition * np.finfo(columns.dtype).eps > 0.1:
-        raise spectra.singular(n, 1 / condition)
+        raise decompositions.singular(n, 1 / condition)
     return columns
 
 

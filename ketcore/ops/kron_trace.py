@@ -17,15 +17,15 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore import scale
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, index_dtype, quiet
-from ketcore.elementary import as_dtype, beside
-from ketcore.ops import terms
-from ketcore.ops.checks import check_like, check_shape, check_tables, check_tangents
-from ketcore.ops.digits import split_digits
-from ketcore.ops.mode_gradients import merged_tangent, unmerged
-from ketcore.ops.mode_products import merged
-from ketcore.ops.segments import segment_sum
+from ketcore.arrays import scale
+from ketcore.arrays.checks import check_like, check_shape, check_tables, check_tangents
+from ketcore.arrays.elementary import as_dtype, beside
+from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, index_dtype, quiet
+from ketcore.lookups.digits import split_digits
+from ketcore.lookups.segments import segment_sum
+from ketcore.products import terms
+from ketcore.products.backward import merged_tangent, unmerged
+from ketcore.products.forward import merged
 
 # Elements that factors may be merged to.
 _MERGED = 1 << 20

@@ -16,7 +16,7 @@ around it; so does a single output, and its cotangent.  A primal of None has a t
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ketcore.backend import Array
+from ketcore.arrays.namespaces import Array
 
 
 class Arrays(NamedTuple):

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, cast_gradient, quiet
-from ketcore.elementary import reshaped
-from ketcore.ops.checks import (
+from ketcore.arrays.checks import (
     as_sequence,
     check_index,
     check_like,
@@ -21,9 +19,11 @@ from ketcore.ops.checks import (
     check_tables,
     to_namespace_of,
 )
-from ketcore.ops.leaves import chosen_leaves, table_rows
-from ketcore.ops.lookup import Lookup, made_safe, masked
-from ketcore.ops.segments import scatter
+from ketcore.arrays.elementary import reshaped
+from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.lookups.leaves import chosen_leaves, table_rows
+from ketcore.lookups.lookup import Lookup, made_safe, masked
+from ketcore.lookups.segments import scatter
 
 
 @quiet

@@ -16,16 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.backend import Array, accumulation_dtype, quiet
-from ketcore.ops.checks import (
-    check_index,
-    check_shape,
-    check_tables,
-    check_tangents,
-    to_namespace_of,
-)
-from ketcore.ops.gather import as_rows, expanded, gather_jvp, gather_vjp
-from ketcore.ops.lookup import Lookup, narrowed, restored
+from ketcore.arrays.checks import check_index, check_shape, check_tables, check_tangents, to_namespace_of
+from ketcore.arrays.namespaces import Array, accumulation_dtype, quiet
+from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
+from ketcore.lookups.lookup import Lookup, narrowed, restored
 from ketcore.shapes import halves_split
 
 

@@ -3,9 +3,9 @@
 A mode is also called a subsystem, as where the matrix is an operator on several systems (qubits, grid axes).
 """
 
+from ketcore.objects.permutation import Permutation, commutation, swap
 from ketcore.structure.embedding import embed
-from ketcore.structure.permutation import Permutation, commutation, swap
-from ketcore.structure.products import face_splitting, hadamard, khatri_rao, kron, kron_power
+from ketcore.structure.named_products import face_splitting, hadamard, khatri_rao, kron, kron_power
 from ketcore.structure.subsystems import partial_trace, permute_subsystems
 
 __all__ = [

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ketcore import arithmetic
-from ketcore.backend import Array, accumulation_dtype, namespace_of, quiet
-from ketcore.elementary import beside, identity
-from ketcore.matrix import KroneckerMatrix
-from ketcore.ops.checks import check_floating
-from ketcore.shapes import check_dims
-from ketcore.structure.subsystems import check_modes
+from ketcore.arrays.checks import check_floating
+from ketcore.arrays.elementary import beside, identity
+from ketcore.arrays.namespaces import Array, accumulation_dtype, namespace_of, quiet
+from ketcore.objects import construction
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.shapes import check_dims, check_modes
 
 
 @quiet
@@ -69,7 +68,7 @@ def _parts(op, dims, linear):
             rule = f"op must have row_dims and col_dims {dims} and no crop"
             raise ValueError(f"{rule}, got {op.row_dims} and {op.col_dims} of shape {op.shape}")
         return op.factors
-    xp, (op,), dtype = check_floating("op", arithmetic.dense_factors([op]))
+    xp, (op,), dtype = check_floating("op", construction.dense_factors([op]))
     if tuple(op.shape) != (prod(dims),) * 2:
         raise ValueError(f"op must have shape {(prod(dims),) * 2} for modes {dims}, got {tuple(op.shape)}")
     wide = xp.astype(op, accumulation_dtype(xp, dtype), copy=False)

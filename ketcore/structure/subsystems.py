@@ -6,13 +6,13 @@ from math import prod
 from operator import mul
 from typing import Any
 
-from ketcore import reductions
-from ketcore.backend import namespace_of, quiet
-from ketcore.elementary import widened
-from ketcore.ket import Ket
-from ketcore.matrix import KroneckerMatrix
-from ketcore.scale import level, stored
-from ketcore.shapes import check_int
+from ketcore.arrays.elementary import widened
+from ketcore.arrays.namespaces import namespace_of, quiet
+from ketcore.arrays.scale import level, stored
+from ketcore.objects import reductions
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.shapes import check_modes, check_order
 
 
 @quiet
@@ -69,29 +69,6 @@ def permute_subsystems(operator: Any, order: Sequence[int]) -> Any:
     order = check_order(order, operator.order)
     identities = [{order.index(n) for n in known} for known in operator.term_identities]
     return KroneckerMatrix([operator.factors[n] for n in order], identities=identities)
-
-
-def check_order(order: Any, count: int) -> tuple[int, ...]:
-    """`order` as each of [0, count) once."""
-    modes = check_modes("order", order, count)
-    if len(modes) != count:
-        raise ValueError(f"order must hold each mode of {count} once, got {order}")
-    return modes
-
-
-def check_modes(name: str, modes: Any, count: int) -> tuple[int, ...]:
-    """`modes`, an int or ints, as distinct ones in [0, count); negative ones count from the end."""
-    try:
-        found = tuple(modes)
-    except TypeError:
-        found = (modes,)
-    found = tuple(check_int(name, mode, -count) for mode in found)
-    if any(mode >= count for mode in found):
-        raise ValueError(f"{name} must hold modes in [-{count}, {count}), got {modes}")
-    found = tuple(mode % count for mode in found)
-    if len(set(found)) != len(found):
-        raise ValueError(f"{name} must hold no mode twice, got {modes}")
-    return found
 
 
 def _check_whole(matrix):

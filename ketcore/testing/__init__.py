@@ -22,7 +22,6 @@ hypothesis comes with the extra `test`: pip install "ketcore[test]".
 
 from ketcore.testing.adapters import Adapter, named_operations
 from ketcore.testing.adjoint import assert_adjoint
-from ketcore.testing.arrays import from_numpy, to_numpy
 from ketcore.testing.dense import assert_dense_equal, tolerance
 from ketcore.testing.derivatives import assert_jvp, assert_vjp
 from ketcore.testing.identities import Law, identities_left_out, kronecker_identities
@@ -39,6 +38,7 @@ from ketcore.testing.strategies import (
     leaves,
     mode_dims,
 )
+from ketcore.testing.values import from_numpy, to_numpy
 
 __all__ = [
     "Adapter",

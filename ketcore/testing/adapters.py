@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.testing.arrays import to_numpy
+from ketcore.testing.values import to_numpy
 
 # All other fields are operations.
 _BASIS = ("make", "to_dense", "asarray", "dtypes", "square")

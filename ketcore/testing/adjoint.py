@@ -5,8 +5,8 @@ from math import prod
 
 import numpy as np
 
-from ketcore.testing.arrays import Array, call_untouched, to_numpy
 from ketcore.testing.dense import tolerance
+from ketcore.testing.values import Array, call_untouched, to_numpy
 
 
 def assert_adjoint(A: Callable[[Array], Array], AH: Callable[[Array], Array], x: Array, y: Array) -> None:

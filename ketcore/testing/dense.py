@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.testing.arrays import Array, dtype_name, to_wide
+from ketcore.testing.values import Array, dtype_name, to_wide
 
 # (unit of the stored result, unit of the arithmetic): half precision is expected to accumulate in float32.
 _UNITS = {

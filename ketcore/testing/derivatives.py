@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ketcore.testing.arrays import Array, call_untouched, from_numpy, many, to_numpy, to_wide, widen
 from ketcore.testing.dense import tolerance
 from ketcore.testing.probes import (
     ROUNDING,
@@ -29,6 +28,7 @@ from ketcore.testing.probes import (
     nudged,
     pairing,
 )
+from ketcore.testing.values import Array, call_untouched, from_numpy, many, to_numpy, to_wide, widen
 
 # The largest of three random products sets the scale, because a single one can cancel.
 _PROBES = 3

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ketcore.testing.arrays import call_untouched, dtype_name, from_numpy, is_complex, many, to_numpy, to_wide
 from ketcore.testing.dense import rounding_unit
+from ketcore.testing.values import call_untouched, dtype_name, from_numpy, is_complex, many, to_numpy, to_wide
 
 # A power of two adds no rounding of its own; `tolerance` gives the errors that follow from it.
 STEP = 2.0**-16

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ketcore.testing.arrays import Array, from_numpy, many, to_numpy, to_wide, widen
 from ketcore.testing.dense import tolerance
 from ketcore.testing.probes import (
     ROUNDING,
@@ -16,6 +15,7 @@ from ketcore.testing.probes import (
     move_like,
     pairing,
 )
+from ketcore.testing.values import Array, from_numpy, many, to_numpy, to_wide, widen
 
 
 def assert_second_order(

@@ -168,4 +168,3 @@ class Trial:
         drawn = ", ".join(str(shape) for shape in self.shapes)
         law = f"{self.rule.name} must hold: {self.rule.formula}"
         return AssertionError(f"{law}; got {got} ({self.dtype}, shapes {drawn})")
-

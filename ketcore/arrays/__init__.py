@@ -1,0 +1,1 @@
+"""What differs between array libraries, and what is checked of arrays: everything above is written once."""

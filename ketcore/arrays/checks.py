@@ -1,0 +1,327 @@
+"""Checks of arguments: once per call, before any allocation.  What comes after them trusts.
+
+Every message reads `<argument> must <rule>, got <value>`.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ketcore.arrays.autodiff import is_recorded, is_traced
+from ketcore.arrays.namespaces import (
+    Array,
+    as_arrays,
+    extremes,
+    index_dtype,
+    is_array,
+    is_complex,
+    is_floating,
+    is_integer,
+    is_numpy,
+    is_writeable_in_place,
+    namespace,
+    namespace_of,
+    native,
+    on_host,
+    to_host,
+)
+from ketcore.shapes import check_addressable, check_dense_size
+
+# The dtypes of nearly all calls: what is one of these needs no second look.
+COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
+
+
+def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, tuple[Array, ...], Any]:
+    """The namespace, the arrays and the promoted dtype of N arrays (R, p_n, q_n) of one rank."""
+    xp, tables, dtype = check_floating(name, tables)
+    shapes = [tuple(table.shape) for table in tables]
+    if any(len(shape) != 3 or shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(f"{name} must be arrays (rank, rows, columns) of one rank, got shapes {shapes}")
+    if any(shape[1] < 1 or shape[2] < 1 for shape in shapes):
+        raise ValueError(f"{name} must have at least one row and one column each, got shapes {shapes}")
+    return xp, tables, dtype
+
+
+def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[Array, ...], Any]:
+    """The namespace, the arrays and the promoted dtype of at least one floating or complex array."""
+    try:
+        arrays = as_arrays(arrays)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of arrays, got {type(arrays).__name__}") from None
+    except ValueError:
+        raise ValueError(f"{name} must be arrays or regular nested lists, got ragged lists") from None
+    if not arrays:
+        raise ValueError(f"{name} must hold at least one array, got none")
+    arrays = tuple([a if type(a) is np.ndarray and a.dtype in COMMON else plain(name, a) for a in arrays])
+    xp = namespace(name, arrays)
+    dtypes = {array.dtype for array in arrays}
+    if xp is not np or not dtypes <= COMMON:
+        for dtype in dtypes:
+            check_dtype(name, xp, dtype)
+    if len(dtypes) == 1:
+        return xp, arrays, dtypes.pop()
+    try:
+        return xp, arrays, xp.result_type(*arrays)
+    except TypeError:  # NumPy promotes no float16 with bfloat16
+        got = ", ".join(sorted(map(str, dtypes)))
+        raise TypeError(f"{name} must have dtypes that promote to one, got {got}") from None
+
+
+def check_constant(name: str, arrays: Sequence[Any], function: str, what: str = "one") -> None:
+    """TypeError where PyTorch or JAX would differentiate what `function` computes on the host.
+
+    what    what to call an array in the message, in which {n} is its number
+    """
+    for n, array in enumerate(arrays):
+        if is_array(array) and is_recorded([array]):
+            rule, got = f"not require gradients for {function}, which has none", "that does"
+            if is_traced(array):
+                rule, got = f"be known by its values for {function}", "that JAX traces"
+            raise TypeError(f"{name} must {rule}, got {what.format(n=n)} {got}")
+
+
+def check_dtype(name: str, xp: ModuleType, dtype: Any) -> None:
+    """TypeError, naming `name`, unless `dtype` is floating or complex, of at most double precision."""
+    if is_floating(xp, dtype):
+        return
+    rule = "a floating or complex dtype"
+    if isinstance(dtype, np.dtype) and dtype.kind in "fc":
+        rule += " of at most double precision"
+    raise TypeError(f"{name} must have {rule}, got {dtype}")
+
+
+def plain(name: str, array: Any) -> Any:
+    """An array of NumPy in native byte order and of no derived class (np.matrix, np.memmap); others as it is.
+
+    raises   TypeError where it has a mask, which no result would have
+    """
+    if not isinstance(array, np.ndarray):
+        return array
+    if type(array) is np.ndarray:
+        return native(array)
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} must have no mask, got {type(array).__name__}")
+    return native(array.view(np.ndarray))
+
+
+def as_sequence(name: str, values: Any) -> tuple[Any, ...]:
+    """`values` as a tuple; TypeError where it is no sequence."""
+    try:
+        return tuple(values)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence, got {type(values).__name__}") from None
+
+
+def as_integers(name: str, index: Any) -> Array:
+    """`index` as an array; TypeError unless its dtype is an integer.  An empty list counts as integers."""
+    if not is_array(index):
+        given = index
+        try:
+            index = np.asarray(index)
+        except ValueError:
+            raise ValueError(f"{name} must be integers or regular nested lists, got ragged lists") from None
+        index = index.astype(np.int64) if index.size == 0 and index.dtype == np.float64 else index
+        if index.dtype.kind in "Of":
+            _check_counted(name, given)
+    index = plain(name, index)
+    if not is_integer(namespace_of(index), index.dtype):
+        raise TypeError(f"{name} must have an integer dtype, got {index.dtype}")
+    return index
+
+
+def _check_counted(name, values):
+    """IndexError where all values are ints, some of them beyond 64 bits, of which NumPy makes other kinds."""
+    flat = np.array(values, dtype=object).ravel().tolist()
+    if flat and all(map(_is_int, flat)):
+        largest = max(flat, key=abs)
+        raise IndexError(f"{name} must lie in [{-(2**63)}, {2**63}), got {largest}")
+
+
+def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[Array, bool]:
+    """An integer array of 32 or 64 bits, and whether all its values are known to lie in [0, bound)."""
+    index = as_integers(name, index)
+    xp = namespace_of(index)
+    # A uint64 above 2**63 turns negative here, which is out of range as well; the message shows the original.
+    wide = index if _is_wide(xp, index.dtype) else xp.astype(index, index_dtype(xp))
+    if check is False or not (check or on_host(index)):
+        return wide, False
+    if 0 in wide.shape:
+        return wide, True
+    # The two extremes decide, and 64-bit integers compare with any Python int.
+    found = extremes(wide)
+    if found is None:
+        return wide, False
+    if found[0] < 0 or found[1] >= bound:
+        value = _first_outside(index, min(bound, 1 << 63))
+        # Of more than 2**63 rows a uint64 can name some that int64 cannot.
+        limit = 1 << 63 if 0 <= value < bound else bound
+        raise IndexError(f"{name} must lie in [0, {limit}), got {value}")
+    return wide, True
+
+
+def outside(xp: ModuleType, index: Array, bound: int) -> Array:
+    """Which of the indices are not in [0, bound)."""
+    # A bound beyond the dtype of the indices is above all of them, and no number to compare them with.
+    if bound > xp.iinfo(index.dtype).max:
+        return index < 0
+    return (index < 0) | (index >= bound)
+
+
+def _is_wide(xp, dtype):
+    if isinstance(dtype, np.dtype):
+        return dtype.kind == "i" and dtype.itemsize >= 4
+    return dtype in (xp.int32, xp.int64)
+
+
+def _first_outside(index, bound):
+    flat = np.asarray(to_host(index)).ravel()
+    return next(value for value in flat.tolist() if not 0 <= value < bound)
+
+
+def to_namespace_of(array: Array, xp: ModuleType, like: Array) -> Array:
+    """`array`, moved to the library and device of `like` where it is a NumPy array of host values."""
+    if is_numpy(array):
+        if is_numpy(like):
+            return array
+        return xp.asarray(array, device=array_api_compat.device(like))
+    namespace("ids and factors", (array, like))
+    return array
+
+
+def _is_int(value):
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def check_columns(name: str, columns: Any, width: int) -> int:
+    """The length of an output row: all of `width`, or the int `columns` in [1, width]."""
+    if columns is None:
+        return width
+    if not _is_int(columns) or not 1 <= columns <= width:
+        raise ValueError(f"{name} must be an int in [1, {width}], got {columns}")
+    return int(columns)
+
+
+def check_shape(shape: Any, factors: Sequence[Array]) -> tuple[int, int]:
+    """(rows, columns): all of (P, Q), or the leading block `shape`."""
+    full = prod([factor.shape[-2] for factor in factors]), prod([factor.shape[-1] for factor in factors])
+    if shape is None:
+        return full
+    try:
+        rows, columns = shape
+    except (TypeError, ValueError):
+        raise ValueError(f"shape must be two ints (rows, columns), got {shape}") from None
+    if not _is_int(rows) or not _is_int(columns) or not (1 <= rows <= full[0] and 1 <= columns <= full[1]):
+        raise ValueError(f"shape must be two ints from (1, 1) to {full}, got {shape}")
+    return int(rows), int(columns)
+
+
+def check_identities(
+    identities: Any, dims: tuple[Sequence[int], Sequence[int]], rank: int
+) -> tuple[frozenset[int], ...]:
+    """The modes of square factors that are identities in each of R terms, R sets.
+
+    identities   modes for all terms, or R collections of modes
+    dims         those of rows and those of columns
+    """
+    if type(identities) is tuple and set(map(type, identities)) == {frozenset}:
+        return _checked_sets(identities, *map(tuple, dims), rank)
+    found = as_sequence("identities", identities)
+    if found and all(isinstance(each, _COLLECTIONS) for each in found):
+        return _checked_terms(found, dims, rank)
+    return (_modes(found, dims),) * rank
+
+
+# What holds the modes of one term.
+_COLLECTIONS = list | tuple | set | frozenset | range | np.ndarray
+
+
+@lru_cache(maxsize=1024)
+def _checked_sets(identities, rows, columns, rank):
+    # Sets that equal those of an earlier call hold the same modes, of whatever kinds their numbers are.
+    return _checked_terms(identities, (rows, columns), rank)
+
+
+def _checked_terms(identities, dims, rank):
+    if len(identities) != rank:
+        rule = f"modes, or one collection of modes for each of {rank} terms"
+        raise ValueError(f"identities must be {rule}, got {len(identities)} collections")
+    if all(type(each) is frozenset for each in identities):
+        # Of many terms few leave different modes alone.
+        checked = {each: _modes(each, dims) for each in set(identities)}
+        return tuple(checked[each] for each in identities)
+    return tuple(_modes(tuple(each), dims) for each in identities)
+
+
+def _modes(found, dims):
+    for n in found:
+        if not _is_int(n):
+            raise TypeError(f"identities must be ints, got {n!r}")
+        if not 0 <= n < len(dims[0]):
+            raise ValueError(f"identities must be modes in [0, {len(dims[0])}), got {n}")
+        if dims[0][n] != dims[1][n]:
+            got = f"{n} of shape {(dims[0][n], dims[1][n])}"
+            raise ValueError(f"identities must be modes of square factors, got {got}")
+    return frozenset(map(int, found))
+
+
+def check_like(
+    name: str, values: Any, shape: Sequence[int], xp: ModuleType, like: Array, dtype: Any
+) -> Array:
+    """`values` as an array beside `like`, floating, of this shape; complex only where `dtype` is."""
+    plain_pair = type(values) is np.ndarray and is_numpy(like)
+    if plain_pair and values.dtype == dtype and values.shape == tuple(shape):
+        return values
+    values = plain(name, *as_arrays((values,)))
+    namespace(f"{name} and primals", (values, like))
+    check_dtype(name, xp, values.dtype)
+    if is_complex(xp, values.dtype) and not is_complex(xp, dtype):
+        raise TypeError(f"{name} must be real as the primals are, got {values.dtype}")
+    if tuple(values.shape) != tuple(shape):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(values.shape)}")
+    return values
+
+
+def check_tangents(
+    name: str, tangents: Sequence[Any], primals: Sequence[Array], xp: ModuleType, dtype: Any
+) -> tuple[Array, ...]:
+    """One tangent per primal, of its shape."""
+    tangents = as_sequence(name, tangents)
+    if len(tangents) != len(primals):
+        raise ValueError(f"{name} must hold {len(primals)} arrays, one per primal, got {len(tangents)}")
+    return tuple(
+        check_like(name, tangent, primal.shape, xp, primal, dtype)
+        for tangent, primal in zip(tangents, primals, strict=True)
+    )
+
+
+def check_out(out: Array | None, shape: Sequence[int], dtype: Any, like: Array, xp: ModuleType) -> Array:
+    """A new array, or `out` if results can be written into it as they are."""
+    shape = tuple(shape)
+    if out is None:
+        check_addressable(shape)
+        return xp.empty(shape, dtype=dtype, device=array_api_compat.device(like))
+    if type(out) is not type(like) or not is_writeable_in_place(out):
+        raise TypeError(f"out must be a NumPy or CuPy array like the factors, got {type(out).__name__}")
+    if tuple(out.shape) != shape or out.dtype != dtype:
+        raise ValueError(f"out must have shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}")
+    writeable = not is_numpy(out) or out.flags.writeable
+    if not (out.flags.c_contiguous and writeable):
+        raise ValueError(
+            f"out must be C-contiguous and writeable, got strides {out.strides}, writeable={writeable}"
+        )
+    return out
+
+
+def check_spectrum(like: Array | None, dims: Sequence[int], max_bytes: int) -> None:
+    """MemoryError, naming the size, where an eigenvalue `like` this for each choice of digits is above
+    `max_bytes`; without dims nothing is."""
+    if not dims:
+        return check_dense_size(0, 1, "spectrum", max_bytes)
+    size, bits = prod(dims), namespace_of(like).finfo(like.dtype).bits
+    itemsize = bits // 8 * (2 if is_complex(namespace_of(like), like.dtype) else 1)
+    return check_dense_size(size, itemsize, f"spectrum ({size},)", max_bytes)

@@ -1,0 +1,168 @@
+"""What differs between array libraries: namespaces, dtypes, where values lie."""
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ketcore.arrays.autodiff import detached
+from ketcore.cuda.library import host_values, is_cupy
+
+Array = Any
+
+# Decorates every public function that computes: what is not finite, or leaves the range of its dtype,
+# propagates in silence.  Whether NumPy would warn depends on the kernel that BLAS has for this processor.
+quiet = np.errstate(all="ignore")
+
+
+def as_arrays(arrays: Sequence[Any]) -> tuple[Array, ...]:
+    """Arrays as they are; nested lists and scalars as NumPy arrays."""
+    return tuple(a if is_array(a) else np.asarray(a) for a in arrays)
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array of a library that follows the array API."""
+    return isinstance(value, np.ndarray) or array_api_compat.is_array_api_obj(value)
+
+
+def namespace_of(array: Array) -> ModuleType:
+    """The array-API namespace of one array.  NumPy's is NumPy itself, which needs no wrapper."""
+    return np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
+
+
+def namespace(name: str, arrays: Sequence[Array]) -> ModuleType:
+    """The one namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
+    if all(isinstance(a, np.ndarray) for a in arrays):
+        return np
+    libraries = sorted({library_of(a) for a in arrays})
+    try:
+        xp = array_api_compat.array_namespace(*arrays)
+    except TypeError:
+        raise TypeError(f"{name} must be arrays of one library, got {', '.join(libraries)}") from None
+    # An array that JAX traces has no device yet.
+    devices = {str(array_api_compat.device(a)) for a in arrays} - {"None"}
+    if len(devices) > 1:
+        raise TypeError(f"{name} must lie on one device, got {', '.join(sorted(devices))}")
+    return xp
+
+
+def library_of(array: Any) -> str:
+    """The name of the package that the type of `array` comes from."""
+    return type(array).__module__.partition(".")[0]
+
+
+def is_numpy(array: Array) -> bool:
+    """Whether `array` is a NumPy array."""
+    return isinstance(array, np.ndarray)
+
+
+def compact(array: Array) -> Array:
+    """A NumPy array laid out in C order, so that elementwise work on it is one loop; others as they are."""
+    return np.ascontiguousarray(array) if is_numpy(array) else array
+
+
+def is_writeable_in_place(array: Array) -> bool:
+    """Whether results can be written into arrays of this library (NumPy, CuPy)."""
+    return is_numpy(array) or is_cupy(array)
+
+
+def on_host(array: Array) -> bool:
+    """Whether the values of `array` lie in host memory, so that reading them waits for no device."""
+    if is_numpy(array):
+        return True
+    # A traced array of JAX has no device yet; `extremes` finds out that it has no values either.
+    return str(array_api_compat.device(array)).lower().startswith(("cpu", "tfrt_cpu", "none"))
+
+
+def extremes(array: Array) -> tuple[int, int] | None:
+    """The least and the largest of some integers; None where the array is traced and has no values."""
+    if is_numpy(array):
+        return array.min(), array.max()
+    xp = namespace_of(array)
+    try:
+        return int(xp.min(array)), int(xp.max(array))
+    except TypeError:  # what JAX raises where a traced array is asked for its values
+        return None
+
+
+def to_host(array: Array) -> np.ndarray:
+    """The values of `array` as a NumPy array, cut off from its derivatives; waits for its device."""
+    if is_cupy(array):
+        return host_values(array)
+    if array_api_compat.is_torch_array(array):
+        # NumPy does not take the views that are conjugates or negatives for torch.
+        array = array.detach().resolve_conj().resolve_neg()
+        try:
+            return np.asarray(array)
+        except RuntimeError:  # within torch.func a tensor has values but no memory of its own
+            return np.asarray(array.tolist(), dtype=str(array.dtype).rpartition(".")[2])
+    return np.asarray(detached(array))
+
+
+def value_of(array: Array) -> Any:
+    """What an array without dimensions holds, as a Python number; None where JAX traces it without one."""
+    if isinstance(array, np.ndarray | np.generic):
+        return array.item()
+    if array_api_compat.is_torch_array(array):
+        return array.detach().item()
+    try:
+        return to_host(array).item()
+    except TypeError:  # what JAX raises where a traced array is asked for its values
+        return None
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """An array of NumPy in the byte order of this machine: compiled code reads no other."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def cast_gradient(xp: ModuleType, gradient: Array, primal: Array) -> Array:
+    """`gradient` in the dtype of `primal`; its real part where the primal is real."""
+    if gradient.dtype == primal.dtype:
+        return gradient
+    if is_complex(xp, gradient.dtype) and not is_complex(xp, primal.dtype):
+        gradient = xp.real(gradient)
+    return xp.astype(gradient, primal.dtype, copy=False)
+
+
+def is_floating(xp: ModuleType, dtype: Any) -> bool:
+    """Whether `dtype` is real or complex floating, bfloat16 included; long doubles are not."""
+    if isinstance(dtype, np.dtype):
+        # Long doubles (g and G) have no linear algebra, no kernels, and a size of their own on each platform.
+        return dtype.char in "efdFD" or is_half(dtype)
+    return is_half(dtype) or xp.isdtype(dtype, ("real floating", "complex floating"))
+
+
+def is_complex(xp: ModuleType, dtype: Any) -> bool:
+    """Whether `dtype` is complex floating."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind == "c"
+    return not is_half(dtype) and xp.isdtype(dtype, "complex floating")
+
+
+def is_integer(xp: ModuleType, dtype: Any) -> bool:
+    """Whether `dtype` is an integer; bool is not."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "iu"
+    return not is_half(dtype) and xp.isdtype(dtype, "integral")
+
+
+def is_half(dtype: Any) -> bool:
+    """Whether `dtype` is float16 or bfloat16 (NumPy has the latter from ml_dtypes)."""
+    if isinstance(dtype, np.dtype) and dtype.itemsize != 2:
+        return False
+    return str(dtype).rpartition(".")[2] in ("float16", "bfloat16")
+
+
+def accumulation_dtype(xp: ModuleType, dtype: Any) -> Any:
+    """The dtype that sums run in: float32 for 16-bit storage, else `dtype` itself."""
+    return xp.float32 if is_half(dtype) else dtype
+
+
+def index_dtype(xp: ModuleType) -> Any:
+    """int64, or the widest integer that the library is set to (JAX without 64-bit types has int32)."""
+    if array_api_compat.is_jax_namespace(xp):
+        return xp.__array_namespace_info__().default_dtypes()["integral"]
+    return xp.int64

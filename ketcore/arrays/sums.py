@@ -1,0 +1,95 @@
+"""Sums by index; those of NumPy arrays by sparse products and counts, exact enough at any length."""
+
+from types import ModuleType
+
+import array_api_compat
+import numpy as np
+
+from ketcore.arrays.namespaces import Array, is_numpy
+
+# A float32 sum of sixteen terms of one sign is off by less than 1e-6 of itself; longer ones are summed
+# in float64.
+_SHORT_SUM = 16
+
+# Up to so many values one bincount in float64 beats the set-up of a sparse product.
+_SMALL_SUM = 1 << 14
+
+
+def numpy_segment_sum(values: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
+    """`segment_sum` of NumPy arrays."""
+    if not len(index) or not values.shape[1]:
+        return np.zeros((count, values.shape[1]), values.dtype)
+    if np.iscomplexobj(values):
+        parts = np.ascontiguousarray(values).view(values.real.dtype)
+        return numpy_segment_sum(parts, index, count).view(values.dtype)
+    if values.size <= _SMALL_SUM and count * values.shape[1] <= 2 * _SMALL_SUM:
+        return _small_sum(values, index, count)
+    if count > len(index):  # a large table, of which few rows occur
+        found, index = np.unique(index, return_inverse=True)
+        sums = np.zeros((count, values.shape[1]), values.dtype)
+        sums[found] = numpy_segment_sum(values, index, len(found))
+        return sums
+    if values.dtype != np.float32 or np.bincount(index).max() <= _SHORT_SUM:
+        return _indicator(index, count, values.dtype) @ values
+    pieces, owner = _short_pieces(index, count)
+    partial = _indicator(pieces, len(owner), values.dtype) @ values
+    return (_indicator(owner, count, np.float64) @ partial).astype(values.dtype)
+
+
+def _small_sum(values, index, count):
+    width = values.shape[1]
+    flat = index[:, None] * width + np.arange(width)
+    sums = np.bincount(flat.ravel(), weights=values.ravel(), minlength=count * width)
+    return sums.reshape(count, width).astype(values.dtype, copy=False)
+
+
+def _indicator(index, count, dtype):
+    """The sparse 0/1 matrix (count, B) whose product with values sums them by index."""
+    from scipy.sparse import csc_array  # here, because it takes most of the time to import ketcore
+
+    return csc_array(
+        (np.ones(len(index), dtype), index, np.arange(len(index) + 1)), shape=(count, len(index))
+    )
+
+
+def _short_pieces(index, count):
+    """Cut rows that share an index into pieces of _SHORT_SUM: the piece of a row, the index of a piece."""
+    hits = np.bincount(index, minlength=count)
+    # A stable sort of 16-bit integers is a radix sort, many times faster than one of 64 bits.
+    order = np.argsort(index.astype(np.uint16) if count <= 1 << 16 else index, kind="stable")
+    first_hit = np.cumsum(hits) - hits
+    pieces_of = -(-hits // _SHORT_SUM)
+    first_piece = np.cumsum(pieces_of) - pieces_of
+    occurrence = np.arange(len(index)) - np.repeat(first_hit, hits)
+    pieces = np.empty(len(index), np.int64)
+    pieces[order] = np.repeat(first_piece, hits) + occurrence // _SHORT_SUM
+    return pieces, np.repeat(np.arange(count), pieces_of)
+
+
+def segment_sum(xp: ModuleType, values: Array, index: Array, count: int) -> Array:
+    """Sum the rows of `values` that share an index.
+
+    values   (B, W) floating
+    index    (B,) integers in [0, count)
+    returns  (count, W) in the dtype of `values`; an index that never occurs gives zeros.  On NumPy
+             float32 sums of one sign are accurate to 1e-6 of themselves at any length
+    cost     time and memory O(B W + count W)
+    """
+    if is_numpy(values):
+        return numpy_segment_sum(values, index, count)
+    zeros = xp.zeros((count, values.shape[1]), dtype=values.dtype, device=array_api_compat.device(values))
+    if array_api_compat.is_jax_array(values):
+        return zeros.at[index].add(values)
+    if array_api_compat.is_torch_array(values):
+        return _accumulate_wide(xp, values, lambda wide: zeros.to(wide.dtype).index_add(0, index, wide))
+    # No function of the array API scatters.  A product with a 0/1 matrix would spread NaN to every index.
+    nothing = xp.zeros_like(values)
+    sums = [xp.sum(xp.where((index == i)[:, None], values, nothing), axis=0) for i in range(count)]
+    return xp.stack(sums) if sums else zeros
+
+
+def _accumulate_wide(xp, values, total):
+    """`total` of float64 copies where `values` is float32, so that long sums keep their digits."""
+    if values.dtype != xp.float32:
+        return total(values)
+    return xp.astype(total(xp.astype(values, xp.float64)), values.dtype)

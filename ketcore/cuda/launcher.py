@@ -1,0 +1,76 @@
+"""Launches CUDA kernels on arrays of CuPy, from the sources in this folder."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ketcore.cuda.library import is_cupy
+
+
+def launcher_for(array: Any) -> "CupyLauncher | None":
+    """What runs CUDA kernels on arrays like this one: None but for CuPy's."""
+    if not is_cupy(array):
+        return None
+    return _launcher_on(int(array.device.id))
+
+
+class CupyLauncher:
+    """Launches the kernels of `ketcore/cuda/*.cu` on one device, on its current stream."""
+
+    def __init__(self, device: int):
+        import cupy
+
+        self.xp = cupy
+        self.device = device
+        # Bytes of shared memory that a block may ask for; beyond 48 KiB a kernel must be told.
+        self.shared_limit = cupy.cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"]
+
+    def __call__(self, source, kernel, types, grid, block, args, shared):
+        """Launch `kernel<types>` of `source`.cu on a 1-D grid; `args` as in `kernel_arguments`."""
+        function = _cupy_function(self.device, self.shared_limit, source, f"{kernel}<{','.join(types)}>")
+        with self.xp.cuda.Device(self.device):
+            function((grid,), (block,), kernel_arguments(args), shared_mem=shared)
+
+
+def kernel_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
+    """`args` as CuPy wants them: device arrays, exact NumPy scalars, structures as 0-d arrays.
+
+    raises   TypeError for a Python number, of which CuPy would silently guess the C type
+    """
+    for position, arg in enumerate(args):
+        if isinstance(arg, bool | int | float | complex) and not isinstance(arg, np.generic):
+            raise TypeError(f"kernel argument {position} must be a NumPy scalar, got {type(arg).__name__}")
+    return tuple(np.asarray(arg) if isinstance(arg, np.void) else arg for arg in args)
+
+
+def kernel_source(source: str) -> str:
+    """The text of `source`.cu with the header before it.
+
+    One string, because CuPy's cache of compiled kernels hashes the text and not the files that it includes.
+    """
+    folder = Path(__file__).parent
+    files = ("kernel.cuh", f"{source}.cu")
+    return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}\n' for name in files)
+
+
+# An engine asks for it two or three times a call, and CuPy reads all attributes of a device for one of them.
+@cache
+def _launcher_on(device):
+    return CupyLauncher(device)
+
+
+@cache
+def _cupy_function(device, shared_limit, source, name):
+    import cupy
+
+    with cupy.cuda.Device(device):
+        module = cupy.RawModule(
+            code=kernel_source(source), options=("--std=c++17",), name_expressions=(name,)
+        )
+        function = module.get_function(name)
+        # Once, and not per launch, so that threads which launch with different sizes do not race.
+        function.max_dynamic_shared_size_bytes = shared_limit
+        return function

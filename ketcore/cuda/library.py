@@ -1,0 +1,62 @@
+"""CuPy, as far as ketcore knows it by name: whose arrays are its, where they lie, what stands for SciPy."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from inspect import signature
+from types import ModuleType
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+
+def is_installed() -> bool:
+    """Whether CuPy is installed; that does not import it."""
+    return find_spec("cupy") is not None
+
+
+def is_cupy(array: Any) -> bool:
+    """Whether `array` is one of CuPy."""
+    return array_api_compat.is_cupy_array(array)
+
+
+def host_values(array: Any) -> np.ndarray:
+    """The values of an array of CuPy in NumPy; waits for its device."""
+    return array.get()
+
+
+_ANYWHERE = nullcontext()
+
+
+def on_device_of(array: Any) -> AbstractContextManager[Any]:
+    """A context in which new arrays lie on the device of this one: CuPy's is the current device otherwise."""
+    return array.device if is_cupy(array) else _ANYWHERE
+
+
+def cublas(array: Any) -> tuple[ModuleType, ModuleType, int] | None:
+    """CuPy, its functions of cuBLAS, and a handle on the current device; None but for arrays of CuPy."""
+    if not is_cupy(array):
+        return None
+    import cupy
+
+    return cupy, cupy.cuda.cublas, cupy.cuda.device.get_cublas_handle()
+
+
+def linear_operator_class() -> type:
+    """The LinearOperator of CuPy."""
+    from cupyx.scipy.sparse.linalg import LinearOperator
+
+    return LinearOperator
+
+
+def cg() -> Callable[..., Any]:
+    """The conjugate gradients of CuPy, under SciPy's names of the options."""
+    from cupyx.scipy.sparse.linalg import cg
+
+    def renamed(A, b, x0=None, *, rtol, **options):
+        # CuPy took SciPy's name of this option late.
+        name = "rtol" if "rtol" in signature(cg).parameters else "tol"
+        return cg(A, b, x0, **{name: rtol}, **options)
+
+    return renamed

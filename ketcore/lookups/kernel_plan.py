@@ -1,0 +1,265 @@
+"""What a kernel is told besides its arrays: sizes, strides and places in shared memory.  Integers only.
+
+A plan is computed once per `Geometry` and kept; a launch adds the addresses and strides of its arrays.
+The structs are those of `ketcore.cuda.structs`.
+
+Shared memory of a block of `expand` or `contract`, up to padding, in bytes.  W warps, sums of a bytes (4 or
+8); nodes are the leaves and the inner products of the tree without its root.
+
+    104 N + sum q_n + W * scratch
+        + itemsize * R * sum t_n q_n                  where the tables are staged
+    scratch = a * R * (sum of the sizes of nodes)     expand; twice that in contract
+            + a * 1024                                contract: a panel of the cotangent, at least qb entries
+            + a * R * (4 * (nodes + 1) + 5)           with LayerNorm; without the 5 in expand
+            + 4 N                                     indices of the leaves; 4 N R with an index per term
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ketcore.cuda.structs import MODE, PLAN, SHARED_FLOOR, Launch, address, inverse
+from ketcore.lookups.lookup import Lookup
+from ketcore.shapes import offsets, strides, tree_split
+
+_KINDS = ("digits", "same", "modes", "terms")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """All of a `Lookup` that is not an array; letters as there."""
+
+    rows: int
+    columns: int
+    kind: str
+    bound: int
+    rank: int
+    counts: tuple[int, ...]
+    widths: tuple[int, ...]
+    split: int
+    eps: float | None
+    itemsize: int
+
+    @property
+    def width(self) -> int:
+        """Entries of a record in one term: sum q_n."""
+        return sum(self.widths)
+
+    @property
+    def entry(self) -> int:
+        """Bytes of a number that sums run in."""
+        return max(4, self.itemsize)
+
+    @property
+    def right(self) -> int:
+        """Entries of the right half."""
+        return prod(self.widths[self.split :])
+
+
+def geometry(lookup: Lookup) -> Geometry:
+    """The geometry of a lookup.  One mode takes its index as it is, so its kind is "same"."""
+    counts = tuple(table.shape[1] for table in lookup.tables)
+    kind = "same" if len(counts) == 1 and lookup.kind in ("digits", "modes") else lookup.kind
+    # Kernels count by int64, of which the last number is one that no table has.
+    bound = min(counts) if lookup.kind == "modes" else min(lookup.bound, (1 << 63) - 1)
+    layernorm = lookup.layernorm and len(counts) > 1
+    return Geometry(
+        rows=lookup.batch,
+        columns=lookup.columns,
+        kind=kind,
+        bound=bound,
+        rank=lookup.rank,
+        counts=counts,
+        widths=lookup.widths,
+        split=lookup.split,
+        eps=float(lookup.eps) if layernorm else None,
+        itemsize=lookup.tables[0].dtype.itemsize,
+    )
+
+
+# ---- expand and contract ----
+
+# Warps of a block, the most that fit.
+_WARPS = (8, 4, 2, 1)
+# Blocks are persistent: enough of them to fill any GPU, fewer where each copies the tables to shared memory.
+_GRID, _STAGED_GRID = 2048, 264
+# Entries of a row's cotangent that a warp keeps in shared memory at a time, if a row of it is not longer.
+_PANEL = 1024
+
+
+@lru_cache(maxsize=256)
+def gather_launch(shape: Geometry, backward: bool, limit: int, vector: bool) -> Launch | None:
+    """The launch of `expand`, or with `backward` of `contract`; None where a warp's nodes do not fit.
+
+    limit    bytes of shared memory that a block may have; staging the tables uses what is above the floor
+    vector   the output is stored 16 bytes at a time
+    """
+    plan = _common(shape)
+    nodes, entries = _place_nodes(plan, shape, 1 if backward else 16 // shape.entry)
+    scratch = _place_scratch(plan, shape, backward, nodes, entries)
+    fixed = int(plan["scratch"])
+    warps = next((w for w in _WARPS if fixed + w * scratch <= SHARED_FLOOR), None)
+    if warps is None:
+        return None
+    used, blocks = fixed + warps * scratch, -(-shape.rows // warps)
+    entries_of_tables = shape.rank * sum(t * q for t, q in zip(shape.counts, shape.widths, strict=True))
+    staged = used + shape.itemsize * entries_of_tables <= limit
+    # A block copies every table; that pays where its rows read at least as much.
+    staged = staged and shape.rows * shape.rank * shape.width >= min(blocks, _STAGED_GRID) * entries_of_tables
+    plan["staged"], plan["staging"], plan["vector"] = staged, used, vector
+    shared = used + staged * shape.itemsize * entries_of_tables
+    return Launch(plan, min(blocks, _STAGED_GRID if staged else _GRID), 32 * warps, shared)
+
+
+def _common(shape):
+    plan = np.zeros((), PLAN)
+    order = len(shape.widths)
+    plan["rows"], plan["columns"], plan["bound"] = shape.rows, shape.columns, shape.bound
+    plan["eps"], plan["layernorm"] = shape.eps or 0.0, shape.eps is not None
+    plan["order"], plan["rank"], plan["width"] = order, shape.rank, shape.width
+    plan["per_width"], plan["kind"] = inverse(shape.width), _KINDS.index(shape.kind)
+    plan["kept"] = -(-shape.columns // shape.right)
+    modes = plan["modes"][:order]
+    modes["count"], modes["size"] = shape.counts, shape.widths
+    modes["first_column"] = offsets(shape.widths)[:-1]
+    if shape.kind == "digits":
+        modes["radix_weight"] = strides(shape.counts)
+    return plan
+
+
+def tree(widths: Sequence[int], split: int) -> list[tuple[int, int, int]]:
+    """Nodes (left, right, size), children first: the leaves (-1, -1, q_n), inner products, last the root.
+
+    >>> tree((2, 3, 4), 1)
+    [(-1, -1, 2), (-1, -1, 3), (-1, -1, 4), (1, 2, 12), (0, 3, 24)]
+    """
+    nodes = [(-1, -1, width) for width in widths]
+
+    def add(left, right):
+        nodes.append((left, right, nodes[left][2] * nodes[right][2]))
+        return len(nodes) - 1
+
+    def grow(low, high):
+        if high - low == 1:
+            return low
+        if high == low:
+            # The constant 1 of an empty half.
+            nodes.append((-1, -1, 1))
+            return len(nodes) - 1
+        middle = low + tree_split(high - low)
+        return add(grow(low, middle), grow(middle, high))
+
+    add(grow(0, split), grow(split, len(widths)))
+    return nodes
+
+
+def _place_nodes(plan, shape, unit):
+    """Fill the nodes; returns their number and how many entries the values of all but the root take.
+
+    With a `unit` above 1 every vector begins at a multiple of it, for 16-byte loads; else pitches are odd, so
+    that lanes which take one entry of neighbouring terms meet in no bank of shared memory.
+    """
+
+    def pitch_of(size):
+        return -(-size // unit) * unit if unit > 1 else size | 1
+
+    order = len(shape.widths)
+    places = offsets([-(-width // unit) * unit for width in shape.widths])
+    plan["modes"]["shift"][:order] = np.subtract(places, offsets(shape.widths))[:-1]
+    nodes = tree(shape.widths, shape.split)
+    top = shape.rank * pitch_of(places[-1])
+    for i, (left, right, size) in enumerate(nodes):
+        pitch, offset = pitch_of(size), top
+        if i < order:
+            pitch, offset = pitch_of(places[-1]), places[i]
+        elif i < len(nodes) - 1:
+            top += shape.rank * pitch
+        plan["nodes"][i] = (inverse(size), offset, pitch, size, left, right, 0)
+    plan["root"] = len(nodes) - 1
+    return len(nodes), top
+
+
+def _place_scratch(plan, shape, backward, nodes, entries):
+    """Fill the byte offsets in shared memory; returns the bytes of one warp's scratch."""
+    layernorm, order = shape.eps is not None, len(shape.widths)
+    left = prod(shape.widths[: shape.split])
+    plan["panel_rows"] = min(left, max(1, _PANEL // shape.right))
+    plan["panel_pitch"] = shape.right | 1
+    panel = int(plan["panel_rows"]) * int(plan["panel_pitch"])
+    digits = order * (shape.rank if shape.kind == "terms" else 1)
+    parts = (
+        shape.entry * entries,
+        shape.entry * entries * backward,
+        shape.entry * panel * backward,
+        shape.entry * 4 * nodes * shape.rank * layernorm,
+        shape.entry * 5 * shape.rank * layernorm * backward,
+        4 * digits,
+    )
+    places = offsets([_round16(part) for part in parts])
+    for name, place in zip(("slope", "panel", "moments", "backward", "digit"), places[1:], strict=False):
+        plan[name] = place
+    plan["owner"] = order * MODE.itemsize
+    plan["scratch"] = _round16(order * MODE.itemsize + shape.width)
+    plan["scratch_size"] = places[-1]
+    return places[-1]
+
+
+def _round16(size):
+    return -(-size // 16) * 16
+
+
+# ---- accumulate and reduce, pieces and segments ----
+
+# Leaves of a table that a lane keeps sums of at a time: 192 in double for 32 lanes are 48 KiB.
+_DIGIT_TILE = 192
+# A chunk has sixteen rows for each leaf, so that partial sums are few beside what they sum; and there are at
+# most 256 chunks.  Sizes alone decide, never the GPU at hand, so that results do not depend on it.
+_LEAST_CHUNK, _HITS, _CHUNKS = 64, 16, 256
+_MAX_GRID = 1 << 16
+
+
+@lru_cache(maxsize=256)
+def chunk_launches(shape: Geometry) -> tuple[Launch, Launch]:
+    """The launches of `accumulate` and of `reduce`."""
+    plan, order = _common(shape), len(shape.widths)
+    tile = max(1, min(_DIGIT_TILE, max(shape.counts)))
+    chunk = max(_LEAST_CHUNK, _HITS * max(shape.counts), -(-shape.rows // _CHUNKS))
+    sizes = [shape.rank * width for width in shape.widths]
+    sums = offsets([count * size for count, size in zip(shape.counts, sizes, strict=True)])
+    slots = offsets(
+        [-(-size // 32) * -(-count // tile) for count, size in zip(shape.counts, sizes, strict=True)]
+    )
+    plan["modes"]["first_sum"][:order], plan["modes"]["first_slot"][:order] = sums[:-1], slots[:-1]
+    plan["chunk"], plan["chunks"], plan["sums"] = chunk, -(-shape.rows // chunk), sums[-1]
+    plan["digit_tile"], plan["slots"] = tile, slots[-1]
+    blocks = int(plan["chunks"]) * slots[-1]
+    return (
+        Launch(plan, min(blocks, _MAX_GRID), 32, 8 * 32 * tile),
+        Launch(plan, min(-(-sums[-1] // 256), _MAX_GRID), 256, 0),
+    )
+
+
+@lru_cache(maxsize=256)
+def segment_launch(shape: Geometry) -> Launch:
+    """The launch of `pieces` and of `segments`."""
+    return Launch(_common(shape), min(-(-shape.rows // 8), _MAX_GRID), 256, 0)
+
+
+# ---- the arrays of a launch ----
+
+
+def filled(launch: Launch, tables: Sequence[Any] = (), gradients: Sequence[Any] = ()) -> np.void:
+    """The plan with the addresses and strides of these arrays (R, t_n, q_n), to be passed by value."""
+    plan = launch.plan.copy()
+    modes = plan["modes"]
+    for prefix, field, arrays in (("", "table", tables), ("gradient_", "gradient", gradients)):
+        if arrays:
+            modes[field][: len(arrays)] = [address(array) for array in arrays]
+            steps = np.array([array.strides for array in arrays]) // arrays[0].dtype.itemsize
+            for axis, name in enumerate(("rank", "row", "column")):
+                modes[prefix + name][: len(arrays)] = steps[:, axis]
+    return plan[()]

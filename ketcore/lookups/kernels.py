@@ -1,0 +1,198 @@
+"""The CUDA kernels of `gather.cu` and `scatter.cu`: which there are, when they can run, how to launch them.
+
+    expand      rows (B, columns) from a `Lookup`                                              1 launch
+    contract    gradients of its tables from the cotangent of the rows: with atomics           1 launch
+                deterministic: records, private sums of fixed chunks of rows, their sum        3 launches
+                a large table whose modes all take the same leaf: records, sorted by leaf      5 launches
+
+One launch more where an index is not contiguous.  `multiply` of `matmul.cu`, which is in the same table, is
+launched by `ketcore.products.fused`.  A launcher is called as
+
+    launch(source, kernel, types, grid, block, args, shared)
+
+with args of device arrays and NumPy scalars, structs among them; `launch.xp` is the namespace of its arrays
+and `launch.shared_limit` the shared memory in bytes that a block may ask for.
+"""
+
+from collections.abc import Callable, Sequence
+
+from ketcore.arrays.namespaces import Array
+from ketcore.cuda.structs import MAX_ORDER, SHARED_FLOOR, Launch, address
+from ketcore.cuda.table import INDEX, STORAGE
+from ketcore.lookups.kernel_plan import (
+    Geometry,
+    chunk_launches,
+    filled,
+    gather_launch,
+    geometry,
+    segment_launch,
+)
+from ketcore.lookups.lookup import Lookup
+
+# Tables of more rows than this, all modes of which take the same leaf, are summed through a sort: it reads
+# and writes only what was picked.
+_SORT_ABOVE = 1024
+
+
+def obstacle(lookup: Lookup) -> str:
+    """Why the kernels cannot take the tables of this lookup, in words that follow a name; empty if they can.
+
+    A matter of dtypes and sizes, the same on every GPU.
+    """
+    tables, dtype = lookup.tables, lookup.tables[0].dtype
+    if dtype.name not in STORAGE or any(table.dtype != dtype for table in tables):
+        names = dict.fromkeys(table.dtype.name for table in tables)
+        return f"must have one real floating dtype, got {', '.join(names)}"
+    if lookup.dtype is not None and lookup.dtype != dtype:
+        return f"must have the dtype of the rows, {lookup.dtype}, got {dtype.name}"
+    if len(tables) > MAX_ORDER:
+        return f"must be at most {MAX_ORDER}, got {len(tables)}"
+    if lookup.rank < 1:
+        return "must have at least one term, got rank 0"
+    longest = max(table.shape[1] for table in tables)
+    if longest >= 1 << 31:
+        return f"must have less than 2^31 rows each, got {longest}"
+    if any(stride % table.dtype.itemsize for table in tables for stride in table.strides):
+        return f"must have strides of whole entries, got {[table.strides for table in tables]}"
+    # The backward needs more room than the forward.
+    if gather_launch(geometry(lookup), True, SHARED_FLOOR, False) is None:
+        widths, room = lookup.widths, f"{SHARED_FLOOR} bytes of shared memory"
+        return f"must have leaves that fit {room} with their products, got {widths} of rank {lookup.rank}"
+    return ""
+
+
+def expand(launch: Callable, lookup: Lookup, out: Array | None = None) -> Array:
+    """Rows (B, columns) in the dtype of the tables; a bad index gives a row of NaN.
+
+    out      C-contiguous array to write into
+    """
+    if out is None:
+        out = launch.xp.empty((lookup.batch, lookup.columns), dtype=lookup.tables[0].dtype)
+    if not lookup.batch:
+        return out
+    shape, lanes = geometry(lookup), 16 // out.dtype.itemsize
+    vector = lookup.columns % lanes == 0 and shape.right % lanes == 0 and address(out) % 16 == 0
+    found = gather_launch(shape, False, _shared_limit(launch), vector)
+    index = _index(launch, lookup)
+    types = (STORAGE[out.dtype.name], INDEX[index.dtype.name])
+    _run(launch, found, "gather", "expand", types, filled(found, lookup.tables), index, out)
+    return out
+
+
+def leaf_cotangents(launch: Callable, lookup: Lookup, cotangent: Array) -> Array:
+    """Pull `cotangent` (B, columns) back to the leaves of each row.
+
+    cotangent   read in the dtype of the tables, any other as the dtype that sums run in
+    returns     (B, R, sum q_n) in the accumulation dtype; zero where an index is bad
+    """
+    shape = (lookup.batch, lookup.rank, sum(lookup.widths))
+    records = launch.xp.empty(shape, dtype=_sum_dtype(lookup))
+    _contract(launch, lookup, cotangent, records, ())
+    return records
+
+
+def contract(
+    launch: Callable, lookup: Lookup, cotangent: Array, deterministic: bool, gradients: Sequence[Array]
+) -> None:
+    """Pull `cotangent` (B, columns) back to the tables.
+
+    deterministic   False: add with atomics, in no fixed order and in the accumulation dtype alone
+    gradients       N arrays (R, t_n, q_n) of zeros in the accumulation dtype, any strides: written
+    """
+    if not lookup.batch:
+        return
+    if not deterministic:
+        _contract(launch, lookup, cotangent, launch.xp.empty(0, dtype=_sum_dtype(lookup)), gradients)
+        return
+    records = leaf_cotangents(launch, lookup, cotangent)
+    shape = geometry(lookup)
+    if shape.kind == "same" and shape.bound > _SORT_ABOVE:
+        _sum_segments(launch, lookup, records, gradients)
+    else:
+        _sum_chunks(launch, lookup, records, gradients)
+
+
+def _contract(launch, lookup, cotangent, records, gradients):
+    """Write `records`, or where there are gradients add to them with atomics."""
+    if not lookup.batch:
+        return
+    storage, index = lookup.tables[0].dtype, _index(launch, lookup)
+    if cotangent.dtype != storage:
+        cotangent = cotangent.astype(records.dtype, copy=False)
+    cotangent = launch.xp.ascontiguousarray(cotangent)
+    found = gather_launch(geometry(lookup), True, _shared_limit(launch), False)
+    plan = filled(found, lookup.tables, gradients)
+    plan["atomic"] = bool(gradients)
+    types = (STORAGE[storage.name], STORAGE[cotangent.dtype.name], INDEX[index.dtype.name])
+    _run(launch, found, "gather", "contract", types, plan, index, cotangent, records)
+
+
+def _sum_chunks(launch, lookup, records, gradients):
+    accumulate, reduce = chunk_launches(geometry(lookup))
+    chunks, sums = int(accumulate.plan["chunks"]), int(accumulate.plan["sums"])
+    if not sums:  # tables without rows
+        return
+    index, name = _index(launch, lookup), STORAGE[records.dtype.name]
+    partials = launch.xp.empty((chunks, sums), dtype=records.dtype)
+    types = (name, INDEX[index.dtype.name])
+    _run(launch, accumulate, "scatter", "accumulate", types, filled(accumulate), index, records, partials)
+    _run(launch, reduce, "scatter", "reduce", (name,), filled(reduce, (), gradients), partials)
+
+
+def _sum_segments(launch, lookup, records, gradients):
+    index = _index(launch, lookup).reshape(-1)
+    _sorted_sums(launch, segment_launch(geometry(lookup)), index, records, gradients)
+
+
+def _sorted_sums(launch, found, index, records, gradients):
+    order = launch.xp.argsort(index, kind="stable")
+    ids = index[order]
+    types = (STORAGE[records.dtype.name], INDEX[index.dtype.name])
+    plan = filled(found, (), gradients)
+    for kernel in ("pieces", "segments"):
+        _run(launch, found, "scatter", kernel, types, plan, ids, order, records)
+
+
+def segment_sum(launch: Callable, values: Array, index: Array, count: int) -> Array:
+    """Sum the real rows of `values` (B, W) that share an index, in a fixed order: (count, W)."""
+    batch, width = values.shape
+    sums = launch.xp.zeros((count, width), dtype=values.dtype)
+    if not batch or not width:
+        return sums
+    found = segment_launch(
+        Geometry(
+            rows=batch,
+            columns=width,
+            kind="same",
+            bound=count,
+            rank=1,
+            counts=(count,),
+            widths=(width,),
+            split=0,
+            eps=None,
+            itemsize=values.dtype.itemsize,
+        )
+    )
+    # The kernels put partial sums into the rows that they read.
+    _sorted_sums(launch, found, index, launch.xp.array(values, order="C"), (sums[None],))
+    return sums
+
+
+def _run(launch, found: Launch, source, kernel, types, *args):
+    launch(source, kernel, types, found.grid, found.block, args, found.shared)
+
+
+def _index(launch, lookup):
+    """The index as the kernels read it: contiguous, of 32 or 64 bits."""
+    index = lookup.index
+    if index.dtype.name not in INDEX:
+        index = index.astype("int64")
+    return launch.xp.ascontiguousarray(index)
+
+
+def _sum_dtype(lookup):
+    return "float64" if lookup.tables[0].dtype.name == "float64" else "float32"
+
+
+def _shared_limit(launch):
+    return getattr(launch, "shared_limit", SHARED_FLOOR)

@@ -1,0 +1,96 @@
+"""Leaves: what each row picks from the tables.  The one place that reads a leaf of an array.
+
+Two forms are read: tables (R, t_n, q_n), and packed kets (t, R, sum q_n), where the record of a word is one
+piece of memory.  A new form of storage is read here; what reads tables by itself, kernels and half tables
+(`ketcore.lookups.half_tables`), says that it cannot, in `obstacle` and `pay`.
+
+Letters: N order, R rank, b rows, t_n and q_n rows and columns of table n.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from types import ModuleType
+
+import array_api_compat
+import numpy as np
+
+from ketcore.arrays import scale
+from ketcore.arrays.namespaces import Array, accumulation_dtype, is_numpy
+from ketcore.lookups.digits import split_digits
+from ketcore.lookups.lookup import Lookup
+from ketcore.shapes import offsets
+
+
+def leaves(xp: ModuleType, lookup: Lookup, tables: Sequence[Array], start: int, stop: int) -> list[Array]:
+    """The leaves of rows start..stop-1 in the accumulation dtype: N arrays (q_n, b, R).
+
+    tables   those of the lookup, or their tangents
+    """
+    index = lookup.index[..., start:stop]
+    if tables is lookup.tables and lookup.records is not None and is_numpy(lookup.records):
+        return _of_records(lookup, index)
+    dtype = accumulation_dtype(xp, lookup.dtype)
+    if lookup.kind == "terms":
+        picked = [_of_terms(xp, table, index[n, ...]) for n, table in enumerate(tables)]
+    else:
+        # (R, b, q) -> (q, b, R)
+        picked = [
+            xp.permute_dims(table_rows(xp, table, chosen), (2, 1, 0))
+            for table, chosen in zip(tables, chosen_leaves(lookup, index), strict=True)
+        ]
+    return [xp.astype(leaf, dtype, copy=False) for leaf in picked]
+
+
+def level_leaves(
+    xp: ModuleType, lookup: Lookup, start: int, stop: int
+) -> tuple[Sequence[Array], list[Array | None] | None]:
+    """`leaves` of rows at one level and their shifts, as `scale.level`.
+
+    Two leaves have no product but the result, and with LayerNorm a node has a scale of its own.
+    """
+    picked = leaves(xp, lookup, lookup.tables, start, stop)
+    return (picked, None) if lookup.layernorm or len(picked) < 3 else scale.level(picked, 0)
+
+
+def packed_views(xp: ModuleType, packed: Array, widths: Sequence[int]) -> tuple[Array, ...]:
+    """The tables (R, t, q_n) that lie side by side in `packed` (t, R, sum q_n)."""
+    starts = offsets(widths)
+    return tuple(xp.permute_dims(packed[:, :, start:stop], (1, 0, 2)) for start, stop in pairwise(starts))
+
+
+def chosen_leaves(lookup: Lookup, index: Array) -> Sequence[Array]:
+    """The index of the leaf of each mode: (b,), or (R, b) of kind "terms"."""
+    if lookup.kind == "digits":
+        return split_digits(index, [table.shape[1] for table in lookup.tables])
+    return [index if lookup.kind == "same" else index[n, ...] for n in range(len(lookup.tables))]
+
+
+def table_rows(xp: ModuleType, table: Array, index: Array) -> Array:
+    """(R, b, q): the rows of every term."""
+    # The fastest of NumPy is its `take`, which would copy a table that is not contiguous.
+    if is_numpy(table):
+        return table.take(index, axis=1) if table.flags.c_contiguous else table[:, index]
+    return xp.take(table, index, axis=1)
+
+
+def flat_index(xp: ModuleType, chosen: Array, length: int) -> Array:
+    """Positions of (term, index) in a table whose terms are laid end to end."""
+    terms = xp.arange(chosen.shape[0], dtype=chosen.dtype, device=array_api_compat.device(chosen))
+    return xp.reshape(terms[:, None] * length + chosen, (-1,))
+
+
+def _of_terms(xp, table, chosen):
+    """Leaves (q, b, R) of one table by an index (R, b) of their own per term."""
+    rank, length, width = table.shape
+    flat = xp.reshape(table, (rank * length, width))
+    return xp.permute_dims(
+        xp.reshape(xp.take(flat, flat_index(xp, chosen, length), axis=0), (*chosen.shape, width)), (2, 1, 0)
+    )
+
+
+def _of_records(lookup, index):
+    """Leaves of kind "same" on NumPy: one contiguous record a word is read once."""
+    dtype = accumulation_dtype(np, lookup.dtype)
+    words = lookup.records.take(index, axis=0).astype(dtype, copy=False)
+    columns = np.ascontiguousarray(words.transpose(2, 0, 1))
+    return [columns[start:stop] for start, stop in pairwise(offsets(lookup.widths))]

@@ -1,0 +1,145 @@
+"""Which leaf each output row takes from each table: what rows, kets and `gather_kron` have in common.
+
+Letters: N order, R rank, B output rows, t_n and q_n rows and columns of table n.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ketcore.arrays.checks import outside
+from ketcore.arrays.elementary import padded
+from ketcore.arrays.namespaces import Array, cast_gradient, index_dtype, is_numpy
+from ketcore.shapes import offsets, reached_dims
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """B rows to expand, each the sum over terms of products of N leaves.
+
+    tables     N arrays (R, t_n, q_n), any strides
+    index      kind "digits": ids (B,), mode n takes the n-th digit of the id over radices t_n
+               kind "same": ids (B,), every mode takes the id itself
+               kind "modes": (N, B);  kind "terms": (N, R, B)
+    bound      ids are valid in [0, bound); indices of "modes" and "terms" in [0, t_n)
+    checked    True: every index is known to be valid
+    columns    length of an output row, at most Q
+    layernorm, eps   LayerNorm at the nodes of the tree, and what is added to their variances
+    split      modes [0, split) form the left half; with LayerNorm it is that of the balanced tree
+    dtype      of the output; sums run in its accumulation dtype
+    records    kind "same": the packed array (t, R, sum q_n) that the tables are, side by side; None where
+               they are only parts of one
+    """
+
+    tables: tuple[Array, ...]
+    index: Array
+    kind: str
+    bound: int
+    checked: bool
+    columns: int
+    layernorm: bool
+    eps: float
+    split: int
+    dtype: Any = None
+    records: Array | None = None
+
+    @property
+    def batch(self) -> int:
+        """B, the number of output rows."""
+        return self.index.shape[-1]
+
+    @property
+    def rank(self) -> int:
+        """R, the number of terms."""
+        return self.tables[0].shape[0]
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """q_0, ..., q_{N-1}."""
+        return tuple(table.shape[2] for table in self.tables)
+
+    @property
+    def node_eps(self) -> float | None:
+        """`eps`, or None without LayerNorm: how `ketcore.lookups.tree` is told."""
+        return self.eps if self.layernorm else None
+
+    @cached_property
+    def kept(self) -> int:
+        """How many entries of the left half reach into the first `columns` columns."""
+        return -(-self.columns // prod(self.widths[self.split :]))
+
+
+def narrowed(tables: Sequence[Array], columns: int) -> tuple[Array, ...]:
+    """Tables (R, t_n, q_n), or views of less than half, without what lies beyond the first `columns` entries.
+
+    A smaller cut is left to whoever multiplies them out: whole tables are faster to pick from.
+    """
+    widths = tuple(table.shape[2] for table in tables)
+    reached = reached_dims(widths, columns)
+    if all(2 * reach > width for reach, width in zip(reached, widths, strict=True)):
+        return tuple(tables)
+    return tuple(
+        table[:, :, :reach] if 2 * reach <= width else table
+        for table, reach, width in zip(tables, reached, widths, strict=True)
+    )
+
+
+def restored(xp: ModuleType, gradients: Sequence[Array], tables: Sequence[Array]) -> tuple[Array, ...]:
+    """Gradients of `narrowed` tables as those of the tables: zeros where they were cut, and their dtypes."""
+    pairs = zip(gradients, tables, strict=True)
+    return tuple(cast_gradient(xp, padded(xp, g, table.shape[2], 2), table) for g, table in pairs)
+
+
+def restored_records(xp: ModuleType, records: Array, widths: Sequence[int], dims: Sequence[int]) -> Array:
+    """Cotangents (B, R, sum widths) of leaves that `narrowed` cut as those (B, R, sum dims) of the leaves."""
+    if tuple(widths) == tuple(dims):
+        return records
+    ranges = zip(pairwise(offsets(widths)), dims, strict=True)
+    pieces = [padded(xp, records[:, :, start:stop], dim, 2) for (start, stop), dim in ranges]
+    return xp.concat(pieces, axis=2)
+
+
+def made_safe(xp: ModuleType, lookup: Lookup) -> tuple[Lookup, Array | None]:
+    """The lookup with each bad index replaced by 0, and the mask (B,) of rows that held one (None: none)."""
+    index = xp.astype(lookup.index, index_dtype(xp), copy=False)
+    if lookup.checked:
+        return lookup if index is lookup.index else replace(lookup, index=index), None
+    if lookup.kind in ("digits", "same"):
+        bad = outside(xp, index, lookup.bound)
+    else:
+        bad = (index < 0) | (index >= _lengths(xp, lookup))
+    safe = replace(lookup, index=xp.where(bad, xp.zeros_like(index), index), checked=True)
+    for _ in range(bad.ndim - 1):
+        bad = xp.any(bad, axis=0)
+    return safe, None if is_numpy(bad) and not bad.any() else bad
+
+
+def _lengths(xp, lookup):
+    """What the indices of each mode must stay below, shaped to compare with them."""
+    lengths = xp.asarray([table.shape[1] for table in lookup.tables], dtype=lookup.index.dtype)
+    return xp.reshape(lengths, (-1,) + (1,) * (lookup.index.ndim - 1))
+
+
+def finished(xp: ModuleType, rows: Array, bad: Array | None, dtype: Any) -> Array:
+    """Rows (B, columns) in `dtype`, NaN where the index was bad; those of NumPy in place."""
+    rows = xp.astype(rows, dtype, copy=False)
+    if bad is None:
+        return rows
+    if is_numpy(rows):
+        rows[bad] = np.nan
+        return rows
+    return xp.where(bad[:, None], xp.full_like(rows, float("nan")), rows)
+
+
+def masked(xp: ModuleType, cotangent: Array, bad: Array | None) -> Array:
+    """The cotangent (b, ...) of rows, zero where the index was bad."""
+    if bad is None:
+        return cotangent
+    bad = xp.reshape(bad, (-1,) + (1,) * (cotangent.ndim - 1))
+    return xp.where(bad, xp.zeros_like(cotangent), cotangent)

@@ -1,0 +1,70 @@
+"""The engine for CuPy arrays: the CUDA kernels of `ketcore.lookups.kernels`.
+
+Kernels look at each index themselves, so that nothing is launched to make a lookup safe.  Tangents have no
+kernel: they are array code on the same arrays.
+"""
+
+from collections.abc import Sequence
+
+from ketcore.arrays import namespaces
+from ketcore.arrays.namespaces import Array, accumulation_dtype, namespace_of
+from ketcore.cuda import launcher, library
+from ketcore.lookups import kernels
+from ketcore.lookups.leaves import packed_views
+from ketcore.lookups.lookup import Lookup
+from ketcore.lookups.on_arrays import push
+
+__all__ = ["expand", "missing", "obstacle", "pull", "pull_packed", "push", "records"]
+
+
+def missing() -> str:
+    """As `ketcore.lookups.gather.Engine`, like all below."""
+    return "" if library.is_installed() else "CuPy is not installed"
+
+
+def obstacle(lookup: Lookup) -> str:
+    """Why this lookup cannot run here."""
+    table = lookup.tables[0]
+    if launcher.launcher_for(table) is None:
+        return f"must be arrays of CuPy, got {namespaces.library_of(table)}"
+    return kernels.obstacle(lookup)
+
+
+def expand(lookup: Lookup, out: Array | None) -> Array:
+    """Rows (B, columns), into `out` where it is given."""
+    return kernels.expand(_launcher(lookup), lookup, out)
+
+
+def pull(lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[Array, ...]:
+    """The cotangent of rows back to the tables."""
+    gradients = tuple(_zeros(lookup, table.shape) for table in lookup.tables)
+    _contract(lookup, cotangent, deterministic, gradients)
+    return gradients
+
+
+def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: Array, deterministic: bool) -> Array:
+    """The cotangent of rows back to packed kets."""
+    packed = _zeros(lookup, (lookup.bound, lookup.rank, sum(dims)))
+    views = packed_views(namespace_of(packed), packed, dims)
+    # Zero stays the gradient of what was cut from the tables.
+    cut = tuple(view[:, :, :width] for view, width in zip(views, lookup.widths, strict=True))
+    _contract(lookup, cotangent, deterministic, cut)
+    return packed
+
+
+def records(lookup: Lookup, cotangent: Array) -> Array:
+    """The cotangent of rows back to the leaves of each row."""
+    return kernels.leaf_cotangents(_launcher(lookup), lookup, cotangent)
+
+
+def _launcher(lookup):
+    return launcher.launcher_for(lookup.tables[0])
+
+
+def _zeros(lookup, shape):
+    xp = namespace_of(lookup.tables[0])
+    return xp.zeros(shape, dtype=accumulation_dtype(xp, lookup.dtype))
+
+
+def _contract(lookup, cotangent, deterministic, gradients):
+    kernels.contract(_launcher(lookup), lookup, cotangent, deterministic, gradients)

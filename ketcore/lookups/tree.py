@@ -1,0 +1,128 @@
+"""Products of leaves in a balanced binary tree, with or without LayerNorm at its nodes.
+
+A vector lies along axis 0 and the rest of the shape is a batch: (q, ...).  That way every step is one long
+elementwise product, also where q is 2.  A node over vectors a (i, ...) and b (j, ...) is z = a (x) b, shape
+(i*j, ...), b's entries running fastest.  With LayerNorm
+
+    z = (a (x) b - m) s,   m = m_a m_b,   s = (v + eps)**-1/2,   v = v_a v_b + v_a m_b**2 + v_b m_a**2,
+
+with m_a, v_a the mean and the population variance of a.  That v is exact; E[x**2] - m**2 would lose three
+digits in float32.  A single leaf is no node and is not normalised.
+
+Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020, section 2.3.
+"""
+
+from collections.abc import Sequence
+from types import ModuleType
+
+from ketcore.arrays.namespaces import Array
+from ketcore.shapes import tree_split
+
+
+def product(xp: ModuleType, leaves: Sequence[Array], eps: float | None) -> Array:
+    """The product of N >= 1 leaves (q_n, ...); `eps` None is without LayerNorm.  Returns (prod q_n, ...)."""
+    if len(leaves) == 1:
+        return leaves[0]
+    half = tree_split(len(leaves))
+    left, right = product(xp, leaves[:half], eps), product(xp, leaves[half:], eps)
+    node = outer(xp, left, right)
+    if eps is None:
+        return node
+    mean, scale = node_statistics(xp, left, right, eps)
+    return (node - mean) * scale
+
+
+def product_vjp(
+    xp: ModuleType, leaves: Sequence[Array], cotangent: Array, eps: float | None
+) -> tuple[Array, ...]:
+    """Pull `cotangent` (prod q_n, ...) back through `product` to the leaves."""
+    if len(leaves) == 1:
+        return (cotangent,)
+    half = tree_split(len(leaves))
+    left, right = product(xp, leaves[:half], eps), product(xp, leaves[half:], eps)
+    split = xp.reshape(cotangent, (left.shape[0], right.shape[0], *cotangent.shape[1:]))
+    to_left = xp.sum(split * right[None, ...], axis=1, dtype=cotangent.dtype)
+    to_right = xp.sum(split * left[:, None, ...], axis=0, dtype=cotangent.dtype)
+    if eps is not None:
+        total = xp.sum(cotangent, axis=0, dtype=cotangent.dtype)
+        to_left, to_right = node_vjp(xp, left, right, to_left, to_right, total, eps)
+    return (
+        *product_vjp(xp, leaves[:half], to_left, eps),
+        *product_vjp(xp, leaves[half:], to_right, eps),
+    )
+
+
+def product_jvp(
+    xp: ModuleType, leaves: Sequence[Array], tangents: Sequence[Array], eps: float | None
+) -> tuple[Array, Array]:
+    """`product` and its directional derivative along `tangents`."""
+    if len(leaves) == 1:
+        return leaves[0], tangents[0]
+    half = tree_split(len(leaves))
+    left, left_tangent = product_jvp(xp, leaves[:half], tangents[:half], eps)
+    right, right_tangent = product_jvp(xp, leaves[half:], tangents[half:], eps)
+    node = outer(xp, left, right)
+    tangent = outer(xp, left_tangent, right) + outer(xp, left, right_tangent)
+    if eps is None:
+        return node, tangent
+    mean, scale = node_statistics(xp, left, right, eps)
+    node = (node - mean) * scale
+    return node, layernorm_jvp(xp, node, tangent, scale)
+
+
+def outer(xp: ModuleType, left: Array, right: Array) -> Array:
+    """Kronecker product along axis 0: (i, ...), (j, ...) -> (i*j, ...)."""
+    pairs = left[:, None, ...] * right[None, ...]
+    return xp.reshape(pairs, (left.shape[0] * right.shape[0], *pairs.shape[2:]))
+
+
+def node_statistics(xp: ModuleType, left: Array, right: Array, eps: float) -> tuple[Array, Array]:
+    """Mean m and scale s of the node over `left` and `right`, each (...)."""
+    left_mean, left_variance = _moments(xp, left)
+    right_mean, right_variance = _moments(xp, right)
+    variance = left_variance * right_variance
+    variance = variance + left_variance * right_mean**2 + right_variance * left_mean**2
+    return left_mean * right_mean, (variance + eps) ** -0.5
+
+
+def _moments(xp, vector):
+    mean = xp.mean(vector, axis=0)
+    return mean, xp.mean((vector - mean) ** 2, axis=0)
+
+
+def node_vjp(
+    xp: ModuleType,
+    left: Array,
+    right: Array,
+    to_left: Array,
+    to_right: Array,
+    total: Array,
+    eps: float,
+) -> tuple[Array, Array]:
+    """Cotangents of the children of a LayerNorm node from products with its cotangent G alone.
+
+    to_left   (i, ...) G right         to_right  (j, ...) G^T left
+    total     (...) sum of all entries of G
+    returns   (i, ...), (j, ...)
+
+    dx = s (G - mean(G) - z mean(G z)) for x = left (x) right; contracting dx with the other child needs
+    only sums over each child, since z is itself a product less a constant.
+    """
+    width = left.shape[0] * right.shape[0]
+    mean, scale = node_statistics(xp, left, right, eps)
+    aligned = scale * (xp.sum(left * to_left, axis=0) - mean * total) / width
+    level = total / width
+    left_sum, right_sum = xp.sum(left, axis=0), xp.sum(right, axis=0)
+    left_square, right_square = xp.sum(left**2, axis=0), xp.sum(right**2, axis=0)
+    slope = aligned * scale
+    shift = level - slope * mean
+    return (
+        scale * (to_left - shift * right_sum - slope * right_square * left),
+        scale * (to_right - shift * left_sum - slope * left_square * right),
+    )
+
+
+def layernorm_jvp(xp: ModuleType, node: Array, tangent: Array, scale: Array) -> Array:
+    """Derivative of a normalised `node` along the derivative `tangent` of what was normalised."""
+    along = xp.mean(node * tangent, axis=0)
+    return scale * (tangent - xp.mean(tangent, axis=0) - node * along)

@@ -1,0 +1,1 @@
+"""The value objects, and what they alone use."""

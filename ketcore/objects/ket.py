@@ -1,0 +1,333 @@
+"""Kets: batches of sums of tensor products of small vectors.
+
+    v = sum_k  v_0k (x) v_1k (x) ... (x) v_{N-1}k
+
+Letters: N order (modes), R rank (terms; nothing to do with matrix rank), q_n dims, Q = prod q_n.
+A batch of kets is one packed array (..., R, sum q_n), so that the leaves of one ket lie together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ketcore import shapes
+from ketcore.arrays import scale
+from ketcore.arrays.checks import as_sequence, check_floating
+from ketcore.arrays.elementary import conjugated, itemsize
+from ketcore.arrays.namespaces import Array, quiet
+from ketcore.objects import construction, display
+from ketcore.objects.indexing import parse_key, take
+from ketcore.objects.operands import operand
+from ketcore.objects.operator import Scalable
+from ketcore.ops import ket_gram, ket_inner, ket_rows
+from ketcore.shapes import check_dims, check_int, offsets
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class Ket(Scalable):
+    """A batch of vectors of length Q, each a sum of R tensor products.
+
+    factors  N arrays (..., R, q_n), floating or complex, one R and one batch shape `...` for all; 1-D
+             factors (q_n,) mean R = 1 without batch.  Nested lists become NumPy arrays, mixed dtypes
+             are promoted, the values are copied
+    raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
+
+    Immutable; `==` is identity, and hashing goes by it.  `np.asarray(ket)` is refused: see `to_dense`.
+
+    >>> v = Ket([[[1.0, 2.0]], [[1.0, 0.0, 3.0]]])
+    >>> v.to_dense().tolist()
+    [1.0, 0.0, 3.0, 2.0, 0.0, 6.0]
+    """
+
+    packed: Array
+    dims: tuple[int, ...]
+
+    def __init__(self, factors: Sequence[Any]):
+        xp, factors, _ = check_floating("factors", construction.dense_factors(factors))
+        shapes = [tuple(f.shape) for f in factors]
+        factors = [xp.reshape(f, (1, *f.shape)) if f.ndim == 1 else f for f in factors]
+        lead = factors[0].shape[:-1]
+        if any(f.ndim < 2 or f.shape[:-1] != lead or f.shape[-1] < 1 for f in factors):
+            rule = "arrays (..., rank, q_n) of one batch shape, one rank and q_n >= 1"
+            raise ValueError(f"factors must be {rule}, got shapes {shapes}")
+        object.__setattr__(self, "packed", xp.concat(factors, axis=-1))
+        object.__setattr__(self, "dims", tuple(f.shape[-1] for f in factors))
+
+    @classmethod
+    def from_packed(cls, packed: Array, dims: Sequence[int]) -> "Ket":
+        """A ket around an array that is already packed; nothing is copied.
+
+        packed   (..., R, sum(dims)) floating or complex; the ket shares it
+        dims     N ints >= 1
+
+        >>> Ket.from_packed(np.ones((1, 5)), (2, 3)).shape
+        (6,)
+        """
+        _, (packed,), _ = check_floating("packed", (packed,))
+        dims = check_dims("dims", dims)
+        if packed.ndim < 2 or packed.shape[-1] != sum(dims):
+            raise ValueError(
+                f"packed must have shape (..., rank, {sum(dims)}) for dims {dims}, got {tuple(packed.shape)}"
+            )
+        self = cls.__new__(cls)
+        object.__setattr__(self, "packed", packed)
+        object.__setattr__(self, "dims", dims)
+        return self
+
+    @classmethod
+    def random(
+        cls,
+        dims: Sequence[int],
+        rank: int = 1,
+        batch_shape: Sequence[int] = (),
+        *,
+        std: float = 1.0,
+        rng: Any = None,
+        dtype: Any = "float64",
+    ) -> "Ket":
+        """Normal leaves such that the entries of the kets have standard deviation `std`.
+
+        rng      None, a seed, or a Generator of NumPy or CuPy
+
+        >>> Ket.random((2, 3), rank=4, batch_shape=(5,), rng=0).shape
+        (5, 6)
+        """
+        rank = check_int("rank", rank, 0)
+        batch_shape = tuple(
+            check_int("batch_shape", size, 0) for size in as_sequence("batch_shape", batch_shape)
+        )
+        shapes = [(*batch_shape, rank, dim) for dim in check_dims("dims", dims)]
+        return cls(construction.random_leaves(shapes, rank, std, rng, dtype))
+
+    @property
+    def factors(self) -> tuple[Array, ...]:
+        """N views (..., R, q_n) of the packed array."""
+        return tuple(self.packed[..., a:b] for a, b in pairwise(offsets(self.dims)))
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the batch, () for one vector."""
+        return tuple(self.packed.shape[:-2])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The batch shape and Q."""
+        return (*self.batch_shape, prod(self.dims))
+
+    @property
+    def order(self) -> int:
+        """The number N of modes."""
+        return len(self.dims)
+
+    @property
+    def rank(self) -> int:
+        """The number R of terms."""
+        return self.packed.shape[-2]
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the leaves and of every result."""
+        return self.packed.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the leaves."""
+        return prod(self.packed.shape) * itemsize(self.packed)
+
+    def __len__(self) -> int:
+        if not self.batch_shape:
+            raise TypeError(f"a ket must have a batch for len(), got shape {self.shape}")
+        return self.batch_shape[0]
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key: Any) -> "Ket":
+        """The kets that NumPy's rules choose from the batch: integers, slices, integer arrays, masks.
+
+        raises   TypeError on None and Ellipsis, IndexError outside (on a device: leaves of NaN)
+
+        >>> Ket.random((2, 2), batch_shape=(5,))[[0, -1, 0]].batch_shape
+        (3,)
+        """
+        return Ket.from_packed(take(self.packed, parse_key(key, self.batch_shape)), self.dims)
+
+    def __add__(self, other: "Ket") -> "Ket":
+        """The sum: ranks add.  Batch shapes broadcast; `dims` must be equal."""
+        if not isinstance(other, Ket):
+            return NotImplemented
+        if other.dims != self.dims:
+            raise ValueError(f"kets must have equal dims to be added, got {self.dims} and {other.dims}")
+        xp, terms, _ = check_floating("kets", _batched(self.packed, other.packed))
+        return Ket.from_packed(xp.concat(terms, axis=-2), self.dims)
+
+    @quiet
+    def _scaled(self, scalar, divide):
+        """The first leaf of each term carries the scalar."""
+        leaves = self.factors
+        level = scale.for_number(leaves, scalar, -1)
+        packed = self.packed if level is leaves else Ket(level).packed
+        first = construction.scaled(packed[..., : self.dims[0]], scalar, divide)
+        xp, parts, _ = check_floating("factors", (first, packed[..., self.dims[0] :]))
+        return Ket.from_packed(xp.concat(parts, axis=-1), self.dims)
+
+    def kron(self, other: "Ket") -> "Ket":
+        """The tensor product: orders add, ranks multiply, batch shapes broadcast.
+
+        >>> (ket([1.0, 2.0]).kron(ket([1.0, 3.0]))).to_dense().tolist()
+        [1.0, 3.0, 2.0, 6.0]
+        """
+        _check_ket(other)
+        left, right = _batched(self.packed, other.packed)
+        xp, (left, right), _ = check_floating("kets", (left, right))
+        ranks = (self.rank, other.rank)
+        pair = (
+            xp.broadcast_to(part, (*part.shape[:-3], *ranks, part.shape[-1]))
+            for part in (left[..., :, None, :], right[..., None, :, :])
+        )
+        packed = xp.concat(list(pair), axis=-1)
+        packed = xp.reshape(packed, (*packed.shape[:-3], prod(ranks), packed.shape[-1]))
+        return Ket.from_packed(packed, self.dims + other.dims)
+
+    def conj(self) -> "Ket":
+        """The complex conjugate; a real ket itself."""
+        return Ket.from_packed(conjugated(self.packed), self.dims)
+
+    @quiet
+    def astype(self, dtype: Any) -> "Ket":
+        """The same kets with leaves of another floating or complex dtype."""
+        return Ket(construction.cast(self.factors, dtype, -1))
+
+    def inner(self, other: "Ket") -> Array:
+        """<self, other> (...), the first conjugated as in `np.vdot`; batch shapes broadcast.
+
+        >>> float(ket([1.0, 2.0], [1.0, 1.0]).inner(ket([3.0, 1.0], [1.0, 0.0])))
+        5.0
+        """
+        _check_ket(other)
+        return ket_inner(self.factors, other.factors)
+
+    def gram(self, other: "Ket") -> Array:
+        """All inner products (*batch, *other's batch), the first conjugated.
+
+        >>> kets = Ket.from_packed(np.eye(3)[:, None], (3,))
+        >>> kets.gram(kets).tolist() == np.eye(3).tolist()
+        True
+        """
+        _check_ket(other)
+        return ket_gram(self.factors, other.factors)
+
+    def contract(self, x: Any) -> Array:
+        """sum_j v[j] x[j], NOT conjugated: (...) for x (Q,), (..., n) for x (Q, n).
+
+        cost     time O(R Q) an entry of the batch, memory O(R Q / q_0)
+
+        >>> ket([1.0, 2.0], [1.0, 1.0]).contract([[1, 0], [1, 0], [1, 0], [1, 1]]).tolist()
+        [6.0, 2.0]
+        """
+        return construction.contracted(self.factors, operand("x", x, self.dtype))
+
+    def combine(self, weights: Any) -> "Ket":
+        """sum_b weights[b] v[b] over the batch, as one ket: batch and rank multiply to its rank.
+
+        weights  of the batch shape, real or complex numbers
+        raises   TypeError, ValueError on weights
+        cost     a copy of the leaves
+
+        >>> Ket([[[[1.0, 0.0]], [[0.0, 1.0]]]]).combine([2, 3]).to_dense().tolist()
+        [2.0, 3.0]
+        """
+        return Ket(construction.combined(self.factors, operand("weights", weights, self.dtype)))
+
+    def norm(self) -> Array:
+        """Euclidean norms (...), real.  Rounding is relative to the terms: where they cancel to nothing, the
+        result is zero or about the square root of machine precision, never NaN.
+
+        >>> float(ket([3.0, 4.0], [2.0]).norm())
+        10.0
+        """
+        return construction.norm(self.factors)
+
+    @quiet
+    def normalize(self) -> "Ket":
+        """Kets of norm 1, with the scale spread over all modes; a ket of norm 0 stays zero.
+
+        >>> float(ket([3.0, 4.0], [2.0]).normalize().norm())
+        1.0
+        """
+        if self.rank == 0:
+            return self
+        xp = array_api_compat.array_namespace(self.packed)
+        units, _ = scale.unit_leaves(self.factors)
+        length = construction.root_of_squared(ket_inner(units, units))
+        length = xp.where(length > 0, length, xp.ones_like(length))
+        packed = xp.concat(units, axis=-1) / (length ** (1 / self.order))[..., None, None]
+        return Ket.from_packed(xp.astype(packed, self.dtype, copy=False), self.dims)
+
+    @quiet
+    def balance(self) -> "Ket":
+        """The same kets with leaves of equal norm within each term.
+
+        >>> balanced = ket([8.0, 0.0], [2.0, 0.0]).balance()
+        >>> [round(float(abs(f).max()), 12) for f in balanced.factors]
+        [4.0, 4.0]
+        """
+        return Ket(scale.balanced(self.factors))
+
+    def to_dense(self, max_bytes: int = 2**30, out: Array | None = None) -> Array:
+        """The vectors (..., Q).
+
+        raises   MemoryError, naming the size, above `max_bytes`
+        cost     O(R) per element
+        """
+        what = f"{self.shape} array of {self.dtype}"
+        shapes.check_dense_size(prod(self.shape), itemsize(self.packed), what, max_bytes)
+        xp = array_api_compat.array_namespace(self.packed)
+        words = prod(self.batch_shape)
+        leaves = xp.reshape(self.packed, (words, *self.packed.shape[-2:]))
+        ids = np.arange(words).reshape(self.batch_shape)
+        return ket_rows(leaves, ids, self.dims, check=False, out=out)
+
+    def _facts(self):
+        """What `repr` shows."""
+        facts = {"shape": self.shape, "order": self.order, "rank": self.rank, "dims": self.dims}
+        counts = display.sizes(prod(self.packed.shape), self.nbytes, prod(self.shape))
+        return {**facts, "dtype": self.dtype, **counts}
+
+
+def ket(*vectors: Any) -> Ket:
+    """One product vector: ket(a, b, c) is a (x) b (x) c.
+
+    vectors  N arrays (q_n,), floating or complex
+
+    >>> ket([1.0, 2.0], [0.0, 1.0]).to_dense().tolist()
+    [0.0, 1.0, 0.0, 2.0]
+    """
+    shapes = [np.shape(vector) for vector in vectors]
+    if any(len(shape) != 1 for shape in shapes):
+        raise ValueError(f"vectors must be 1-D, got shapes {shapes}")
+    return Ket(vectors)
+
+
+def _check_ket(other):
+    if not isinstance(other, Ket):
+        raise TypeError(f"other must be a Ket, got {type(other).__name__}")
+
+
+def _batched(left, right):
+    """Two packed arrays broadcast to one batch shape."""
+    batches = [tuple(array.shape[:-2]) for array in (left, right)]
+    try:
+        batch = np.broadcast_shapes(*batches)
+    except ValueError:
+        raise ValueError(f"kets must have batch shapes that broadcast, got {batches}") from None
+    arrays = []
+    for array in (left, right):
+        xp = array_api_compat.array_namespace(array)
+        arrays.append(xp.broadcast_to(array, (*batch, *array.shape[-2:])))
+    return arrays

@@ -1,0 +1,248 @@
+"""Kronecker sums: the sum of matrices that act on one mode each.
+
+    S = A_0 (+) A_1 (+) ... (+) A_{N-1} = sum_n  I (x) ... (x) A_n (x) ... (x) I
+
+Eigenvalues of a Kronecker sum are all sums of eigenvalues of its factors, and its exponential is the
+Kronecker product of theirs.  Letters: N order, n_i size of factor i, Q = prod n_i.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from math import prod
+from operator import add
+from typing import Any
+
+from ketcore import ops, shapes
+from ketcore.arrays.checks import check_floating
+from ketcore.arrays.elementary import conjugated, identity, itemsize, transposed, unboxed, widened
+from ketcore.arrays.namespaces import Array, accumulation_dtype, namespace, namespace_of, quiet
+from ketcore.objects import construction, display, operands
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.operator import Operator, Scalable
+from ketcore.products.plans import Cost
+from ketcore.products.term_products import added
+
+# Up to this size neighbouring modes are summed beforehand.
+_MERGED = 16
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class KroneckerSum(Operator, Scalable):
+    """A square matrix (Q, Q) as the Kronecker sum of N square matrices.
+
+    factors  N arrays (n_i, n_i), floating or complex; nested lists become NumPy arrays, mixed dtypes are
+             promoted, arrays that fit are shared; matrices of scipy.sparse are made dense
+    raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
+
+    Immutable; `==` is identity.  `@` takes dense arrays, kets and Kronecker matrices; the product with a
+    dense array costs one small product per mode.
+
+    >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).to_dense().tolist()
+    [[3.0, 3.0], [4.0, 6.0]]
+    """
+
+    factors: tuple[Array, ...]
+
+    def __init__(self, factors: Sequence[Any]):
+        xp, factors, dtype = check_floating("factors", construction.dense_factors(factors))
+        shapes = [tuple(f.shape) for f in factors]
+        if any(len(s) != 2 or s[0] != s[1] or s[0] < 1 for s in shapes):
+            raise ValueError(f"factors must be square matrices (n, n) with n >= 1, got shapes {shapes}")
+        object.__setattr__(self, "factors", tuple(xp.astype(f, dtype, copy=False) for f in factors))
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """n_i: the radices of row and of column numbers."""
+        return tuple(f.shape[0] for f in self.factors)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Q, Q)."""
+        return (prod(self.dims),) * 2
+
+    @property
+    def order(self) -> int:
+        """The number N of modes."""
+        return len(self.factors)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the factors and of every result."""
+        return self.factors[0].dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the factors."""
+        return sum(n * n for n in self.dims) * itemsize(self.factors[0])
+
+    @property
+    def T(self) -> "KroneckerSum":  # noqa: N802 - NumPy's name
+        """The transpose; shares the factors."""
+        return KroneckerSum([transposed(f) for f in self.factors])
+
+    def conj(self) -> "KroneckerSum":
+        """The complex conjugate; a real sum shares its factors."""
+        return KroneckerSum([conjugated(f) for f in self.factors])
+
+    @quiet
+    def astype(self, dtype: Any) -> "KroneckerSum":
+        """The same sum with factors of another floating or complex dtype."""
+        return KroneckerSum([construction.cast([factor], dtype, None)[0] for factor in self.factors])
+
+    def __getitem__(self, key: Any) -> Array:
+        """The dense row, rows, element or block that NumPy's rules choose, at the cost of N times the output.
+
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]])[0].tolist()
+        [3.0, 3.0]
+        """
+        return self.to_kronecker()[key]
+
+    @quiet
+    def _row_reader(self):
+        return self.to_kronecker()._row_reader()
+
+    @quiet
+    def __add__(self, other: Any) -> "KroneckerSum | KroneckerMatrix":
+        """Factor by factor with a Kronecker sum of equal dims; a KroneckerMatrix with a KroneckerMatrix."""
+        if isinstance(other, KroneckerMatrix):
+            return self.to_kronecker() + other
+        if not isinstance(other, KroneckerSum):
+            return NotImplemented
+        if self.dims != other.dims:
+            raise ValueError(f"sums must have equal dims to be added, got {self.dims} and {other.dims}")
+        check_floating("sums", (*self.factors, *other.factors))
+        return KroneckerSum([a + b for a, b in zip(self.factors, other.factors, strict=True)])
+
+    def __radd__(self, other: Any) -> KroneckerMatrix:
+        return self + other if isinstance(other, KroneckerMatrix) else NotImplemented
+
+    def __rsub__(self, other: Any) -> KroneckerMatrix:
+        return -self + other if isinstance(other, KroneckerMatrix) else NotImplemented
+
+    def _scaled(self, scalar, divide):
+        """Every factor carries the scalar: a Kronecker sum is linear in all of them together."""
+        return KroneckerSum([construction.scaled(f, scalar, divide) for f in self.factors])
+
+    def __matmul__(self, other: Any) -> Any:
+        """S @ other: a dense array gives an array, a Ket a Ket of N times its rank, an operator an operator.
+
+        cost     for dense arrays time O(Q sum n_i) per column
+
+        >>> (KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]) @ [1, 1]).tolist()
+        [6.0, 10.0]
+        """
+        if isinstance(other, KroneckerSum):
+            return self.to_kronecker() @ other.to_kronecker()
+        if isinstance(other, Ket | KroneckerMatrix):
+            return self.to_kronecker() @ other
+        return self._on_dense(other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        """other @ S for a dense array (..., Q) or a KroneckerMatrix."""
+        if isinstance(other, KroneckerMatrix):
+            return other @ self.to_kronecker()
+        return super().__rmatmul__(other)
+
+    def _apply(self, x, turned):
+        return _contracted(self.factors if turned else [transposed(f) for f in self.factors], x)
+
+    @quiet
+    def trace(self) -> Array:
+        """sum_i tr(A_i) Q / n_i.
+
+        >>> float(KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).trace())
+        9.0
+        """
+        wide = [widened(f) for f in self.factors]
+        xp, size = namespace_of(wide[0]), self.shape[0]
+        total = reduce(add, [xp.linalg.trace(f) * float(size // f.shape[0]) for f in wide])
+        return unboxed(xp.astype(total, self.dtype, copy=False))
+
+    def diagonal(self, max_bytes: int = 2**30) -> Array:
+        """S[i, i], (Q,): all sums of diagonal elements; MemoryError, naming the size, above `max_bytes`."""
+        return self.to_kronecker().diagonal(max_bytes)
+
+    def norm(self) -> Array:
+        """The Frobenius norm, real."""
+        return self.to_kronecker().norm()
+
+    def to_kronecker(self) -> KroneckerMatrix:
+        """The same matrix as a sum of N Kronecker products.
+
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).to_kronecker().rank
+        2
+        """
+        xp = namespace_of(self.factors[0])
+        identities = [identity(f.shape[0], f) for f in self.factors]
+        terms = [[*identities] for _ in self.factors]
+        for n, factor in enumerate(self.factors):
+            terms[n][n] = factor
+        every = frozenset(range(self.order))
+        factors = [xp.stack(list(mode)) for mode in zip(*terms, strict=True)]
+        return KroneckerMatrix(factors, identities=[every - {n} for n in range(self.order)])
+
+    def to_dense(self, max_bytes: int = 2**30) -> Array:
+        """The array (Q, Q).
+
+        raises   MemoryError, naming the size, above `max_bytes`
+        """
+        what, entry = f"{self.shape} array of {self.dtype}", itemsize(self.factors[0])
+        shapes.check_dense_size(prod(self.shape), entry, what, max_bytes, "iter_row_blocks(size)")
+        return self.to_kronecker().to_dense(max_bytes)
+
+    def cost(self, name: str = "matmul", n: int = 1) -> Cost:
+        """Flops, bytes and path of "matmul" (S @ x, n columns) or "rmatmul" (x @ S, n rows).
+
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).cost("matmul", 10).flops
+        120
+        """
+        return operands.sum_cost(self, name, n)
+
+    def _facts(self):
+        """What `repr` shows."""
+        facts = {"shape": self.shape, "order": self.order, "dims": self.dims, "dtype": self.dtype}
+        return {**facts, **display.sizes(sum(n * n for n in self.dims), self.nbytes, prod(self.shape))}
+
+
+def _contracted(factors, x):
+    """sum_n (I (x) F_n^T (x) I) x for x (lead, Q, trail), one small product per mode."""
+    xp = namespace("factors and x", (*factors, x))
+    dtype = xp.result_type(factors[0], x)
+    wide = accumulation_dtype(xp, dtype)
+    factors = [xp.astype(factor, wide, copy=False) for factor in factors]
+    lead, size, trail = x.shape
+    total, before, after = None, lead, size * trail
+    for factor in _merged(xp, factors):
+        dim = factor.shape[0]
+        after //= dim
+        part = (
+            ops.kron_matmul([factor[None, ...]], xp.reshape(x, (before, dim)))
+            if after == 1
+            else ops.kron_matmul([factor[None, ...]], xp.reshape(x, (before, dim, after)), axis=-2)
+        )
+        total = added(total, xp.reshape(part, (lead, size, trail)))
+        before *= dim
+    return xp.astype(total, dtype, copy=False)
+
+
+def _merged(xp, factors):
+    """Neighbouring small factors as one, their Kronecker sum: a pass costs what it reads and writes."""
+    found = [factors[0]]
+    for factor in factors[1:]:
+        if found[-1].shape[0] * factor.shape[0] <= _MERGED:
+            found[-1] = _pair_sum(xp, found[-1], factor)
+        else:
+            found.append(factor)
+    return found
+
+
+def _pair_sum(xp, a, b):
+    """A (x) I + I (x) B as an array; zeros are put in, so that infinities stay where they are."""
+    sizes = a.shape[0], b.shape[0]
+    on_a, on_b = (identity(n, a, xp.bool) for n in sizes)
+    zero = xp.zeros_like(a[:1, :1])
+    first = xp.where(on_b[None, :, None, :], a[:, None, :, None], zero)
+    second = xp.where(on_a[:, None, :, None], b[None, :, None, :], zero)
+    return xp.reshape(first + second, (prod(sizes), prod(sizes)))

@@ -1,0 +1,166 @@
+"""Operators and what stands beside them: operands of `@` by NumPy's rules, dense sandwiches, costs."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ketcore import ops
+from ketcore.arrays.checks import check_dtype, plain
+from ketcore.arrays.elementary import itemsize, unboxed
+from ketcore.arrays.namespaces import (
+    Array,
+    accumulation_dtype,
+    is_array,
+    is_complex,
+    is_floating,
+    namespace,
+    namespace_of,
+    quiet,
+)
+from ketcore.products import plans
+from ketcore.products.term_plans import terms_cost
+from ketcore.shapes import check_int
+
+COSTS = ("rows", "row_kets", "gather", "to_dense", "matmul", "rmatmul")
+
+
+def is_dense(value: Any) -> bool:
+    """Whether `value` is an array, a nested list, or something that only `__dlpack__` tells to be an array.
+
+    Sparse matrices count, so that `as_array` refuses them by name.
+
+    >>> is_dense([1.0]), is_dense(np.ones(2)), is_dense("no")
+    (True, True, False)
+    """
+    # What opts out of NumPy's ufuncs, as all operators here do, is no array.
+    opted_out = getattr(type(value), "__array_ufunc__", True) is None
+    known = is_array(value) or isinstance(value, list | tuple)
+    return not opted_out and (known or hasattr(value, "__dlpack__") or hasattr(value, "tocsr"))
+
+
+def as_array(name: str, value: Any) -> Array:
+    """An array as it is; a nested list, or an object that has `__dlpack__` alone, as one of NumPy.
+
+    raises   TypeError on sparse and on masked arrays, ValueError on ragged lists
+    """
+    if is_array(value):
+        return plain(name, value)
+    if hasattr(value, "tocsr"):
+        raise TypeError(f"{name} must be dense, got {type(value).__name__}")
+    try:
+        return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} must be an array or a regular nested list, got a ragged list") from None
+
+
+def operand(name: str, value: Any, dtype: Any) -> Array:
+    """`as_array(value)` of a floating dtype: integers and bools become `dtype`.
+
+    raises   TypeError on other dtypes, ValueError on ragged lists
+    """
+    value = as_array(name, value)
+    xp = namespace_of(value)
+    if is_floating(xp, value.dtype):
+        return value
+    if str(value.dtype).rpartition(".")[2].startswith(("int", "uint", "bool")):
+        return xp.astype(value, dtype)
+    if isinstance(value.dtype, np.dtype) and value.dtype.kind in "fc":
+        check_dtype(name, xp, value.dtype)
+    raise TypeError(f"{name} must have a numeric dtype, got {value.dtype}")
+
+
+def marks(matrix: Any) -> tuple[frozenset[int], ...]:
+    """The identities of each term of a Kronecker matrix for `kron_matmul`, which has less to do with none."""
+    return matrix.term_identities if any(matrix.term_identities) else ()
+
+
+def check_left(x: Array, columns: int) -> None:
+    """Whether A @ x is defined for A with so many columns: x (columns,) or (..., columns, n)."""
+    if not x.ndim or x.shape[-1 if x.ndim == 1 else -2] != columns:
+        rule = f"x must have shape ({columns},) or (..., {columns}, n) after @"
+        raise ValueError(f"{rule}, got {tuple(x.shape)}")
+
+
+def check_right(x: Array, rows: int) -> None:
+    """Whether x @ A is defined for A with so many rows: x (..., rows)."""
+    if not x.ndim or x.shape[-1] != rows:
+        raise ValueError(f"x must have shape (..., {rows}) before @, got {tuple(x.shape)}")
+
+
+@quiet
+def applied(x: Array, rows: int, columns: int, transform: Callable[[Array], Array]) -> Array:
+    """A @ x by NumPy's rules for A (rows, columns).
+
+    x          (columns,), or (..., columns, n)
+    transform  takes (lead, columns, trail) to (lead, rows, trail)
+    """
+    check_left(x, columns)
+    xp = namespace_of(x)
+    lead, trail = (x.shape[:-2], x.shape[-1:]) if x.ndim > 1 else ((), ())
+    result = transform(xp.reshape(x, (prod(lead), columns, prod(trail))))
+    return xp.reshape(result, (*lead, rows, *trail))
+
+
+@quiet
+def applied_right(x: Array, rows: int, columns: int, transform: Callable[[Array], Array]) -> Array:
+    """x @ A by NumPy's rules for A (rows, columns), x (..., rows); `transform` is that of A^T."""
+    check_right(x, rows)
+    xp = namespace_of(x)
+    lead = x.shape[:-1]
+    return xp.reshape(transform(xp.reshape(x, (prod(lead), rows, 1))), (*lead, columns))
+
+
+@quiet
+def sandwich(matrix: Any, x: Any, y: Any) -> Array:
+    """x^H A y for arrays (..., rows) and (..., columns)."""
+    if not (is_dense(x) and is_dense(y)):
+        kinds = f"{type(x).__name__} and {type(y).__name__}"
+        raise TypeError(f"x and y must be two kets or two arrays, got {kinds}")
+    x, y = (operand(name, value, matrix.dtype) for name, value in (("x", x), ("y", y)))
+    if x.ndim < 1 or y.ndim < 1 or (x.shape[-1], y.shape[-1]) != matrix.shape:
+        rule = f"x and y must have shapes (..., {matrix.shape[0]}) and (..., {matrix.shape[1]})"
+        raise ValueError(f"{rule}, got {tuple(x.shape)} and {tuple(y.shape)}")
+    if any(matrix.term_identities):
+        # The operation has no identities; products skip them, and never read what stands there.
+        xp = namespace("x and y", (x, y))
+        image = y @ matrix.T
+        dtype = xp.result_type(x, image)
+        left, right = (xp.astype(a, accumulation_dtype(xp, dtype), copy=False) for a in (x, image))
+        products = (xp.conj(left) if is_complex(xp, left.dtype) else left) * right
+        return unboxed(xp.astype(xp.sum(products, axis=-1), dtype, copy=False))
+    return unboxed(ops.kron_sandwich(x, matrix.factors, y, matrix.shape))
+
+
+def matrix_cost(matrix: Any, name: str, n: int) -> plans.Cost:
+    """Flops, bytes and path of a method of a Kronecker matrix, from its sizes alone; see `cost` there."""
+    n = check_int("n", n, 0)
+    dims, rank, shape = (matrix.row_dims, matrix.col_dims), matrix.rank, matrix.shape
+    entry = itemsize(matrix.factors[0])
+    if name == "matmul":
+        return terms_cost(*dims[::-1], matrix.term_identities, 1, n, shape[::-1], entry)
+    if name == "rmatmul":
+        return terms_cost(*dims, matrix.term_identities, n, 1, shape, entry)
+    if name in ("rows", "to_dense"):
+        return plans.rows_cost(*dims, rank, n if name == "rows" else shape[0], shape[1], entry)
+    if name == "row_kets":
+        return plans.Cost(0, 2 * n * rank * sum(dims[1]) * entry, "gather")
+    if name == "gather":
+        flops = n * rank * matrix.order
+        return plans.Cost(flops, (flops + n) * entry, "gather")
+    raise ValueError(f"name must be one of {COSTS}, got {name!r}")
+
+
+def sum_cost(matrix: Any, name: str, n: int) -> plans.Cost:
+    """Flops, bytes and path of a product of a Kronecker sum with n columns or rows: one pass per mode."""
+    n = check_int("n", n, 0)
+    if name not in ("matmul", "rmatmul"):
+        raise ValueError(f"name must be one of ('matmul', 'rmatmul'), got {name!r}")
+    before, after = (1, n) if name == "matmul" else (n, 1)
+    after, entry, passes = after * matrix.shape[0], itemsize(matrix.factors[0]), []
+    for dim in matrix.dims:
+        after //= dim
+        passes.append(plans.matmul_cost((dim,), (dim,), 1, before, after, itemsize=entry))
+        before *= dim
+    return plans.Cost(sum(c.flops for c in passes), sum(c.bytes for c in passes), "modes")

@@ -1,0 +1,170 @@
+"""Permutations of modes as matrices: swaps, the commutation (vec-permutation) matrix.
+
+    P (v_0 (x) ... (x) v_{N-1}) = v_{order[0]} (x) ... (x) v_{order[N-1]}
+
+As a sum of Kronecker products a permutation needs many terms; as a transpose of an array it costs one copy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ketcore import shapes
+from ketcore.arrays.namespaces import Array, namespace_of
+from ketcore.objects import blocks, construction
+from ketcore.objects.ket import Ket
+from ketcore.objects.operands import as_array
+from ketcore.objects.operator import Operator
+from ketcore.shapes import check_dims, check_int, check_modes, check_order, strides
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Permutation(Operator):
+    """The matrix (Q, Q) that puts the modes of a vector in another order.
+
+    dims     the N dims of the vector that it is applied to
+    order    each mode once: mode n of the result is mode order[n], as in np.transpose
+    raises   TypeError, ValueError on dims and on an order that has not each mode once
+    cost     of a product one transpose of the operand; nothing is stored
+
+    Immutable, holds no array; `==` is identity.  `@` takes dense arrays on either side, kets, and
+    permutations.  The inverse is `.T`.  P @ A @ P.T of a KroneckerMatrix A is `permute_subsystems(A, order)`.
+
+    >>> (Permutation((2, 3), (1, 0)) @ np.arange(6)).tolist()
+    [0, 3, 1, 4, 2, 5]
+    """
+
+    dims: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def __init__(self, dims: Sequence[int], order: Sequence[int]):
+        object.__setattr__(self, "dims", check_dims("dims", dims))
+        object.__setattr__(self, "order", check_order(order, len(self.dims)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Q, Q)."""
+        return (prod(self.dims),) * 2
+
+    @property
+    def dtype(self) -> Any:
+        """float64, of which `to_dense` is by default; a product has the dtype of the other operand."""
+        return np.dtype(np.float64)
+
+    @property
+    def T(self) -> "Permutation":  # noqa: N802 - NumPy's name
+        """The transpose, which is the inverse."""
+        inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return Permutation([self.dims[n] for n in self.order], inverse)
+
+    @property
+    def H(self) -> "Permutation":  # noqa: N802 - the name of NumPy's matrices
+        """The conjugate transpose, which is the transpose."""
+        return self.T
+
+    def __matmul__(self, other: Any) -> Any:
+        """P @ other: an array (Q,) or (..., Q, n) of any dtype, a Ket of these dims, or a Permutation."""
+        if isinstance(other, Permutation):
+            return self._after(other)
+        if isinstance(other, Ket):
+            if other.dims != self.dims:
+                raise ValueError(f"ket must have dims {self.dims}, got {other.dims}")
+            return Ket([other.factors[n] for n in self.order])
+        return self._on_dense(other)
+
+    def _operand(self, value):
+        """Of any dtype: nothing is computed."""
+        return as_array("x", value)
+
+    def _apply(self, x, turned):
+        return self.T._transposed(x) if turned else self._transposed(x)
+
+    def _after(self, first):
+        dims = tuple(first.dims[n] for n in first.order)
+        if dims != self.dims:
+            raise ValueError(f"permutations must have fitting dims for @, got {self.dims} after {dims}")
+        return Permutation(first.dims, [first.order[n] for n in self.order])
+
+    def _transposed(self, x):
+        """P x for x (lead, Q, trail)."""
+        xp = namespace_of(x)
+        lead, size, trail = x.shape
+        axes = (0, *(n + 1 for n in self.order), len(self.dims) + 1)
+        moved = xp.permute_dims(xp.reshape(x, (lead, *self.dims, trail)), axes)
+        return xp.reshape(moved, (lead, size, trail))
+
+    def to_dense(self, max_bytes: int = 2**30, dtype: Any = "float64", like: Array | None = None) -> Array:
+        """The array (Q, Q) of zeros and ones, of NumPy or of the library and device of `like`.
+
+        raises   MemoryError, naming the size, above `max_bytes`
+
+        >>> swap((2, 2), 0, 1).to_dense().tolist()[1]
+        [0.0, 0.0, 1.0, 0.0]
+        """
+        try:
+            dtype = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"dtype must be one of NumPy, got {dtype!r}") from None
+        size = self.shape[0]
+        what = f"{self.shape} array of {dtype}"
+        shapes.check_dense_size(size * size, dtype.itemsize, what, max_bytes, "iter_row_blocks(size)")
+        return construction.placed(self._rows(0, size, dtype), like)
+
+    def _row_reader(self):
+        return self._rows
+
+    def _rows(self, start, stop, dtype=np.float64):
+        """Rows start..stop-1: row i has its one where the digits of i, put back in order, say."""
+        shapes.check_addressable((stop - start, self.shape[1]))
+        places = [strides(self.dims)[n] for n in self.order]
+        digits = blocks.digits_of(range(start, stop), [self.dims[n] for n in self.order])
+        found = np.zeros((stop - start, self.shape[1]), dtype)
+        columns = sum(digit * place for digit, place in zip(digits, places, strict=True))
+        found[np.arange(stop - start), columns] = 1
+        return found
+
+    def _like(self):
+        return np.zeros(())
+
+    def _facts(self):
+        return {"shape": self.shape, "dims": self.dims, "order": self.order}
+
+
+def swap(dims: Sequence[int], i: int, j: int) -> Permutation:
+    """The permutation that exchanges the modes i and j of vectors of these dims.
+
+    dims     N ints >= 1
+    i, j     modes, ints
+    returns  a `Permutation`: a product costs one transpose
+    raises   TypeError, ValueError on dims and modes
+
+    >>> (swap((2, 1, 3), 0, 2) @ np.arange(6)).tolist()
+    [0, 3, 1, 4, 2, 5]
+    """
+    dims = check_dims("dims", dims)
+    (i,), (j,) = (check_modes(name, mode, len(dims)) for name, mode in (("i", i), ("j", j)))
+    order = list(range(len(dims)))
+    order[i], order[j] = order[j], order[i]
+    return Permutation(dims, order)
+
+
+def commutation(m: int, n: int) -> Permutation:
+    """The commutation (vec-permutation) matrix K: K vec(X) = vec(X.T) for X (m, n), vec stacking columns.
+
+    It turns Kronecker products around: K_pm (A (x) B) K_nq = B (x) A for A (m, n) and B (p, q), with K_pm for
+    commutation(p, m).  Where vec stacks rows, as X.reshape(-1) does, use commutation(n, m).
+
+    m, n     ints >= 1
+    returns  a `Permutation` (m n, m n): a product costs one transpose
+    raises   TypeError, ValueError on m and n
+    source   J. R. Magnus and H. Neudecker, The commutation matrix, Annals of Statistics 7 (1979)
+
+    >>> x = np.array([[1, 2, 3], [4, 5, 6]])
+    >>> (commutation(2, 3) @ x.reshape(-1, order="F")).tolist(), x.T.reshape(-1, order="F").tolist()
+    ([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6])
+    """
+    # The columns of X lie behind one another: its row number is the less significant digit.
+    return Permutation((check_int("n", n, 1), check_int("m", m, 1)), (1, 0))

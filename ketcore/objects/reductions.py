@@ -1,0 +1,173 @@
+"""Sums over the elements of a cropped Kronecker matrix, without its elements.
+
+A leading block [0, rows) x [0, columns) is a disjoint union of boxes of row digits times boxes of column
+digits (`boxes.prefix_boxes`).  Over one pair of boxes every digit runs over a range of its own, so that
+
+    sum_{i,j} prod_n F_n[k, i_n, j_n]  =  prod_n sum_{i_n, j_n} F_n[k, i_n, j_n],
+
+at most N^2 pairs, each as cheap as the factors are.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from itertools import product
+from operator import add, mul
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ketcore.arrays import scale
+from ketcore.arrays.elementary import itemsize, transposed, unboxed, widened
+from ketcore.arrays.namespaces import Array, namespace_of, quiet
+from ketcore.objects import construction
+from ketcore.objects.blocks import entries
+from ketcore.ops import ket_rows
+from ketcore.shapes import Marks, check_dense_size, check_result_size, prefix_boxes
+
+
+def dims_of(factors: Sequence[Array], axis: int) -> tuple[int, ...]:
+    """The radices of the rows (axis 1) or of the columns (axis 2)."""
+    return tuple(factor.shape[axis] for factor in factors)
+
+
+def restricted(factors: Sequence[Array], shape: tuple[int, int]) -> Iterator[list[Array]]:
+    """Views of the factors whose Kronecker matrices tile the leading block `shape`."""
+    pairs = product(prefix_boxes(shape[0], dims_of(factors, 1)), prefix_boxes(shape[1], dims_of(factors, 2)))
+    for row_box, column_box in pairs:
+        ranges = zip(factors, row_box, column_box, strict=True)
+        yield [factor[:, a:b, c:d] for factor, (a, b), (c, d) in ranges]
+
+
+def flattened(factors: Sequence[Array]) -> list[Array]:
+    """Matrix factors (R, p, q) as ket factors (R, p q)."""
+    xp = namespace_of(factors[0])
+    return [xp.reshape(f, (f.shape[0], f.shape[1] * f.shape[2])) for f in factors]
+
+
+@quiet
+def balanced(factors: Sequence[Array]) -> list[Array]:
+    """The same matrix with factors of equal Frobenius norm within each term."""
+    xp = namespace_of(factors[0])
+    flat = scale.balanced(flattened(factors))
+    return [xp.reshape(f, like.shape) for f, like in zip(flat, factors, strict=True)]
+
+
+def carried(
+    factors: Sequence[Array],
+    identities: Marks,
+    change: Callable[[Array], Array],
+    modes: Sequence[int] | None = None,
+) -> tuple[list[Array], list[frozenset[int]]]:
+    """Factors of which one in each term is changed, and what are identities afterwards.
+
+    identities   the modes that are identities in each term, R sets
+    change       takes all terms of a factor to the changed ones
+    modes        those that may be changed; None for all
+    """
+    modes = range(len(factors)) if modes is None else modes
+    found, at = list(factors), _carriers(identities, modes)
+    for n in set(at) or modes[:1]:
+        changed, flags = change(factors[n]), np.array([place == n for place in at])
+        if not flags.all():
+            xp = array_api_compat.array_namespace(changed)
+            mask = xp.asarray(flags[:, None, None], device=array_api_compat.device(changed))
+            changed = xp.where(mask, changed, xp.astype(factors[n], changed.dtype, copy=False))
+        found[n] = changed
+    return found, [known - {place} for known, place in zip(identities, at, strict=True)]
+
+
+@quiet
+def scaled(
+    matrix: Any, scalar: Any, divide: bool
+) -> tuple[list[Array], tuple[int, int], list[frozenset[int]]]:
+    """Factors, shape and identities of a matrix times a number: a factor that is no identity carries it."""
+
+    def change(factor):
+        return construction.scaled(factor, scalar, divide)
+
+    level = scale.for_number(matrix.factors, scalar, None, matrix.term_identities)
+    factors, identities = carried(level, matrix.term_identities, change)
+    return factors, matrix.shape, identities
+
+
+def _carriers(identities, modes):
+    """The first mode that is no identity in any term, for all; or that of each term; or the first of all."""
+    some = frozenset().union(*identities)
+    for n in modes:
+        if n not in some:
+            return [n] * len(identities)
+    return [next((n for n in modes if n not in known), modes[0]) for known in identities]
+
+
+@quiet
+def sums(factors: Sequence[Array], shape: tuple[int, int], axis: int | None) -> Array:
+    """The sum of all elements of the leading block, or over its rows (axis 0) or columns (axis 1)."""
+    if axis is None:
+        return total(factors, shape)
+    if axis in (0, -2):
+        return column_sums(factors, shape)
+    if axis in (1, -1):
+        return column_sums([transposed(f) for f in factors], shape[::-1])
+    raise ValueError(f"axis must be None, 0 or 1 (or -2 or -1), got {axis}")
+
+
+def total(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
+    """The sum of all elements of the leading block, a scalar."""
+    xp, factors, finish = _wide(factors)
+    parts = restricted(factors, shape)
+    return finish(reduce(add, (_product(xp, [xp.sum(f, axis=(1, 2)) for f in part]) for part in parts)))
+
+
+def column_sums(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
+    """The sums (columns,) over the rows of the leading block: a ket with R terms per box of rows.
+
+    raises   MemoryError, naming the size, above 2**30 bytes
+    """
+    check_result_size("axis", shape[1:], itemsize(factors[0]), factors[0].dtype)
+    xp, factors, finish = _wide(factors)
+    groups = [
+        xp.concat([xp.sum(f[:, a:b, :], axis=1) for f, (a, b) in zip(factors, box, strict=True)], axis=-1)
+        for box in prefix_boxes(shape[0], dims_of(factors, 1))
+    ]
+    return finish(_vector(xp, xp.concat(groups, axis=0), dims_of(factors, 2), shape[1]))
+
+
+@quiet
+def diagonal(factors: Sequence[Array], shape: tuple[int, int], max_bytes: int = 2**30) -> Array:
+    """M[i, i] for i < min(shape): a ket of diagonals for square factors, element by element otherwise."""
+    count = min(shape)
+    what = f"diagonal ({count},) of {factors[0].dtype}"
+    check_dense_size(count, itemsize(factors[0]), what, max_bytes)
+    if dims_of(factors, 1) != dims_of(factors, 2):
+        return entries(factors, range(count), range(count))
+    xp = namespace_of(factors[0])
+    leaves = xp.concat([_diagonals(xp, f) for f in factors], axis=-1)
+    return _vector(xp, leaves, dims_of(factors, 1), count)
+
+
+def _wide(factors):
+    """The namespace, the factors in their accumulation dtype at one level, and the cast of a result."""
+    xp = namespace_of(factors[0])
+    dtype = factors[0].dtype
+
+    def finish(result):
+        return unboxed(xp.astype(result, dtype, copy=False))
+
+    return xp, scale.level([widened(f) for f in factors], None)[0], finish
+
+
+def _product(xp, parts):
+    """sum_k prod_n parts[n][k]."""
+    return xp.sum(reduce(mul, parts))
+
+
+def _diagonals(xp, factor):
+    """The diagonals (R, p) of square factors (R, p, p): every (p + 1)-th of the flattened elements."""
+    rank, size, _ = factor.shape
+    return xp.reshape(factor, (rank, size * size))[:, :: size + 1]
+
+
+def _vector(xp, packed, dims, columns):
+    """The leading `columns` elements of the ket of `packed` leaves (R, sum dims)."""
+    return ket_rows(packed[None, ...], np.asarray(0), dims, columns=columns, check=False)

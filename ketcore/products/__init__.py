@@ -1,0 +1,1 @@
+"""Kronecker matrices times dense arrays: plans of integers, and forward and backward by them."""

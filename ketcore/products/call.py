@@ -1,0 +1,251 @@
+"""The checked arguments of a Kronecker matrix times a dense array, and what is multiplied for them.
+
+Sizes depend on shapes alone and are kept between calls; a small product costs hardly more than its checks.
+
+Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n, Q = prod q_n.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ketcore.arrays import scale
+from ketcore.arrays.checks import COMMON, check_floating, check_identities, check_shape
+from ketcore.arrays.elementary import padded, reshaped
+from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, namespace
+from ketcore.cuda import launcher
+from ketcore.products import fused, plans, term_plans
+from ketcore.products.term_products import without_identities
+from ketcore.shapes import Marks, check_addressable, reached_dims
+
+_PATHS = (None, *plans.PATHS, term_plans.TERMS, "fused")
+
+
+class Sizes(NamedTuple):
+    """What follows from the shapes of the factors, of x and of the crop.
+
+    dims            of rows and of columns, of the whole factors
+    reached         the same of the factors as far as the crop reaches
+    uncropped       whether that is all of them
+    batched         whether the factors are batches of matrices
+    lead, count     the leading axes of the result, and the product of these
+    rows, columns   of the crop
+    trail           the size of what lies behind the axis that is multiplied
+    result_shape    (*lead, columns), or (*lead, columns, n)
+    """
+
+    dims: tuple[tuple[int, ...], tuple[int, ...]]
+    reached: tuple[tuple[int, ...], tuple[int, ...]]
+    uncropped: bool
+    batched: bool
+    lead: tuple[int, ...]
+    count: int
+    rows: int
+    columns: int
+    trail: int
+    result_shape: tuple[int, ...]
+
+
+class Call(NamedTuple):
+    """The checked arguments of one call.
+
+    factors, x   as given, as arrays
+    dtype, wide  of the result, and of sums
+    marks        the modes that are identities, R sets; none where nothing is known to be
+    path         for the plan; None where that has a choice
+    launch       what launches the CUDA kernel, where that is the path
+    """
+
+    xp: ModuleType
+    factors: tuple[Array, ...]
+    x: Array
+    dtype: Any
+    wide: Any
+    sizes: Sizes
+    marks: Marks
+    path: str | None
+    launch: Any
+
+    def in_wide(self, array: Array, shape: Sequence[int]) -> Array:
+        """`array` in the dtype of sums and in another shape."""
+        array = array if array.dtype == self.wide else self.xp.astype(array, self.wide)
+        return reshaped(self.xp, array, shape)
+
+    def rows_of(self, array: Array) -> Array:
+        """An array like x as (batch, rows, trail), or (*lead, P, trail) for batches, in the dtype of sums."""
+        sizes = self.sizes
+        if not sizes.batched:
+            return self.in_wide(array, (sizes.count, sizes.rows, sizes.trail))
+        lead = self.x.shape[: self.x.ndim - len(sizes.result_shape) + len(sizes.lead)]
+        array = self.in_wide(array, (*lead, sizes.rows, sizes.trail))
+        return padded(self.xp, array, prod(sizes.reached[0]), -2)
+
+    def columns_of(self, array: Array) -> Array:
+        """An array like the result as (batch, columns, trail), or (*lead, Q, trail), in the dtype of sums."""
+        sizes = self.sizes
+        if not sizes.batched:
+            return self.in_wide(array, (sizes.count, sizes.columns, sizes.trail))
+        array = self.in_wide(array, (*sizes.lead, sizes.columns, sizes.trail))
+        return padded(self.xp, array, prod(sizes.reached[1]), -2)
+
+    def narrowed(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        """Arrays in the shapes of the factors as far as a crop reaches, in the dtype of sums."""
+        if self.sizes.uncropped and all(array.dtype == self.wide for array in arrays):
+            return arrays
+        found = []
+        for array, p, q in zip(arrays, *self.sizes.reached, strict=True):
+            if array.shape[-2:] != (p, q):
+                array = array[..., :p, :q]
+            found.append(array if array.dtype == self.wide else self.xp.astype(array, self.wide))
+        return found
+
+
+class Operands(NamedTuple):
+    """What a call multiplies.
+
+    factors   as far as the crop reaches, in the dtype of sums and at one level
+    x         as by `Call.rows_of`, with the scale of M where that is out of range
+    shifts, carry   what levelled the factors and scaled x, see `ketcore.arrays.scale`
+    """
+
+    factors: Sequence[Array]
+    x: Array
+    shifts: list[Array | None] | None
+    carry: int
+
+    def carried(self, x: Array) -> Array:
+        """An array like x, or its gradient, scaled as x is."""
+        return scale.times_power(x, self.carry) if self.carry else x
+
+    def to_x(self, call: Call, gradient: Array) -> Array:
+        """A gradient in the shape and dtype of x."""
+        return _cast(call.xp, reshaped(call.xp, self.carried(gradient), tuple(call.x.shape)), call.x)
+
+    def to_factors(self, call: Call, gradients: Sequence[Array]) -> tuple[Array, ...]:
+        """Gradients of what is multiplied as gradients of the factors."""
+        xp, found = call.xp, []
+        gradients = without_identities(xp, scale.shifted(gradients, self.shifts), call.marks)
+        for gradient, factor in zip(gradients, call.factors, strict=True):
+            if not call.sizes.uncropped:
+                for axis in (-2, -1):
+                    gradient = padded(xp, gradient, factor.shape[axis], axis)
+            found.append(_cast(xp, gradient, factor))
+        return tuple(found)
+
+
+def checked(
+    factors: Sequence[Array], x: Array, shape: Any, axis: int, identities: Any, path: str | None
+) -> Call:
+    """The arguments of `kron_matmul`; TypeError, ValueError as it says."""
+    xp, factors, x, dtype = _check_arrays(factors, x)
+    wide = dtype if xp is np and dtype.itemsize > 2 else accumulation_dtype(xp, dtype)
+    shapes = tuple([tuple(factor.shape) for factor in factors])
+    if shape is not None:
+        _dims(shapes)
+        shape = check_shape(shape, factors)
+    if axis not in (-1, -2):
+        raise ValueError(f"axis must be -1 or -2, got {axis}")
+    sizes = _sizes(shapes, tuple(x.shape), axis, shape)
+    marks = ()
+    if type(identities) is not tuple or identities:
+        marks = check_identities(identities, sizes.dims, shapes[0][-3])
+    launch = None
+    if path is not None:
+        launch = _check_path(path, factors, x, sizes, marks)
+        path = None if path == "fused" else path
+    return Call(xp, factors, x, dtype, wide, sizes, marks, path, launch)
+
+
+def operands(call: Call) -> Operands:
+    """What a call multiplies, but for the product by the CUDA kernel."""
+    factors, shifts, carry = call.narrowed(call.factors), None, 0
+    if call.xp is np and len(factors) > 1:
+        factors, shifts, carry = scale.level_and_carry(factors, None, call.marks)
+    x = call.rows_of(call.x)
+    return Operands(factors, scale.times_power(x, carry) if carry else x, shifts, carry)
+
+
+def _cast(xp, gradient, primal):
+    return gradient if gradient.dtype == primal.dtype else cast_gradient(xp, gradient, primal)
+
+
+def _check_arrays(factors, x):
+    """The namespace, the factors, x, and the dtype of the result."""
+    # Most calls have NumPy arrays of one dtype, of which this is all there is to know.
+    if type(x) is np.ndarray and isinstance(factors, list | tuple) and factors and x.dtype in COMMON:
+        dtype = x.dtype
+        for factor in factors:
+            if type(factor) is not np.ndarray or factor.dtype != dtype:
+                break
+        else:
+            return np, tuple(factors), x, dtype
+    _, factors, dtype = check_floating("factors", factors)
+    _, (x,), x_dtype = check_floating("x", (x,))
+    xp = namespace("factors and x", (*factors, x))
+    if dtype != x_dtype:
+        _, _, dtype = check_floating("factors and x", (*factors, x))
+    return xp, factors, x, dtype
+
+
+@lru_cache(maxsize=1024)
+def _dims(shapes):
+    """Of factors of these shapes (row dims, column dims), (P, Q), and whether they are batches."""
+    if any(len(shape) < 3 or shape[-3] != shapes[0][-3] for shape in shapes):
+        raise ValueError(
+            f"factors must be arrays (..., rank, rows, columns) of one rank, got shapes {list(shapes)}"
+        )
+    dims = tuple(shape[-2] for shape in shapes), tuple(shape[-1] for shape in shapes)
+    if min(*dims[0], *dims[1]) < 1:
+        raise ValueError(f"factors must have at least one row and one column each, got shapes {list(shapes)}")
+    return dims, (prod(dims[0]), prod(dims[1])), max(map(len, shapes)) > 3
+
+
+@lru_cache(maxsize=1024)
+def _sizes(shapes, given, axis, shape):
+    """The sizes of factors and x of these shapes."""
+    dims, full, batched = _dims(shapes)
+    rows, columns = shape = shape or full
+    if len(given) < -axis or given[axis] != rows:
+        raise ValueError(f"x must have {rows} entries along axis {axis}, got shape {given}")
+    behind = given[axis + 1 :] if axis == -2 else ()
+    lead = given[: len(given) - 1 - len(behind)]
+    lead = _broadcast(shapes, lead) if batched else lead
+    reached = dims
+    if shape != full:
+        reached = reached_dims(dims[0], rows), reached_dims(dims[1], columns)
+    result_shape = (*lead, columns, *behind)
+    check_addressable(result_shape)
+    uncropped = shape == full
+    return Sizes(
+        dims, reached, uncropped, batched, lead, prod(lead), rows, columns, prod(behind), result_shape
+    )
+
+
+def _check_path(path, factors, x, sizes, marks):
+    """What launches the CUDA kernel, where that is the path."""
+    if path not in _PATHS:
+        raise ValueError(f"path must be one of {_PATHS}, got {path!r}")
+    if sizes.batched:
+        raise ValueError(f"path must be None for batches of matrices, got {path!r}")
+    if path != "fused":
+        return None
+    launch = launcher.launcher_for(x)
+    if launch is None:
+        raise TypeError(f"path must not be 'fused' but for arrays of CuPy, got {type(x).__name__}")
+    reason = fused.obstacle(factors, x, term_plans.common(marks))
+    if reason:
+        raise ValueError(f"factors and x {reason}")
+    return launch
+
+
+def _broadcast(shapes, lead):
+    batches = [shape[:-3] for shape in shapes]
+    try:
+        return np.broadcast_shapes(*batches, lead)
+    except ValueError:
+        rule = "must have batches that broadcast against the leading axes of x"
+        raise ValueError(f"factors {rule}, got {batches} and {lead}") from None

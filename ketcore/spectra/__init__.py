@@ -1,0 +1,1 @@
+"""Decompositions of square factors, which operations differentiate."""

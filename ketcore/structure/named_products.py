@@ -1,0 +1,156 @@
+"""Kronecker, Khatri-Rao, face-splitting and Hadamard products.
+
+A (x) B           all pairs of rows, all pairs of columns
+Khatri-Rao        all pairs of rows, equal columns:   column c is A[:, c] (x) B[:, c]
+face-splitting    equal rows, all pairs of columns:   row r is A[r] (x) B[r]
+Hadamard          equal rows, equal columns:          A[i, j] B[i, j]
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+from ketcore.arrays import scale
+from ketcore.arrays.checks import check_floating
+from ketcore.arrays.elementary import widened
+from ketcore.arrays.namespaces import Array, quiet
+from ketcore.objects import construction
+from ketcore.objects.alignment import check_same_split
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_product import Diagonal, Identity, KroneckerProduct
+from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.shapes import check_int
+
+# One of these makes a Kronecker product of matrices a KroneckerProduct.
+_PARTS = (KroneckerProduct, Diagonal, Identity)
+
+
+def kron(*matrices: Any) -> Any:
+    """The Kronecker product of operators, first the most significant.
+
+    matrices  KroneckerMatrix and KroneckerSum objects, dense or sparse matrices (p, q), which give a
+              KroneckerMatrix; or KroneckerProduct, Diagonal and Identity objects, dense or sparse matrices,
+              which give a KroneckerProduct where one is of the first three; or Ket objects alone
+    returns   a KroneckerMatrix, a KroneckerProduct or a Ket: orders add, ranks multiply
+    raises    TypeError on other mixtures; ValueError where one but the first is cropped
+    cost      the numbers of the result
+
+    >>> kron([[1.0, 2.0]], KroneckerMatrix([[[3.0]], [[4.0], [5.0]]])).to_dense().tolist()
+    [[12.0, 24.0], [15.0, 30.0]]
+    """
+    if not matrices:
+        raise ValueError("matrices must hold at least one operator, got none")
+    if any(isinstance(matrix, _PARTS) for matrix in matrices):
+        return KroneckerProduct([part for matrix in matrices for part in _parts(matrix)])
+    if not all(isinstance(matrix, Ket) for matrix in matrices):
+        matrices = [_as_kronecker(n, matrix) for n, matrix in enumerate(matrices)]
+    return reduce(lambda left, right: left.kron(right), matrices)
+
+
+def kron_power(matrix: Any, k: int) -> Any:
+    """A (x) ... (x) A, k times: of any operator that `kron` takes; the rank becomes R**k.
+
+    k        int >= 1
+    returns  what `kron` does
+    raises   as `kron`; TypeError, ValueError on k
+    cost     the numbers of the result, k R**k times those of one term of A
+
+    >>> kron_power([[0.0, 1.0], [1.0, 0.0]], 3)[0].tolist()
+    [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    """
+    return kron(*[matrix] * check_int("k", k, 1))
+
+
+@quiet
+def khatri_rao(*matrices: Any) -> Ket:
+    """The column-wise Khatri-Rao product, as a batch of kets: one of rank 1 for each column.
+
+    matrices  dense (p_n, r), of one number r of columns
+    returns   a Ket of batch shape (r,) and dims p_n, which holds r sum p_n numbers: `.to_dense()` is the
+              TRANSPOSE (r, P) of the matrix K; `.contract(x)` is K^T x, `.combine(c)` the ket K c, and
+              `.gram(o)` K^H O: none of them forms K
+    raises    TypeError, ValueError on kinds, and where the numbers of columns differ
+    cost      a copy of the matrices
+
+    >>> khatri_rao([[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]]).to_dense().T.tolist()
+    [[3.0, 8.0], [5.0, 12.0]]
+    """
+    xp, matrices = _checked(matrices, 1, "columns")
+    return Ket([xp.matrix_transpose(matrix)[:, None, :] for matrix in matrices])
+
+
+@quiet
+def face_splitting(*matrices: Any) -> Ket:
+    """The row-wise Khatri-Rao (face-splitting, transposed Khatri-Rao) product, as a batch of kets: its rows.
+
+    matrices  dense (r, q_n), of one number r of rows
+    returns   a Ket of batch shape (r,) and dims q_n, which holds r sum q_n numbers: `.to_dense()` is the
+              matrix F (r, Q) itself; `.contract(x)` is F x, `.combine(c)` the ket F^T c
+    raises    TypeError, ValueError on kinds, and where the numbers of rows differ
+    cost      a copy of the matrices
+
+    >>> face_splitting([[1.0, 2.0]], [[3.0, 4.0]]).to_dense().tolist()
+    [[3.0, 4.0, 6.0, 8.0]]
+    """
+    _, matrices = _checked(matrices, 0, "rows")
+    return Ket([matrix[:, None, :] for matrix in matrices])
+
+
+@quiet
+def hadamard(left: KroneckerMatrix, right: KroneckerMatrix) -> KroneckerMatrix:
+    """The elementwise product of two Kronecker matrices: ranks multiply.
+
+    returns  a KroneckerMatrix of rank R R' and the same shape
+    raises   TypeError on kinds; ValueError unless shapes and dims are equal
+    cost     time and memory O(R R' sum p_n q_n)
+
+    >>> a = KroneckerMatrix([[[1.0, 2.0]], [[3.0, 4.0]]])
+    >>> hadamard(a, a).to_dense().tolist()
+    [[9.0, 16.0, 36.0, 64.0]]
+    """
+    for name, matrix in (("left", left), ("right", right)):
+        if not isinstance(matrix, KroneckerMatrix):
+            raise TypeError(f"{name} must be a KroneckerMatrix, got {type(matrix).__name__}")
+    check_same_split(left, right)
+    xp, _, dtype = check_floating("matrices", (*left.factors, *right.factors))
+    wide = ([widened(f) for f in side.factors] for side in (left, right))
+    known = left.term_identities, right.term_identities
+    levels = [scale.level(f, None, fixed=marks)[0] for f, marks in zip(wide, known, strict=True)]
+    pairs = zip(*levels, strict=True)
+    products = [a[:, None, :, :] * b[None, :, :, :] for a, b in pairs]
+    factors = [xp.reshape(f, (f.shape[0] * f.shape[1], *f.shape[2:])) for f in products]
+    identities = [a & b for a in left.term_identities for b in right.term_identities]
+    return KroneckerMatrix(scale.stored(factors, dtype, None, identities), left.shape, identities)
+
+
+def _parts(matrix):
+    """What an operand of `kron` is in a KroneckerProduct."""
+    if isinstance(matrix, KroneckerMatrix | KroneckerSum | Ket):
+        rule = "dense, sparse, Diagonal, Identity or KroneckerProduct where one is of the last three"
+        raise TypeError(f"matrices must be {rule}, got {type(matrix).__name__}")
+    return matrix.parts if isinstance(matrix, KroneckerProduct) else (matrix,)
+
+
+def _as_kronecker(n, matrix):
+    """An operand of `kron` as a KroneckerMatrix."""
+    if isinstance(matrix, KroneckerMatrix):
+        return matrix
+    if isinstance(matrix, KroneckerSum):
+        return matrix.to_kronecker()
+    if isinstance(matrix, Ket):
+        raise TypeError("matrices must be all of type Ket where one is, got others beside it")
+    _, (array,), _ = check_floating(f"matrices[{n}]", construction.dense_factors([matrix]))
+    if array.ndim != 2:
+        shape = tuple(array.shape)
+        raise ValueError(f"matrices[{n}] must be an operator or a matrix (p, q), got shape {shape}")
+    return KroneckerMatrix([array])
+
+
+def _checked(matrices: Sequence[Any], axis: int, what: str) -> tuple[Any, list[Array]]:
+    """Dense matrices of one number of rows (axis 0) or columns (axis 1)."""
+    xp, matrices, _ = check_floating("matrices", construction.dense_factors(list(matrices)))
+    shapes = [tuple(matrix.shape) for matrix in matrices]
+    if any(len(s) != 2 or s[1 - axis] < 1 or s[axis] != shapes[0][axis] for s in shapes):
+        raise ValueError(f"matrices must be 2-D with equal numbers of {what}, got shapes {shapes}")
+    return xp, list(matrices)
