@@ -53,8 +53,9 @@ def _print_anything() -> None:
     """Let the streams write what their encoding lacks as \\u escapes: a terminal may know ASCII alone."""
     for stream in (sys.stdout, sys.stderr):
         # A stream that something has put in their place may be of any kind, or None.
-        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and getattr(stream, "errors", None) == "strict":
+            reconfigure(errors="backslashreplace")
 
 
 def _complain(message: str) -> int:

@@ -104,7 +104,8 @@ class _Search:
 
     def __init__(self, dims: Sequence[int], primes: Sequence[int], steps: int):
         self.dims, self.primes, self.steps, self.tried = dims, primes, steps, 0
-        self.known, self.failed = frozenset(dims), set()
+        self.known = frozenset(dims)
+        self.failed: set[tuple[int, int, int]] = set()
         self.holders = {p: [d for d in reversed(dims) if d % p == 0] for p in primes}
 
     def largest(self, rest: int, count: int) -> tuple[int, ...]:
@@ -112,7 +113,8 @@ class _Search:
 
         Where the steps end, the dims that were found until then; () where there are none.
         """
-        tail, head = sorted(self.completed(rest, count, 0) or ()), []
+        tail = sorted(self.completed(rest, count, 0) or ())
+        head: list[int] = []
         while len(tail) > 1:
             root = integer_root(rest, len(tail))
             for dim in reversed(self.dims[bisect_right(self.dims, tail[0]) : bisect_right(self.dims, root)]):

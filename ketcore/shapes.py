@@ -59,7 +59,7 @@ def check_size(name: str, value: Any) -> float:
     """`value` as a finite float of at least 0; TypeError or ValueError that names it otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    if not 0 <= value < inf:
+    if not 0 <= float(value) < inf:
         raise ValueError(f"{name} must be at least 0 and finite, got {value}")
     return float(value)
 
@@ -152,7 +152,7 @@ def in_words(nbytes: int) -> str:
 
 
 def check_dense_size(
-    elements: int, itemsize: int, what: str, max_bytes: int, instead: str | None = None
+    elements: int, itemsize: int, what: str, max_bytes: float, instead: str | None = None
 ) -> None:
     """The guard of every dense conversion; `instead` is what serves in its place.
 
@@ -211,7 +211,9 @@ def prefix_boxes(count: int, radices: Sequence[int]) -> list[Box]:
     whole = [(0, radix) for radix in radices]
     if count == prod(radices):
         return [tuple(whole)]
-    boxes, fixed, rest = [], [], count
+    boxes: list[tuple[tuple[int, int], ...]] = []
+    fixed: list[tuple[int, int]] = []
+    rest = count
     for mode, stride in enumerate(strides(radices)):
         digit, rest = divmod(rest, stride)
         if digit:

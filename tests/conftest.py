@@ -23,7 +23,7 @@ from tests.require import require
 profiles.register()
 
 # What takes longest begins first, so that no worker of pytest-xdist is left with it at the end.
-LONG = ("test_sanitized", "test_notebooks", "test_nvrtc")
+LONG = ("test_sanitized", "test_notebooks", "test_nvrtc", "test_types")
 
 
 def pytest_configure(config):

@@ -36,7 +36,7 @@ from ketcore.shapes import check_addressable, check_dense_size
 COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
 
 
-def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, tuple[Array, ...], Any]:
+def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, Sequence[Array], Any]:
     """The namespace, the arrays and the promoted dtype of N arrays (R, p_n, q_n) of one rank."""
     xp, tables, dtype = check_floating(name, tables)
     shapes = [tuple(table.shape) for table in tables]
@@ -47,7 +47,7 @@ def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, tuple[Ar
     return xp, tables, dtype
 
 
-def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, tuple[Array, ...], Any]:
+def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, Sequence[Array], Any]:
     """The namespace, the arrays and the promoted dtype of at least one floating or complex array."""
     try:
         arrays = as_arrays(arrays)
@@ -288,7 +288,7 @@ def check_like(
 
 def check_tangents(
     name: str, tangents: Sequence[Any], primals: Sequence[Array], xp: ModuleType, dtype: Any
-) -> tuple[Array, ...]:
+) -> Sequence[Array]:
     """One tangent per primal, of its shape."""
     tangents = as_sequence(name, tangents)
     if len(tangents) != len(primals):
@@ -317,7 +317,7 @@ def check_out(out: Array | None, shape: Sequence[int], dtype: Any, like: Array, 
     return out
 
 
-def check_spectrum(like: Array | None, dims: Sequence[int], max_bytes: int) -> None:
+def check_spectrum(like: Any, dims: Sequence[int], max_bytes: int) -> None:
     """MemoryError, naming the size, where an eigenvalue `like` this for each choice of digits is above
     `max_bytes`; without dims nothing is."""
     if not dims:

@@ -114,7 +114,7 @@ def level(
 
 def level_and_carry(
     factors: Sequence[Array], axes: Axes, fixed: Marks = ()
-) -> tuple[Sequence[Array], list[Array | None] | None, int]:
+) -> tuple[Sequence[Array], Sequence[Array | None] | None, int]:
     """As `level`, with the carry that leaves the largest term of norm 1 where its norm is out of range.
 
     A sum whose terms have other modes each that stay as they are carries nothing.
@@ -123,13 +123,15 @@ def level_and_carry(
         return factors, None, 0
     free = _free(factors, fixed)
     if free is None or not free:
-        return *_levelled(factors, axes, 0, fixed), 0
-    totals = sum(_log_norms(np, widened(factors[n]), axes) for n in free)
+        levelled, shifts = _levelled(factors, axes, 0, fixed)
+        return levelled, shifts, 0
+    totals = reduce(add, [_log_norms(np, widened(factors[n]), axes) for n in free])
     totals = totals[np.isfinite(totals)]
     top = int(np.rint(totals.max())) if totals.size else 0
     if abs(top) <= _CARRIED[totals.dtype.itemsize]:
         top = 0
-    return *_levelled(factors, axes, top, fixed), top
+    levelled, shifts = _levelled(factors, axes, top, fixed)
+    return levelled, shifts, top
 
 
 def level_matrices(matrices: Sequence[Array], fixed: Marks = ()) -> Sequence[Array]:

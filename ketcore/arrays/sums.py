@@ -20,7 +20,7 @@ def numpy_segment_sum(values: np.ndarray, index: np.ndarray, count: int) -> np.n
     if not len(index) or not values.shape[1]:
         return np.zeros((count, values.shape[1]), values.dtype)
     if np.iscomplexobj(values):
-        parts = np.ascontiguousarray(values).view(values.real.dtype)
+        parts = np.ascontiguousarray(values).view(np.real(values).dtype)
         return numpy_segment_sum(parts, index, count).view(values.dtype)
     if values.size <= _SMALL_SUM and count * values.shape[1] <= 2 * _SMALL_SUM:
         return _small_sum(values, index, count)

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from functools import lru_cache
 from threading import Lock
+from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
@@ -79,7 +80,7 @@ def run_chunks(
         return _run(work, 0, total, chunk)
     bounds = [total * i // workers for i in range(workers + 1)]
     first, *others = [(work, bounds[i], bounds[i + 1], chunk) for i in range(workers)]
-    shared = [(Future(), run) for run in others]
+    shared: list[tuple[Future[None], Any]] = [(Future(), run) for run in others]
     with _one_blas_thread if limit_blas else nullcontext():
         try:
             _offer(shared)

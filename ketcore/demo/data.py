@@ -66,7 +66,8 @@ def load() -> Corpus:
 def read_lines() -> list[tuple[str, str, str]]:
     """The lines (split, intent, text) of the file; the splits of out-of-scope sentences start with "oos"."""
     packed = (files("ketcore.data") / "clinc150" / "clinc150.tsv.xz").read_bytes()
-    return [tuple(line.split("\t")) for line in lzma.decompress(packed).decode().splitlines()]
+    lines = (line.split("\t") for line in lzma.decompress(packed).decode().splitlines())
+    return [(split, intent, text) for split, intent, text in lines]
 
 
 def tokenize(text: str) -> list[str]:

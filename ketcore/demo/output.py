@@ -5,9 +5,10 @@ import sys
 from typing import Any, TextIO
 
 
-def drop(stream: TextIO) -> None:
+def drop(stream: TextIO | None) -> None:
     """Send what is left in `stream` nowhere: writing it failed, and Python would try again when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if stream is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Company:

@@ -96,8 +96,8 @@ def draw_picture(records: Sequence[Record]):
         point = record["bytes"], record["test_acc"]
         axes.errorbar(*point, yerr=record.get("test_acc_std"), fmt="o", color=colour, capsize=3)
         label = f"{record['name']}\n{record['ratio']:,.0f}x"
-        place = {"xytext": (0, offset), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(label, point, **place, fontsize=9, color=colour)
+        place = (0, offset)
+        axes.annotate(label, point, place, textcoords="offset points", ha="center", fontsize=9, color=colour)
     axes.set_xscale("log")
     axes.margins(x=0.1, y=0.2)
     axes.set(xlabel="bytes of the embedding table", ylabel="test accuracy")

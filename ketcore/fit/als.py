@@ -32,12 +32,15 @@ class Target(Protocol):
 
     def contract(self, group: Sequence[int], leaves: Sequence[Array]) -> Array:
         """(R, d_a, d_b, ...): the target contracted with the conjugate leaves of the modes outside."""
+        ...
 
     def solve(self, mode: int, leaves: Sequence[Array], right: Array, before: Array) -> tuple[Array, Array]:
         """The new leaves of `mode` for the contraction `right` (R, d_n), and Gamma times them."""
+        ...
 
     def residual(self, leaves: Sequence[Array]) -> float:
         """The norm of the target minus the terms, without cancellation."""
+        ...
 
 
 class Found(NamedTuple):

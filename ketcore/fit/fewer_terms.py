@@ -7,6 +7,7 @@ as a dense array; otherwise by inner products of leaves alone.
 
 from collections.abc import Sequence
 from math import isfinite, prod
+from typing import Any
 
 import array_api_compat
 
@@ -113,7 +114,8 @@ def _by_core(xp, reduced, norm, options):
 def _by_products(xp, reduced, norm, options):
     """The fit by inner products of leaves: from the largest terms, and from random mixes of all."""
     target, progress = TermsTarget(reduced), Progress(options.callback, norm)
-    found, goal = None, (options.tol or 0.0) * norm
+    found: Any = None
+    goal = (options.tol or 0.0) * norm
     for rank in (options.rank,) if options.tol is None else range(1, options.rank + 1):
         begin = _mixes(xp, reduced, rank, found, options)
         found = best_of(target, begin, options, progress, goal).or_before(found)

@@ -8,13 +8,14 @@ products of N vectors, for which there are local optima and, for some matrices, 
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, overload
 
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import Array, ForeignT, Host, HostLike, Lists, Seed
 from ketcore.arrays.checks import check_constant
-from ketcore.arrays.namespaces import Array, is_array, is_half, quiet, to_host
+from ketcore.arrays.namespaces import is_array, is_half, quiet, to_host
 from ketcore.arrays.scale import balanced
 from ketcore.divisors import suggest_dims
 from ketcore.fit.als import Found
@@ -35,6 +36,34 @@ from ketcore.shapes import check_dims, check_int
 _MOST = 1 << 59
 
 
+@overload
+def nearest_kronecker(
+    A: KroneckerMatrix[Host] | KroneckerSum[Host] | KroneckerProduct[Host] | HostLike,
+    row_dims: Sequence[int],
+    col_dims: Sequence[int],
+    rank: int | None = None,
+    *,
+    tol: float | None = None,
+    weights: Array | Lists | None = None,
+    restarts: int = 2,
+    iterations: int = 200,
+    rng: Seed = None,
+    callback: Callback | None = None,
+) -> Fit[KroneckerMatrix[Host]]: ...
+@overload
+def nearest_kronecker(
+    A: KroneckerMatrix[ForeignT] | KroneckerSum[ForeignT] | KroneckerProduct[ForeignT] | ForeignT,
+    row_dims: Sequence[int],
+    col_dims: Sequence[int],
+    rank: int | None = None,
+    *,
+    tol: float | None = None,
+    weights: Array | Lists | None = None,
+    restarts: int = 2,
+    iterations: int = 200,
+    rng: Seed = None,
+    callback: Callback | None = None,
+) -> Fit[KroneckerMatrix[ForeignT]]: ...
 @quiet
 def nearest_kronecker(
     A: Any,
@@ -48,7 +77,7 @@ def nearest_kronecker(
     iterations: int = 200,
     rng: Any = None,
     callback: Callback | None = None,
-) -> Fit:
+) -> Fit[KroneckerMatrix[Any]]:
     """The sum of few Kronecker products that is nearest to `A` in the Frobenius norm.
 
     A         (rows, columns) floating or complex, finite: an array of any library; read by blocks of rows:
@@ -90,12 +119,34 @@ def nearest_kronecker(
     _check_fit(row_dims, col_dims, rows.shape)
     kept = wide_modes([p * q for p, q in zip(row_dims, col_dims, strict=True)], 1)
     if len(kept) < len(row_dims):
-        dims = (tuple(sizes[n] for n in kept) for sizes in (row_dims, col_dims))
-        found = _fit_rows(rows, *dims, weights, options)
+        wide_rows, wide_cols = (tuple(sizes[n] for n in kept) for sizes in (row_dims, col_dims))
+        found = _fit_rows(rows, wide_rows, wide_cols, weights, options)
         return found._replace(value=_with_ones(found.value, kept, len(row_dims)))
     return _fit_rows(rows, row_dims, col_dims, weights, options)
 
 
+@overload
+def from_dense(
+    A: KroneckerMatrix[Host] | KroneckerSum[Host] | KroneckerProduct[Host] | HostLike,
+    order: int = 2,
+    rank: int | None = None,
+    *,
+    tol: float | None = None,
+    row_dims: Sequence[int] | None = None,
+    col_dims: Sequence[int] | None = None,
+    **options: Any,
+) -> Fit[KroneckerMatrix[Host]]: ...
+@overload
+def from_dense(
+    A: KroneckerMatrix[ForeignT] | KroneckerSum[ForeignT] | KroneckerProduct[ForeignT] | ForeignT,
+    order: int = 2,
+    rank: int | None = None,
+    *,
+    tol: float | None = None,
+    row_dims: Sequence[int] | None = None,
+    col_dims: Sequence[int] | None = None,
+    **options: Any,
+) -> Fit[KroneckerMatrix[ForeignT]]: ...
 @quiet
 def from_dense(
     A: Any,
@@ -106,7 +157,7 @@ def from_dense(
     row_dims: Sequence[int] | None = None,
     col_dims: Sequence[int] | None = None,
     **options: Any,
-) -> Fit:
+) -> Fit[KroneckerMatrix[Any]]:
     """`nearest_kronecker` of `A` with dims that `suggest_dims` chooses.
 
     order     the number N of modes; dims that are given must have as many
@@ -119,14 +170,16 @@ def from_dense(
     ((2, 3), True)
     """
     A = _as_kronecker(A)
-    order, found = check_int("order", order, 1), []
+    order = check_int("order", order, 1)
+    found: list[tuple[int, ...]] = []
     shape = open_rows(A).shape
     for name, dims, axis in (("row_dims", row_dims, 0), ("col_dims", col_dims, 1)):
         dims = suggest_dims(shape[axis], order) if dims is None else check_dims(name, dims)
         if len(dims) != order:
             raise ValueError(f"{name} must be {order} ints, as order is, got {dims}")
         found.append(dims)
-    return nearest_kronecker(A, *found, rank, tol=tol, **options)
+    fit: Any = nearest_kronecker(A, found[0], found[1], rank, tol=tol, **options)
+    return fit
 
 
 def _fit_rows(rows: Rows, row_dims, col_dims, weights, options) -> Fit:
@@ -194,7 +247,7 @@ def _halves(rows: Rows, plan: Weights, row_dims, col_dims) -> Halves:
 
     scale = None if plan.row_scale is None else moved(plan.row_scale)
     plain = Halves(rows, row_dims, col_dims, scale)
-    if plan.by_mode is not None:
+    if plan.roots is None or plan.columns is None:
         return plain
     (p_left, q_left), (p_right, q_right) = plain.sides
     roots = moved(plan.roots.reshape(p_left, p_right))
@@ -235,7 +288,7 @@ def _divided(xp, leaf, scale):
     return xp.where(scale != 0, leaf / xp.where(scale != 0, scale, xp.ones_like(scale)), xp.zeros_like(leaf))
 
 
-def _matrix(rows: Rows, factors: Sequence[Array]) -> KroneckerMatrix:
+def _matrix(rows: Rows, factors: Sequence[Any]) -> KroneckerMatrix[Any]:
     return KroneckerMatrix([rows.xp.astype(f, rows.dtype, copy=False) for f in factors], rows.shape)
 
 

@@ -14,6 +14,7 @@ from operator import mul
 
 import array_api_compat
 
+from ketcore.array_types import ArrayT
 from ketcore.arrays import scale
 from ketcore.arrays.elementary import conjugated, identity, widened
 from ketcore.arrays.namespaces import is_complex, quiet
@@ -26,7 +27,7 @@ _SETTLED = 1e-13
 
 
 @quiet
-def nearest_rank_one(matrix: KroneckerMatrix) -> KroneckerMatrix:
+def nearest_rank_one(matrix: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]:
     """A single Kronecker product near `matrix`: a local optimum in the Frobenius norm.
 
     matrix   KroneckerMatrix of R >= 1 terms; a cropped one counts as the whole that it is a block of

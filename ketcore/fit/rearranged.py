@@ -59,8 +59,9 @@ class Halves:
     @cached_property
     def sides(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """(p_left, q_left) and (p_right, q_right)."""
-        h, both = self.split, (self.row_dims, self.col_dims)
-        return tuple(prod(dims[:h]) for dims in both), tuple(prod(dims[h:]) for dims in both)
+        halves = slice(self.split), slice(self.split, None)
+        left, right = ((prod(self.row_dims[half]), prod(self.col_dims[half])) for half in halves)
+        return left, right
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -1,11 +1,12 @@
 """Fewer terms for a ket or a Kronecker matrix, without multiplying it out."""
 
 from math import hypot, prod
-from typing import Any
+from typing import Any, overload
 
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import ArrayT, Seed
 from ketcore.arrays.checks import check_constant
 from ketcore.arrays.elementary import padded, widened
 from ketcore.arrays.namespaces import is_half, quiet, to_host
@@ -21,9 +22,31 @@ from ketcore.objects.reductions import restricted
 _LOWERED = 8
 
 
+@overload
+def recompress(
+    x: Ket[ArrayT],
+    rank: int | None = None,
+    tol: float | None = None,
+    *,
+    restarts: int = 2,
+    iterations: int = 200,
+    rng: Seed = None,
+    callback: Callback | None = None,
+) -> Fit[Ket[ArrayT]]: ...
+@overload
+def recompress(
+    x: KroneckerMatrix[ArrayT],
+    rank: int | None = None,
+    tol: float | None = None,
+    *,
+    restarts: int = 2,
+    iterations: int = 200,
+    rng: Seed = None,
+    callback: Callback | None = None,
+) -> Fit[KroneckerMatrix[ArrayT]]: ...
 @quiet
 def recompress(
-    x: Ket | KroneckerMatrix,
+    x: Any,
     rank: int | None = None,
     tol: float | None = None,
     *,
@@ -31,7 +54,7 @@ def recompress(
     iterations: int = 200,
     rng: Any = None,
     callback: Callback | None = None,
-) -> Fit:
+) -> Fit[Any]:
     """The same ket or matrix, or one near it, as a sum of fewer terms.
 
     x          Ket, any batch, or KroneckerMatrix.  A cropped one is fitted as the whole that it is a
@@ -63,7 +86,7 @@ def recompress(
     return fit_matrix(x, options)
 
 
-def fit_matrix(x: KroneckerMatrix, options: Options) -> Fit:
+def fit_matrix(x: KroneckerMatrix[ArrayT], options: Options) -> Fit[KroneckerMatrix[ArrayT]]:
     """A fit, and where a crop leaves its error above the tolerance, fits of lower tolerance."""
     xp = array_api_compat.array_namespace(*x.factors)
     leaves, asked = flat_leaves([widened(f) for f in x.factors]), options
@@ -72,13 +95,14 @@ def fit_matrix(x: KroneckerMatrix, options: Options) -> Fit:
         shaped = zip(found.leaves, x.factors, strict=True)
         factors = [xp.astype(xp.reshape(a, (-1, *f.shape[1:])), x.dtype, copy=False) for a, f in shaped]
         value = _nearest_part(x, KroneckerMatrix(factors, x.shape))
-        fit = Fit(value, _matrix_error(x, value, found), found.converged, found.sweeps)
+        error = _matrix_error(x, value, found)
+        fit = Fit(value, error, found.converged, found.sweeps)
         most = min(x.rank, options.rank or x.rank)
-        if options.tol is None or fit.error <= options.tol or found.leaves[0].shape[0] >= most:
+        if options.tol is None or error <= options.tol or found.leaves[0].shape[0] >= most:
             break
-        if found.residual > asked.tol:  # the whole has no nearer sum of so few terms
+        if asked.tol is None or found.residual > asked.tol:  # the whole has no nearer sum of so few terms
             break
-        asked = asked._replace(tol=asked.tol * min(0.5, options.tol / fit.error))
+        asked = asked._replace(tol=asked.tol * min(0.5, options.tol / error))
     return fit
 
 

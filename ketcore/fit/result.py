@@ -1,15 +1,21 @@
 """What a fit returns, and the checks of the arguments that all fits share."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
+
+from ketcore.array_types import Host
 from ketcore.shapes import check_int, check_size
 
 # Called after every sweep with the number of sweeps so far and the relative error of the fit at hand.
-Callback = Callable[[int, float], Any]
+Callback = Callable[[int, float], object]
 
 
-class Fit(NamedTuple):
+ValueT = TypeVar("ValueT")
+
+
+class Fit(NamedTuple, Generic[ValueT]):
     """An approximation and how good it is.
 
     value       KroneckerMatrix or Ket: what was fitted
@@ -20,8 +26,8 @@ class Fit(NamedTuple):
     iterations  the number of sweeps in all, 0 for a closed form
     """
 
-    value: Any
-    error: Any
+    value: ValueT
+    error: float | Host
     converged: bool
     iterations: int
 
@@ -33,7 +39,7 @@ class Options(NamedTuple):
     tol: float | None
     restarts: int
     iterations: int
-    rng: Any
+    rng: "np.random.Generator"
     callback: Callback | None
 
 
@@ -55,8 +61,6 @@ def check_options(rank, tol, restarts, iterations, rng, callback) -> Options:
 
 def _generator(rng):
     """`rng`, or NumPy's generator of that seed."""
-    import numpy as np
-
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:

@@ -52,7 +52,7 @@ class Progress:
 
 def best_of(target: Any, begin: Any, options: Options, progress: Progress, goal: float) -> Found:
     """The best fit from the starts `begin`; the first with a residual of at most `goal`, or of rounding."""
-    best = None
+    best: Any = None
     for leaves in begin:
         found = alternate(target, leaves, options.iterations, progress).or_zero(target.norm)
         if best is None or found.residual < best.residual:

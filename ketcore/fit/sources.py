@@ -7,6 +7,7 @@ rows start..stop as (A^H E)^H, with E the columns start..stop of the identity.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -48,16 +49,19 @@ def open_rows(matrix: Any) -> Rows:
     raises   TypeError on what has no rows or no adjoint, and on dtypes; ValueError unless it has two
              dimensions and at least one row and one column
     """
+    held: Any = None
+    read: Callable[[int, int], Array]
     if hasattr(matrix, "rmatmat"):
-        slice_of, held = _operator_rows(matrix), False
+        read = _operator_rows(matrix)
     elif is_array(matrix) and not isinstance(matrix, np.memmap):
-        slice_of, held = matrix, True
+        held = matrix
     elif isinstance(matrix, list | tuple):
-        slice_of, held = _listed(matrix), True
+        held = _listed(matrix)
     else:
-        slice_of, held = _sliced(matrix), False
-    shape = _two_sizes(matrix if not isinstance(matrix, list | tuple) else slice_of)
-    read = (lambda start, stop: slice_of[start:stop, :]) if held else slice_of
+        read = _sliced(matrix)
+    if held is not None:
+        read = partial(_block, held)
+    shape = _two_sizes(matrix if held is None else held)
     first = plain("A", read(0, 1))
     xp = namespace_of(first)
     check_dtype("A", xp, first.dtype)
@@ -66,7 +70,11 @@ def open_rows(matrix: Any) -> Rows:
     def read_wide(start, stop):
         return xp.astype(read(start, stop), wide, copy=False)
 
-    return Rows(shape, read_wide, xp.astype(first[:0, :], wide, copy=False), first.dtype, held)
+    return Rows(shape, read_wide, xp.astype(first[:0, :], wide, copy=False), first.dtype, held is not None)
+
+
+def _block(held, start, stop):
+    return held[start:stop, :]
 
 
 def _two_sizes(matrix):

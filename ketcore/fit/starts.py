@@ -112,5 +112,5 @@ def _separated(xp, tensor, rank, rng):
     # Eigenvectors of general matrices are not in the array API: the R x R matrices go through the host.
     _, vectors = np.linalg.eig(pair[0] @ np.linalg.pinv(pair[1]))
     if not is_complex(xp, tensor.dtype):
-        vectors = vectors.real + vectors.imag
+        vectors = np.real(vectors) + np.imag(vectors)
     return first @ like(xp, vectors, tensor)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import array_api_compat
 
@@ -76,13 +77,14 @@ class WeightedTarget(DenseTarget):
 
     @cached_property
     def _weights(self):
-        return self.halves.roots**2
+        roots: Any = self.halves.roots
+        return roots**2
 
     def _gamma(self, mode, leaves):
         """(p_n, 1 or q_n, R, R): a sum over the boxes of columns within the matrix."""
         xp, halves = self.halves.rows.xp, self.halves
         boxes = prefix_boxes(halves.rows.shape[1], halves.col_dims)
-        total = 0.0
+        total: Any = 0.0
         for box in boxes:
             part = self._box_gamma(mode, leaves, box)[:, None, :, :]
             if len(boxes) > 1 or box[mode] != (0, halves.col_dims[mode]):

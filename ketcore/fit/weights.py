@@ -7,7 +7,7 @@ the leaves are scaled back.  A crop has the weights 1 within the matrix and 0 ou
 from collections.abc import Sequence
 from functools import reduce
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,11 +55,12 @@ def separated(values: np.ndarray, dims: Sequence[int]) -> list[np.ndarray] | Non
     True
     """
     tensor = values.reshape(tuple(dims))
-    at = np.unravel_index(int(np.argmax(values)), tensor.shape)
+    at = tuple(map(int, np.unravel_index(int(np.argmax(values)), tensor.shape)))
     peak = tensor[at]
     found = []
     for mode in range(len(dims)):
-        line = tensor[(*at[:mode], slice(None), *at[mode + 1 :])]
+        key: Any = (*at[:mode], slice(None), *at[mode + 1 :])
+        line = tensor[key]
         found.append(line / peak if mode < len(dims) - 1 else line)
     product = reduce(np.kron, found)
     return found if np.all(np.abs(product - values) <= _ROUNDING * len(dims) * values) else None

@@ -5,15 +5,16 @@ order 1 is one matrix, whatever its rank and crop.  Values are read on every dev
 is read is a copy that PyTorch and JAX do not differentiate, and what is returned is computed of the original.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from numbers import Number, Real
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import ArrayT
 from ketcore.arrays import scale
 from ketcore.arrays.autodiff import detached
 from ketcore.arrays.elementary import adjoint, complex_dtype, widened
@@ -71,6 +72,11 @@ _WAYS_OF_SUMS = {
 
 # The functions that `assume_a` spares every look at values.
 _ASSUMING = {"solve", "inv", "slogdet", "gaussian_log_likelihood", "eigh", "eigvalsh", "cholesky"}
+
+
+# What linear algebra takes: one product of factors; or a Kronecker sum as well.
+Matrix: TypeAlias = KroneckerMatrix[ArrayT] | KroneckerProduct[ArrayT]
+System: TypeAlias = Matrix[ArrayT] | KroneckerSum[ArrayT]
 
 
 def kronecker_matrix(A: Any, function: str) -> KroneckerMatrix:
@@ -283,7 +289,7 @@ def stored(xp: ModuleType, array: Array, dtype: Any) -> Array:
 
 
 def stored_factors(
-    xp: ModuleType, matrices: Sequence[Array], dtype: Any, identities: Collection[int] = ()
+    xp: ModuleType, matrices: Sequence[Array], dtype: Any, identities: frozenset[int] = frozenset()
 ) -> list[Array]:
     """`stored` of the factors of one product, at one level where one of them would leave the range."""
     if not is_half(dtype) or any(is_complex(xp, matrix.dtype) for matrix in matrices):
@@ -311,14 +317,15 @@ def check_level(name: str, value: Any) -> float:
     """`value` as a float of at least 0, perhaps infinite; TypeError or ValueError that names it otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    if not value >= 0:
+    number = float(construction.as_number(name, value))
+    if not number >= 0:
         raise ValueError(f"{name} must be at least 0, got {value}")
-    return float(construction.as_number(name, value))
+    return number
 
 
 def is_zero(shift: Any) -> bool:
     """Whether `shift` is a zero on the host."""
-    return isinstance(shift, Number | np.ndarray) and np.ndim(shift) == 0 and bool(shift == 0)
+    return isinstance(shift, Number | np.ndarray) and getattr(shift, "ndim", 0) == 0 and bool(shift == 0)
 
 
 def as_shift(shift: Any, like: Array) -> Array | float | complex | None:
@@ -331,7 +338,7 @@ def as_shift(shift: Any, like: Array) -> Array | float | complex | None:
     if is_zero(shift):
         return None
     number = construction.as_number("shift", shift)
-    if not isinstance(number, Number):
+    if is_array(number):
         namespace("A and shift", (like, number))
         return number
     if not np.isfinite(complex(number)):

@@ -1,16 +1,18 @@
 """Determinants with their sign or phase: det(A (x) B) = det(A)^m det(B)^n for A n x n and B m x m."""
 
 from math import prod
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple
 
 import numpy as np
 
 from ketcore import ops
+from ketcore.array_types import ArrayT, Scalar
 from ketcore.arrays.checks import check_spectrum
 from ketcore.arrays.elementary import unboxed
-from ketcore.arrays.namespaces import Array, namespace_of, quiet
+from ketcore.arrays.namespaces import namespace_of, quiet
 from ketcore.linalg import closed_forms, of_products, of_sums
-from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.linalg.closed_forms import System
+from ketcore.objects.kronecker_matrix import KroneckerMatrix  # noqa: F401  (for the examples)
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.spectra import symmetry
@@ -20,21 +22,21 @@ from ketcore.spectra.powers import sign_power
 _POWERS = 1 << 53
 
 
-class SlogdetResult(NamedTuple):
+class SlogdetResult(NamedTuple, Generic[ArrayT]):
     """The sign, or the phase of a complex determinant, and the logarithm of the absolute value."""
 
-    sign: Array
-    logabsdet: Array
+    sign: ArrayT
+    logabsdet: ArrayT
 
 
 @quiet
 def slogdet(
-    A: KroneckerMatrix | KroneckerSum,
-    shift: Any = 0.0,
+    A: System[ArrayT],
+    shift: Scalar = 0.0,
     *,
     assume_a: str | None = None,
     max_bytes: int = 2**30,
-) -> SlogdetResult:
+) -> SlogdetResult[ArrayT]:
     """The sign and the logarithm of the absolute value of det(A + shift I).
 
     A          rank 1 or a KroneckerSum, square
@@ -79,7 +81,7 @@ def _slogdet(A, shift, assume_a, max_bytes):
 
 
 @quiet
-def det(A: KroneckerMatrix | KroneckerSum, *, max_bytes: int = 2**30) -> Array:
+def det(A: System[ArrayT], *, max_bytes: int = 2**30) -> ArrayT:
     """The determinant; it overflows to infinity where that of the dense matrix does, but `slogdet` does not.
 
     A          rank 1 or a KroneckerSum, square

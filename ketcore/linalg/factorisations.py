@@ -1,24 +1,30 @@
 """Triangular factorisations, factor by factor: A (x) B = (Q_A (x) Q_B)(R_A (x) R_B); so for Cholesky's."""
 
-from typing import NamedTuple
+from typing import Generic, Literal, NamedTuple, overload
 
 import numpy as np
 
+from ketcore.array_types import ArrayT
 from ketcore.arrays.elementary import adjoint
 from ketcore.arrays.namespaces import quiet, value_of
 from ketcore.linalg import closed_forms
+from ketcore.linalg.closed_forms import Matrix
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 
 
-class QRResult(NamedTuple):
+class QRResult(NamedTuple, Generic[ArrayT]):
     """Q with orthonormal columns, and R, upper triangular."""
 
-    Q: KroneckerMatrix
-    R: KroneckerMatrix
+    Q: KroneckerMatrix[ArrayT]
+    R: KroneckerMatrix[ArrayT]
 
 
+@overload
+def qr(A: Matrix[ArrayT], mode: Literal["economic", "full"] = "economic") -> QRResult[ArrayT]: ...
+@overload
+def qr(A: Matrix[ArrayT], mode: Literal["r"]) -> KroneckerMatrix[ArrayT]: ...
 @quiet
-def qr(A: KroneckerMatrix, mode: str = "economic") -> QRResult | KroneckerMatrix:
+def qr(A: Matrix[ArrayT], mode: str = "economic") -> QRResult[ArrayT] | KroneckerMatrix[ArrayT]:
     """The decomposition A = Q R; the Kronecker product R of upper triangular factors is upper triangular too.
 
     A        rank 1
@@ -52,7 +58,9 @@ def qr(A: KroneckerMatrix, mode: str = "economic") -> QRResult | KroneckerMatrix
 
 
 @quiet
-def cholesky(A: KroneckerMatrix, lower: bool = False, *, assume_a: str | None = None) -> KroneckerMatrix:
+def cholesky(
+    A: Matrix[ArrayT], lower: bool = False, *, assume_a: str | None = None
+) -> KroneckerMatrix[ArrayT]:
     """The triangular C with C^H C = A, or with C C^H = A where `lower` is true.
 
     A        rank 1, Hermitian positive definite.  Both triangles of the factors are read.  The factors may be

@@ -7,15 +7,18 @@ from cmath import exp as turned
 from functools import reduce
 from math import log, log2, prod
 from operator import add, index, matmul
+from typing import Any
 
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import ArrayT
 from ketcore.arrays.autodiff import detached, is_recorded, is_traced, matrix_exponential
 from ketcore.arrays.checks import check_constant
 from ketcore.arrays.elementary import adjoint, beside, identity, widened
 from ketcore.arrays.namespaces import is_complex, namespace_of, quiet
 from ketcore.linalg import branches, closed_forms, spectral
+from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.linalg.solving import inverses
 from ketcore.objects import construction
 from ketcore.objects.kronecker_matrix import KroneckerMatrix, eye
@@ -31,7 +34,7 @@ _HIGH = 700.0
 
 
 @quiet
-def matrix_power(A: KroneckerMatrix, n: int) -> KroneckerMatrix:
+def matrix_power(A: Matrix[ArrayT], n: int) -> KroneckerMatrix[ArrayT]:
     """A @ A @ ... @ A, n times; the inverse of that for negative n, and the identity for n = 0.
 
     A        square, with square factors; rank 1 and not cropped for negative n.  For positive n a rank R
@@ -67,13 +70,13 @@ def matrix_power(A: KroneckerMatrix, n: int) -> KroneckerMatrix:
     return KroneckerMatrix(closed_forms.stored_factors(xp, powers, A.dtype, known), identities=known)
 
 
-def _eye(dims, like):
+def _eye(dims, like) -> Any:
     """The identity beside `like`, in its dtype, of which NumPy need not know."""
     return eye(dims, "float32", like).astype(like.dtype)
 
 
 @quiet
-def sqrtm(A: KroneckerMatrix) -> KroneckerMatrix:
+def sqrtm(A: Matrix[ArrayT]) -> KroneckerMatrix[ArrayT]:
     """The principal square root: the one whose eigenvalues have arguments in (-pi / 2, pi / 2].
 
     A        rank 1, square with square factors.  The principal root of a product of eigenvalues must be the
@@ -174,7 +177,7 @@ def _snapped(phase):
 
 
 @quiet
-def expm(A: KroneckerSum | KroneckerMatrix) -> KroneckerMatrix:
+def expm(A: System[ArrayT]) -> KroneckerMatrix[ArrayT]:
     """The matrix exponential, exactly: of a Kronecker sum, or of a Kronecker product with one mode that is no
     identity.
 

@@ -1,21 +1,29 @@
 """The log-density of a Gaussian with a Kronecker product, plus a multiple of the identity, as covariance."""
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from ketcore import ops
+from ketcore.array_types import ForeignT, Host, Lists, Scalar
 from ketcore.arrays.elementary import unboxed
-from ketcore.arrays.namespaces import Array, quiet
+from ketcore.arrays.namespaces import quiet
 from ketcore.linalg import closed_forms
-from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.linalg.closed_forms import Matrix
+from ketcore.objects.kronecker_matrix import KroneckerMatrix  # noqa: F401  (for the examples)
 from ketcore.spectra import symmetry
 
 
-@quiet
+@overload
 def gaussian_log_likelihood(
-    A: KroneckerMatrix, y: Array, shift: Any = 0.0, *, assume_a: str | None = None
-) -> Array:
+    A: Matrix[Host], y: Host | Lists, shift: Scalar = 0.0, *, assume_a: str | None = None
+) -> Host: ...
+@overload
+def gaussian_log_likelihood(
+    A: Matrix[ForeignT], y: ForeignT, shift: Scalar = 0.0, *, assume_a: str | None = None
+) -> ForeignT: ...
+@quiet
+def gaussian_log_likelihood(A: Any, y: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> Any:
     """The log-density of y under a Gaussian of mean zero with covariance A + shift I.
 
     A        rank 1, its factors square and Hermitian, A + shift I positive definite

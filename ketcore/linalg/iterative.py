@@ -7,16 +7,18 @@ A Kronecker product near K preconditions both: see `preconditioners`.
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, overload
 
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, Lists
 from ketcore.arrays import namespaces, solvers
 from ketcore.arrays.elementary import real_dtype
 from ketcore.arrays.namespaces import Array, accumulation_dtype, is_half, namespace, namespace_of, quiet
 from ketcore.cuda import library
 from ketcore.linalg import closed_forms, preconditioners
+from ketcore.linalg.closed_forms import System
 from ketcore.objects import construction
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
@@ -25,9 +27,37 @@ from ketcore.objects.operands import operand
 from ketcore.shapes import check_int, check_size
 
 
+@overload
+def cg(
+    A: System[Host],
+    b: Host | Lists,
+    x0: Host | Lists | None = None,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 0.0,
+    maxiter: int | None = None,
+    M: object = None,
+    mask: Host | Lists | None = None,
+    shift: float = 0.0,
+    callback: Callable[[Host], object] | None = None,
+) -> tuple[Host, int]: ...
+@overload
+def cg(
+    A: System[ForeignT],
+    b: ForeignT,
+    x0: ForeignT | None = None,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 0.0,
+    maxiter: int | None = None,
+    M: object = None,
+    mask: ForeignT | None = None,
+    shift: float = 0.0,
+    callback: Callable[[ForeignT], object] | None = None,
+) -> tuple[ForeignT, int]: ...
 @quiet
 def cg(
-    A: KroneckerMatrix | KroneckerSum | KroneckerProduct,
+    A: Any,
     b: Array,
     x0: Array | None = None,
     *,
@@ -37,8 +67,8 @@ def cg(
     M: Any = None,
     mask: Array | None = None,
     shift: float = 0.0,
-    callback: Callable[[Array], None] | None = None,
-) -> tuple[Array, int]:
+    callback: Callable[[Array], object] | None = None,
+) -> tuple[Any, int]:
     """Solve (A + shift I) x = b by conjugate gradients: `scipy.sparse.linalg.cg`, or CuPy's for its arrays.
 
     A        Hermitian, A + shift I positive definite (where the mask is true): any rank, cropped or not
@@ -104,7 +134,7 @@ class _System:
         self.half = promoted if is_half(promoted) else None
         self.dtype = accumulation_dtype(xp, promoted)
         self.index = None if mask is None else self._index(mask)
-        self.count = self.size if mask is None else self.index.shape[0]
+        self.count = self.size if self.index is None else self.index.shape[0]
         self.b = b
         self.b = self.vector("b", b)
         self.whole = b.shape[0] == self.size

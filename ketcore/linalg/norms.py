@@ -9,9 +9,11 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import ArrayT
 from ketcore.arrays.elementary import unboxed
-from ketcore.arrays.namespaces import Array, quiet, value_of
+from ketcore.arrays.namespaces import quiet, value_of
 from ketcore.linalg import closed_forms, cuts, solving, spectral
+from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
@@ -20,7 +22,7 @@ _ORDERS = (None, "fro", "nuc", "trace", 2, -2, 1, -1, inf, -inf)
 
 
 @quiet
-def norm(A: KroneckerMatrix | KroneckerSum, ord: Any = None) -> Array:
+def norm(A: System[ArrayT], ord: float | str | None = None) -> ArrayT:
     """A norm of the matrix, as `scipy.linalg.norm` of the dense one.
 
     A        any for the Frobenius norm, also cropped; rank 1 for the others.  2 takes a KroneckerSum with
@@ -51,7 +53,7 @@ def norm(A: KroneckerMatrix | KroneckerSum, ord: Any = None) -> Array:
 
 
 @quiet
-def cond(A: KroneckerMatrix, p: Any = None) -> Array:
+def cond(A: Matrix[ArrayT], p: float | str | None = None) -> ArrayT:
     """The condition number with respect to inversion: norm(A, p) norm(inv(A), p), as by NumPy.
 
     A        rank 1; rectangular for p of None, 2 and -2 alone
@@ -84,7 +86,7 @@ def _product_of_norms(xp, matrices, p):
 
 
 @quiet
-def matrix_rank(A: KroneckerMatrix, tol: float | None = None, *, max_bytes: int = 2**30) -> int:
+def matrix_rank(A: Matrix[Any], tol: float | None = None, *, max_bytes: int = 2**30) -> int:
     """How many singular values of the whole matrix exceed `tol` (the rank of linear algebra, not `A.rank`).
 
     Without `tol` it is the product of the ranks that NumPy finds of the factors, unless so many factors have

@@ -7,7 +7,7 @@ from functools import partial, reduce
 from math import isfinite, prod
 from numbers import Number
 from operator import mul
-from typing import Any
+from typing import Any, TypeGuard
 
 import array_api_compat
 import numpy as np
@@ -21,7 +21,7 @@ from ketcore.objects.parts import level_parts
 from ketcore.spectra import decompositions, powers
 
 
-def is_structured(A: Any, shift: Any = 0.0) -> bool:
+def is_structured(A: Any, shift: Any = 0.0) -> TypeGuard[KroneckerProduct]:
     """Whether `A` is a product of square parts, and nothing is added that would mix them."""
     return isinstance(A, KroneckerProduct) and A.row_dims == A.col_dims and closed_forms.is_zero(shift)
 
@@ -37,9 +37,8 @@ def inv(A: KroneckerProduct, look: bool) -> KroneckerProduct:
             xp = array_api_compat.array_namespace(part)
             rule = f"A must be invertible, got a singular factor {n}"
             inverse = partial(closed_forms.inverse, look=look)
-            part = closed_forms.stored(
-                xp, *closed_forms.factor_wise(xp, inverse, [part], rule, look), A.dtype
-            )
+            (inverted,) = closed_forms.factor_wise(xp, inverse, [part], rule, look)
+            part = closed_forms.stored(xp, inverted, A.dtype)
         found.append(part)
     return KroneckerProduct(found)
 
@@ -90,7 +89,7 @@ def _check_factors(factors):
 def _check_solution(factors, shift, b, x):
     """As with NumPy: an eigenvalue and the shift leave a few roundings of the largest of them."""
     matrices, largest = _exact(factors), [_largest(part) for part in (b, x)]
-    number = shift if isinstance(shift, Number) else value_of(shift)
+    number: Any = shift if isinstance(shift, Number) else value_of(shift)
     # What JAX traces cannot be looked at.
     if None in (number, *largest) or not isfinite(largest[0]):
         return

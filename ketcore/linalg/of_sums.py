@@ -135,7 +135,7 @@ def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -
     matrices = spectral.hermitian_factors_of_sum(A, "slogdet", assumed)
     if matrices is None:
         decompositions.check_diagonalisable(wide, "A")
-        values = spectral.general_values(xp, wide, look)
+        values: Sequence[Array] = spectral.general_values(xp, wide, look)
     else:
         values, _ = spectral.decomposed_hermitian(xp, matrices, look)
     total = all_sums(xp, values, shift)
@@ -197,7 +197,7 @@ def _solve_general(xp, matrices, b, shift, axis):
         solved[at, :, column] = _solve_triangular(triangles, part, shift).ravel()
     solved = solved.reshape(right.shape)
     x = ops.kron_matmul([u.T[None] for u in vectors], solved, axis=axis)
-    return beside(x.real if real else x, b)
+    return beside(np.real(x) if real else x, b)
 
 
 def _solve_triangular(triangles, right, shift):

@@ -11,15 +11,17 @@ rounding adds up to, which does not grow with P.
 from collections.abc import Sequence
 from functools import partial, reduce
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, overload
 
 import numpy as np
 
 from ketcore import ops
+from ketcore.array_types import ArrayT, ForeignT, Host, Lists, Scalar
 from ketcore.arrays.autodiff import detached, is_recorded
 from ketcore.arrays.elementary import adjoint, conjugated, itemsize, unboxed
 from ketcore.arrays.namespaces import Array, namespace, quiet, value_of
 from ketcore.linalg import closed_forms, cuts, of_products, of_sums
+from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
@@ -28,19 +30,21 @@ from ketcore.objects.operands import operand
 from ketcore.spectra import symmetry
 
 
-class LstsqResult(NamedTuple):
+class LstsqResult(NamedTuple, Generic[ArrayT]):
     """What `lstsq` returns, in SciPy's order."""
 
-    x: Array
-    residuals: Array
+    x: ArrayT
+    residuals: ArrayT
     rank: int
-    singular_values: Ket
+    singular_values: Ket[ArrayT]
 
 
+@overload
+def inv(A: KroneckerMatrix[ArrayT], *, assume_a: str | None = None) -> KroneckerMatrix[ArrayT]: ...
+@overload
+def inv(A: KroneckerProduct[ArrayT], *, assume_a: str | None = None) -> KroneckerProduct[ArrayT]: ...
 @quiet
-def inv(
-    A: KroneckerMatrix | KroneckerProduct, *, assume_a: str | None = None
-) -> KroneckerMatrix | KroneckerProduct:
+def inv(A: Any, *, assume_a: str | None = None) -> Any:
     """The inverse.  To solve a system `solve` loses fewer digits.
 
     A        rank 1; of a KroneckerProduct diagonal parts stay diagonal and identities identities
@@ -72,15 +76,33 @@ def inverses(xp, matrices: Sequence[Array], function: str, look: bool = True) ->
     return closed_forms.factor_wise(xp, inverse, matrices, rule, look)
 
 
+@overload
+def pinv(
+    A: Matrix[ArrayT],
+    *,
+    atol: float = 0.0,
+    rtol: float | None = None,
+    return_rank: Literal[False] = False,
+    max_bytes: int = 2**30,
+) -> KroneckerMatrix[ArrayT]: ...
+@overload
+def pinv(
+    A: Matrix[ArrayT],
+    *,
+    atol: float = 0.0,
+    rtol: float | None = None,
+    return_rank: Literal[True],
+    max_bytes: int = 2**30,
+) -> tuple[KroneckerMatrix[ArrayT], int]: ...
 @quiet
 def pinv(
-    A: KroneckerMatrix,
+    A: Matrix[ArrayT],
     *,
     atol: float = 0.0,
     rtol: float | None = None,
     return_rank: bool = False,
     max_bytes: int = 2**30,
-) -> KroneckerMatrix | tuple[KroneckerMatrix, int]:
+) -> KroneckerMatrix[ArrayT] | tuple[KroneckerMatrix[ArrayT], int]:
     """The Moore-Penrose pseudo-inverse (Q, P).
 
     A            rank 1
@@ -173,8 +195,12 @@ def _decomposed(xp, matrices):
     return zip(*found, strict=True)
 
 
+@overload
+def lstsq(A: Matrix[Host], b: Host | Lists, cond: float | None = None) -> LstsqResult[Host]: ...
+@overload
+def lstsq(A: Matrix[ForeignT], b: ForeignT, cond: float | None = None) -> LstsqResult[ForeignT]: ...
 @quiet
-def lstsq(A: KroneckerMatrix, b: Array, cond: float | None = None) -> LstsqResult:
+def lstsq(A: Any, b: Any, cond: float | None = None) -> LstsqResult[Any]:
     """The x of least norm among those that minimise |A x - b|, for any shape and rank of linear algebra.
 
     A        rank 1
@@ -215,11 +241,10 @@ def _recorded_lstsq(xp, matrices, decomposed, b, threshold, axis):
     """A^+ b with the derivatives of `pinv`, and the rank."""
     scaled, _ = cuts.relative(decomposed[1])
     boxes = _differentiable(xp, matrices, scaled, cuts.boxes_above(scaled, threshold))
-    parts_of = zip(matrices, *decomposed, strict=True)
-    factors = [
-        _cut_inverse(xp, *part, *boxes[0][n]) if boxes else xp.zeros_like(xp.matrix_transpose(part[0]))
-        for n, part in enumerate(parts_of)
-    ]
+    factors = [xp.zeros_like(xp.matrix_transpose(matrix)) for matrix in matrices]
+    if boxes:
+        known = zip(matrices, *decomposed, boxes[0], strict=True)
+        factors = [_cut_inverse(xp, matrix, u, s, vh, *box) for matrix, u, s, vh, box in known]
     x = ops.kron_matmul([xp.matrix_transpose(f)[None, ...] for f in factors], b, axis=axis)
     return x, prod(stop - start for start, stop in boxes[0]) if boxes else 0
 
@@ -249,8 +274,22 @@ def right_side(A: Any, b: Any, rows: int) -> tuple[Array, int]:
     return b, -1 if b.ndim == 1 else -2
 
 
+@overload
+def solve(
+    A: Matrix[ArrayT], b: Ket[ArrayT], shift: Scalar = 0.0, *, assume_a: str | None = None
+) -> Ket[ArrayT]: ...
+@overload
+def solve(
+    A: Matrix[ArrayT], b: KroneckerMatrix[ArrayT], shift: Scalar = 0.0, *, assume_a: str | None = None
+) -> KroneckerMatrix[ArrayT]: ...
+@overload
+def solve(A: System[Host], b: Host | Lists, shift: Scalar = 0.0, *, assume_a: str | None = None) -> Host: ...
+@overload
+def solve(
+    A: System[ForeignT], b: ForeignT, shift: Scalar = 0.0, *, assume_a: str | None = None
+) -> ForeignT: ...
 @quiet
-def solve(A: KroneckerMatrix | KroneckerSum, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> Any:
+def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> Any:
     """The x with (A + shift I) x = b.
 
     A        rank 1 with square factors, or a KroneckerSum
@@ -274,7 +313,7 @@ def solve(A: KroneckerMatrix | KroneckerSum, b: Any, shift: Any = 0.0, *, assume
     if isinstance(A, KroneckerSum):
         b, axis = right_side(A, b, A.shape[0])
         return of_sums.solve(A, b, shift, axis, assume_a)
-    if of_products.is_structured(A, shift) and not isinstance(b, Ket | KroneckerMatrix):
+    if not isinstance(b, Ket | KroneckerMatrix) and of_products.is_structured(A, shift):
         b, axis = right_side(A, b, A.shape[0])
         return of_products.solve(A, b, axis, assume_a)
     xp, matrices = closed_forms.single(A, "solve", look)

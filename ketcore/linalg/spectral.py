@@ -7,15 +7,17 @@ size: value i belongs to column i of the vectors.  `np.sort(values.to_dense())` 
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import ArrayT
 from ketcore.arrays.checks import check_constant
 from ketcore.arrays.elementary import adjoint, beside, complex_dtype, widened
 from ketcore.arrays.namespaces import Array, namespace_of, quiet
 from ketcore.linalg import closed_forms
+from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_sum import KroneckerSum
@@ -24,23 +26,23 @@ from ketcore.objects.kronecker_sum import KroneckerSum
 _CONVERGE = "A must have factors whose eigenvalues converge, got factor {n}"
 
 
-class EigResult(NamedTuple):
+class EigResult(NamedTuple, Generic[ArrayT]):
     """Eigenvalues, a Ket, and the matrix whose columns are the eigenvectors."""
 
-    eigenvalues: Ket
-    eigenvectors: KroneckerMatrix
+    eigenvalues: Ket[ArrayT]
+    eigenvectors: KroneckerMatrix[ArrayT]
 
 
-class SVDResult(NamedTuple):
+class SVDResult(NamedTuple, Generic[ArrayT]):
     """U and Vh with orthonormal columns and rows, and S, the Ket of singular values."""
 
-    U: KroneckerMatrix
-    S: Ket
-    Vh: KroneckerMatrix
+    U: KroneckerMatrix[ArrayT]
+    S: Ket[ArrayT]
+    Vh: KroneckerMatrix[ArrayT]
 
 
 @quiet
-def eigh(A: KroneckerMatrix | KroneckerSum, *, assume_a: str | None = None) -> EigResult:
+def eigh(A: System[ArrayT], *, assume_a: str | None = None) -> EigResult[ArrayT]:
     """Eigenvalues and orthonormal eigenvectors of a Hermitian matrix.
 
     A        rank 1 or a KroneckerSum; the factors Hermitian but for rounding (both triangles are read).  A
@@ -62,7 +64,7 @@ def eigh(A: KroneckerMatrix | KroneckerSum, *, assume_a: str | None = None) -> E
 
 
 @quiet
-def eigvalsh(A: KroneckerMatrix | KroneckerSum, *, assume_a: str | None = None) -> Ket:
+def eigvalsh(A: System[ArrayT], *, assume_a: str | None = None) -> Ket[ArrayT]:
     """The eigenvalues of `eigh` alone, a real Ket; arguments, errors and cost are those of `eigh`.
 
     >>> eigvalsh(KroneckerMatrix([[[2.0, 0.0], [0.0, 1.0]], [[5.0]]])).to_dense().tolist()
@@ -72,7 +74,7 @@ def eigvalsh(A: KroneckerMatrix | KroneckerSum, *, assume_a: str | None = None) 
 
 
 @quiet
-def eig(A: KroneckerMatrix | KroneckerSum) -> EigResult:
+def eig(A: System[ArrayT]) -> EigResult[ArrayT]:
     """Eigenvalues and right eigenvectors of norm 1 of any square matrix with square factors.
 
     A        rank 1, or a KroneckerSum
@@ -90,7 +92,7 @@ def eig(A: KroneckerMatrix | KroneckerSum) -> EigResult:
 
 
 @quiet
-def eigvals(A: KroneckerMatrix | KroneckerSum) -> Ket:
+def eigvals(A: System[ArrayT]) -> Ket[ArrayT]:
     """The eigenvalues of `eig` alone, a complex Ket; arguments, errors and cost are those of `eig`.
 
     >>> eigvals(KroneckerMatrix([[[0.0, 1.0], [-1.0, 0.0]], [[3.0]]])).to_dense().tolist()
@@ -100,7 +102,7 @@ def eigvals(A: KroneckerMatrix | KroneckerSum) -> Ket:
 
 
 @quiet
-def svd(A: KroneckerMatrix, full_matrices: bool = False) -> SVDResult:
+def svd(A: Matrix[ArrayT], full_matrices: bool = False) -> SVDResult[ArrayT]:
     """The singular value decomposition A = U diag(S) Vh.
 
     A              rank 1
@@ -132,7 +134,7 @@ def svd(A: KroneckerMatrix, full_matrices: bool = False) -> SVDResult:
 
 
 @quiet
-def svdvals(A: KroneckerMatrix) -> Ket:
+def svdvals(A: Matrix[ArrayT]) -> Ket[ArrayT]:
     """The singular values of `svd` alone, a real Ket; arguments, errors and cost are those of `svd`.
 
     >>> svdvals(KroneckerMatrix([[[0.0, 2.0]], [[3.0], [4.0]]])).to_dense().round(12).tolist()
@@ -175,7 +177,7 @@ def hermitian_factors_of_sum(
 
 def decomposed_hermitian(
     xp, matrices: Sequence[Array], look: bool = True
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+) -> tuple[Sequence[Array], Sequence[Array]]:
     """Eigenvalues (p_n,) and eigenvectors (p_n, p_n) of Hermitian matrices."""
     return _decomposed(lambda matrix: tuple(xp.linalg.eigh(matrix)), xp, matrices, look)
 

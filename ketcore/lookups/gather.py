@@ -28,32 +28,39 @@ class Engine(Protocol):
 
     def missing(self) -> str:
         """Why this process cannot have the engine, in words; empty where it can."""
+        ...
 
     def obstacle(self, lookup: Lookup) -> str:
         """Why the engine cannot take the tables of this lookup, in words that follow a name; empty if it can.
 
         Asked in every call: a matter of kinds, dtypes and sizes, never of values.
         """
+        ...
 
     def expand(self, lookup: Lookup, out: Array | None) -> Array:
         """Rows (B, columns) in `lookup.dtype`, into `out` where it is given."""
+        ...
 
     def push(self, lookup: Lookup, tangents: Sequence[Array]) -> Array:
         """The derivative of `expand` along tangents, N arrays of the shapes of the tables."""
+        ...
 
     def pull(self, lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[Array, ...]:
         """The cotangent (B, columns) back to the tables: N arrays (R, t_n, q_n) in the accumulation dtype.
 
         deterministic   False allows sums in no fixed order
         """
+        ...
 
     def pull_packed(
         self, lookup: Lookup, dims: Sequence[int], cotangent: Array, deterministic: bool
     ) -> Array:
         """`pull` of kind "same" as one array (t, R, sum dims), the tables of which were cut from `dims`."""
+        ...
 
     def records(self, lookup: Lookup, cotangent: Array) -> Array:
         """The cotangent back to the leaves of each row: (B, R, sum q_n) in the accumulation dtype."""
+        ...
 
 
 # In the order in which they are asked.  The last one takes whatever the others do not.
@@ -102,9 +109,9 @@ def expanded(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], out: Array 
     if out is None:
         check_addressable(shape)
         return reshaped(xp, gather(lookup), shape)
-    out = check_out(out, shape, lookup.dtype, lookup.tables[0], xp)
-    gather(lookup, out.reshape((lookup.batch, lookup.columns)))
-    return out
+    found = check_out(out, shape, lookup.dtype, lookup.tables[0], xp)
+    gather(lookup, found.reshape((lookup.batch, lookup.columns)))
+    return found
 
 
 def as_rows(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], cotangent: Any) -> Array:

@@ -254,7 +254,7 @@ def segment_launch(shape: Geometry) -> Launch:
 
 def filled(launch: Launch, tables: Sequence[Any] = (), gradients: Sequence[Any] = ()) -> np.void:
     """The plan with the addresses and strides of these arrays (R, t_n, q_n), to be passed by value."""
-    plan = launch.plan.copy()
+    plan: Any = launch.plan.copy()
     modes = plan["modes"]
     for prefix, field, arrays in (("", "table", tables), ("gradient_", "gradient", gradients)):
         if arrays:

@@ -14,7 +14,8 @@ with args of device arrays and NumPy scalars, structs among them; `launch.xp` is
 and `launch.shared_limit` the shared memory in bytes that a block may ask for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from ketcore.arrays.namespaces import Array
 from ketcore.cuda.structs import MAX_ORDER, SHARED_FLOOR, Launch, address
@@ -61,7 +62,7 @@ def obstacle(lookup: Lookup) -> str:
     return ""
 
 
-def expand(launch: Callable, lookup: Lookup, out: Array | None = None) -> Array:
+def expand(launch: Any, lookup: Lookup, out: Any = None) -> Array:
     """Rows (B, columns) in the dtype of the tables; a bad index gives a row of NaN.
 
     out      C-contiguous array to write into
@@ -73,13 +74,14 @@ def expand(launch: Callable, lookup: Lookup, out: Array | None = None) -> Array:
     shape, lanes = geometry(lookup), 16 // out.dtype.itemsize
     vector = lookup.columns % lanes == 0 and shape.right % lanes == 0 and address(out) % 16 == 0
     found = gather_launch(shape, False, _shared_limit(launch), vector)
+    assert found is not None  # or there would be an obstacle
     index = _index(launch, lookup)
     types = (STORAGE[out.dtype.name], INDEX[index.dtype.name])
     _run(launch, found, "gather", "expand", types, filled(found, lookup.tables), index, out)
     return out
 
 
-def leaf_cotangents(launch: Callable, lookup: Lookup, cotangent: Array) -> Array:
+def leaf_cotangents(launch: Any, lookup: Lookup, cotangent: Array) -> Array:
     """Pull `cotangent` (B, columns) back to the leaves of each row.
 
     cotangent   read in the dtype of the tables, any other as the dtype that sums run in
@@ -92,7 +94,7 @@ def leaf_cotangents(launch: Callable, lookup: Lookup, cotangent: Array) -> Array
 
 
 def contract(
-    launch: Callable, lookup: Lookup, cotangent: Array, deterministic: bool, gradients: Sequence[Array]
+    launch: Any, lookup: Lookup, cotangent: Array, deterministic: bool, gradients: Sequence[Array]
 ) -> None:
     """Pull `cotangent` (B, columns) back to the tables.
 
@@ -121,6 +123,7 @@ def _contract(launch, lookup, cotangent, records, gradients):
         cotangent = cotangent.astype(records.dtype, copy=False)
     cotangent = launch.xp.ascontiguousarray(cotangent)
     found = gather_launch(geometry(lookup), True, _shared_limit(launch), False)
+    assert found is not None  # or there would be an obstacle
     plan = filled(found, lookup.tables, gradients)
     plan["atomic"] = bool(gradients)
     types = (STORAGE[storage.name], STORAGE[cotangent.dtype.name], INDEX[index.dtype.name])
@@ -153,7 +156,7 @@ def _sorted_sums(launch, found, index, records, gradients):
         _run(launch, found, "scatter", kernel, types, plan, ids, order, records)
 
 
-def segment_sum(launch: Callable, values: Array, index: Array, count: int) -> Array:
+def segment_sum(launch: Any, values: Array, index: Array, count: int) -> Array:
     """Sum the real rows of `values` (B, W) that share an index, in a fixed order: (count, W)."""
     batch, width = values.shape
     sums = launch.xp.zeros((count, width), dtype=values.dtype)

@@ -42,7 +42,7 @@ def matrix_product(left: Any, right: Any) -> Parts:
     factors, groups, dtype = product(left.factors, right.factors, inner, known)
     whole = inner == prod(left.col_dims) == prod(right.row_dims)
     sides = _identities(groups, left, right)
-    pairs = [a & b for b in sides[1] for a in sides[0]] if whole else []
+    pairs = tuple(a & b for b in sides[1] for a in sides[0]) if whole else ()
     # A product of another shape than its factors has no identities that would have to stay.
     return scale.stored(factors, dtype, None, pairs), (left.shape[0], right.shape[1]), pairs
 

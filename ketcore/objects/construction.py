@@ -31,7 +31,7 @@ from ketcore.arrays.namespaces import (
     quiet,
 )
 from ketcore.divisors import suggest_dims
-from ketcore.ops import ket_inner
+from ketcore.ops.ket_inner import ket_inner
 from ketcore.shapes import Marks, check_dense_size, check_dims, check_size
 
 
@@ -43,7 +43,7 @@ def is_scalar(value: Any) -> bool:
     """
     if isinstance(value, np.generic | np.ndarray):
         return value.ndim == 0 and (value.dtype.kind in "biufc" or is_half(value.dtype))
-    return isinstance(value, Complex) or (array_api_compat.is_array_api_obj(value) and value.ndim == 0)
+    return isinstance(value, Complex) or (is_array(value) and value.ndim == 0)
 
 
 def as_number(name: str, scalar: Any) -> Any:
@@ -52,7 +52,7 @@ def as_number(name: str, scalar: Any) -> Any:
     raises   TypeError on a long double, ValueError on an int that float64 does not hold
     """
     number = scalar.item() if isinstance(scalar, np.generic | np.ndarray) else scalar
-    if isinstance(number, np.longdouble | np.clongdouble):
+    if isinstance(number, np.generic) and number.dtype.char in "gG":
         raise TypeError(f"{name} must be a number of at most double precision, got {number.dtype}")
     if isinstance(number, int) and abs(number) > float_info.max:
         raise ValueError(f"{name} must be at most {float_info.max}, got an int of {number.bit_length()} bits")
@@ -222,8 +222,8 @@ def contracted(factors: Sequence[Array], x: Array) -> Array:
     size = prod(f.shape[-1] for f in factors)
     if x.ndim not in (1, 2) or x.shape[0] != size:
         raise ValueError(f"x must have shape ({size},) or ({size}, n), got {tuple(x.shape)}")
-    *leaves, z = (xp.astype(a, accumulation_dtype(xp, dtype), copy=False) for a in arrays)
-    leaves, _ = scale.level(leaves, -1)
+    *wide, z = (xp.astype(a, accumulation_dtype(xp, dtype), copy=False) for a in arrays)
+    leaves, _ = scale.level(wide, -1)
     *batch, rank, first = leaves[0].shape
     count, trail = prod(batch) * rank, tuple(x.shape[1:])
     flat = [xp.reshape(leaf, (count, leaf.shape[-1])) for leaf in leaves]

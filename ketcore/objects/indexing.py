@@ -16,7 +16,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore.arrays.checks import to_namespace_of
-from ketcore.arrays.namespaces import Array, index_dtype, namespace_of, on_host, to_host
+from ketcore.arrays.namespaces import Array, index_dtype, is_array, namespace_of, on_host, to_host
 
 Selector = int | range | Array
 
@@ -35,7 +35,7 @@ def parse_key(key: Any, shape: Sequence[int]) -> list[Selector]:
     >>> parse_key((-1, slice(None, 2)), (3, 4))
     [2, range(0, 2)]
     """
-    selectors = []
+    selectors: list[Any] = []
     for entry in key if isinstance(key, tuple) else (key,):
         selectors += _parse_entry(entry, shape, len(selectors))
     if len(selectors) > len(shape):
@@ -52,7 +52,7 @@ def _parse_entry(entry, shape, axis):
         return [range(*entry.indices(size or 0)) or range(0)]
     if entry is None or entry is Ellipsis or isinstance(entry, bool | np.bool_ | str):
         raise TypeError(f"{_RULE}, got {entry!r}")
-    if not array_api_compat.is_array_api_obj(entry):
+    if not is_array(entry):
         try:
             return [0 if size is None else _one_index(as_integer(entry), size, axis)]
         except TypeError:

@@ -6,20 +6,22 @@ Letters: N order (modes), R rank (terms; nothing to do with matrix rank), q_n di
 A batch of kets is one packed array (..., R, sum q_n), so that the leaves of one ket lie together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 import array_api_compat
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ketcore import shapes
+from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Key, Lists, Number, Seed, Untyped
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating
 from ketcore.arrays.elementary import conjugated, itemsize
-from ketcore.arrays.namespaces import Array, quiet
+from ketcore.arrays.namespaces import quiet
 from ketcore.objects import construction, display
 from ketcore.objects.indexing import parse_key, take
 from ketcore.objects.operands import operand
@@ -29,7 +31,7 @@ from ketcore.shapes import check_dims, check_int, offsets
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class Ket(Scalable):
+class Ket(Scalable, Generic[ArrayT]):
     """A batch of vectors of length Q, each a sum of R tensor products.
 
     factors  N arrays (..., R, q_n), floating or complex, one R and one batch shape `...` for all; 1-D
@@ -44,10 +46,16 @@ class Ket(Scalable):
     [1.0, 0.0, 3.0, 2.0, 0.0, 6.0]
     """
 
-    packed: Array
+    packed: ArrayT
     dims: tuple[int, ...]
 
-    def __init__(self, factors: Sequence[Any]):
+    @overload
+    def __init__(self: "Ket[Any]", factors: Sequence[Untyped]) -> None: ...
+    @overload
+    def __init__(self: "Ket[Host]", factors: Sequence[HostFactor]) -> None: ...
+    @overload
+    def __init__(self: "Ket[ForeignT]", factors: Sequence[ForeignT]) -> None: ...
+    def __init__(self, factors: Any) -> None:
         xp, factors, _ = check_floating("factors", construction.dense_factors(factors))
         shapes = [tuple(f.shape) for f in factors]
         factors = [xp.reshape(f, (1, *f.shape)) if f.ndim == 1 else f for f in factors]
@@ -58,8 +66,17 @@ class Ket(Scalable):
         object.__setattr__(self, "packed", xp.concat(factors, axis=-1))
         object.__setattr__(self, "dims", tuple(f.shape[-1] for f in factors))
 
+    @overload
     @classmethod
-    def from_packed(cls, packed: Array, dims: Sequence[int]) -> "Ket":
+    def from_packed(cls, packed: Untyped, dims: Sequence[int]) -> "Ket[Any]": ...
+    @overload
+    @classmethod
+    def from_packed(cls, packed: Host | Lists, dims: Sequence[int]) -> "Ket[Host]": ...
+    @overload
+    @classmethod
+    def from_packed(cls, packed: ForeignT, dims: Sequence[int]) -> "Ket[ForeignT]": ...
+    @classmethod
+    def from_packed(cls, packed: Any, dims: Sequence[int]) -> "Ket[Any]":
         """A ket around an array that is already packed; nothing is copied.
 
         packed   (..., R, sum(dims)) floating or complex; the ket shares it
@@ -81,15 +98,15 @@ class Ket(Scalable):
 
     @classmethod
     def random(
-        cls,
+        cls: Any,
         dims: Sequence[int],
         rank: int = 1,
         batch_shape: Sequence[int] = (),
         *,
         std: float = 1.0,
-        rng: Any = None,
-        dtype: Any = "float64",
-    ) -> "Ket":
+        rng: Seed = None,
+        dtype: DTypeLike = "float64",
+    ) -> "Ket[Host]":
         """Normal leaves such that the entries of the kets have standard deviation `std`.
 
         rng      None, a seed, or a Generator of NumPy or CuPy
@@ -105,7 +122,7 @@ class Ket(Scalable):
         return cls(construction.random_leaves(shapes, rank, std, rng, dtype))
 
     @property
-    def factors(self) -> tuple[Array, ...]:
+    def factors(self: Any) -> tuple[ArrayT, ...]:
         """N views (..., R, q_n) of the packed array."""
         return tuple(self.packed[..., a:b] for a, b in pairwise(offsets(self.dims)))
 
@@ -144,10 +161,10 @@ class Ket(Scalable):
             raise TypeError(f"a ket must have a batch for len(), got shape {self.shape}")
         return self.batch_shape[0]
 
-    def __iter__(self):
+    def __iter__(self) -> "Iterator[Ket[ArrayT]]":
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, key: Any) -> "Ket":
+    def __getitem__(self, key: Key) -> "Ket[ArrayT]":
         """The kets that NumPy's rules choose from the batch: integers, slices, integer arrays, masks.
 
         raises   TypeError on None and Ellipsis, IndexError outside (on a device: leaves of NaN)
@@ -157,7 +174,7 @@ class Ket(Scalable):
         """
         return Ket.from_packed(take(self.packed, parse_key(key, self.batch_shape)), self.dims)
 
-    def __add__(self, other: "Ket") -> "Ket":
+    def __add__(self, other: "Ket[ArrayT]") -> "Ket[ArrayT]":
         """The sum: ranks add.  Batch shapes broadcast; `dims` must be equal."""
         if not isinstance(other, Ket):
             return NotImplemented
@@ -166,17 +183,21 @@ class Ket(Scalable):
         xp, terms, _ = check_floating("kets", _batched(self.packed, other.packed))
         return Ket.from_packed(xp.concat(terms, axis=-2), self.dims)
 
+    if TYPE_CHECKING:
+
+        def __sub__(self, other: "Ket[ArrayT]") -> "Ket[ArrayT]": ...
+
     @quiet
     def _scaled(self, scalar, divide):
         """The first leaf of each term carries the scalar."""
         leaves = self.factors
         level = scale.for_number(leaves, scalar, -1)
-        packed = self.packed if level is leaves else Ket(level).packed
+        packed: Any = self.packed if level is leaves else Ket(level).packed
         first = construction.scaled(packed[..., : self.dims[0]], scalar, divide)
         xp, parts, _ = check_floating("factors", (first, packed[..., self.dims[0] :]))
         return Ket.from_packed(xp.concat(parts, axis=-1), self.dims)
 
-    def kron(self, other: "Ket") -> "Ket":
+    def kron(self, other: "Ket[ArrayT]") -> "Ket[ArrayT]":
         """The tensor product: orders add, ranks multiply, batch shapes broadcast.
 
         >>> (ket([1.0, 2.0]).kron(ket([1.0, 3.0]))).to_dense().tolist()
@@ -194,16 +215,16 @@ class Ket(Scalable):
         packed = xp.reshape(packed, (*packed.shape[:-3], prod(ranks), packed.shape[-1]))
         return Ket.from_packed(packed, self.dims + other.dims)
 
-    def conj(self) -> "Ket":
+    def conj(self) -> "Ket[ArrayT]":
         """The complex conjugate; a real ket itself."""
         return Ket.from_packed(conjugated(self.packed), self.dims)
 
     @quiet
-    def astype(self, dtype: Any) -> "Ket":
+    def astype(self, dtype: object) -> "Ket[ArrayT]":
         """The same kets with leaves of another floating or complex dtype."""
         return Ket(construction.cast(self.factors, dtype, -1))
 
-    def inner(self, other: "Ket") -> Array:
+    def inner(self: Any, other: "Ket[ArrayT]") -> ArrayT:
         """<self, other> (...), the first conjugated as in `np.vdot`; batch shapes broadcast.
 
         >>> float(ket([1.0, 2.0], [1.0, 1.0]).inner(ket([3.0, 1.0], [1.0, 0.0])))
@@ -212,7 +233,7 @@ class Ket(Scalable):
         _check_ket(other)
         return ket_inner(self.factors, other.factors)
 
-    def gram(self, other: "Ket") -> Array:
+    def gram(self: Any, other: "Ket[ArrayT]") -> ArrayT:
         """All inner products (*batch, *other's batch), the first conjugated.
 
         >>> kets = Ket.from_packed(np.eye(3)[:, None], (3,))
@@ -222,7 +243,7 @@ class Ket(Scalable):
         _check_ket(other)
         return ket_gram(self.factors, other.factors)
 
-    def contract(self, x: Any) -> Array:
+    def contract(self, x: ArrayT | Lists) -> ArrayT:
         """sum_j v[j] x[j], NOT conjugated: (...) for x (Q,), (..., n) for x (Q, n).
 
         cost     time O(R Q) an entry of the batch, memory O(R Q / q_0)
@@ -232,7 +253,7 @@ class Ket(Scalable):
         """
         return construction.contracted(self.factors, operand("x", x, self.dtype))
 
-    def combine(self, weights: Any) -> "Ket":
+    def combine(self, weights: ArrayT | Lists | Number) -> "Ket[ArrayT]":
         """sum_b weights[b] v[b] over the batch, as one ket: batch and rank multiply to its rank.
 
         weights  of the batch shape, real or complex numbers
@@ -244,7 +265,7 @@ class Ket(Scalable):
         """
         return Ket(construction.combined(self.factors, operand("weights", weights, self.dtype)))
 
-    def norm(self) -> Array:
+    def norm(self) -> ArrayT:
         """Euclidean norms (...), real.  Rounding is relative to the terms: where they cancel to nothing, the
         result is zero or about the square root of machine precision, never NaN.
 
@@ -254,7 +275,7 @@ class Ket(Scalable):
         return construction.norm(self.factors)
 
     @quiet
-    def normalize(self) -> "Ket":
+    def normalize(self) -> "Ket[ArrayT]":
         """Kets of norm 1, with the scale spread over all modes; a ket of norm 0 stays zero.
 
         >>> float(ket([3.0, 4.0], [2.0]).normalize().norm())
@@ -270,7 +291,7 @@ class Ket(Scalable):
         return Ket.from_packed(xp.astype(packed, self.dtype, copy=False), self.dims)
 
     @quiet
-    def balance(self) -> "Ket":
+    def balance(self) -> "Ket[ArrayT]":
         """The same kets with leaves of equal norm within each term.
 
         >>> balanced = ket([8.0, 0.0], [2.0, 0.0]).balance()
@@ -279,7 +300,7 @@ class Ket(Scalable):
         """
         return Ket(scale.balanced(self.factors))
 
-    def to_dense(self, max_bytes: int = 2**30, out: Array | None = None) -> Array:
+    def to_dense(self, max_bytes: float = 2**30, out: ArrayT | None = None) -> ArrayT:
         """The vectors (..., Q).
 
         raises   MemoryError, naming the size, above `max_bytes`
@@ -300,7 +321,11 @@ class Ket(Scalable):
         return {**facts, "dtype": self.dtype, **counts}
 
 
-def ket(*vectors: Any) -> Ket:
+@overload
+def ket(*vectors: Host | Lists) -> Ket[Host]: ...
+@overload
+def ket(*vectors: ForeignT) -> Ket[ForeignT]: ...
+def ket(*vectors: Any) -> Ket[Any]:
     """One product vector: ket(a, b, c) is a (x) b (x) c.
 
     vectors  N arrays (q_n,), floating or complex

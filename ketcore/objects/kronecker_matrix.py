@@ -6,17 +6,19 @@ Letters: N order (modes), R rank (terms; a matrix of one term may have full matr
 and columns of factor n, P = prod p_n, Q = prod q_n.  `shape` is (P, Q) or a leading block of it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 import numpy as np  # noqa: F401  (for the examples)
+from numpy.typing import DTypeLike
 
 from ketcore import ops, shapes
+from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Index, Key, Lists, Seed, Untyped
 from ketcore.arrays.checks import check_floating, check_identities, check_shape, check_tables
 from ketcore.arrays.elementary import conjugated, itemsize, transposed, unboxed
-from ketcore.arrays.namespaces import Array, quiet
+from ketcore.arrays.namespaces import quiet
 from ketcore.objects import alignment, blocks, construction, display, operands, reductions
 from ketcore.objects.ket import Ket
 from ketcore.objects.operator import Operator, Scalable
@@ -26,7 +28,7 @@ from ketcore.shapes import check_int
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class KroneckerMatrix(Operator, Scalable):
+class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     """A matrix (rows, columns) as a sum of R Kronecker products.
 
     factors  N arrays (R, p_n, q_n), floating or complex, one R for all; 2-D factors mean R = 1.  Nested
@@ -45,13 +47,34 @@ class KroneckerMatrix(Operator, Scalable):
     ((2, 4), [0.0, 3.0, 0.0, 4.0], 4.0)
     """
 
-    factors: tuple[Array, ...]
+    factors: tuple[ArrayT, ...]
     shape: tuple[int, int]
     term_identities: tuple[frozenset[int], ...]
 
+    @overload
     def __init__(
-        self, factors: Sequence[Any], shape: Sequence[int] | None = None, identities: Iterable[Any] = ()
-    ):
+        self: "KroneckerMatrix[Any]",
+        factors: Sequence[Untyped],
+        shape: Sequence[int] | None = None,
+        identities: Iterable[int | Collection[int]] = (),
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "KroneckerMatrix[Host]",
+        factors: Sequence[HostFactor],
+        shape: Sequence[int] | None = None,
+        identities: Iterable[int | Collection[int]] = (),
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "KroneckerMatrix[ForeignT]",
+        factors: Sequence[ForeignT],
+        shape: Sequence[int] | None = None,
+        identities: Iterable[int | Collection[int]] = (),
+    ) -> None: ...
+    def __init__(
+        self, factors: Any, shape: Sequence[int] | None = None, identities: Iterable[Any] = ()
+    ) -> None:
         xp, factors, dtype = check_floating("factors", construction.dense_factors(factors))
         factors = [f[None, ...] if f.ndim == 2 else f for f in factors]
         check_tables("factors", factors)
@@ -62,7 +85,7 @@ class KroneckerMatrix(Operator, Scalable):
 
     @classmethod
     def random(
-        cls,
+        cls: Any,
         shape: Sequence[int],
         order: int | None = None,
         *,
@@ -70,9 +93,9 @@ class KroneckerMatrix(Operator, Scalable):
         col_dims: Sequence[int] | None = None,
         rank: int = 1,
         std: float = 1.0,
-        rng: Any = None,
-        dtype: Any = "float64",
-    ) -> "KroneckerMatrix":
+        rng: Seed = None,
+        dtype: DTypeLike = "float64",
+    ) -> "KroneckerMatrix[Host]":
         """Normal factors such that the elements have standard deviation `std`.
 
         order    the number of modes, unless dims say so; dims that are not given come from `suggest_dims`
@@ -85,8 +108,14 @@ class KroneckerMatrix(Operator, Scalable):
         shape, dims = construction.random_shapes(shape, order, row_dims, col_dims)
         return cls(construction.random_leaves([(rank, *pair) for pair in dims], rank, std, rng, dtype), shape)
 
+    @overload
     @classmethod
-    def from_terms(cls, terms: Sequence[Sequence[Any]]) -> "KroneckerMatrix":
+    def from_terms(cls, terms: Sequence[Sequence[HostFactor]]) -> "KroneckerMatrix[Host]": ...
+    @overload
+    @classmethod
+    def from_terms(cls, terms: Sequence[Sequence[ForeignT]]) -> "KroneckerMatrix[ForeignT]": ...
+    @classmethod
+    def from_terms(cls, terms: Sequence[Sequence[Any]]) -> "KroneckerMatrix[Any]":
         """The sum of the Kronecker products of lists of matrices: [[A, B], [C, D]] is A (x) B + C (x) D.
 
         terms    R lists of N matrices (p_n, q_n); mode n has one shape in all terms
@@ -132,17 +161,17 @@ class KroneckerMatrix(Operator, Scalable):
         return self._parameters() * itemsize(self.factors[0])
 
     @property
-    def T(self) -> "KroneckerMatrix":  # noqa: N802 - NumPy's name
+    def T(self) -> "KroneckerMatrix[ArrayT]":  # noqa: N802 - NumPy's name
         """The transpose; shares the factors."""
         return KroneckerMatrix([transposed(f) for f in self.factors], self.shape[::-1], self.term_identities)
 
     def __len__(self) -> int:
         return shapes.checked_length(self.shape[0])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[ArrayT]:
         return (self[i] for i in range(self.shape[0]))
 
-    def __getitem__(self, key: Any) -> Array:
+    def __getitem__(self, key: Key) -> ArrayT:
         """The dense row, rows, element or block that NumPy's rules choose.
 
         key      integers, slices, integer arrays (a pair broadcasts), a boolean mask; negative ones
@@ -159,7 +188,7 @@ class KroneckerMatrix(Operator, Scalable):
     def _row_reader(self):
         return lambda start, stop: blocks.row_block(self.factors, range(start, stop), self.shape[1])
 
-    def rows(self, ids: Any, check: bool | None = None, out: Array | None = None) -> Array:
+    def rows(self: Any, ids: Index, check: bool | None = None, out: ArrayT | None = None) -> ArrayT:
         """An embedding lookup: the rows (..., columns) of `ids`, which count from 0 and are never negative.
 
         check    None: host ids are checked, ids on a device are not (a bad one gives a row of NaN);
@@ -171,7 +200,7 @@ class KroneckerMatrix(Operator, Scalable):
         """
         return ops.rows(self.factors, ids, self.shape, check=check, out=out)
 
-    def row_kets(self, ids: Any, check: bool | None = None) -> Ket:
+    def row_kets(self: Any, ids: Index, check: bool | None = None) -> Ket[ArrayT]:
         """The rows of `ids` as a batch of kets; `check` as in `rows`.
 
         raises   as `rows`; ValueError where the columns are cropped, as those of kets are not
@@ -179,9 +208,10 @@ class KroneckerMatrix(Operator, Scalable):
         >>> KroneckerMatrix([np.eye(2), np.eye(3)]).row_kets([4, 5]).shape
         (2, 6)
         """
-        return Ket(ops.row_kets(self.factors, ids, self.shape, check=check))
+        kets: Any = ops.row_kets(self.factors, ids, self.shape, check=check)
+        return Ket(kets)
 
-    def __add__(self, other: "KroneckerMatrix") -> "KroneckerMatrix":
+    def __add__(self, other: "KroneckerMatrix[ArrayT]") -> "KroneckerMatrix[ArrayT]":
         """The sum: ranks add.  Shapes must be equal, and dims split at common places (see `@`)."""
         if not isinstance(other, KroneckerMatrix):
             return NotImplemented
@@ -190,6 +220,16 @@ class KroneckerMatrix(Operator, Scalable):
     def _scaled(self, scalar, divide):
         return KroneckerMatrix(*reductions.scaled(self, scalar, divide))
 
+    if TYPE_CHECKING:
+
+        def __sub__(self, other: "KroneckerMatrix[ArrayT]") -> "KroneckerMatrix[ArrayT]": ...
+
+    @overload
+    def __matmul__(self, other: "KroneckerMatrix[ArrayT]") -> "KroneckerMatrix[ArrayT]": ...
+    @overload
+    def __matmul__(self, other: Ket[ArrayT]) -> Ket[ArrayT]: ...
+    @overload
+    def __matmul__(self, other: ArrayT | Lists) -> ArrayT: ...
     def __matmul__(self, other: Any) -> Any:
         """A @ other: an array gives an array, a Ket a Ket, a KroneckerMatrix a KroneckerMatrix.
 
@@ -207,11 +247,13 @@ class KroneckerMatrix(Operator, Scalable):
             return Ket(alignment.ket_product(self, other))
         return self.matmul(other) if operands.is_dense(other) else NotImplemented
 
-    def __rmatmul__(self, other: Any) -> Any:
+    def __rmatmul__(self, other: ArrayT | Lists) -> ArrayT:
         """other @ A for an array (..., rows): that of tied logits is `x @ table.T`."""
-        return self.rmatmul(other) if operands.is_dense(other) else NotImplemented
+        if not operands.is_dense(other):
+            return NotImplemented
+        return self.rmatmul(other)
 
-    def matmul(self, x: Any, out: Array | None = None) -> Array:
+    def matmul(self: Any, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT:
         """A @ x for an array (columns,) or (..., columns, n); `out` is written into and returned.
 
         raises, cost   as `kron_matmul`
@@ -219,13 +261,13 @@ class KroneckerMatrix(Operator, Scalable):
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).matmul([1, 2, 3, 4]).tolist()
         [3.0, 7.0]
         """
-        x = operands.operand("x", x, self.dtype)
-        operands.check_left(x, self.shape[1])
+        dense = operands.operand("x", x, self.dtype)
+        operands.check_left(dense, self.shape[1])
         turned, shape = [transposed(f) for f in self.factors], self.shape[::-1]
-        axis = -1 if x.ndim == 1 else -2
-        return ops.kron_matmul(turned, x, shape, axis=axis, identities=operands.marks(self), out=out)
+        axis = -1 if dense.ndim == 1 else -2
+        return ops.kron_matmul(turned, dense, shape, axis=axis, identities=operands.marks(self), out=out)
 
-    def rmatmul(self, x: Any, out: Array | None = None) -> Array:
+    def rmatmul(self: Any, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT:
         """x @ A for an array (..., rows); `out`, errors and cost as in `matmul`.
 
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).rmatmul([1, 2]).tolist()
@@ -235,7 +277,11 @@ class KroneckerMatrix(Operator, Scalable):
         operands.check_right(x, self.shape[0])
         return ops.kron_matmul(self.factors, x, self.shape, identities=operands.marks(self), out=out)
 
-    def sandwich(self, x: Any, y: Any) -> Array:
+    @overload
+    def sandwich(self, x: Ket[ArrayT], y: Ket[ArrayT]) -> ArrayT: ...
+    @overload
+    def sandwich(self, x: ArrayT | Lists, y: ArrayT | Lists) -> ArrayT: ...
+    def sandwich(self, x: Any, y: Any) -> Any:
         """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns); batches broadcast.
 
         >>> float(KroneckerMatrix([np.eye(2), np.eye(2)]).sandwich(np.ones(4), np.ones(4)))
@@ -245,7 +291,7 @@ class KroneckerMatrix(Operator, Scalable):
             return alignment.ket_sandwich(self, x, y)
         return operands.sandwich(self, x, y)
 
-    def kron(self, other: "KroneckerMatrix") -> "KroneckerMatrix":
+    def kron(self, other: "KroneckerMatrix[ArrayT]") -> "KroneckerMatrix[ArrayT]":
         """The Kronecker product: orders add, ranks multiply.
 
         raises   ValueError where `other` is cropped, as the product is then no leading block of one Kronecker
@@ -257,19 +303,19 @@ class KroneckerMatrix(Operator, Scalable):
         _check_matrix(other)
         return KroneckerMatrix(*alignment.matrix_kron(self, other))
 
-    def conj(self) -> "KroneckerMatrix":
+    def conj(self) -> "KroneckerMatrix[ArrayT]":
         """The complex conjugate; a real matrix shares its factors."""
         factors = [conjugated(f) for f in self.factors]
         return KroneckerMatrix(factors, self.shape, self.term_identities)
 
     @quiet
-    def astype(self, dtype: Any) -> "KroneckerMatrix":
+    def astype(self, dtype: object) -> "KroneckerMatrix[ArrayT]":
         """The same matrix with factors of another floating or complex dtype."""
         factors = construction.cast(self.factors, dtype, None, self.term_identities)
         return KroneckerMatrix(factors, self.shape, self.term_identities)
 
     @quiet
-    def balance(self) -> "KroneckerMatrix":
+    def balance(self) -> "KroneckerMatrix[ArrayT]":
         """The same matrix with factors of equal Frobenius norm within each term.
 
         >>> [float(f.max()) for f in KroneckerMatrix([[[8.0]], [[2.0]]]).balance().factors]
@@ -277,7 +323,7 @@ class KroneckerMatrix(Operator, Scalable):
         """
         return KroneckerMatrix(reductions.balanced(self.factors), self.shape)
 
-    def inner(self, other: "KroneckerMatrix") -> Array:
+    def inner(self: Any, other: "KroneckerMatrix[ArrayT]") -> ArrayT:
         """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
 
         cost     as `kron_inner`
@@ -289,7 +335,7 @@ class KroneckerMatrix(Operator, Scalable):
         alignment.check_same_split(self, other)
         return unboxed(ops.kron_inner(self.factors, other.factors, self.shape))
 
-    def norm(self) -> Array:
+    def norm(self: Any) -> ArrayT:
         """The Frobenius norm, real; rounding and cancellation as in `Ket.norm`.
 
         >>> float(KroneckerMatrix([np.eye(4), np.ones((2, 2))]).norm())
@@ -297,7 +343,7 @@ class KroneckerMatrix(Operator, Scalable):
         """
         return unboxed(ops.kron_norm(self.factors, self.shape))
 
-    def sum(self, axis: int | None = None) -> Array:
+    def sum(self, axis: int | None = None) -> ArrayT:
         """The sum of all elements, or over the rows (axis 0) or columns (axis 1); crops stay factored.
 
         >>> KroneckerMatrix([np.eye(2), np.ones((2, 2))]).sum(axis=0).tolist()
@@ -305,7 +351,7 @@ class KroneckerMatrix(Operator, Scalable):
         """
         return reductions.sums(self.factors, self.shape, axis)
 
-    def diagonal(self, max_bytes: int = 2**30) -> Array:
+    def diagonal(self, max_bytes: int = 2**30) -> ArrayT:
         """M[i, i] for i < min(shape); MemoryError, naming the size, above `max_bytes`.
 
         >>> KroneckerMatrix([np.eye(2), np.full((2, 2), 5.0)]).diagonal().tolist()
@@ -313,7 +359,7 @@ class KroneckerMatrix(Operator, Scalable):
         """
         return reductions.diagonal(self.factors, self.shape, max_bytes)
 
-    def trace(self) -> Array:
+    def trace(self: Any) -> ArrayT:
         """The sum of the diagonal, at the cost of the factors where they are square, alone or merged with
         their neighbours, else of the diagonal.
 
@@ -322,7 +368,7 @@ class KroneckerMatrix(Operator, Scalable):
         """
         return unboxed(ops.kron_trace(self.factors, self.shape))
 
-    def to_dense(self, max_bytes: int = 2**30, out: Array | None = None) -> Array:
+    def to_dense(self, max_bytes: int = 2**30, out: ArrayT | None = None) -> ArrayT:
         """The array (rows, columns).
 
         raises   MemoryError, naming the size, above `max_bytes`
@@ -356,7 +402,15 @@ def _check_matrix(other):
         raise TypeError(f"other must be a KroneckerMatrix, got {type(other).__name__}")
 
 
-def eye(dims: int | Sequence[int], dtype: Any = "float64", like: Array | None = None) -> KroneckerMatrix:
+@overload
+def eye(
+    dims: int | Sequence[int], dtype: DTypeLike = "float64", like: Host | None = None
+) -> KroneckerMatrix[Host]: ...
+@overload
+def eye(
+    dims: int | Sequence[int], dtype: DTypeLike = "float64", *, like: ForeignT
+) -> KroneckerMatrix[ForeignT]: ...
+def eye(dims: int | Sequence[int], dtype: DTypeLike = "float64", like: Any = None) -> KroneckerMatrix[Any]:
     """The identity on P = prod(dims) as a Kronecker product of identities.
 
     dims     an int or N ints >= 1

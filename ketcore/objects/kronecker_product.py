@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import reduce
 from math import inf, prod
 from operator import mul
-from typing import Any
+from typing import Any, Generic, overload
 
 from ketcore import shapes
+from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Lists, Untyped
 from ketcore.arrays.checks import as_sequence
 from ketcore.arrays.elementary import itemsize, unboxed
-from ketcore.arrays.namespaces import Array, accumulation_dtype, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.objects import blocks
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
@@ -45,7 +46,7 @@ __all__ = ["Diagonal", "Identity", "KroneckerProduct"]
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class KroneckerProduct(Operator, Scalable):
+class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
     """A matrix (P, Q) as one Kronecker product of parts of any kind.
 
     parts    N matrices: dense arrays (p_n, q_n) or nested lists, `Diagonal`, `Identity`, or sparse matrices
@@ -62,7 +63,17 @@ class KroneckerProduct(Operator, Scalable):
 
     parts: tuple[Any, ...]
 
-    def __init__(self, parts: Sequence[Any]):
+    @overload
+    def __init__(self: "KroneckerProduct[Any]", parts: Sequence[Untyped]) -> None: ...
+    @overload
+    def __init__(
+        self: "KroneckerProduct[Host]", parts: Sequence[HostFactor | Diagonal[Host] | Identity]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "KroneckerProduct[ForeignT]", parts: Sequence[ForeignT | Diagonal[ForeignT] | Identity]
+    ) -> None: ...
+    def __init__(self, parts: Any) -> None:
         parts = tuple(as_part(n, part) for n, part in enumerate(as_sequence("parts", parts)))
         if not parts:
             raise ValueError("parts must hold at least one matrix, got none")
@@ -100,11 +111,11 @@ class KroneckerProduct(Operator, Scalable):
         return sum(prod(array.shape) * itemsize(array) for array in values_of(self.parts))
 
     @property
-    def T(self) -> "KroneckerProduct":  # noqa: N802 - NumPy's name
+    def T(self) -> "KroneckerProduct[ArrayT]":  # noqa: N802 - NumPy's name
         """The transpose; shares the parts."""
         return KroneckerProduct([transposed_part(part) for part in self.parts])
 
-    def conj(self) -> "KroneckerProduct":
+    def conj(self) -> "KroneckerProduct[ArrayT]":
         """The complex conjugate."""
         return KroneckerProduct([conjugated_part(part) for part in self.parts])
 
@@ -117,7 +128,7 @@ class KroneckerProduct(Operator, Scalable):
         parts = level_parts(self.parts)
         return KroneckerProduct([*parts[:at], scaled_part(parts[at], scalar, divide), *parts[at + 1 :]])
 
-    def kron(self, other: "KroneckerProduct") -> "KroneckerProduct":
+    def kron(self, other: "KroneckerProduct[ArrayT]") -> "KroneckerProduct[ArrayT]":
         """The Kronecker product: the parts of both.
 
         >>> KroneckerProduct([Identity(2)]).kron(KroneckerProduct([Identity(3)])).shape
@@ -127,6 +138,10 @@ class KroneckerProduct(Operator, Scalable):
             raise TypeError(f"other must be a KroneckerProduct, got {type(other).__name__}")
         return KroneckerProduct([*self.parts, *other.parts])
 
+    @overload
+    def __matmul__(self, other: Ket[ArrayT]) -> Ket[ArrayT]: ...
+    @overload
+    def __matmul__(self, other: ArrayT | Lists) -> ArrayT: ...
     def __matmul__(self, other: Any) -> Any:
         """M @ other: a dense array gives an array, a Ket of the same dims a Ket of the same rank.
 
@@ -149,7 +164,7 @@ class KroneckerProduct(Operator, Scalable):
         return Ket([on_rows(part, leaf) for part, leaf in zip(self.parts, ket.factors, strict=True)])
 
     @quiet
-    def trace(self) -> Array:
+    def trace(self) -> ArrayT:
         """The sum of the diagonal: the product of traces where all parts are square, else over its elements.
 
         >>> float(KroneckerProduct([Identity(10**9), Diagonal([1.0, 2.0])]).trace())
@@ -166,7 +181,7 @@ class KroneckerProduct(Operator, Scalable):
         return unboxed(xp.astype(total, dtype))
 
     @quiet
-    def diagonal(self, max_bytes: int = 2**30) -> Array:
+    def diagonal(self, max_bytes: int = 2**30) -> ArrayT:
         """M[i, i] for i < min(shape).
 
         raises   MemoryError, naming the size, above `max_bytes`
@@ -179,7 +194,7 @@ class KroneckerProduct(Operator, Scalable):
         leaves = [xp.astype(diagonal_of(part, like), dtype) for part in self.parts]
         return Ket(leaves).to_dense(max_bytes)
 
-    def to_kronecker(self, max_bytes: int = 2**30) -> KroneckerMatrix:
+    def to_kronecker(self, max_bytes: float = 2**30) -> KroneckerMatrix[ArrayT]:
         """The same matrix with dense factors.
 
         raises   MemoryError, naming the size, where a factor is above `max_bytes`
@@ -191,7 +206,7 @@ class KroneckerProduct(Operator, Scalable):
         identities = [n for n, part in enumerate(self.parts) if isinstance(part, Identity)]
         return KroneckerMatrix([as_dense(part, like) for part in self.parts], identities=identities)
 
-    def to_dense(self, max_bytes: int = 2**30) -> Array:
+    def to_dense(self, max_bytes: int = 2**30) -> ArrayT:
         """The array (P, Q).
 
         raises   MemoryError, naming the size, above `max_bytes`

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import reduce
 from math import prod
 from operator import add
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from ketcore import ops, shapes
+from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Key, Lists, Untyped
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import conjugated, identity, itemsize, transposed, unboxed, widened
-from ketcore.arrays.namespaces import Array, accumulation_dtype, namespace, namespace_of, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, namespace, namespace_of, quiet
 from ketcore.objects import construction, display, operands
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
@@ -29,7 +30,7 @@ _MERGED = 16
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class KroneckerSum(Operator, Scalable):
+class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     """A square matrix (Q, Q) as the Kronecker sum of N square matrices.
 
     factors  N arrays (n_i, n_i), floating or complex; nested lists become NumPy arrays, mixed dtypes are
@@ -43,9 +44,15 @@ class KroneckerSum(Operator, Scalable):
     [[3.0, 3.0], [4.0, 6.0]]
     """
 
-    factors: tuple[Array, ...]
+    factors: tuple[ArrayT, ...]
 
-    def __init__(self, factors: Sequence[Any]):
+    @overload
+    def __init__(self: "KroneckerSum[Any]", factors: Sequence[Untyped]) -> None: ...
+    @overload
+    def __init__(self: "KroneckerSum[Host]", factors: Sequence[HostFactor]) -> None: ...
+    @overload
+    def __init__(self: "KroneckerSum[ForeignT]", factors: Sequence[ForeignT]) -> None: ...
+    def __init__(self, factors: Any) -> None:
         xp, factors, dtype = check_floating("factors", construction.dense_factors(factors))
         shapes = [tuple(f.shape) for f in factors]
         if any(len(s) != 2 or s[0] != s[1] or s[0] < 1 for s in shapes):
@@ -60,7 +67,7 @@ class KroneckerSum(Operator, Scalable):
     @property
     def shape(self) -> tuple[int, int]:
         """(Q, Q)."""
-        return (prod(self.dims),) * 2
+        return prod(self.dims), prod(self.dims)
 
     @property
     def order(self) -> int:
@@ -78,20 +85,20 @@ class KroneckerSum(Operator, Scalable):
         return sum(n * n for n in self.dims) * itemsize(self.factors[0])
 
     @property
-    def T(self) -> "KroneckerSum":  # noqa: N802 - NumPy's name
+    def T(self) -> "KroneckerSum[ArrayT]":  # noqa: N802 - NumPy's name
         """The transpose; shares the factors."""
         return KroneckerSum([transposed(f) for f in self.factors])
 
-    def conj(self) -> "KroneckerSum":
+    def conj(self) -> "KroneckerSum[ArrayT]":
         """The complex conjugate; a real sum shares its factors."""
         return KroneckerSum([conjugated(f) for f in self.factors])
 
     @quiet
-    def astype(self, dtype: Any) -> "KroneckerSum":
+    def astype(self, dtype: object) -> "KroneckerSum[ArrayT]":
         """The same sum with factors of another floating or complex dtype."""
         return KroneckerSum([construction.cast([factor], dtype, None)[0] for factor in self.factors])
 
-    def __getitem__(self, key: Any) -> Array:
+    def __getitem__(self, key: Key) -> ArrayT:
         """The dense row, rows, element or block that NumPy's rules choose, at the cost of N times the output.
 
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]])[0].tolist()
@@ -103,8 +110,20 @@ class KroneckerSum(Operator, Scalable):
     def _row_reader(self):
         return self.to_kronecker()._row_reader()
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __sub__(self, other: "KroneckerSum[ArrayT]") -> "KroneckerSum[ArrayT]": ...
+        @overload
+        def __sub__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]: ...
+        def __sub__(self, other: Any) -> Any: ...
+
+    @overload
+    def __add__(self, other: "KroneckerSum[ArrayT]") -> "KroneckerSum[ArrayT]": ...
+    @overload
+    def __add__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]: ...
     @quiet
-    def __add__(self, other: Any) -> "KroneckerSum | KroneckerMatrix":
+    def __add__(self, other: Any) -> Any:
         """Factor by factor with a Kronecker sum of equal dims; a KroneckerMatrix with a KroneckerMatrix."""
         if isinstance(other, KroneckerMatrix):
             return self.to_kronecker() + other
@@ -115,16 +134,24 @@ class KroneckerSum(Operator, Scalable):
         check_floating("sums", (*self.factors, *other.factors))
         return KroneckerSum([a + b for a, b in zip(self.factors, other.factors, strict=True)])
 
-    def __radd__(self, other: Any) -> KroneckerMatrix:
+    def __radd__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]:
         return self + other if isinstance(other, KroneckerMatrix) else NotImplemented
 
-    def __rsub__(self, other: Any) -> KroneckerMatrix:
+    def __rsub__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]:
         return -self + other if isinstance(other, KroneckerMatrix) else NotImplemented
 
     def _scaled(self, scalar, divide):
         """Every factor carries the scalar: a Kronecker sum is linear in all of them together."""
         return KroneckerSum([construction.scaled(f, scalar, divide) for f in self.factors])
 
+    @overload
+    def __matmul__(
+        self, other: "KroneckerSum[ArrayT] | KroneckerMatrix[ArrayT]"
+    ) -> KroneckerMatrix[ArrayT]: ...
+    @overload
+    def __matmul__(self, other: Ket[ArrayT]) -> Ket[ArrayT]: ...
+    @overload
+    def __matmul__(self, other: ArrayT | Lists) -> ArrayT: ...
     def __matmul__(self, other: Any) -> Any:
         """S @ other: a dense array gives an array, a Ket a Ket of N times its rank, an operator an operator.
 
@@ -139,6 +166,10 @@ class KroneckerSum(Operator, Scalable):
             return self.to_kronecker() @ other
         return self._on_dense(other)
 
+    @overload
+    def __rmatmul__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]: ...
+    @overload
+    def __rmatmul__(self, other: ArrayT | Lists) -> ArrayT: ...
     def __rmatmul__(self, other: Any) -> Any:
         """other @ S for a dense array (..., Q) or a KroneckerMatrix."""
         if isinstance(other, KroneckerMatrix):
@@ -149,7 +180,7 @@ class KroneckerSum(Operator, Scalable):
         return _contracted(self.factors if turned else [transposed(f) for f in self.factors], x)
 
     @quiet
-    def trace(self) -> Array:
+    def trace(self) -> ArrayT:
         """sum_i tr(A_i) Q / n_i.
 
         >>> float(KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).trace())
@@ -160,15 +191,15 @@ class KroneckerSum(Operator, Scalable):
         total = reduce(add, [xp.linalg.trace(f) * float(size // f.shape[0]) for f in wide])
         return unboxed(xp.astype(total, self.dtype, copy=False))
 
-    def diagonal(self, max_bytes: int = 2**30) -> Array:
+    def diagonal(self, max_bytes: int = 2**30) -> ArrayT:
         """S[i, i], (Q,): all sums of diagonal elements; MemoryError, naming the size, above `max_bytes`."""
         return self.to_kronecker().diagonal(max_bytes)
 
-    def norm(self) -> Array:
+    def norm(self) -> ArrayT:
         """The Frobenius norm, real."""
         return self.to_kronecker().norm()
 
-    def to_kronecker(self) -> KroneckerMatrix:
+    def to_kronecker(self) -> KroneckerMatrix[ArrayT]:
         """The same matrix as a sum of N Kronecker products.
 
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).to_kronecker().rank
@@ -183,7 +214,7 @@ class KroneckerSum(Operator, Scalable):
         factors = [xp.stack(list(mode)) for mode in zip(*terms, strict=True)]
         return KroneckerMatrix(factors, identities=[every - {n} for n in range(self.order)])
 
-    def to_dense(self, max_bytes: int = 2**30) -> Array:
+    def to_dense(self, max_bytes: int = 2**30) -> ArrayT:
         """The array (Q, Q).
 
         raises   MemoryError, naming the size, above `max_bytes`

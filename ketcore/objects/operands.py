@@ -136,16 +136,16 @@ def sandwich(matrix: Any, x: Any, y: Any) -> Array:
 def matrix_cost(matrix: Any, name: str, n: int) -> plans.Cost:
     """Flops, bytes and path of a method of a Kronecker matrix, from its sizes alone; see `cost` there."""
     n = check_int("n", n, 0)
-    dims, rank, shape = (matrix.row_dims, matrix.col_dims), matrix.rank, matrix.shape
+    rows, columns, rank, shape = matrix.row_dims, matrix.col_dims, matrix.rank, matrix.shape
     entry = itemsize(matrix.factors[0])
     if name == "matmul":
-        return terms_cost(*dims[::-1], matrix.term_identities, 1, n, shape[::-1], entry)
+        return terms_cost(columns, rows, matrix.term_identities, 1, n, shape[::-1], entry)
     if name == "rmatmul":
-        return terms_cost(*dims, matrix.term_identities, n, 1, shape, entry)
+        return terms_cost(rows, columns, matrix.term_identities, n, 1, shape, entry)
     if name in ("rows", "to_dense"):
-        return plans.rows_cost(*dims, rank, n if name == "rows" else shape[0], shape[1], entry)
+        return plans.rows_cost(rows, columns, rank, n if name == "rows" else shape[0], shape[1], entry)
     if name == "row_kets":
-        return plans.Cost(0, 2 * n * rank * sum(dims[1]) * entry, "gather")
+        return plans.Cost(0, 2 * n * rank * sum(columns) * entry, "gather")
     if name == "gather":
         flops = n * rank * matrix.order
         return plans.Cost(flops, (flops + n) * entry, "gather")

@@ -5,8 +5,9 @@ beside `@` and are what solvers take.
 own: its arrays, `shape`, `dtype`, `T`, `conj`, `_scaled`, `_apply`, `_facts`.
 """
 
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
 
+from ketcore.array_types import ArrayT, Lists, Scalar
 from ketcore.arrays import solvers
 from ketcore.arrays.namespaces import Array
 from ketcore.objects import construction, display
@@ -24,9 +25,15 @@ class Structured:
         raise TypeError(f"a {name} must be made dense by to_dense(max_bytes=), got an implicit conversion")
 
     # Arrays and scalars of NumPy leave their operators to the object.
-    __array_ufunc__ = None
-    __array_priority__ = 1000.0
-    __array__ = __dlpack__ = __dlpack_device__ = _refuse_conversion
+    __array_ufunc__: None = None
+    __array_priority__: float = 1000.0
+    # What never returns would count as a method that returns an array: checkers are told that there is none.
+    if TYPE_CHECKING:
+        __array__: None
+        __dlpack__: None
+        __dlpack_device__: None
+    else:
+        __array__ = __dlpack__ = __dlpack_device__ = _refuse_conversion
 
     def _facts(self) -> dict[str, Any]:
         """What `repr` and notebooks show."""
@@ -49,35 +56,46 @@ class Scalable(Structured):
     def __neg__(self) -> Self:
         return self * -1
 
-    def __sub__(self, other: Any) -> Any:
-        return self.__add__(-other) if isinstance(other, Scalable) else NotImplemented
+    # Checkers are told of + and - in the classes that have them.
+    if not TYPE_CHECKING:
 
-    def __add__(self, other: Any) -> Any:
-        return NotImplemented
+        def __sub__(self, other):
+            return self.__add__(-other) if isinstance(other, Scalable) else NotImplemented
 
-    def __mul__(self, scalar: Any) -> Self:
+        def __add__(self, other):
+            return NotImplemented
+
+    def __mul__(self, scalar: Scalar) -> Self:
         """The product with a number (scalars only), in the precision of the object."""
-        return self._scaled(scalar, False) if construction.is_scalar(scalar) else NotImplemented
+        if not construction.is_scalar(scalar):
+            return NotImplemented
+        return self._scaled(scalar, False)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, scalar: Any) -> Self:
-        return self._scaled(scalar, True) if construction.is_scalar(scalar) else NotImplemented
+    def __truediv__(self, scalar: Scalar) -> Self:
+        if not construction.is_scalar(scalar):
+            return NotImplemented
+        return self._scaled(scalar, True)
 
 
-class Operator(Structured):
-    """A matrix that is not formed: its products with arrays, its rows in blocks, and what solvers ask for."""
+class Operator(Structured, Generic[ArrayT]):
+    """A matrix that is not formed: its products with arrays, its rows in blocks, and what solvers ask for.
+
+    Of `self` its methods use what a class has of its own, which they are not told of.
+    """
 
     @property
     def H(self) -> Self:  # noqa: N802 - the name of NumPy's matrices
         """The conjugate transpose."""
-        return self.T.conj()
+        own: Any = self
+        return own.T.conj()
 
     def __bool__(self) -> bool:
         """True: a size beyond 2**63, which `len` cannot have, is no reason to fail."""
         return True
 
-    def _operand(self, value: Any) -> Array:
+    def _operand(self: Any, value: Any) -> Array:
         """What stands beside `@`, as an array."""
         return operand("x", value, self.dtype)
 
@@ -85,35 +103,43 @@ class Operator(Structured):
         """A x for x (lead, columns, trail); `turned`: A^T x for x (lead, rows, trail)."""
         raise NotImplementedError
 
-    def _on_dense(self, other: Any) -> Any:
+    def _on_dense(self: Any, other: Any) -> Any:
         """A @ other where that is dense."""
         if not is_dense(other):
             return NotImplemented
-        return applied(self._operand(other), *self.shape, lambda x: self._apply(x, False))
+        rows, columns = self.shape
+        return applied(self._operand(other), rows, columns, lambda x: self._apply(x, False))
 
-    def __rmatmul__(self, other: Any) -> Any:
+    def __rmatmul__(self: Any, other: ArrayT | Lists) -> ArrayT:
         """other @ A for a dense array (..., rows)."""
         if not is_dense(other):
             return NotImplemented
-        return applied_right(self._operand(other), *self.shape, lambda x: self._apply(x, True))
+        rows, columns = self.shape
+        return applied_right(self._operand(other), rows, columns, lambda x: self._apply(x, True))
 
     # Solvers of SciPy and CuPy take what has these four methods, as well as shape and dtype, as it is.
 
-    def matvec(self, x: Any) -> Any:
+    def matvec(self: Any, x: ArrayT | Lists) -> ArrayT:
         """A @ x, by the name under which solvers of SciPy and CuPy ask for it."""
         return self @ x
 
-    def rmatvec(self, x: Any) -> Any:
+    def rmatvec(self: Any, x: ArrayT | Lists) -> ArrayT:
         """A^H @ x, by the name under which solvers of SciPy and CuPy ask for it."""
         return self.H @ x
 
-    matmat, rmatmat = matvec, rmatvec
+    def matmat(self: Any, x: ArrayT | Lists) -> ArrayT:
+        """As `matvec`, for several columns."""
+        return self @ x
 
-    def _like(self) -> Array:
+    def rmatmat(self: Any, x: ArrayT | Lists) -> ArrayT:
+        """As `rmatvec`, for several columns."""
+        return self.H @ x
+
+    def _like(self: Any) -> Array:
         """An array of the library and device of the operator."""
         return self.factors[0]
 
-    def as_linear_operator(self) -> Any:
+    def as_linear_operator(self: Any) -> Any:
         """A LinearOperator of SciPy (NumPy arrays) or of CuPy, for eigsh, svds, lsqr, cg and their like.
 
         raises   TypeError on arrays of other libraries
@@ -128,7 +154,7 @@ class Operator(Structured):
             dtype=self.dtype,
         )
 
-    def iter_row_blocks(self, size: int) -> RowBlocks:
+    def iter_row_blocks(self: Any, size: int) -> RowBlocks:
         """All rows as dense blocks of at most `size`, from row 0 on, for what is too large to be held.
 
         size     an int >= 1

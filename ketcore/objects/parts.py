@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import prod
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, overload
 
 import array_api_compat
 import numpy as np
 
 from ketcore import ops
+from ketcore.array_types import ArrayT, ForeignT, Host, Lists, Untyped
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating, to_namespace_of
 from ketcore.arrays.elementary import conjugated, identity
@@ -25,7 +26,7 @@ from ketcore.shapes import check_int
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class Diagonal:
+class Diagonal(Generic[ArrayT]):
     """A diagonal matrix (n, n) as a part of a KroneckerProduct.
 
     values   (n,) floating or complex, n >= 1
@@ -36,9 +37,15 @@ class Diagonal:
     (2, 2)
     """
 
-    values: Array
+    values: ArrayT
 
-    def __init__(self, values: Any):
+    @overload
+    def __init__(self: "Diagonal[Any]", values: Untyped) -> None: ...
+    @overload
+    def __init__(self: "Diagonal[Host]", values: Host | Lists) -> None: ...
+    @overload
+    def __init__(self: "Diagonal[ForeignT]", values: ForeignT) -> None: ...
+    def __init__(self, values: Any) -> None:
         _, (values,), _ = check_floating("values", (values,))
         if values.ndim != 1 or not values.shape[0]:
             raise ValueError(f"values must have shape (n,) with n >= 1, got {tuple(values.shape)}")
@@ -47,7 +54,7 @@ class Diagonal:
     @property
     def shape(self) -> tuple[int, int]:
         """(n, n)."""
-        return (self.values.shape[0],) * 2
+        return self.values.shape[0], self.values.shape[0]
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -68,7 +75,7 @@ class Identity:
     @property
     def shape(self) -> tuple[int, int]:
         """(n, n)."""
-        return (self.size,) * 2
+        return self.size, self.size
 
 
 def is_sparse(part: Any) -> bool:
@@ -103,8 +110,7 @@ def values_of(parts: Sequence[Any]) -> list[Array]:
 
 def kind_of(parts: Sequence[Any]) -> tuple[ModuleType, Array, Any]:
     """The namespace, a zero of the library, device and dtype of results, and that dtype."""
-    values = values_of(parts) or [np.zeros(())]
-    xp, values, dtype = check_floating("parts", values)
+    xp, values, dtype = check_floating("parts", values_of(parts) or [np.zeros(())])
     return xp, xp.zeros((), dtype=dtype, device=array_api_compat.device(values[0])), dtype
 
 
@@ -147,7 +153,7 @@ def level_parts(parts: Sequence[Any]) -> Sequence[Any]:
     _, shifts = scale.level([v.ravel("K").astype(wide, copy=False) for v in values], -1)
     if shifts is None:
         return parts
-    rest = iter(shifts)
+    rest: Any = iter(shifts)
     return [p if isinstance(p, Identity) else _times_power(p, int(next(rest)[0]), wide) for p in parts]
 
 
@@ -216,7 +222,8 @@ def multiplied(parts: Sequence[Any], x: Array) -> Array:
 
 def on_rows(part: Any, rows: Array) -> Array:
     """A part along the last axis of rows (..., q)."""
-    return operands.applied_right(rows, *part.shape[::-1], lambda x: multiplied([part], x))
+    width, size = part.shape
+    return operands.applied_right(rows, size, width, lambda x: multiplied([part], x))
 
 
 def _units(parts):

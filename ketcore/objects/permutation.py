@@ -8,12 +8,14 @@ As a sum of Kronecker products a permutation needs many terms; as a transpose of
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ketcore import shapes
-from ketcore.arrays.namespaces import Array, namespace_of
+from ketcore.array_types import ArrayT, ForeignT, Host, Lists
+from ketcore.arrays.namespaces import namespace_of
 from ketcore.objects import blocks, construction
 from ketcore.objects.ket import Ket
 from ketcore.objects.operands import as_array
@@ -22,7 +24,7 @@ from ketcore.shapes import check_dims, check_int, check_modes, check_order, stri
 
 
 @dataclass(frozen=True, init=False, eq=False)
-class Permutation(Operator):
+class Permutation(Operator[Any]):
     """The matrix (Q, Q) that puts the modes of a vector in another order.
 
     dims     the N dims of the vector that it is applied to
@@ -47,7 +49,7 @@ class Permutation(Operator):
     @property
     def shape(self) -> tuple[int, int]:
         """(Q, Q)."""
-        return (prod(self.dims),) * 2
+        return prod(self.dims), prod(self.dims)
 
     @property
     def dtype(self) -> Any:
@@ -65,6 +67,14 @@ class Permutation(Operator):
         """The conjugate transpose, which is the transpose."""
         return self.T
 
+    @overload
+    def __matmul__(self, other: "Permutation") -> "Permutation": ...
+    @overload
+    def __matmul__(self, other: Ket[ArrayT]) -> Ket[ArrayT]: ...
+    @overload
+    def __matmul__(self, other: Host | Lists) -> Host: ...
+    @overload
+    def __matmul__(self, other: ForeignT) -> ForeignT: ...
     def __matmul__(self, other: Any) -> Any:
         """P @ other: an array (Q,) or (..., Q, n) of any dtype, a Ket of these dims, or a Permutation."""
         if isinstance(other, Permutation):
@@ -96,7 +106,19 @@ class Permutation(Operator):
         moved = xp.permute_dims(xp.reshape(x, (lead, *self.dims, trail)), axes)
         return xp.reshape(moved, (lead, size, trail))
 
-    def to_dense(self, max_bytes: int = 2**30, dtype: Any = "float64", like: Array | None = None) -> Array:
+    if TYPE_CHECKING:
+
+        @overload
+        def __rmatmul__(self, other: Host | Lists) -> Host: ...
+        @overload
+        def __rmatmul__(self, other: ForeignT) -> ForeignT: ...
+        def __rmatmul__(self, other: Any) -> Any: ...
+
+    @overload
+    def to_dense(self, max_bytes: int = ..., dtype: DTypeLike = ..., like: Host | None = None) -> Host: ...
+    @overload
+    def to_dense(self, max_bytes: int = ..., dtype: DTypeLike = ..., *, like: ForeignT) -> ForeignT: ...
+    def to_dense(self, max_bytes: int = 2**30, dtype: DTypeLike = "float64", like: Any = None) -> Any:
         """The array (Q, Q) of zeros and ones, of NumPy or of the library and device of `like`.
 
         raises   MemoryError, naming the size, above `max_bytes`
@@ -116,7 +138,7 @@ class Permutation(Operator):
     def _row_reader(self):
         return self._rows
 
-    def _rows(self, start, stop, dtype=np.float64):
+    def _rows(self, start, stop, dtype: DTypeLike = np.float64):
         """Rows start..stop-1: row i has its one where the digits of i, put back in order, say."""
         shapes.check_addressable((stop - start, self.shape[1]))
         places = [strides(self.dims)[n] for n in self.order]

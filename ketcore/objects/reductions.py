@@ -108,7 +108,7 @@ def sums(factors: Sequence[Array], shape: tuple[int, int], axis: int | None) -> 
     if axis in (0, -2):
         return column_sums(factors, shape)
     if axis in (1, -1):
-        return column_sums([transposed(f) for f in factors], shape[::-1])
+        return column_sums([transposed(f) for f in factors], (shape[1], shape[0]))
     raise ValueError(f"axis must be None, 0 or 1 (or -2 or -1), got {axis}")
 
 

@@ -11,10 +11,11 @@ Letters: N order, R rank, n mode, t_n and q_n rows and columns of table n, Q = p
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import (
     as_integers,
     check_columns,
@@ -29,6 +30,26 @@ from ketcore.lookups.lookup import Lookup, narrowed, restored
 from ketcore.shapes import halves_split
 
 
+@overload
+def gather_kron(
+    tables: Sequence[HostLike],
+    index: Index,
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    check: bool | None = None,
+    out: Host | None = None,
+) -> Host: ...
+@overload
+def gather_kron(
+    tables: Sequence[ForeignT],
+    index: Index,
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    check: bool | None = None,
+    out: ForeignT | None = None,
+) -> ForeignT: ...
 @quiet
 def gather_kron(
     tables: Sequence[Array],
@@ -60,6 +81,28 @@ def gather_kron(
     return expanded(xp, lookup, batch, out)
 
 
+@overload
+def gather_kron_vjp(
+    tables: Sequence[HostLike],
+    index: Index,
+    cotangent: HostLike,
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    check: bool | None = None,
+    deterministic: bool = True,
+) -> tuple[Host, ...]: ...
+@overload
+def gather_kron_vjp(
+    tables: Sequence[ForeignT],
+    index: Index,
+    cotangent: ForeignT,
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    check: bool | None = None,
+    deterministic: bool = True,
+) -> tuple[ForeignT, ...]: ...
 @quiet
 def gather_kron_vjp(
     tables: Sequence[Array],
@@ -86,6 +129,26 @@ def gather_kron_vjp(
     return restored(xp, gradients, tables)
 
 
+@overload
+def gather_kron_jvp(
+    tables: Sequence[HostLike],
+    index: Index,
+    tangents: Sequence[HostLike],
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    check: bool | None = None,
+) -> Host: ...
+@overload
+def gather_kron_jvp(
+    tables: Sequence[ForeignT],
+    index: Index,
+    tangents: Sequence[ForeignT],
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    check: bool | None = None,
+) -> ForeignT: ...
 @quiet
 def gather_kron_jvp(
     tables: Sequence[Array],

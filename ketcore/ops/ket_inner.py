@@ -12,9 +12,11 @@ Letters: N order, R and R' ranks, q_n length of leaf n, ... batch.
 from collections.abc import Sequence
 from math import prod
 from types import ModuleType
+from typing import overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tangents
 from ketcore.arrays.elementary import conjugated, transposed
@@ -25,6 +27,10 @@ from ketcore.products import terms
 _MERGED = 32
 
 
+@overload
+def ket_inner(v: Sequence[HostLike], w: Sequence[HostLike]) -> Host: ...
+@overload
+def ket_inner(v: Sequence[ForeignT], w: Sequence[ForeignT]) -> ForeignT: ...
 @quiet
 def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """<v, w> for each entry of the batch.
@@ -45,6 +51,14 @@ def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
     return xp.astype(_summed(xp, terms.grams(xp, wide_v, wide_w)), dtype, copy=False)
 
 
+@overload
+def ket_inner_vjp(
+    v: Sequence[HostLike], w: Sequence[HostLike], cotangent: HostLike
+) -> tuple[tuple[Host, ...], tuple[Host, ...]]: ...
+@overload
+def ket_inner_vjp(
+    v: Sequence[ForeignT], w: Sequence[ForeignT], cotangent: ForeignT
+) -> tuple[tuple[ForeignT, ...], tuple[ForeignT, ...]]: ...
 @quiet
 def ket_inner_vjp(
     v: Sequence[Array], w: Sequence[Array], cotangent: Array
@@ -68,6 +82,20 @@ def ket_inner_vjp(
     return _like_primals(xp, to_v, v, v_shifts), _like_primals(xp, to_w, w, w_shifts)
 
 
+@overload
+def ket_inner_jvp(
+    v: Sequence[HostLike],
+    w: Sequence[HostLike],
+    v_tangents: Sequence[HostLike],
+    w_tangents: Sequence[HostLike],
+) -> Host: ...
+@overload
+def ket_inner_jvp(
+    v: Sequence[ForeignT],
+    w: Sequence[ForeignT],
+    v_tangents: Sequence[ForeignT],
+    w_tangents: Sequence[ForeignT],
+) -> ForeignT: ...
 @quiet
 def ket_inner_jvp(
     v: Sequence[Array], w: Sequence[Array], v_tangents: Sequence[Array], w_tangents: Sequence[Array]
@@ -96,6 +124,10 @@ def ket_inner_dense(v: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
     return np.sum(np.conj(terms.dense_ket(v)) * terms.dense_ket(w), axis=-1).astype(dtype)
 
 
+@overload
+def ket_gram(v: Sequence[HostLike], w: Sequence[HostLike]) -> Host: ...
+@overload
+def ket_gram(v: Sequence[ForeignT], w: Sequence[ForeignT]) -> ForeignT: ...
 @quiet
 def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
     """<v[i], w[j]> for all pairs of two batches.
@@ -118,6 +150,14 @@ def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
     return xp.astype(xp.reshape(xp.sum(xp.sum(split, axis=1), axis=-1), (*first, *second)), dtype, copy=False)
 
 
+@overload
+def ket_gram_vjp(
+    v: Sequence[HostLike], w: Sequence[HostLike], cotangent: HostLike
+) -> tuple[tuple[Host, ...], tuple[Host, ...]]: ...
+@overload
+def ket_gram_vjp(
+    v: Sequence[ForeignT], w: Sequence[ForeignT], cotangent: ForeignT
+) -> tuple[tuple[ForeignT, ...], tuple[ForeignT, ...]]: ...
 @quiet
 def ket_gram_vjp(
     v: Sequence[Array], w: Sequence[Array], cotangent: Array
@@ -142,6 +182,20 @@ def ket_gram_vjp(
     return _reshaped(xp, to_v, v, v_shifts), _reshaped(xp, to_w, w, w_shifts)
 
 
+@overload
+def ket_gram_jvp(
+    v: Sequence[HostLike],
+    w: Sequence[HostLike],
+    v_tangents: Sequence[HostLike],
+    w_tangents: Sequence[HostLike],
+) -> Host: ...
+@overload
+def ket_gram_jvp(
+    v: Sequence[ForeignT],
+    w: Sequence[ForeignT],
+    v_tangents: Sequence[ForeignT],
+    w_tangents: Sequence[ForeignT],
+) -> ForeignT: ...
 @quiet
 def ket_gram_jvp(
     v: Sequence[Array], w: Sequence[Array], v_tangents: Sequence[Array], w_tangents: Sequence[Array]

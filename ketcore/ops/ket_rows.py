@@ -14,10 +14,11 @@ Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020 (the word2ket embedding; La
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import check_columns, check_floating, check_index, check_like, to_namespace_of
 from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_records, packed_vjp
@@ -27,6 +28,30 @@ from ketcore.lookups.segments import segment_sum
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, tree_split
 
 
+@overload
+def ket_rows(
+    leaves: HostLike,
+    ids: Index,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    check: bool | None = None,
+    out: Host | None = None,
+) -> Host: ...
+@overload
+def ket_rows(
+    leaves: ForeignT,
+    ids: Index,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    check: bool | None = None,
+    out: ForeignT | None = None,
+) -> ForeignT: ...
 @quiet
 def ket_rows(
     leaves: Array,
@@ -62,6 +87,62 @@ def ket_rows(
     return expanded(xp, lookup, batch, out)
 
 
+@overload
+def ket_rows_vjp(
+    leaves: HostLike,
+    ids: Index,
+    cotangent: HostLike,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    check: bool | None = None,
+    deterministic: bool = True,
+    sparse: Literal[False] = False,
+) -> Host: ...
+@overload
+def ket_rows_vjp(
+    leaves: HostLike,
+    ids: Index,
+    cotangent: HostLike,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    check: bool | None = None,
+    deterministic: bool = True,
+    sparse: Literal[True],
+) -> tuple[Host, Host]: ...
+@overload
+def ket_rows_vjp(
+    leaves: ForeignT,
+    ids: Index,
+    cotangent: ForeignT,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    check: bool | None = None,
+    deterministic: bool = True,
+    sparse: Literal[False] = False,
+) -> ForeignT: ...
+@overload
+def ket_rows_vjp(
+    leaves: ForeignT,
+    ids: Index,
+    cotangent: ForeignT,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    check: bool | None = None,
+    deterministic: bool = True,
+    sparse: Literal[True],
+) -> tuple[ForeignT, ForeignT]: ...
 @quiet
 def ket_rows_vjp(
     leaves: Array,
@@ -100,6 +181,30 @@ def ket_rows_vjp(
     return found, xp.astype(values, leaves.dtype, copy=False)
 
 
+@overload
+def ket_rows_jvp(
+    leaves: HostLike,
+    ids: Index,
+    tangent: HostLike,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    check: bool | None = None,
+) -> Host: ...
+@overload
+def ket_rows_jvp(
+    leaves: ForeignT,
+    ids: Index,
+    tangent: ForeignT,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    check: bool | None = None,
+) -> ForeignT: ...
 @quiet
 def ket_rows_jvp(
     leaves: Array,
@@ -196,7 +301,7 @@ def _summed_by_id(xp, lookup, records):
     if bad is not None:
         ids, records = ids[~bad], records[~bad]
     found = xp.unique_inverse(ids)
-    count, rank, width = found.values.shape[0], *records.shape[1:]
+    count, (_, rank, width) = found.values.shape[0], records.shape
     values = segment_sum(
         xp, xp.reshape(records, (ids.shape[0], rank * width)), xp.reshape(found.inverse_indices, (-1,)), count
     )

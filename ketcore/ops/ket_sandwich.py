@@ -9,9 +9,11 @@ Letters: N order; R, R' and R'' ranks of the matrix, of v and of w; p_n and q_n 
 """
 
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tables, check_tangents
 from ketcore.arrays.elementary import conjugated, transposed
@@ -20,6 +22,10 @@ from ketcore.products import terms
 from ketcore.products.backward import summed_like
 
 
+@overload
+def ket_sandwich(v: Sequence[HostLike], factors: Sequence[HostLike], w: Sequence[HostLike]) -> Host: ...
+@overload
+def ket_sandwich(v: Sequence[ForeignT], factors: Sequence[ForeignT], w: Sequence[ForeignT]) -> ForeignT: ...
 @quiet
 def ket_sandwich(v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array]) -> Array:
     """v^H M w for each entry of the batch.
@@ -44,6 +50,14 @@ def ket_sandwich(v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array
     return xp.astype(xp.sum(total, axis=(-3, -2, -1)), call.dtype, copy=False)
 
 
+@overload
+def ket_sandwich_vjp(
+    v: Sequence[HostLike], factors: Sequence[HostLike], w: Sequence[HostLike], cotangent: HostLike
+) -> tuple[tuple[Host, ...], tuple[Host, ...], tuple[Host, ...]]: ...
+@overload
+def ket_sandwich_vjp(
+    v: Sequence[ForeignT], factors: Sequence[ForeignT], w: Sequence[ForeignT], cotangent: ForeignT
+) -> tuple[tuple[ForeignT, ...], tuple[ForeignT, ...], tuple[ForeignT, ...]]: ...
 @quiet
 def ket_sandwich_vjp(
     v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array], cotangent: Array
@@ -66,9 +80,28 @@ def ket_sandwich_vjp(
         for other, *leaves in zip(others, call.wide_v, call.wide, call.wide_w, strict=True)
     ]
     sides = zip(zip(*found, strict=True), (call.v, call.factors, call.w), call.shifts, strict=True)
-    return tuple(_like(xp, gradients, primals, shifts) for gradients, primals, shifts in sides)
+    to_v, to_factors, to_w = (_like(xp, *side) for side in sides)
+    return to_v, to_factors, to_w
 
 
+@overload
+def ket_sandwich_jvp(
+    v: Sequence[HostLike],
+    factors: Sequence[HostLike],
+    w: Sequence[HostLike],
+    v_tangents: Sequence[HostLike],
+    factor_tangents: Sequence[HostLike],
+    w_tangents: Sequence[HostLike],
+) -> Host: ...
+@overload
+def ket_sandwich_jvp(
+    v: Sequence[ForeignT],
+    factors: Sequence[ForeignT],
+    w: Sequence[ForeignT],
+    v_tangents: Sequence[ForeignT],
+    factor_tangents: Sequence[ForeignT],
+    w_tangents: Sequence[ForeignT],
+) -> ForeignT: ...
 @quiet
 def ket_sandwich_jvp(
     v: Sequence[Array],

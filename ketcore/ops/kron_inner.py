@@ -8,10 +8,11 @@ Letters: N order, R and R' ranks, p_n and q_n rows and columns of factor n.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import (
     as_sequence,
@@ -26,6 +27,14 @@ from ketcore.arrays.namespaces import Array, accumulation_dtype, quiet
 from ketcore.products import terms
 
 
+@overload
+def kron_inner(
+    a: Sequence[HostLike], b: Sequence[HostLike], shape: tuple[int, int] | None = None
+) -> Host: ...
+@overload
+def kron_inner(
+    a: Sequence[ForeignT], b: Sequence[ForeignT], shape: tuple[int, int] | None = None
+) -> ForeignT: ...
 @quiet
 def kron_inner(a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | None = None) -> Array:
     """sum_ij conj(A_ij) B_ij, as np.vdot of the two matrices.
@@ -45,6 +54,14 @@ def kron_inner(a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | 
     return call.finished(terms.product(call.grams(call.left, call.right)))
 
 
+@overload
+def kron_inner_vjp(
+    a: Sequence[HostLike], b: Sequence[HostLike], cotangent: HostLike, shape: tuple[int, int] | None = None
+) -> tuple[tuple[Host, ...], tuple[Host, ...]]: ...
+@overload
+def kron_inner_vjp(
+    a: Sequence[ForeignT], b: Sequence[ForeignT], cotangent: ForeignT, shape: tuple[int, int] | None = None
+) -> tuple[tuple[ForeignT, ...], tuple[ForeignT, ...]]: ...
 @quiet
 def kron_inner_vjp(
     a: Sequence[Array], b: Sequence[Array], cotangent: Array, shape: tuple[int, int] | None = None
@@ -73,6 +90,22 @@ def kron_inner_vjp(
     return call.like(to_a, call.a, call.left_shifts), call.like(to_b, call.b, call.right_shifts)
 
 
+@overload
+def kron_inner_jvp(
+    a: Sequence[HostLike],
+    b: Sequence[HostLike],
+    a_tangents: Sequence[HostLike],
+    b_tangents: Sequence[HostLike],
+    shape: tuple[int, int] | None = None,
+) -> Host: ...
+@overload
+def kron_inner_jvp(
+    a: Sequence[ForeignT],
+    b: Sequence[ForeignT],
+    a_tangents: Sequence[ForeignT],
+    b_tangents: Sequence[ForeignT],
+    shape: tuple[int, int] | None = None,
+) -> ForeignT: ...
 @quiet
 def kron_inner_jvp(
     a: Sequence[Array],

@@ -12,10 +12,11 @@ Letters: N order, p_n size of factor n, P = prod p_n, s shift, ... batch.
 
 from collections.abc import Sequence
 from math import log, pi
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike, Scalar
 from ketcore.arrays import scale
 from ketcore.arrays.autodiff import detached, is_recorded
 from ketcore.arrays.checks import check_floating, check_like, check_tangents
@@ -25,6 +26,14 @@ from ketcore.products.backward import matmul_vjp
 from ketcore.spectra import decompositions, symmetry
 
 
+@overload
+def kron_log_likelihood(
+    factors: Sequence[HostLike], y: HostLike, shift: Scalar | None, *, assume_a: str | None = None
+) -> Host: ...
+@overload
+def kron_log_likelihood(
+    factors: Sequence[ForeignT], y: ForeignT, shift: Scalar | None, *, assume_a: str | None = None
+) -> ForeignT: ...
 @quiet
 def kron_log_likelihood(
     factors: Sequence[Array], y: Array, shift: Any, *, assume_a: str | None = None
@@ -58,6 +67,24 @@ def kron_log_likelihood(
     return call.finished(-call.half * (squares + xp.astype(constant, squares.dtype, copy=False)))
 
 
+@overload
+def kron_log_likelihood_vjp(
+    factors: Sequence[HostLike],
+    y: HostLike,
+    shift: Scalar | None,
+    cotangent: HostLike,
+    *,
+    assume_a: str | None = None,
+) -> tuple[tuple[Host, ...], Host, Host]: ...
+@overload
+def kron_log_likelihood_vjp(
+    factors: Sequence[ForeignT],
+    y: ForeignT,
+    shift: Scalar | None,
+    cotangent: ForeignT,
+    *,
+    assume_a: str | None = None,
+) -> tuple[tuple[ForeignT, ...], ForeignT, ForeignT]: ...
 @quiet
 def kron_log_likelihood_vjp(
     factors: Sequence[Array], y: Array, shift: Any, cotangent: Array, *, assume_a: str | None = None
@@ -80,8 +107,8 @@ def kron_log_likelihood_vjp(
     to_matrices, _ = matmul_vjp(decompositions.as_factors(xp, call.matrices, x.dtype), x, to_product, -1)
     weight = call.half * xp.astype(xp.sum(cotangent), call.values[0].dtype, copy=False)
     by_logdet, shift_by_logdet = call.logdet_gradients()
-    found = zip(to_matrices, by_logdet, strict=True)
-    found = scale.shifted([transposed(g) - (weight * w)[None, ...] for g, w in found], call.shifts)
+    pairs = zip(to_matrices, by_logdet, strict=True)
+    found = scale.shifted([transposed(g) - (weight * w)[None, ...] for g, w in pairs], call.shifts)
     to_factors = tuple(
         cast_gradient(xp, xp.broadcast_to(g, f.shape), f) for g, f in zip(found, call.factors, strict=True)
     )
@@ -90,6 +117,28 @@ def kron_log_likelihood_vjp(
     return to_factors, cast_gradient(xp, -2 * to_product, call.y), cast_gradient(xp, to_shift, call.shift)
 
 
+@overload
+def kron_log_likelihood_jvp(
+    factors: Sequence[HostLike],
+    y: HostLike,
+    shift: Scalar | None,
+    factor_tangents: Sequence[HostLike],
+    y_tangent: HostLike,
+    shift_tangent: Scalar | None,
+    *,
+    assume_a: str | None = None,
+) -> Host: ...
+@overload
+def kron_log_likelihood_jvp(
+    factors: Sequence[ForeignT],
+    y: ForeignT,
+    shift: Scalar | None,
+    factor_tangents: Sequence[ForeignT],
+    y_tangent: ForeignT,
+    shift_tangent: Scalar | None,
+    *,
+    assume_a: str | None = None,
+) -> ForeignT: ...
 @quiet
 def kron_log_likelihood_jvp(
     factors: Sequence[Array],
@@ -139,8 +188,8 @@ def kron_log_likelihood_dense(
     size, is_real = len(matrix), np.dtype(dtype).kind != "c"
     solved = np.linalg.solve(matrix, y[..., None])[..., 0]
     constant = np.linalg.slogdet(matrix)[1] + size * np.log(2 * np.pi if is_real else np.pi)
-    total = np.sum(np.conj(y) * solved, axis=-1).real + constant
-    return (-total * (0.5 if is_real else 1.0)).astype(np.zeros((), dtype).real.dtype)
+    total = np.real(np.sum(np.conj(y) * solved, axis=-1)) + constant
+    return (-total * (0.5 if is_real else 1.0)).astype(np.real(np.zeros((), dtype)).dtype)
 
 
 class _Call:
@@ -153,7 +202,7 @@ class _Call:
         self.dtype = check_floating("factors and y", (*self.factors, self.y))[2]
         if shift is None:
             raise TypeError("shift must be a real number, got None")
-        self.shift = decompositions.check_shift(shift, xp, self.y, self.dtype)[0]
+        self.shift: Array = decompositions.check_shift(shift, xp, self.y, self.dtype)[0]
         if is_complex(xp, self.shift.dtype):
             raise TypeError(f"shift must be real for a covariance, got {self.shift.dtype}")
         self.complex = is_complex(xp, self.dtype)
@@ -170,6 +219,8 @@ class _Call:
         assumed = symmetry.assumed_hermitian(assume_a, not is_complex(xp, own))
         if assumed is False:
             raise ValueError(f"assume_a must say that a covariance is Hermitian, got {assume_a!r}")
+        self.values: Sequence[Array]
+        self.vectors: Any
         self.values, self.vectors = decompositions.hermitian_spectrum(xp, self.matrices, stored, assumed)
         exact = xp.astype(self.shift, self.values[0].dtype, copy=False)
         self.shifted = decompositions.check_positive(xp, decompositions.outer(xp, self.values) + exact, exact)

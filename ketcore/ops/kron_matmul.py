@@ -8,10 +8,11 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n
 from collections.abc import Sequence
 from functools import reduce
 from math import prod
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_identities, check_like, check_out, check_tangents
 from ketcore.arrays.elementary import itemsize, padded, reshaped, transposed
@@ -21,6 +22,28 @@ from ketcore.products.call import Call, Operands, checked, operands
 from ketcore.products.term_products import with_identities, without_identities
 
 
+@overload
+def kron_matmul(
+    factors: Sequence[HostLike],
+    x: HostLike,
+    shape: tuple[int, int] | None = None,
+    *,
+    axis: int = -1,
+    identities: Sequence[Any] = (),
+    path: str | None = None,
+    out: Host | None = None,
+) -> Host: ...
+@overload
+def kron_matmul(
+    factors: Sequence[ForeignT],
+    x: ForeignT,
+    shape: tuple[int, int] | None = None,
+    *,
+    axis: int = -1,
+    identities: Sequence[Any] = (),
+    path: str | None = None,
+    out: ForeignT | None = None,
+) -> ForeignT: ...
 @quiet
 def kron_matmul(
     factors: Sequence[Array],
@@ -61,15 +84,37 @@ def kron_matmul(
     call = checked(factors, x, shape, axis, identities, path)
     if out is None:
         return _finished(call, _product(call))
-    out = check_out(out, call.sizes.result_shape, call.dtype, call.x, call.xp)
-    apart = is_numpy(out) and not any(np.may_share_memory(out, a) for a in (call.x, *call.factors))
+    found = check_out(out, call.sizes.result_shape, call.dtype, call.x, call.xp)
+    apart = is_numpy(found) and not any(np.may_share_memory(found, a) for a in (call.x, *call.factors))
     if apart and call.dtype == call.wide and call.launch is None and not call.sizes.batched:
-        _product(call, out.reshape(call.sizes.count, call.sizes.columns, call.sizes.trail))
+        _product(call, found.reshape(call.sizes.count, call.sizes.columns, call.sizes.trail))
     else:
-        out[...] = _finished(call, _product(call))
-    return out
+        found[...] = _finished(call, _product(call))
+    return found
 
 
+@overload
+def kron_matmul_vjp(
+    factors: Sequence[HostLike],
+    x: HostLike,
+    cotangent: HostLike,
+    shape: tuple[int, int] | None = None,
+    *,
+    axis: int = -1,
+    identities: Sequence[Any] = (),
+    path: str | None = None,
+) -> tuple[tuple[Host, ...], Host]: ...
+@overload
+def kron_matmul_vjp(
+    factors: Sequence[ForeignT],
+    x: ForeignT,
+    cotangent: ForeignT,
+    shape: tuple[int, int] | None = None,
+    *,
+    axis: int = -1,
+    identities: Sequence[Any] = (),
+    path: str | None = None,
+) -> tuple[tuple[ForeignT, ...], ForeignT]: ...
 @quiet
 def kron_matmul_vjp(
     factors: Sequence[Array],
@@ -109,6 +154,30 @@ def kron_matmul_vjp(
     return given.to_factors(call, to_factors), given.to_x(call, to_x)
 
 
+@overload
+def kron_matmul_jvp(
+    factors: Sequence[HostLike],
+    x: HostLike,
+    factor_tangents: Sequence[HostLike],
+    x_tangent: HostLike,
+    shape: tuple[int, int] | None = None,
+    *,
+    axis: int = -1,
+    identities: Sequence[Any] = (),
+    path: str | None = None,
+) -> Host: ...
+@overload
+def kron_matmul_jvp(
+    factors: Sequence[ForeignT],
+    x: ForeignT,
+    factor_tangents: Sequence[ForeignT],
+    x_tangent: ForeignT,
+    shape: tuple[int, int] | None = None,
+    *,
+    axis: int = -1,
+    identities: Sequence[Any] = (),
+    path: str | None = None,
+) -> ForeignT: ...
 @quiet
 def kron_matmul_jvp(
     factors: Sequence[Array],
@@ -162,7 +231,7 @@ def kron_matmul_dense(
     dtype = np.result_type(*factors, x)
     wide = accumulation_dtype(np, dtype)
     batch = np.broadcast_shapes(*(factor.shape[:-3] for factor in factors))
-    dims = [[factor.shape[axis] for factor in factors] for axis in (-2, -1)]
+    dims = [factor.shape[-2] for factor in factors], [factor.shape[-1] for factor in factors]
     marks = check_identities(identities, dims, factors[0].shape[-3])
     rows, columns = shape or map(prod, dims)
     dense = np.zeros((*batch, rows, columns), wide)
@@ -219,7 +288,7 @@ def _fused(call: Call, array: Array, back: bool = False) -> Array:
     idle = [n for n in term_plans.common(call.marks) if rows[n] == columns[n]]
     # Those that all terms leave alone are not multiplied by, and need no values; one mode at least is.
     idle = idle[: len(factors) - 1]
-    factors = with_identities(xp, factors, [known.difference(idle) for known in call.marks])
+    factors = with_identities(xp, factors, tuple(known.difference(idle) for known in call.marks))
     if back:
         factors, sizes, rows = [transposed(f) for f in factors], sizes[::-1], columns
     x = reshaped(xp, array, (call.sizes.count, sizes[0], call.sizes.trail))

@@ -10,11 +10,12 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n.
 
 from collections.abc import Sequence
 from functools import reduce
-from operator import or_
-from typing import Any
+from operator import add, or_
+from typing import Any, overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_like, check_shape, check_tables, check_tangents
 from ketcore.arrays.elementary import as_dtype, conjugated, transposed
@@ -22,6 +23,10 @@ from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, qui
 from ketcore.products import terms
 
 
+@overload
+def kron_norm(factors: Sequence[HostLike], shape: tuple[int, int] | None = None) -> Host: ...
+@overload
+def kron_norm(factors: Sequence[ForeignT], shape: tuple[int, int] | None = None) -> ForeignT: ...
 @quiet
 def kron_norm(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> Array:
     """sqrt(sum_ij |M_ij|^2).
@@ -41,6 +46,14 @@ def kron_norm(factors: Sequence[Array], shape: tuple[int, int] | None = None) ->
     return call.finished(scale.times_power(call.xp.sqrt(call.squared), call.top))
 
 
+@overload
+def kron_norm_vjp(
+    factors: Sequence[HostLike], cotangent: HostLike, shape: tuple[int, int] | None = None
+) -> tuple[Host, ...]: ...
+@overload
+def kron_norm_vjp(
+    factors: Sequence[ForeignT], cotangent: ForeignT, shape: tuple[int, int] | None = None
+) -> tuple[ForeignT, ...]: ...
 @quiet
 def kron_norm_vjp(
     factors: Sequence[Array], cotangent: Array, shape: tuple[int, int] | None = None
@@ -64,6 +77,14 @@ def kron_norm_vjp(
     return tuple(found)
 
 
+@overload
+def kron_norm_jvp(
+    factors: Sequence[HostLike], tangents: Sequence[HostLike], shape: tuple[int, int] | None = None
+) -> Host: ...
+@overload
+def kron_norm_jvp(
+    factors: Sequence[ForeignT], tangents: Sequence[ForeignT], shape: tuple[int, int] | None = None
+) -> ForeignT: ...
 @quiet
 def kron_norm_jvp(
     factors: Sequence[Array], tangents: Sequence[Array], shape: tuple[int, int] | None = None
@@ -87,7 +108,7 @@ def kron_norm_jvp(
 @quiet
 def kron_norm_dense(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.linalg.norm.  Costs P Q memory."""
-    dtype = np.zeros((), np.result_type(*factors)).real.dtype
+    dtype = np.real(np.zeros((), np.result_type(*factors))).dtype
     return np.linalg.norm(terms.dense(factors, shape)).astype(dtype)
 
 
@@ -109,7 +130,7 @@ class _Call:
     def _scale(self, leaves, powers, dead):
         xp = self.xp
         self.units = scale.shifted(leaves, [-power[:, None, None] for power in powers])
-        self.exponents, self.total = powers, sum(powers)
+        self.exponents, self.total = powers, reduce(add, powers)
         # Terms with a leaf of zeros are zero, however large their other leaves are.
         total = xp.where(dead, xp.min(self.total), self.total) if self.total.shape[0] else self.total
         self.top = xp.max(total) if total.shape[0] else xp.sum(total)

@@ -7,10 +7,11 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating, check_like, check_shape, check_tables, check_tangents
 from ketcore.arrays.elementary import conjugated, padded, transposed
@@ -21,6 +22,14 @@ from ketcore.products.forward import matmul
 from ketcore.shapes import reached_dims
 
 
+@overload
+def kron_sandwich(
+    x: HostLike, factors: Sequence[HostLike], y: HostLike, shape: tuple[int, int] | None = None
+) -> Host: ...
+@overload
+def kron_sandwich(
+    x: ForeignT, factors: Sequence[ForeignT], y: ForeignT, shape: tuple[int, int] | None = None
+) -> ForeignT: ...
 @quiet
 def kron_sandwich(
     x: Array, factors: Sequence[Array], y: Array, shape: tuple[int, int] | None = None
@@ -47,6 +56,22 @@ def kron_sandwich(
     return xp.astype(xp.sum(conjugated(call.wide_x) * moved, axis=-1), call.dtype, copy=False)
 
 
+@overload
+def kron_sandwich_vjp(
+    x: HostLike,
+    factors: Sequence[HostLike],
+    y: HostLike,
+    cotangent: HostLike,
+    shape: tuple[int, int] | None = None,
+) -> tuple[Host, tuple[Host, ...], Host]: ...
+@overload
+def kron_sandwich_vjp(
+    x: ForeignT,
+    factors: Sequence[ForeignT],
+    y: ForeignT,
+    cotangent: ForeignT,
+    shape: tuple[int, int] | None = None,
+) -> tuple[ForeignT, tuple[ForeignT, ...], ForeignT]: ...
 @quiet
 def kron_sandwich_vjp(
     x: Array, factors: Sequence[Array], y: Array, cotangent: Array, shape: tuple[int, int] | None = None
@@ -75,6 +100,26 @@ def kron_sandwich_vjp(
     return to_x, to_factors, cast_gradient(xp, to_y[..., : call.shape[1]], call.y)
 
 
+@overload
+def kron_sandwich_jvp(
+    x: HostLike,
+    factors: Sequence[HostLike],
+    y: HostLike,
+    x_tangent: HostLike,
+    factor_tangents: Sequence[HostLike],
+    y_tangent: HostLike,
+    shape: tuple[int, int] | None = None,
+) -> Host: ...
+@overload
+def kron_sandwich_jvp(
+    x: ForeignT,
+    factors: Sequence[ForeignT],
+    y: ForeignT,
+    x_tangent: ForeignT,
+    factor_tangents: Sequence[ForeignT],
+    y_tangent: ForeignT,
+    shape: tuple[int, int] | None = None,
+) -> ForeignT: ...
 @quiet
 def kron_sandwich_jvp(
     x: Array,

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from functools import reduce
 from math import prod
 from operator import mul
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike, Scalar
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_like, check_spectrum, check_tangents
 from ketcore.arrays.elementary import real_dtype
@@ -21,6 +22,22 @@ from ketcore.arrays.namespaces import Array, as_arrays, cast_gradient, is_comple
 from ketcore.spectra import decompositions, powers, symmetry
 
 
+@overload
+def kron_slogdet(
+    factors: Sequence[HostLike],
+    shift: Scalar | None = None,
+    *,
+    assume_a: str | None = None,
+    max_bytes: int = 2**30,
+) -> tuple[Host, Host]: ...
+@overload
+def kron_slogdet(
+    factors: Sequence[ForeignT],
+    shift: Scalar | None = None,
+    *,
+    assume_a: str | None = None,
+    max_bytes: int = 2**30,
+) -> tuple[ForeignT, ForeignT]: ...
 @quiet
 def kron_slogdet(
     factors: Sequence[Array], shift: Any = None, *, assume_a: str | None = None, max_bytes: int = 2**30
@@ -49,6 +66,24 @@ def kron_slogdet(
     return call.finished(*call.slogdet())
 
 
+@overload
+def kron_slogdet_vjp(
+    factors: Sequence[HostLike],
+    shift: Scalar | None,
+    cotangents: tuple[HostLike, HostLike],
+    *,
+    assume_a: str | None = None,
+    max_bytes: int = 2**30,
+) -> tuple[tuple[Host, ...], Host | None]: ...
+@overload
+def kron_slogdet_vjp(
+    factors: Sequence[ForeignT],
+    shift: Scalar | None,
+    cotangents: tuple[ForeignT, ForeignT],
+    *,
+    assume_a: str | None = None,
+    max_bytes: int = 2**30,
+) -> tuple[tuple[ForeignT, ...], ForeignT | None]: ...
 @quiet
 def kron_slogdet_vjp(
     factors: Sequence[Array],
@@ -82,6 +117,26 @@ def kron_slogdet_vjp(
     return to_factors, None if shift is None else cast_gradient(xp, weight * to_shift, call.shift)
 
 
+@overload
+def kron_slogdet_jvp(
+    factors: Sequence[HostLike],
+    shift: Scalar | None,
+    factor_tangents: Sequence[HostLike],
+    shift_tangent: Scalar | None,
+    *,
+    assume_a: str | None = None,
+    max_bytes: int = 2**30,
+) -> tuple[Host, Host]: ...
+@overload
+def kron_slogdet_jvp(
+    factors: Sequence[ForeignT],
+    shift: Scalar | None,
+    factor_tangents: Sequence[ForeignT],
+    shift_tangent: Scalar | None,
+    *,
+    assume_a: str | None = None,
+    max_bytes: int = 2**30,
+) -> tuple[ForeignT, ForeignT]: ...
 @quiet
 def kron_slogdet_jvp(
     factors: Sequence[Array],
@@ -120,7 +175,7 @@ def kron_slogdet_dense(
     dtype = np.result_type(*factors, *([1j] if np.iscomplexobj(shift) else []))
     matrix = decompositions.dense(factors, shift)
     sign, logabsdet = np.linalg.slogdet(matrix)
-    return sign.astype(dtype), logabsdet.astype(np.zeros((), dtype).real.dtype)
+    return sign.astype(dtype), logabsdet.astype(np.real(np.zeros((), dtype)).dtype)
 
 
 class _Call:

@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from types import ModuleType
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike, Scalar
 from ketcore.arrays import scale
 from ketcore.arrays.autodiff import detached, is_recorded
 from ketcore.arrays.checks import check_floating, check_like, check_tangents
@@ -46,6 +47,24 @@ _STEPS = 2
 _CHUNK = 1 << 18
 
 
+@overload
+def kron_solve(
+    factors: Sequence[HostLike],
+    b: HostLike,
+    shift: Scalar | None = None,
+    *,
+    axis: int = -1,
+    assume_a: str | None = None,
+) -> Host: ...
+@overload
+def kron_solve(
+    factors: Sequence[ForeignT],
+    b: ForeignT,
+    shift: Scalar | None = None,
+    *,
+    axis: int = -1,
+    assume_a: str | None = None,
+) -> ForeignT: ...
 @quiet
 def kron_solve(
     factors: Sequence[Array], b: Array, shift: Any = None, *, axis: int = -1, assume_a: str | None = None
@@ -78,6 +97,26 @@ def kron_solve(
     return call.finished(call.solve(call.wide_b))
 
 
+@overload
+def kron_solve_vjp(
+    factors: Sequence[HostLike],
+    b: HostLike,
+    shift: Scalar | None,
+    cotangent: HostLike,
+    *,
+    axis: int = -1,
+    assume_a: str | None = None,
+) -> tuple[tuple[Host, ...], Host, Host | None]: ...
+@overload
+def kron_solve_vjp(
+    factors: Sequence[ForeignT],
+    b: ForeignT,
+    shift: Scalar | None,
+    cotangent: ForeignT,
+    *,
+    axis: int = -1,
+    assume_a: str | None = None,
+) -> tuple[tuple[ForeignT, ...], ForeignT, ForeignT | None]: ...
 @quiet
 def kron_solve_vjp(
     factors: Sequence[Array],
@@ -98,8 +137,8 @@ def kron_solve_vjp(
     call = _Call(factors, b, shift, axis, assume_a)
     cotangent = call.wide(check_like("cotangent", cotangent, call.b.shape, call.xp, call.b, call.dtype))
     x, to_b = call.solve(call.wide_b), call.solve(cotangent, turned=True)
-    to_matrices, _ = matmul_vjp(decompositions.as_factors(call.xp, call.matrices, x.dtype), x, -to_b, axis)
-    to_matrices = [call.xp.permute_dims(g, (0, 2, 1)) for g in to_matrices]
+    turned, _ = matmul_vjp(decompositions.as_factors(call.xp, call.matrices, x.dtype), x, -to_b, axis)
+    to_matrices = [call.xp.permute_dims(g, (0, 2, 1)) for g in turned]
     to_factors = tuple(
         cast_gradient(call.xp, call.xp.broadcast_to(g, f.shape), f)
         for g, f in zip(scale.shifted(to_matrices, call.shifts), call.factors, strict=True)
@@ -109,6 +148,30 @@ def kron_solve_vjp(
     return to_factors, cast_gradient(call.xp, to_b, call.b), to_shift
 
 
+@overload
+def kron_solve_jvp(
+    factors: Sequence[HostLike],
+    b: HostLike,
+    shift: Scalar | None,
+    factor_tangents: Sequence[HostLike],
+    b_tangent: HostLike,
+    shift_tangent: Scalar | None,
+    *,
+    axis: int = -1,
+    assume_a: str | None = None,
+) -> Host: ...
+@overload
+def kron_solve_jvp(
+    factors: Sequence[ForeignT],
+    b: ForeignT,
+    shift: Scalar | None,
+    factor_tangents: Sequence[ForeignT],
+    b_tangent: ForeignT,
+    shift_tangent: Scalar | None,
+    *,
+    axis: int = -1,
+    assume_a: str | None = None,
+) -> ForeignT: ...
 @quiet
 def kron_solve_jvp(
     factors: Sequence[Array],

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from functools import lru_cache, reduce
 from math import prod
 from operator import add
-from typing import Any
+from typing import Any, overload
 
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_like, check_shape, check_tables, check_tangents
 from ketcore.arrays.elementary import as_dtype, beside
@@ -34,6 +35,10 @@ _MERGED = 1 << 20
 _CHUNK = 1 << 18
 
 
+@overload
+def kron_trace(factors: Sequence[HostLike], shape: tuple[int, int] | None = None) -> Host: ...
+@overload
+def kron_trace(factors: Sequence[ForeignT], shape: tuple[int, int] | None = None) -> ForeignT: ...
 @quiet
 def kron_trace(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> Array:
     """sum_i M[i, i] over i < min(shape).
@@ -55,6 +60,14 @@ def kron_trace(factors: Sequence[Array], shape: tuple[int, int] | None = None) -
     return as_dtype(xp, total, call.dtype)
 
 
+@overload
+def kron_trace_vjp(
+    factors: Sequence[HostLike], cotangent: HostLike, shape: tuple[int, int] | None = None
+) -> tuple[Host, ...]: ...
+@overload
+def kron_trace_vjp(
+    factors: Sequence[ForeignT], cotangent: ForeignT, shape: tuple[int, int] | None = None
+) -> tuple[ForeignT, ...]: ...
 @quiet
 def kron_trace_vjp(
     factors: Sequence[Array], cotangent: Array, shape: tuple[int, int] | None = None
@@ -68,7 +81,7 @@ def kron_trace_vjp(
     xp = call.xp
     cotangent = check_like("cotangent", cotangent, (), xp, call.factors[0], call.dtype)
     cotangent = xp.astype(cotangent, call.wide[0].dtype, copy=False)
-    totals = None
+    totals: Any = None
     for piece in call.pieces():
         others = terms.products_of_others(xp, call.parts(piece))
         found = call.spread([cotangent * other for other in others], piece)
@@ -77,6 +90,14 @@ def kron_trace_vjp(
     return tuple(cast_gradient(xp, t, f) for t, f in zip(totals, call.factors, strict=True))
 
 
+@overload
+def kron_trace_jvp(
+    factors: Sequence[HostLike], tangents: Sequence[HostLike], shape: tuple[int, int] | None = None
+) -> Host: ...
+@overload
+def kron_trace_jvp(
+    factors: Sequence[ForeignT], tangents: Sequence[ForeignT], shape: tuple[int, int] | None = None
+) -> ForeignT: ...
 @quiet
 def kron_trace_jvp(
     factors: Sequence[Array], tangents: Sequence[Array], shape: tuple[int, int] | None = None
@@ -118,13 +139,13 @@ class _Call:
         wide = [as_dtype(self.xp, factor, wide) for factor in self.factors]
         self.wide, self.shifts = scale.level(wide, None)
         self.dims = [tuple([factor.shape[axis] for factor in self.factors]) for axis in (1, 2)]
-        self.groups = _square_groups(*self.dims)
+        self.groups: Any = _square_groups(*self.dims)
 
     def pieces(self):
         """Per piece one array for each mode or group: masks (boxes, 1, p_n), None, or places (elements,)."""
         like = self.factors[0]
         if self.groups is not None:
-            masks = [None] * len(self.groups)
+            masks: list[Any] = [None] * len(self.groups)
             if self.count < prod(self.dims[0]):
                 masks = terms.diagonal_masks(self.sizes(), self.count)
                 masks = [beside(mask[:, None, :], like) for mask in masks]

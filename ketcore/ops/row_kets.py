@@ -7,10 +7,11 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n, ... shape of
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import (
     as_sequence,
     check_index,
@@ -26,6 +27,22 @@ from ketcore.lookups.lookup import Lookup, made_safe, masked
 from ketcore.lookups.segments import scatter
 
 
+@overload
+def row_kets(
+    factors: Sequence[HostLike],
+    ids: Index,
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+) -> tuple[Host, ...]: ...
+@overload
+def row_kets(
+    factors: Sequence[ForeignT],
+    ids: Index,
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+) -> tuple[ForeignT, ...]: ...
 @quiet
 def row_kets(
     factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None, *, check: bool | None = None
@@ -48,6 +65,24 @@ def row_kets(
     return _leaves(xp, factors, lookup, bad, batch)
 
 
+@overload
+def row_kets_vjp(
+    factors: Sequence[HostLike],
+    ids: Index,
+    cotangents: Sequence[HostLike],
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+) -> tuple[Host, ...]: ...
+@overload
+def row_kets_vjp(
+    factors: Sequence[ForeignT],
+    ids: Index,
+    cotangents: Sequence[ForeignT],
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+) -> tuple[ForeignT, ...]: ...
 @quiet
 def row_kets_vjp(
     factors: Sequence[Array],
@@ -72,6 +107,24 @@ def row_kets_vjp(
     return tuple(cast_gradient(xp, total, f) for total, f in zip(sums, factors, strict=True))
 
 
+@overload
+def row_kets_jvp(
+    factors: Sequence[HostLike],
+    ids: Index,
+    tangents: Sequence[HostLike],
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+) -> tuple[Host, ...]: ...
+@overload
+def row_kets_jvp(
+    factors: Sequence[ForeignT],
+    ids: Index,
+    tangents: Sequence[ForeignT],
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+) -> tuple[ForeignT, ...]: ...
 @quiet
 def row_kets_jvp(
     factors: Sequence[Array],
@@ -123,7 +176,7 @@ def _lookup(factors, ids, shape, check):
     ids = to_namespace_of(ids, xp, factors[0])
     batch = tuple(ids.shape)
     lookup = Lookup(
-        tables=factors,
+        tables=tuple(factors),
         index=reshaped(xp, ids, (prod(batch),)),
         kind="digits",
         bound=count,

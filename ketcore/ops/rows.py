@@ -12,10 +12,11 @@ Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020 (the word2ketXS embedding).
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
+from ketcore.array_types import ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import check_index, check_shape, check_tables, check_tangents, to_namespace_of
 from ketcore.arrays.namespaces import Array, accumulation_dtype, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
@@ -23,6 +24,24 @@ from ketcore.lookups.lookup import Lookup, narrowed, restored
 from ketcore.shapes import halves_split
 
 
+@overload
+def rows(
+    factors: Sequence[HostLike],
+    ids: Index,
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+    out: Host | None = None,
+) -> Host: ...
+@overload
+def rows(
+    factors: Sequence[ForeignT],
+    ids: Index,
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+    out: ForeignT | None = None,
+) -> ForeignT: ...
 @quiet
 def rows(
     factors: Sequence[Array],
@@ -52,6 +71,26 @@ def rows(
     return expanded(xp, lookup, batch, out)
 
 
+@overload
+def rows_vjp(
+    factors: Sequence[HostLike],
+    ids: Index,
+    cotangent: HostLike,
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+    deterministic: bool = True,
+) -> tuple[Host, ...]: ...
+@overload
+def rows_vjp(
+    factors: Sequence[ForeignT],
+    ids: Index,
+    cotangent: ForeignT,
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+    deterministic: bool = True,
+) -> tuple[ForeignT, ...]: ...
 @quiet
 def rows_vjp(
     factors: Sequence[Array],
@@ -82,6 +121,24 @@ def rows_vjp(
     return restored(xp, gradients, factors)
 
 
+@overload
+def rows_jvp(
+    factors: Sequence[HostLike],
+    ids: Index,
+    tangents: Sequence[HostLike],
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+) -> Host: ...
+@overload
+def rows_jvp(
+    factors: Sequence[ForeignT],
+    ids: Index,
+    tangents: Sequence[ForeignT],
+    shape: tuple[int, int] | None = None,
+    *,
+    check: bool | None = None,
+) -> ForeignT: ...
 @quiet
 def rows_jvp(
     factors: Sequence[Array],

@@ -16,6 +16,7 @@ from itertools import zip_longest
 from math import prod
 from threading import local
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -167,7 +168,7 @@ def step_vjp(
     leftward: bool,
     out: Array | None = None,
     z_too: bool = True,
-) -> tuple[Array, Array | None]:
+) -> tuple[Array, Any]:
     """The gradients of `mode_products.step_forward`: of the weight, in its shape, and of z if `z_too`."""
     outer, inner = batch * step.outer, step.inner
     if weight.ndim == 3:

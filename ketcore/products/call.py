@@ -43,7 +43,7 @@ class Sizes(NamedTuple):
     uncropped: bool
     batched: bool
     lead: tuple[int, ...]
-    count: int
+    count: int  # type: ignore[assignment]  # nobody counts the fields of this tuple
     rows: int
     columns: int
     trail: int
@@ -61,7 +61,7 @@ class Call(NamedTuple):
     """
 
     xp: ModuleType
-    factors: tuple[Array, ...]
+    factors: Sequence[Array]
     x: Array
     dtype: Any
     wide: Any
@@ -70,7 +70,7 @@ class Call(NamedTuple):
     path: str | None
     launch: Any
 
-    def in_wide(self, array: Array, shape: Sequence[int]) -> Array:
+    def in_wide(self, array: Array, shape: tuple[int, ...]) -> Array:
         """`array` in the dtype of sums and in another shape."""
         array = array if array.dtype == self.wide else self.xp.astype(array, self.wide)
         return reshaped(self.xp, array, shape)
@@ -114,7 +114,7 @@ class Operands(NamedTuple):
 
     factors: Sequence[Array]
     x: Array
-    shifts: list[Array | None] | None
+    shifts: Sequence[Array | None] | None
     carry: int
 
     def carried(self, x: Array) -> Array:
@@ -150,7 +150,7 @@ def checked(
     if axis not in (-1, -2):
         raise ValueError(f"axis must be -1 or -2, got {axis}")
     sizes = _sizes(shapes, tuple(x.shape), axis, shape)
-    marks = ()
+    marks: Marks = ()
     if type(identities) is not tuple or identities:
         marks = check_identities(identities, sizes.dims, shapes[0][-3])
     launch = None

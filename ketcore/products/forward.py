@@ -52,9 +52,9 @@ def plan_of(
     path: str | None = None,
 ) -> MatmulPlan:
     """The plan for factors (R, p_n, q_n) of one dtype."""
-    dims = [tuple(factor.shape[axis] for factor in factors) for axis in (1, 2)]
+    rows, columns = (tuple(factor.shape[axis] for factor in factors) for axis in (1, 2))
     size = itemsize(factors[0])
-    return matmul_plan(*dims, factors[0].shape[0], batch, trail, identities, size, path)
+    return matmul_plan(rows, columns, factors[0].shape[0], batch, trail, identities, size, path)
 
 
 def apply(

@@ -7,9 +7,10 @@
 Launchers are those of `ketcore.lookups.kernels`.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def obstacle(factors: Sequence[Array], x: Array, identities: Collection[int] = (
     return ""
 
 
-def matmul(launch: Callable, factors: Sequence[Array], x: Array, identities: Collection[int] = ()) -> Array:
+def matmul(launch: Any, factors: Sequence[Array], x: Array, identities: Collection[int] = ()) -> Array:
     """M^T x along the middle axis; `obstacle` says whether it can.
 
     factors     N arrays (R, p_n, q_n), any strides
@@ -63,6 +64,7 @@ def _passes(launch, factors, x, identities):
     # Stands for the arrays of the other type, which the kernel does not touch.
     unused = {name: xp.empty(0, dtype=name) for name in (storage, wide)}
     steps, z = _steps(factors, batch, trail, identities), xp.ascontiguousarray(x)
+    assert steps is not None  # or there would be an obstacle
     for i, step in enumerate(steps):
         out = xp.empty(step.target, dtype=storage if i == len(steps) - 1 else wide)
         plan = filled(step, factors, i > 0, i < len(steps) - 1)

@@ -116,9 +116,9 @@ def fused_steps(
     return tuple(_step(start, stop, group(start, stop, backwards)) for start, stop in cuts)
 
 
-def _shortest(count, left_out, group):
+def _shortest(count, left_out, group) -> tuple[float, tuple[tuple[int, int], ...]]:
     """Cost of the cheapest way to cut the modes into passes, and its cuts (start, stop)."""
-    best = [(0.0, ())] + [(inf, ())] * count
+    best: list[tuple[float, tuple[tuple[int, int], ...]]] = [(0.0, ()), *[(inf, ())] * count]
     for stop in range(1, count + 1):
         if stop - 1 in left_out:
             best[stop] = best[stop - 1]
@@ -140,7 +140,7 @@ def _links(rows, columns):
     >>> _links((2, 2, 2, 2, 8), (2, 2, 2, 2, 8))[1]
     (4, 5)
     """
-    best = {(0, 0): (0.0, ())}
+    best: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {(0, 0): (0.0, ())}
     for stop in range(1, len(rows) + 1):
         for start in range(stop - 1, -1, -1):
             p, q = prod(rows[start:stop]), prod(columns[start:stop])
@@ -218,9 +218,9 @@ class _Group:
         return self.limits.shared // self.entry - self.held * self.matrices
 
     @cached_property
-    def tile(self):
+    def tile(self) -> Any:
         """Outer and inner size: what fits with an eighth to spare, or one of each; None if none fits."""
-        unit = {}
+        unit: dict[int, int] = {}
         for s, slot in enumerate(self.slots):
             size = prod(q for _, q in self.merged[:s]) * prod(p for p, _ in self.merged[s:])
             unit[slot] = max(unit.get(slot, 0), size)
@@ -345,7 +345,8 @@ def _fill_chain(chain, group, buffers):
 
 def filled(step: Step, factors: Sequence[Any], wide_source: bool, wide_target: bool) -> np.void:
     """The plan of a pass with addresses and strides of its factors (R, p_n, q_n), to be passed by value."""
-    plan, used = step.launch.plan.copy(), factors[step.start : step.stop]
+    plan: Any = step.launch.plan.copy()
+    used = factors[step.start : step.stop]
     plan["source"]["wide"], plan["target"]["wide"] = wide_source, wide_target
     entries = plan["factors"][: len(used)]
     entries["table"] = [address(factor) for factor in used]

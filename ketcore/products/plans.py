@@ -315,7 +315,8 @@ def _swept(problem, start, stop, leftward, cycle=None):
 
 def steps_of(problem: Problem, groups: Sequence[tuple[int, ...]]) -> tuple[Step, ...]:
     """The steps of groups in the order in which they run."""
-    found, done = [], set()
+    found: list[Step] = []
+    done: set[int] = set()
     for i, (start, stop, *cycle) in enumerate(groups):
         found.append(_step(problem, start, stop, done, i == 0, i == len(groups) - 1, *cycle))
         done.update(range(start, stop))

@@ -227,4 +227,6 @@ def _window_time(problem, start, stop):
 
 def _plan_time(plan, sizes):
     """Nanoseconds of a plan for the sizes that it was made of."""
-    return _PART + plans.total_time(Problem(*sizes, 0, len(sizes[0])), plan.steps)
+    rows, columns, rank, batch, trail, home, itemsize = sizes
+    problem = Problem(rows, columns, rank, batch, trail, home, itemsize, 0, len(rows))
+    return _PART + plans.total_time(problem, plan.steps)

@@ -23,7 +23,7 @@ from ketcore.arrays.threads import run_chunks
 from ketcore.products import backward, forward
 from ketcore.products.forward import padded
 from ketcore.products.plans import MatmulPlan
-from ketcore.products.term_plans import TermsPlan
+from ketcore.products.term_plans import Part, TermsPlan
 from ketcore.shapes import Marks
 
 # Places of entries that the matrices of one plan may be made from: half a megabyte.
@@ -94,7 +94,7 @@ def apply_jvp(
     return total
 
 
-def part_factors(xp: ModuleType, factors: Sequence[Array], part: object) -> list[Array]:
+def part_factors(xp: ModuleType, factors: Sequence[Array], part: Part) -> list[Array]:
     """The terms of a part, with identity matrices in the modes that its plan multiplies by."""
     found = [_taken(xp, factor, part.terms) for factor in factors]
     return with_identities(xp, found, part.identities, part.plan)
@@ -107,7 +107,7 @@ def with_identities(
 
     plan   None for all modes; else those that it multiplies by
     """
-    touched = range(len(factors))
+    touched: Sequence[int] = range(len(factors))
     if plan is not None:
         touched = [n for step in plan.steps for n in range(step.start, step.stop)]
     found = list(factors)

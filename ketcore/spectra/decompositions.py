@@ -63,7 +63,7 @@ class Fault(NamedTuple):
         return f"{self.name} must {self.rule}, got {factor}{self.got}"
 
 
-def check_square(factors: Sequence[Any]) -> tuple[ModuleType, tuple[Array, ...], Any]:
+def check_square(factors: Sequence[Any]) -> tuple[ModuleType, Sequence[Array], Any]:
     """`checks.check_tables` of square factors of one term; a matrix of order 1 may have several."""
     xp, factors, dtype = check_tables("factors", factors)
     shapes = [tuple(factor.shape) for factor in factors]
@@ -270,7 +270,7 @@ def check_regular(xp: ModuleType, values: Array, shift: Array | None) -> Array:
     """Eigenvalues plus the shift; LinAlgError on NumPy arrays where one of them is zero to rounding."""
     shifted = values if shift is None else values + shift
     if xp is np and values.size:
-        size = max(np.abs(values).max(), abs(shift))
+        size = max(np.abs(values).max(), 0.0 if shift is None else abs(shift))
         # A few roundings: of the eigenvalues, of their products and of the sum.
         if not np.isnan(size) and np.abs(shifted).min() <= 8 * np.finfo(shifted.dtype).eps * size:
             raise singular_shift(shift)

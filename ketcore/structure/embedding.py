@@ -7,10 +7,11 @@ terms (the operator-Schmidt decomposition); mode by mode for more than two.
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
+from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import beside, identity
 from ketcore.arrays.namespaces import Array, accumulation_dtype, namespace_of, quiet
@@ -19,10 +20,22 @@ from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.shapes import check_dims, check_modes
 
 
+@overload
+def embed(
+    op: KroneckerMatrix[ArrayT], dims: Sequence[int], where: int | Sequence[int], *, linear: bool = False
+) -> KroneckerMatrix[ArrayT]: ...
+@overload
+def embed(
+    op: HostFactor, dims: Sequence[int], where: int | Sequence[int], *, linear: bool = False
+) -> KroneckerMatrix[Host]: ...
+@overload
+def embed(
+    op: ForeignT, dims: Sequence[int], where: int | Sequence[int], *, linear: bool = False
+) -> KroneckerMatrix[ForeignT]: ...
 @quiet
 def embed(
     op: Any, dims: Sequence[int], where: int | Sequence[int], *, linear: bool = False
-) -> KroneckerMatrix:
+) -> KroneckerMatrix[Any]:
     """`op` acting on the modes `where` of a space of these dims, the identity on all others.
 
     op       a matrix (d, d), or a KroneckerMatrix with the dims of these modes, d their product

@@ -8,8 +8,9 @@ Hadamard          equal rows, equal columns:          A[i, j] B[i, j]
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, overload
 
+from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import widened
@@ -26,6 +27,38 @@ from ketcore.shapes import check_int
 _PARTS = (KroneckerProduct, Diagonal, Identity)
 
 
+@overload
+def kron(*matrices: Ket[ArrayT]) -> Ket[ArrayT]: ...
+@overload
+def kron(  # type: ignore[overload-overlap]  # a product where one is structured
+    *matrices: KroneckerMatrix[ArrayT] | KroneckerSum[ArrayT],
+) -> KroneckerMatrix[ArrayT]: ...
+@overload
+def kron(  # type: ignore[overload-overlap]  # a product where one is structured
+    *matrices: KroneckerMatrix[Host] | KroneckerSum[Host] | HostFactor,
+) -> KroneckerMatrix[Host]: ...
+@overload
+def kron(  # type: ignore[overload-overlap]  # a product where one is structured
+    *matrices: KroneckerMatrix[ForeignT] | KroneckerSum[ForeignT] | ForeignT,
+) -> KroneckerMatrix[ForeignT]: ...
+@overload
+def kron(  # type: ignore[overload-overlap]  # identities alone are of NumPy
+    *matrices: KroneckerProduct[Host]
+    | Diagonal[Host]
+    | Identity
+    | KroneckerMatrix[Host]
+    | KroneckerSum[Host]
+    | HostFactor,
+) -> KroneckerProduct[Host]: ...
+@overload
+def kron(
+    *matrices: KroneckerProduct[ForeignT]
+    | Diagonal[ForeignT]
+    | Identity
+    | KroneckerMatrix[ForeignT]
+    | KroneckerSum[ForeignT]
+    | ForeignT,
+) -> KroneckerProduct[ForeignT]: ...
 def kron(*matrices: Any) -> Any:
     """The Kronecker product of operators, first the most significant.
 
@@ -44,10 +77,26 @@ def kron(*matrices: Any) -> Any:
     if any(isinstance(matrix, _PARTS) for matrix in matrices):
         return KroneckerProduct([part for matrix in matrices for part in _parts(matrix)])
     if not all(isinstance(matrix, Ket) for matrix in matrices):
-        matrices = [_as_kronecker(n, matrix) for n, matrix in enumerate(matrices)]
+        matrices = tuple(_as_kronecker(n, matrix) for n, matrix in enumerate(matrices))
     return reduce(lambda left, right: left.kron(right), matrices)
 
 
+@overload
+def kron_power(matrix: Ket[ArrayT], k: int) -> Ket[ArrayT]: ...
+@overload
+def kron_power(matrix: KroneckerMatrix[ArrayT] | KroneckerSum[ArrayT], k: int) -> KroneckerMatrix[ArrayT]: ...
+@overload
+def kron_power(matrix: HostFactor, k: int) -> KroneckerMatrix[Host]: ...
+@overload
+def kron_power(matrix: ForeignT, k: int) -> KroneckerMatrix[ForeignT]: ...
+@overload
+def kron_power(  # type: ignore[overload-overlap]  # identities are of NumPy
+    matrix: KroneckerProduct[Host] | Diagonal[Host] | Identity, k: int
+) -> KroneckerProduct[Host]: ...
+@overload
+def kron_power(
+    matrix: KroneckerProduct[ForeignT] | Diagonal[ForeignT] | Identity, k: int
+) -> KroneckerProduct[ForeignT]: ...
 def kron_power(matrix: Any, k: int) -> Any:
     """A (x) ... (x) A, k times: of any operator that `kron` takes; the rank becomes R**k.
 
@@ -62,8 +111,12 @@ def kron_power(matrix: Any, k: int) -> Any:
     return kron(*[matrix] * check_int("k", k, 1))
 
 
+@overload
+def khatri_rao(*matrices: HostFactor) -> Ket[Host]: ...
+@overload
+def khatri_rao(*matrices: ForeignT) -> Ket[ForeignT]: ...
 @quiet
-def khatri_rao(*matrices: Any) -> Ket:
+def khatri_rao(*matrices: Any) -> Ket[Any]:
     """The column-wise Khatri-Rao product, as a batch of kets: one of rank 1 for each column.
 
     matrices  dense (p_n, r), of one number r of columns
@@ -76,12 +129,16 @@ def khatri_rao(*matrices: Any) -> Ket:
     >>> khatri_rao([[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]]).to_dense().T.tolist()
     [[3.0, 8.0], [5.0, 12.0]]
     """
-    xp, matrices = _checked(matrices, 1, "columns")
-    return Ket([xp.matrix_transpose(matrix)[:, None, :] for matrix in matrices])
+    xp, checked = _checked(matrices, 1, "columns")
+    return Ket([xp.matrix_transpose(matrix)[:, None, :] for matrix in checked])
 
 
+@overload
+def face_splitting(*matrices: HostFactor) -> Ket[Host]: ...
+@overload
+def face_splitting(*matrices: ForeignT) -> Ket[ForeignT]: ...
 @quiet
-def face_splitting(*matrices: Any) -> Ket:
+def face_splitting(*matrices: Any) -> Ket[Any]:
     """The row-wise Khatri-Rao (face-splitting, transposed Khatri-Rao) product, as a batch of kets: its rows.
 
     matrices  dense (r, q_n), of one number r of rows
@@ -93,12 +150,12 @@ def face_splitting(*matrices: Any) -> Ket:
     >>> face_splitting([[1.0, 2.0]], [[3.0, 4.0]]).to_dense().tolist()
     [[3.0, 4.0, 6.0, 8.0]]
     """
-    _, matrices = _checked(matrices, 0, "rows")
-    return Ket([matrix[:, None, :] for matrix in matrices])
+    _, checked = _checked(matrices, 0, "rows")
+    return Ket([matrix[:, None, :] for matrix in checked])
 
 
 @quiet
-def hadamard(left: KroneckerMatrix, right: KroneckerMatrix) -> KroneckerMatrix:
+def hadamard(left: KroneckerMatrix[ArrayT], right: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]:
     """The elementwise product of two Kronecker matrices: ranks multiply.
 
     returns  a KroneckerMatrix of rank R R' and the same shape
@@ -120,7 +177,7 @@ def hadamard(left: KroneckerMatrix, right: KroneckerMatrix) -> KroneckerMatrix:
     pairs = zip(*levels, strict=True)
     products = [a[:, None, :, :] * b[None, :, :, :] for a, b in pairs]
     factors = [xp.reshape(f, (f.shape[0] * f.shape[1], *f.shape[2:])) for f in products]
-    identities = [a & b for a in left.term_identities for b in right.term_identities]
+    identities = tuple(a & b for a in left.term_identities for b in right.term_identities)
     return KroneckerMatrix(scale.stored(factors, dtype, None, identities), left.shape, identities)
 
 

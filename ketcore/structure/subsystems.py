@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from functools import reduce
 from math import prod
 from operator import mul
-from typing import Any
+from typing import Any, overload
 
+from ketcore.array_types import ArrayT
 from ketcore.arrays.elementary import widened
 from ketcore.arrays.namespaces import namespace_of, quiet
 from ketcore.arrays.scale import level, stored
@@ -16,7 +17,7 @@ from ketcore.shapes import check_modes, check_order
 
 
 @quiet
-def partial_trace(matrix: KroneckerMatrix, where: int | Sequence[int]) -> KroneckerMatrix:
+def partial_trace(matrix: KroneckerMatrix[ArrayT], where: int | Sequence[int]) -> KroneckerMatrix[ArrayT]:
     """The trace over some modes: the remaining ones in their order, of the same rank.
 
     where    a mode or modes, from 0 (negative ones count from the end), square ones, not all
@@ -46,11 +47,17 @@ def partial_trace(matrix: KroneckerMatrix, where: int | Sequence[int]) -> Kronec
 
     # The traces go to a remaining mode that is no identity, so that identities stay what they are.
     factors, marks = reductions.carried(wide, matrix.term_identities, scaled, kept)
-    identities = [{kept.index(n) for n in known if n in kept} for known in marks]
+    identities = tuple(frozenset(kept.index(n) for n in known if n in kept) for known in marks)
     kept_factors = stored([factors[n] for n in kept], matrix.dtype, None, identities)
     return KroneckerMatrix(kept_factors, identities=identities)
 
 
+@overload
+def permute_subsystems(
+    operator: KroneckerMatrix[ArrayT], order: Sequence[int]
+) -> KroneckerMatrix[ArrayT]: ...
+@overload
+def permute_subsystems(operator: Ket[ArrayT], order: Sequence[int]) -> Ket[ArrayT]: ...
 def permute_subsystems(operator: Any, order: Sequence[int]) -> Any:
     """The same operator, or ket, with its modes in another order: mode n of the result is mode order[n].
 

@@ -13,6 +13,7 @@ its result moves where every primal is moved by one rounding.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -151,7 +152,7 @@ def _pushes(function, jvp, multilinear, wide):
     def pushforward(tangents):
         return [to_wide(array) for array in many(jvp(*wide, *move_like(tangents, wide)))]
 
-    pushes = {"linearity": linearity} if multilinear else {}
+    pushes: dict[str, Any] = {"linearity": linearity} if multilinear else {}
     if jvp is not None:
         pushes["the jvp"] = pushforward
     return pushes | {"finite differences": lambda tangents: difference(function, wide, tangents)}

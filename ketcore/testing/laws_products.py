@@ -133,7 +133,7 @@ def _transpose(t):
 
 
 def _transpose_of_product(t):
-    (a, b), (c, d), op = *_pairs(t, 2), t.adapter
+    ((a, b), (c, d)), op = _pairs(t, 2), t.adapter
     product = op.matmul(op.transpose(t.make(c, d)), op.transpose(t.make(a, b)))
     t.equal(op.transpose(op.matmul(t.make(a, b), t.make(c, d))), op.to_dense(product))
     t.equal(product, (t.dense(a, b) @ t.dense(c, d)).T)

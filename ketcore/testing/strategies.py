@@ -46,7 +46,7 @@ def half_dtypes() -> list[np.dtype]:
 def mode_dims(draw, order: int | None = None, *, max_order: int = 4, max_dim: int = 5, max_size: int = 64):
     """The sizes of N modes, up to `max_dim` each, `max_size` in all; N is `order`, or up to `max_order`."""
     order = draw(st.integers(1, max_order)) if order is None else order
-    sizes = []
+    sizes: list[int] = []
     for _ in range(order):
         sizes.append(draw(st.integers(1, max(1, min(max_dim, max_size // prod(sizes))))))
     return tuple(draw(st.permutations(sizes)))
@@ -158,7 +158,7 @@ def kets(
     dims = draw(mode_dims()) if dims is None else dims
     rank = draw(st.integers(1, 3)) if rank is None else rank
     dtype = draw(dtypes()) if dtype is None else dtype
-    return Ket([asarray(draw(arrays((*batch_shape, rank, size), dtype))) for size in dims])
+    return Ket([asarray(draw(arrays((*(batch_shape or ()), rank, size), dtype))) for size in dims])
 
 
 @st.composite

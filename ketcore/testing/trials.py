@@ -42,7 +42,8 @@ class Trial:
 
     def __init__(self, rule: Rule, adapter: Adapter, dtype: str, seed: Sequence[int]):
         self.rule, self.adapter, self.dtype = rule, adapter, np.dtype(dtype)
-        self.shapes, self.failed = [], False
+        self.shapes: list[tuple[int, ...]] = []
+        self.failed = False
         # Each law has matrices of its own.
         self.rng = np.random.default_rng((crc32(rule.name.encode()), *seed))
 

@@ -48,7 +48,7 @@ def from_numpy(values: np.ndarray, like: Array) -> Array:
     """`values` as an array of the library, device and dtype of `like`; only the real part if that is real."""
     dtype = like.dtype
     if is_complex(values) and not is_complex(like):
-        values = values.real
+        values = np.real(values)
     if isinstance(like, np.ndarray | np.generic):
         return np.array(values, dtype=dtype)
     xp = compat.array_namespace(like)
