@@ -13,7 +13,7 @@ from itertools import accumulate
 from math import inf, prod
 from numbers import Real
 from operator import index as as_integer
-from sys import maxsize
+from sys import float_info, maxsize
 from typing import Any
 
 Box = tuple[tuple[int, int], ...]
@@ -59,9 +59,18 @@ def check_size(name: str, value: Any) -> float:
     """`value` as a finite float of at least 0; TypeError or ValueError that names it otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    if not 0 <= float(value) < inf:
+    number = as_float(name, value)
+    if not 0 <= number < inf:
         raise ValueError(f"{name} must be at least 0 and finite, got {value}")
-    return float(value)
+    return number
+
+
+def as_float(name: str, value: Real) -> float:
+    """A real number as a float; ValueError that names it where it is beyond the floats."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be at most {float_info.max}, got a number beyond it") from None
 
 
 def integer_root(value: int, order: int) -> int:

@@ -22,6 +22,7 @@ LEAVES = np.ones((3, 1, 4))
         (lambda: kc.Ket.random((2,), rank=1.5), TypeError, "rank must be an int, got 1.5"),
         (lambda: kc.Ket.random((2,), std="a"), TypeError, "std must be a real number, got 'a'"),
         (lambda: kc.Ket.random((2,), std=np.inf), ValueError, "std must be at least 0 and finite, got inf"),
+        (lambda: kc.Ket.random((2,), std=10**400), ValueError, "std must be at most .*, got a number"),
         (lambda: kc.Ket.from_packed(LEAVES, 5), TypeError, "dims must be a sequence of ints, got 5"),
         (lambda: kc.KroneckerMatrix.random((3.0, 3), order=1), TypeError, "shape must be a sequence of ints"),
         (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import ketcore as kc
 from ketcore import testing
 from ketcore.fit import nearest_rank_one
-from ketcore.fit.rank_one import is_hermitian
+from ketcore.fit.rank_one import is_hermitian_matrix
 from tests.fit_problems import relative_error, two_factor_optimum
 
 
@@ -78,7 +78,7 @@ def test_skew_factors_of_a_symmetric_matrix():
     skew = np.array([[0.0, 1.0], [-1.0, 0.0]])
     matrix = kc.KroneckerMatrix.from_terms([[skew, skew], [0.0 * skew, skew]])
     found = nearest_rank_one(matrix)
-    assert is_hermitian(found)
+    assert is_hermitian_matrix(found)
     assert np.allclose(found.to_dense(), matrix.to_dense())
 
 
@@ -94,7 +94,7 @@ def test_short_dtypes_are_kept(dtype):
     matrix = positive_sum(0, (2, 3), 2, "float64").astype(dtype)
     found = nearest_rank_one(matrix)
     assert found.dtype == matrix.dtype
-    assert is_hermitian(found)
+    assert is_hermitian_matrix(found)
     expected = two_factor_optimum(matrix.to_dense().astype("float64"), (2, 3), (2, 3), 1)
     assert (
         abs(

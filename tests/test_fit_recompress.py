@@ -11,7 +11,7 @@ import ketcore as kc
 from ketcore import testing
 from ketcore.fit import fewer_terms
 from ketcore.fit.ket_leaves import terms_norm
-from ketcore.fit.merge import merged
+from ketcore.fit.merge import merged_terms
 from ketcore.fit.recompress import _nearest_part
 from tests.fit_problems import relative_error, two_factor_optimum
 
@@ -144,7 +144,7 @@ def test_a_sum_that_cancels_is_zero():
 def test_merged_terms_have_the_same_sum(ket):
     doubled = [np.concatenate([f, f[::-1]]) for f in ket.factors]
     doubled[0][0] *= -3.0
-    found = merged(doubled)
+    found = merged_terms(doubled)
     assert len(found[0]) <= ket.rank
     expected = kc.Ket(doubled).to_dense()
     sums = kc.Ket(found).to_dense() if len(found[0]) else 0 * expected
@@ -156,13 +156,13 @@ def test_merged_terms_have_the_same_sum(ket):
 def test_terms_that_differ_in_one_mode_are_one():
     rng = np.random.default_rng(0)
     a, b, c, d = (rng.standard_normal(3) for _ in range(4))
-    found = merged([np.stack([a, a]), np.stack([b, 2 * b]), np.stack([c, d])])
+    found = merged_terms([np.stack([a, a]), np.stack([b, 2 * b]), np.stack([c, d])])
     assert [len(leaf) for leaf in found] == [1, 1, 1]
     assert np.allclose(kc.Ket(found).to_dense(), np.kron(np.kron(a, b), c + 2 * d))
-    assert len(merged([np.stack([a, a]), np.stack([b, d]), np.stack([c, d])])[0]) == 2
+    assert len(merged_terms([np.stack([a, a]), np.stack([b, d]), np.stack([c, d])])[0]) == 2
     near = b + 1e-9 * d
-    assert len(merged([np.stack([a, a]), np.stack([b, near]), np.stack([c, d])])[0]) == 2
-    cancelled = merged([np.stack([a, -a, c]), np.stack([b, b, d]), np.stack([c, c, a])])
+    assert len(merged_terms([np.stack([a, a]), np.stack([b, near]), np.stack([c, d])])[0]) == 2
+    cancelled = merged_terms([np.stack([a, -a, c]), np.stack([b, b, d]), np.stack([c, c, a])])
     assert np.allclose(kc.Ket(cancelled).to_dense(), np.kron(np.kron(c, d), a))
     assert len(cancelled[0]) == 1
 

@@ -188,8 +188,8 @@ def test_strided_batches(dtype):
 def test_products_by_cublas_where_there_is_cupy(monkeypatch):
     calls, a, b = [], np.ones((2, 3), np.float32), np.ones((4, 3, 5), np.float32)
     monkeypatch.setattr("ketcore.cuda.library.cublas", lambda array: (np, fake_cublas("float32", calls), 7))
-    np.testing.assert_array_equal(fused.products(np, a, b), a @ b)
+    np.testing.assert_array_equal(fused.matrix_products(np, a, b), a @ b)
     assert len(calls) == 1
     for left, right in ((a.astype(np.float64), b), (a.astype(int), b.astype(int)), (a, b[:0])):
-        np.testing.assert_array_equal(fused.products(np, left, right), left @ right)
+        np.testing.assert_array_equal(fused.matrix_products(np, left, right), left @ right)
     assert len(calls) == 1

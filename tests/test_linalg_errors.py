@@ -1,6 +1,7 @@
 """What linalg refuses, and the text that names the way out."""
 
 import inspect
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -190,6 +191,7 @@ def test_factors_that_are_not_hermitian(name):
         ),
         (ValueError, lambda a: linalg.pinv(a, rtol=-1.0), "rtol must be at least 0, got -1.0"),
         (ValueError, lambda a: linalg.pinv(a, atol=np.nan), "atol must be at least 0, got nan"),
+        (ValueError, lambda a: linalg.pinv(a, rtol=Fraction(10**400)), "rtol must be at most"),
         (ValueError, lambda a: linalg.lstsq(a, np.ones(4), cond=-1.0), "cond must be at least 0, got -1.0"),
         (TypeError, lambda a: linalg.pinv(a, rtol="a"), "rtol must be a real number, got 'a'"),
         (TypeError, lambda a: linalg.pinv(a, atol="a"), "atol must be a real number, got 'a'"),

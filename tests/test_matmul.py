@@ -80,8 +80,8 @@ def test_crops_and_gradients_in_all_chunks(shape, rank):
 def test_the_unchecked_functions():
     y = X @ M
     c = normal(y.shape, seed=3)
-    assert np.allclose(forward.matmul((A, B), X, -1), y)
-    assert np.allclose(forward.matmul((A, B), X.T, -2), y.T)
+    assert np.allclose(forward.matmul_by_modes((A, B), X, -1), y)
+    assert np.allclose(forward.matmul_by_modes((A, B), X.T, -2), y.T)
     right = ops.kron_matmul_vjp((A, B), X, c)
     for found in (
         backward.matmul_vjp((A, B), X, c, -1),

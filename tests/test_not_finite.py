@@ -65,22 +65,26 @@ def matrices(value):
 def of_objects(value):
     """Calls of all that computes, by the name that it has in ketcore or on a class."""
     a, b = matrices(value)
-    A, B, S = kc.KroneckerMatrix([a, b]), kc.KroneckerMatrix([b, b]), kc.KroneckerSum([a, b])
-    two, cropped = A + B, kc.KroneckerMatrix([a, b], (3, 3))
-    D = kc.KroneckerProduct([kc.Diagonal(a[0]), b])
-    k, kets = kc.ket(a[0], b[0]), kc.Ket([a[:, None, :], b[:, None, :]])
+    A, S, D = kc.KroneckerMatrix([a, b]), kc.KroneckerSum([a, b]), kc.KroneckerProduct([kc.Diagonal(a[0]), b])
     x, many = spoiled(np.ones(4), value), spoiled(np.ones((4, 3)), value)
-    calls = {
+    return {
+        **of_kets(a, b, A, S, x, many, value),
+        **of_matrices(a, b, A, x, many, value),
+        **of_sums(A, S, x, many, value),
+        **of_products(D, x, many, value),
+        **of_functions(a, b, A),
+        **{
+            f"linalg.{name}": call
+            for name, call in of_linalg(A, S, D, A + kc.KroneckerMatrix([b, b]), x).items()
+        },
+    }
+
+
+def of_kets(a, b, A, S, x, many, value):
+    k, kets = kc.ket(a[0], b[0]), kc.Ket([a[:, None, :], b[:, None, :]])
+    return {
         "Ket + - * /": lambda: [k + k, k - k, -k, k * value, 2.0 * k, k / 3.0],
-        "KroneckerMatrix + - * /": lambda: [A + A, A - B, -A, A * value, 2.0 * A, A / 3.0],
-        "KroneckerSum + - * /": lambda: [S + S, S - S, -S, S * value, 2.0 * S, S / 3.0, S + A, A - S],
-        "KroneckerProduct + - * /": lambda: [-D, D * value, 2.0 * D, D / 3.0],
         "Ket @": lambda: [A @ k, S @ k],
-        "KroneckerMatrix @": lambda: [A @ x, A @ many, x @ A, A @ B, two @ x, cropped @ x[:3], A.H @ x],
-        "KroneckerSum @": lambda: [S @ x, S @ many, x @ S, S @ S, S @ A, A @ S],
-        "KroneckerProduct @": lambda: [D @ x, D @ many, x @ D],
-        "Permutation @": lambda: [kc.swap((2, 2), 0, 1) @ x, x @ kc.swap((2, 2), 0, 1)],
-        "[]": lambda: [A[0], A[:, 0], A[[0, 1], [1, 0]], A[1, 1], A[1:, :2], cropped[1:], kets[0]],
         "Ket.astype": lambda: [k.astype(t) for t in ("float32", "float16", "complex64")],
         "Ket.balance": k.balance,
         "Ket.combine": lambda: kets.combine(x[:2]),
@@ -92,6 +96,16 @@ def of_objects(value):
         "Ket.norm": lambda: [k.norm(), kets.norm()],
         "Ket.normalize": lambda: [k.normalize(), kets.normalize()],
         "Ket.to_dense": lambda: [k.to_dense(), kets.to_dense()],
+    }
+
+
+def of_matrices(a, b, A, x, many, value):
+    B, cropped = kc.KroneckerMatrix([b, b]), kc.KroneckerMatrix([a, b], (3, 3))
+    two, k, kets = A + B, kc.ket(a[0], b[0]), kc.Ket([a[:, None, :], b[:, None, :]])
+    return {
+        "KroneckerMatrix + - * /": lambda: [A + A, A - B, -A, A * value, 2.0 * A, A / 3.0],
+        "KroneckerMatrix @": lambda: [A @ x, A @ many, x @ A, A @ B, two @ x, cropped @ x[:3], A.H @ x],
+        "[]": lambda: [A[0], A[:, 0], A[[0, 1], [1, 0]], A[1, 1], A[1:, :2], cropped[1:], kets[0]],
         "KroneckerMatrix.astype": lambda: [A.astype(t) for t in ("float32", "float16", "complex64")],
         "KroneckerMatrix.balance": A.balance,
         "KroneckerMatrix.conj": A.conj,
@@ -112,6 +126,13 @@ def of_objects(value):
         "KroneckerMatrix.sum": lambda: [M.sum(axis) for M in (A, cropped) for axis in (None, 0, 1)],
         "KroneckerMatrix.to_dense": lambda: [A.to_dense(), cropped.to_dense()],
         "KroneckerMatrix.trace": lambda: [A.trace(), cropped.trace()],
+    }
+
+
+def of_sums(A, S, x, many, value):
+    return {
+        "KroneckerSum + - * /": lambda: [S + S, S - S, -S, S * value, 2.0 * S, S / 3.0, S + A, A - S],
+        "KroneckerSum @": lambda: [S @ x, S @ many, x @ S, S @ S, S @ A, A @ S],
         "KroneckerSum.astype": lambda: [S.astype(t) for t in ("float32", "float16", "complex64")],
         "KroneckerSum.conj": S.conj,
         "KroneckerSum.diagonal": S.diagonal,
@@ -124,6 +145,14 @@ def of_objects(value):
         "KroneckerSum.to_dense": S.to_dense,
         "KroneckerSum.to_kronecker": S.to_kronecker,
         "KroneckerSum.trace": S.trace,
+    }
+
+
+def of_products(D, x, many, value):
+    return {
+        "KroneckerProduct + - * /": lambda: [-D, D * value, 2.0 * D, D / 3.0],
+        "KroneckerProduct @": lambda: [D @ x, D @ many, x @ D],
+        "Permutation @": lambda: [kc.swap((2, 2), 0, 1) @ x, x @ kc.swap((2, 2), 0, 1)],
         "KroneckerProduct.conj": D.conj,
         "KroneckerProduct.diagonal": D.diagonal,
         "KroneckerProduct.iter_row_blocks": lambda: list(D.iter_row_blocks(3)),
@@ -135,6 +164,13 @@ def of_objects(value):
         "KroneckerProduct.to_dense": D.to_dense,
         "KroneckerProduct.to_kronecker": D.to_kronecker,
         "KroneckerProduct.trace": D.trace,
+    }
+
+
+def of_functions(a, b, A):
+    B, k = kc.KroneckerMatrix([b, b]), kc.ket(a[0], b[0])
+    two = A + B
+    return {
         "embed": lambda: [kc.embed(a, (2, 2, 2), 1), kc.embed(A.to_dense(), (2, 2, 2), (0, 2))],
         "face_splitting": lambda: kc.face_splitting(a, b).to_dense(),
         "from_dense": lambda: kc.from_dense(A.to_dense(), order=2, rank=1),
@@ -147,7 +183,6 @@ def of_objects(value):
         "permute_subsystems": lambda: kc.permute_subsystems(A, (1, 0)),
         "recompress": lambda: [kc.recompress(two, rank=1), kc.recompress(k + k, rank=1)],
     }
-    return calls | {f"linalg.{name}": call for name, call in of_linalg(A, S, D, two, x).items()}
 
 
 def of_linalg(A, S, D, two, x):

@@ -169,4 +169,4 @@ def test_sums_by_more_indices_than_16_bits_hold():
     index = np.concatenate([np.arange(70_000), np.full(9_000, 5), np.full(9_000, 5 + 65_536)])
     values = np.linspace(1, 2, len(index), dtype=np.float32)[:, None]
     expected = np.bincount(index, values[:, 0])
-    np.testing.assert_allclose(sums.segment_sum(np, values, index, 70_000)[:, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(sums.sum_by_index(np, values, index, 70_000)[:, 0], expected, rtol=1e-6)

@@ -29,7 +29,7 @@ def kron_total(factors: Sequence[Array]) -> Array:
     """
     xp, factors, dtype = check_tables("factors", factors)
     sums = _sums(xp, _level(xp, factors, dtype)[0])
-    return xp.astype(xp.sum(terms.product(sums)), dtype, copy=False)
+    return xp.astype(xp.sum(terms.elementwise_product(sums)), dtype, copy=False)
 
 
 @quiet
@@ -67,7 +67,7 @@ def kron_total_jvp(factors: Sequence[Array], tangents: Sequence[Array]) -> Array
 @quiet
 def kron_total_dense(factors: Sequence[Array]) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.sum.  Costs P Q memory."""
-    return np.sum(terms.dense(factors)).astype(np.result_type(*factors))
+    return np.sum(terms.dense_matrix(factors)).astype(np.result_type(*factors))
 
 
 def _level(xp, factors, dtype):

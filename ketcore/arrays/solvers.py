@@ -21,7 +21,7 @@ def linear_operator(like: Array) -> type:
 def conjugate_gradients(like: Array) -> Callable:
     """The `cg` of SciPy, or of CuPy for its own arrays, under SciPy's names of the options."""
     if library.is_cupy(like):
-        return library.cg()
+        return library.device_cg()
     from scipy.sparse.linalg import cg
 
     return cg

@@ -50,7 +50,7 @@ def linear_operator_class() -> type:
     return LinearOperator
 
 
-def cg() -> Callable[..., Any]:
+def device_cg() -> Callable[..., Any]:
     """The conjugate gradients of CuPy, under SciPy's names of the options."""
     from cupyx.scipy.sparse.linalg import cg
 

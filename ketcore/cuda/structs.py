@@ -76,7 +76,7 @@ class Launch:
     shared: int
 
 
-def inverse(divisor: int) -> int:
+def reciprocal(divisor: int) -> int:
     """What `quotient` of kernel.cuh multiplies by, for numbers below 2**16: entries of shared memory."""
     return (1 << 32) // divisor + 1
 

@@ -16,18 +16,18 @@ from ketcore.arrays.namespaces import Array, to_host
 from ketcore.fit.als import Found
 from ketcore.fit.ket_leaves import (
     epsilon,
-    khatri_rao,
+    kron_of_leaves,
     leaf_lengths,
     length,
     product_of,
     terms_norm,
     wide_modes,
 )
-from ketcore.fit.merge import merged
+from ketcore.fit.merge import merged_terms
 from ketcore.fit.rearranged import Halves
 from ketcore.fit.result import Options
 from ketcore.fit.search import Progress, best_of, fit_halves
-from ketcore.fit.singular import random_leaves
+from ketcore.fit.singular import random_values
 from ketcore.fit.sources import open_rows
 from ketcore.fit.targets import TermsTarget
 from ketcore.shapes import halves_split
@@ -47,7 +47,7 @@ def fit_terms(leaves: Sequence[Array], options: Options) -> Found:
     if rank == 0:
         return _nothing(xp, leaves)
     units, peaks = scale.unit_leaves(leaves)
-    terms = merged(units)
+    terms = merged_terms(units)
     # A sum that is less than the rounding of its terms has no digits to keep.
     norm = terms_norm(terms) if terms[0].shape[0] else 0.0
     if norm <= 4 * epsilon(units[0]) * rank * float(xp.max(product_of([leaf_lengths(u) for u in units]))):
@@ -103,7 +103,7 @@ def _by_core(xp, reduced, norm, options):
         return found._replace(leaves=[leaves.get(n, one) for n in range(len(reduced))])
     dims = tuple(leaf.shape[1] for leaf in reduced)
     half = halves_split(dims)
-    tables = khatri_rao(xp, reduced[:half]), khatri_rao(xp, reduced[half:])
+    tables = kron_of_leaves(xp, reduced[:half]), kron_of_leaves(xp, reduced[half:])
     core = xp.reshape(xp.permute_dims(tables[0], (1, 0)) @ tables[1], (prod(dims), 1))
     halves = Halves(open_rows(core), dims, (1,) * len(dims)).scaled_to_one()
     found = fit_halves(halves, options)
@@ -127,9 +127,9 @@ def _by_products(xp, reduced, norm, options):
 def _mixes(xp, reduced, rank, found, options):
     """Starts of `rank` terms: the fit of one term less and one more, the largest terms, random mixes."""
     count = reduced[0].shape[0]
-    shares = [random_leaves(reduced[0], (rank, count), options.rng) for _ in range(options.restarts)]
+    shares = [random_values(reduced[0], (rank, count), options.rng) for _ in range(options.restarts)]
     if found is not None:
-        share = random_leaves(reduced[0], (1, count), options.rng)
+        share = random_values(reduced[0], (1, count), options.rng)
         yield [xp.concat([a, share @ b], axis=0) for a, b in zip(found.leaves, reduced, strict=True)]
     sizes = to_host(product_of([leaf_lengths(leaf) for leaf in reduced]))[:, 0]
     largest = sorted(range(count), key=lambda k: -sizes[k])[:rank]

@@ -48,7 +48,7 @@ def product_of(arrays: Sequence[Array]) -> Array:
     return reduce(mul, arrays)
 
 
-def khatri_rao(xp: ModuleType, leaves: Sequence[Array]) -> Array:
+def kron_of_leaves(xp: ModuleType, leaves: Sequence[Array]) -> Array:
     """Per term the Kronecker product of its leaves: (R, prod d_n) from N arrays (R, d_n)."""
     total = leaves[0]
     for leaf in leaves[1:]:

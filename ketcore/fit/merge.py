@@ -15,13 +15,13 @@ from ketcore.fit.ket_leaves import epsilon, like
 _NEAR = 16
 
 
-def merged(leaves: Sequence[Array]) -> list[Array]:
+def merged_terms(leaves: Sequence[Array]) -> list[Array]:
     """The same sum of terms (R, d_n), exact to rounding, with fewer terms where some are one; maybe none.
 
     cost     O(R^2 sum d_n), on the host
 
     >>> a, b = np.array([[1.0, 2.0], [2.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
-    >>> [leaf.tolist() for leaf in merged([a, b])]
+    >>> [leaf.tolist() for leaf in merged_terms([a, b])]
     [[[1.0, 2.0]], [[1.0, 2.0]]]
     """
     xp = array_api_compat.array_namespace(*leaves)

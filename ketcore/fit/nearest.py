@@ -20,7 +20,7 @@ from ketcore.arrays.scale import balanced
 from ketcore.divisors import suggest_dims
 from ketcore.fit.als import Found
 from ketcore.fit.ket_leaves import flat_leaves, length, like, wide_modes, zeros_of
-from ketcore.fit.rearranged import Halves, padded
+from ketcore.fit.rearranged import Halves, padded_block
 from ketcore.fit.recompress import fit_matrix
 from ketcore.fit.result import Callback, Fit, check_options
 from ketcore.fit.search import fit_halves
@@ -297,5 +297,5 @@ def _one_mode(rows, plan, row_dims, col_dims):
     block = rows.read(0, rows.shape[0])
     if not np.isfinite(length(block)):
         raise ValueError("A must hold finite values, got NaN or infinity")
-    factor = padded(rows.xp, block, (row_dims[0], col_dims[0]))
+    factor = padded_block(rows.xp, block, (row_dims[0], col_dims[0]))
     return Fit(_matrix(rows, [factor[None, ...]]), 0.0, True, 0)

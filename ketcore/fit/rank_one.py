@@ -44,7 +44,7 @@ def nearest_rank_one(matrix: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]
         return matrix
     xp = array_api_compat.array_namespace(*matrix.factors)
     units, peaks = scale.unit_leaves(flat_leaves(matrix.factors))
-    sides = [f.shape[1] for f in matrix.factors] if is_hermitian(matrix) else None
+    sides = [f.shape[1] for f in matrix.factors] if is_hermitian_matrix(matrix) else None
     best, fit = [xp.zeros_like(unit[:1, :]) for unit in units], 0.0
     for start in _starts(xp, units, matrix, sides):
         leaves, found = _power_method(xp, units, start, sides)
@@ -59,14 +59,14 @@ def nearest_rank_one(matrix: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]
     return KroneckerMatrix(factors, matrix.shape)
 
 
-def is_hermitian(matrix: KroneckerMatrix) -> bool:
+def is_hermitian_matrix(matrix: KroneckerMatrix) -> bool:
     """Whether a matrix with square factors is its conjugate transpose, as far as inner products can tell.
 
     They see a difference of the square root of machine precision, relative to the matrix.
 
     >>> import numpy as np
     >>> a = KroneckerMatrix([np.eye(2), [[1.0, 2.0], [0.0, 1.0]]])
-    >>> is_hermitian(a), is_hermitian(a + a.T)
+    >>> is_hermitian_matrix(a), is_hermitian_matrix(a + a.T)
     (False, True)
     """
     if matrix.row_dims != matrix.col_dims:

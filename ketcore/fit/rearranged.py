@@ -20,7 +20,7 @@ import array_api_compat
 
 from ketcore.arrays.elementary import conjugated
 from ketcore.arrays.namespaces import Array
-from ketcore.fit.ket_leaves import khatri_rao, length
+from ketcore.fit.ket_leaves import kron_of_leaves, length
 from ketcore.fit.sources import Rows
 from ketcore.shapes import halves_split
 
@@ -129,7 +129,7 @@ class Halves:
         """
         xp, dims = self.rows.xp, self._dims(side)
         own = leaves[: self.split] if side == 0 else leaves[self.split :]
-        table = xp.reshape(khatri_rao(xp, own), (-1, *(size for pair in dims for size in pair)))
+        table = xp.reshape(kron_of_leaves(xp, own), (-1, *(size for pair in dims for size in pair)))
         order = (0, *range(1, 2 * len(dims), 2), *range(2, 2 * len(dims) + 1, 2))
         return xp.reshape(xp.permute_dims(table, order), (table.shape[0], prod(self.sides[side])))
 
@@ -173,12 +173,12 @@ class Halves:
         block = rows.read(first, last) * self.factor
         if self.scale is not None:
             block = block * self.scale[first:last, None]
-        block = padded(xp, block, ((stop - start) * p_right, q_left * q_right))
+        block = padded_block(xp, block, ((stop - start) * p_right, q_left * q_right))
         block = xp.reshape(block, (stop - start, p_right, q_left, q_right))
         return xp.reshape(xp.permute_dims(block, (0, 2, 1, 3)), ((stop - start) * q_left, p_right * q_right))
 
 
-def padded(xp, block, shape):
+def padded_block(xp, block, shape):
     """A block with zeros below and to the right."""
     rows, columns = block.shape
     where = {"dtype": block.dtype, "device": array_api_compat.device(block)}

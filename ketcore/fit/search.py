@@ -13,7 +13,7 @@ from ketcore.fit.singular import (
     Triplets,
     least_rank,
     numerical_rank,
-    random_leaves,
+    random_values,
     singular_triplets,
 )
 from ketcore.fit.starts import starts
@@ -111,6 +111,6 @@ def _grown(halves, triplets, rank, found, options):
     """Starts of one more term: the best fit before and a random term, and all others."""
     if found is not None:
         xp = halves.rows.xp
-        more = [random_leaves(leaf, (1, leaf.shape[1]), options.rng) for leaf in found.leaves]
+        more = [random_values(leaf, (1, leaf.shape[1]), options.rng) for leaf in found.leaves]
         yield [xp.concat(pair, axis=0) for pair in zip(found.leaves, more, strict=True)]
     yield from starts(halves, triplets, rank, options.restarts, options.rng)

@@ -82,7 +82,7 @@ def _lanczos(halves, rank, rng):
     xp, side = halves.rows.xp, min(halves.shape)
     block = min(rank + _SPARE, side)
     most = max(6 * block, 60)
-    start = random_leaves(halves.rows.sample, (block, halves.shape[1]), rng)
+    start = random_values(halves.rows.sample, (block, halves.shape[1]), rng)
     basis = _orthonormal(xp, halves.onto_left(start))
     image = halves.onto_right(basis)
     for _ in range(_PASSES):
@@ -124,7 +124,7 @@ def _orthonormal(xp, rows):
     return xp.permute_dims(xp.linalg.qr(xp.permute_dims(rows, (1, 0)))[0], (1, 0))
 
 
-def random_leaves(sample: Array, shape: tuple[int, ...], rng: "np.random.Generator") -> Array:
+def random_values(sample: Array, shape: tuple[int, ...], rng: "np.random.Generator") -> Array:
     """Standard normal values in the dtype of `sample` and beside it."""
     xp = array_api_compat.array_namespace(sample)
     values = rng.standard_normal(shape)

@@ -16,7 +16,7 @@ from ketcore.arrays.elementary import conjugated
 from ketcore.arrays.namespaces import Array, is_complex, to_host
 from ketcore.fit.ket_leaves import like
 from ketcore.fit.rearranged import Halves
-from ketcore.fit.singular import Triplets, random_leaves
+from ketcore.fit.singular import Triplets, random_values
 
 
 def starts(
@@ -31,7 +31,7 @@ def starts(
     dims = [leaf.shape[1] for leaf in found]
     yield _with_random(halves, found, rank - count, rng)
     for _ in range(restarts):
-        yield [random_leaves(halves.rows.sample, (rank, dim), rng) for dim in dims]
+        yield [random_values(halves.rows.sample, (rank, dim), rng) for dim in dims]
 
 
 def nested(halves: Halves, triplets: Triplets, first: int, stop: int) -> list[Array]:
@@ -48,7 +48,7 @@ def _with_random(halves, leaves, count, rng):
     if not count:
         return leaves
     xp = halves.rows.xp
-    more = [random_leaves(leaf, (count, leaf.shape[1]), rng) for leaf in leaves]
+    more = [random_values(leaf, (count, leaf.shape[1]), rng) for leaf in leaves]
     return [xp.concat(pair, axis=0) for pair in zip(leaves, more, strict=True)]
 
 
@@ -105,7 +105,7 @@ def _separated(xp, tensor, rank, rng):
     )[0][:, :rank]
     pair = []
     for _ in range(2):
-        mix = random_leaves(tensor, (rank, 1), rng)
+        mix = random_values(tensor, (rank, 1), rng)
         combined = xp.reshape(xp.reshape(tensor, (d * e, rank)) @ mix, (d, e))
         small = conjugated(xp.permute_dims(first, (1, 0))) @ combined @ conjugated(second)
         pair.append(to_host(small))

@@ -33,6 +33,7 @@ from ketcore.objects import construction
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.shapes import as_float
 from ketcore.spectra import decompositions, symmetry
 
 # What does the work of a function where it has no closed form.
@@ -141,7 +142,7 @@ def check_finite(xp: ModuleType, matrices: Sequence[Array], function: str, first
             raise np.linalg.LinAlgError(f"A must be finite for {function}, got NaN or infinity in factor {n}")
 
 
-def assumed_hermitian(A: Any, assume_a: str | None) -> bool | None:
+def assumption(A: Any, assume_a: str | None) -> bool | None:
     """Whether `assume_a` says that the factors of A are Hermitian; None where they must be looked at."""
     like = arrays_of(A)[:1]
     is_real = not (like and is_complex(namespace_of(like[0]), A.dtype))
@@ -210,7 +211,7 @@ def factor_wise(
     return found
 
 
-def inverse(matrix: Array, look: bool = True) -> Array:
+def factor_inverse(matrix: Array, look: bool = True) -> Array:
     """The inverse, computed in 64 bits; NaN where a look shows the matrix singular to their precision."""
     xp = namespace_of(matrix)
     wide = xp.astype(matrix, decompositions.factor_dtype(xp, matrix.dtype), copy=False)
@@ -260,14 +261,14 @@ def hermitian(
     return found
 
 
-def is_hermitian(xp: ModuleType, matrix: Array, stored: Any) -> bool:
+def is_hermitian_factor(xp: ModuleType, matrix: Array, stored: Any) -> bool:
     """Whether a square matrix, rounded to the dtype `stored`, is its conjugate transpose but for rounding."""
     return symmetry.is_hermitian(xp, [detached(matrix)], [stored]) is True
 
 
 def _without_phase(xp, matrix, stored):
     """A Hermitian matrix and the phase that makes it `matrix`; (None, 1) where there is none."""
-    if is_hermitian(xp, matrix, stored):
+    if is_hermitian_factor(xp, matrix, stored):
         return (matrix + adjoint(matrix)) / 2, 1.0
     # Of exp(i t) H the trace of the square is exp(2 i t) |H|^2.
     scaled = detached(matrix) / xp.max(xp.abs(detached(matrix)))
@@ -276,12 +277,12 @@ def _without_phase(xp, matrix, stored):
         return None, 1.0
     turn = (squared / abs(squared)) ** 0.5
     turned = xp.astype(matrix, complex_dtype(xp, matrix.dtype)) * turn.conjugate()
-    if not is_hermitian(xp, turned, stored):
+    if not is_hermitian_factor(xp, turned, stored):
         return None, 1.0
     return (turned + adjoint(turned)) / 2, turn
 
 
-def stored(xp: ModuleType, array: Array, dtype: Any) -> Array:
+def in_storage(xp: ModuleType, array: Array, dtype: Any) -> Array:
     """A real result in the 16-bit dtype of the factors where that is theirs, else as it is."""
     if is_half(dtype) and not is_complex(xp, array.dtype):
         return xp.astype(array, dtype)
@@ -291,7 +292,7 @@ def stored(xp: ModuleType, array: Array, dtype: Any) -> Array:
 def stored_factors(
     xp: ModuleType, matrices: Sequence[Array], dtype: Any, identities: frozenset[int] = frozenset()
 ) -> list[Array]:
-    """`stored` of the factors of one product, at one level where one of them would leave the range."""
+    """`in_storage` of the factors of one product, at one level where one of them would leave the range."""
     if not is_half(dtype) or any(is_complex(xp, matrix.dtype) for matrix in matrices):
         return list(matrices)
     return scale.stored(matrices, dtype, (-2, -1), (identities,))
@@ -317,7 +318,7 @@ def check_level(name: str, value: Any) -> float:
     """`value` as a float of at least 0, perhaps infinite; TypeError or ValueError that names it otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    number = float(construction.as_number(name, value))
+    number = as_float(name, construction.as_number(name, value))
     if not number >= 0:
         raise ValueError(f"{name} must be at least 0, got {value}")
     return number

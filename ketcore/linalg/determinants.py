@@ -58,7 +58,7 @@ def slogdet(
     check_spectrum(None, (), max_bytes)
     found = _slogdet(A, shift, assume_a, max_bytes)
     xp = namespace_of(found[0])
-    return SlogdetResult(*(unboxed(closed_forms.stored(xp, part, A.dtype)) for part in found))
+    return SlogdetResult(*(unboxed(closed_forms.in_storage(xp, part, A.dtype)) for part in found))
 
 
 def _slogdet(A, shift, assume_a, max_bytes):
@@ -109,7 +109,7 @@ def det(A: System[ArrayT], *, max_bytes: int = 2**30) -> ArrayT:
 
 
 def _finished(xp, determinant, dtype):
-    return unboxed(closed_forms.stored(xp, determinant, dtype))
+    return unboxed(closed_forms.in_storage(xp, determinant, dtype))
 
 
 def _det(xp, matrices):

@@ -19,7 +19,7 @@ from ketcore.arrays.elementary import adjoint, beside, identity, widened
 from ketcore.arrays.namespaces import is_complex, namespace_of, quiet
 from ketcore.linalg import branches, closed_forms, spectral
 from ketcore.linalg.closed_forms import Matrix, System
-from ketcore.linalg.solving import inverses
+from ketcore.linalg.solving import inverse_factors
 from ketcore.objects import construction
 from ketcore.objects.kronecker_matrix import KroneckerMatrix, eye
 from ketcore.objects.kronecker_sum import KroneckerSum
@@ -64,7 +64,7 @@ def matrix_power(A: Matrix[ArrayT], n: int) -> KroneckerMatrix[ArrayT]:
     if n == 0 and closed_forms.square(matrices, "matrix_power"):
         return _eye([m.shape[0] for m in matrices], matrices[0]).astype(A.dtype)
     if n < 0:
-        matrices, n = inverses(xp, matrices, "matrix_power"), -n
+        matrices, n = inverse_factors(xp, matrices, "matrix_power"), -n
     closed_forms.square_factors(matrices, "matrix_power")
     powers, known = [xp.linalg.matrix_power(m, n) for m in matrices], closed_forms.identities_of(A)
     return KroneckerMatrix(closed_forms.stored_factors(xp, powers, A.dtype, known), identities=known)
@@ -113,7 +113,7 @@ def _spectrum(xp, matrix, n, stored):
     """Eigenvalues on the host, and eigenvectors if the matrix is Hermitian; what is only rounding is zero."""
     eps = float(xp.finfo(matrix.dtype).eps)
     matrix = detached(matrix)
-    if closed_forms.is_hermitian(xp, matrix, stored):
+    if closed_forms.is_hermitian_factor(xp, matrix, stored):
         half = (matrix + adjoint(matrix)) / 2
         (values,), (vectors,) = spectral.decomposed_hermitian(xp, [half])
         values = closed_forms.host(values)

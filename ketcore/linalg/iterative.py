@@ -104,7 +104,7 @@ def cg(
     operator = system.operator(system.product)
     system.check_hermitian(operator)
     if M is None:
-        found = preconditioners.inverse(A, system.shift, system.extended(system.ones()))
+        found = preconditioners.approximate_inverse(A, system.shift, system.extended(system.ones()))
         M = None if found is None else system.operator(found)
     elif hasattr(M, "as_linear_operator"):
         M = system.operator(M.__matmul__)

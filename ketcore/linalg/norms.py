@@ -49,7 +49,7 @@ def norm(A: System[ArrayT], ord: float | str | None = None) -> ArrayT:
     # Of a wide factor times a tall one some singular values are zero beyond those that multiply.
     if ord == -2 and _mixed(matrices):
         found = found * 0
-    return unboxed(closed_forms.stored(xp, np.asarray(found) if xp is np else found, A.dtype))
+    return unboxed(closed_forms.in_storage(xp, np.asarray(found) if xp is np else found, A.dtype))
 
 
 @quiet
@@ -73,13 +73,13 @@ def cond(A: Matrix[ArrayT], p: float | str | None = None) -> ArrayT:
         found = _infinity(xp, matrices)
     else:
         found = _product_of_norms(xp, matrices, p)
-    return unboxed(closed_forms.stored(xp, found, A.dtype))
+    return unboxed(closed_forms.in_storage(xp, found, A.dtype))
 
 
 def _product_of_norms(xp, matrices, p):
     """Factor by factor: the norms of a whole may overflow where their product does not."""
     try:
-        inverses = solving.inverses(xp, matrices, "cond")
+        inverses = solving.inverse_factors(xp, matrices, "cond")
     except np.linalg.LinAlgError:
         return _infinity(xp, matrices)
     return reduce(mul, [_norm(xp, a, p) * _norm(xp, b, p) for a, b in zip(matrices, inverses, strict=True)])
@@ -162,4 +162,4 @@ def _spectral_norm_of_sum(A):
         )
     values, _ = spectral.decomposed_hermitian(xp, matrices)
     ends = [abs(sum(extreme(v) for v in values)) for extreme in (xp.min, xp.max)]
-    return unboxed(closed_forms.stored(xp, xp.where(ends[0] > ends[1], *ends), A.dtype))
+    return unboxed(closed_forms.in_storage(xp, xp.where(ends[0] > ends[1], *ends), A.dtype))

@@ -32,13 +32,13 @@ def inv(A: KroneckerProduct, look: bool) -> KroneckerProduct:
     for n, part in enumerate(_wide(A, "inv", look)):
         if isinstance(part, Diagonal):
             xp = array_api_compat.array_namespace(part.values)
-            part = Diagonal(closed_forms.stored(xp, 1 / _nonzero(xp, n, part.values, look), A.dtype))
+            part = Diagonal(closed_forms.in_storage(xp, 1 / _nonzero(xp, n, part.values, look), A.dtype))
         elif not isinstance(part, Identity):
             xp = array_api_compat.array_namespace(part)
             rule = f"A must be invertible, got a singular factor {n}"
-            inverse = partial(closed_forms.inverse, look=look)
+            inverse = partial(closed_forms.factor_inverse, look=look)
             (inverted,) = closed_forms.factor_wise(xp, inverse, [part], rule, look)
-            part = closed_forms.stored(xp, inverted, A.dtype)
+            part = closed_forms.in_storage(xp, inverted, A.dtype)
         found.append(part)
     return KroneckerProduct(found)
 
@@ -55,12 +55,12 @@ def solve(A: KroneckerProduct, b: Array, axis: int, assume_a: str | None) -> Arr
         if isinstance(part, Diagonal):
             x = x / _nonzero(xp, n, part.values, look)[:, None]
         elif not isinstance(part, Identity):
-            x = kron_solve([part[None, ...]], x, None, -2, n, assume_a)
+            x = solve_factors([part[None, ...]], x, None, -2, n, assume_a)
         before *= part.shape[0]
     return xp.astype(xp.reshape(x, shape), dtype, copy=False)
 
 
-def kron_solve(
+def solve_factors(
     factors: list[Array], b: Array, shift: Any, axis: int, first: int = 0, assume_a: str | None = None
 ) -> Array:
     """`ops.kron_solve` with LinAlgError on every library, in words of linalg; factor 0 is called `first`."""

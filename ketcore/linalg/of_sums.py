@@ -38,7 +38,7 @@ _STEPS = 2
 
 def solve(A: KroneckerSum, b: Array, shift: Any, axis: int, assume_a: str | None) -> Array:
     """The x with (A + shift I) x = b along `axis` (-1, or -2 before columns)."""
-    xp, assumed = array_api_compat.array_namespace(*A.factors), closed_forms.assumed_hermitian(A, assume_a)
+    xp, assumed = array_api_compat.array_namespace(*A.factors), closed_forms.assumption(A, assume_a)
     dtype = xp.result_type(A.factors[0], b)
     shift, dtype = decompositions.check_shift(closed_forms.as_shift(shift, A.factors[0]), xp, b, dtype)
     wide = accumulation_dtype(xp, dtype)
@@ -124,7 +124,7 @@ def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -
 
     raises   MemoryError, naming the size, where the P eigenvalues are above `max_bytes`
     """
-    xp, assumed = array_api_compat.array_namespace(*A.factors), closed_forms.assumed_hermitian(A, assume_a)
+    xp, assumed = array_api_compat.array_namespace(*A.factors), closed_forms.assumption(A, assume_a)
     wide, look = [widened(f) for f in A.factors], assumed is None
     check_spectrum(wide[0], A.dims, max_bytes)
     shift, dtype = decompositions.check_shift(

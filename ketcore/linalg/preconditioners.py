@@ -37,7 +37,7 @@ _COLUMNS = (512, 2048)
 _FEW = 64
 
 
-class Spectrum(NamedTuple):
+class NearSpectrum(NamedTuple):
     """U as eigenvectors (p_n, p_n) per mode, with their eigenvalues (p_n,), None where it is I; and d."""
 
     vectors: Sequence[Array] | None
@@ -45,7 +45,7 @@ class Spectrum(NamedTuple):
     curvatures: Array
 
 
-def inverse(A: Any, shift: float, observed: Array) -> Callable[[Array], Array] | None:
+def approximate_inverse(A: Any, shift: float, observed: Array) -> Callable[[Array], Array] | None:
     """A function of vectors of all elements that multiplies by an approximate inverse of A + shift I.
 
     observed  1 for each element of a vector that A multiplies that is observed, else 0
@@ -68,13 +68,13 @@ def inverse(A: Any, shift: float, observed: Array) -> Callable[[Array], Array] |
     return _spectral(xp, spectrum.vectors, xp.maximum(divisor, eps * largest))
 
 
-def near_spectrum(A: Any) -> Spectrum:
+def near_spectrum(A: Any) -> NearSpectrum:
     """U and d; without U, and with the diagonal of A for d, where no product is at hand."""
     xp = namespace_of(closed_forms.arrays_of(A)[0]) if closed_forms.arrays_of(A) else np
     if isinstance(A, KroneckerProduct) or (
         isinstance(A, KroneckerMatrix) and (A.row_dims != A.col_dims or A.rank == 0)
     ):
-        return Spectrum(None, None, _real(xp, A.diagonal()))
+        return NearSpectrum(None, None, _real(xp, A.diagonal()))
     if isinstance(A, KroneckerSum):
         matrices, A = [widened(f) for f in A.factors], A.to_kronecker()
     else:
@@ -85,7 +85,7 @@ def near_spectrum(A: Any) -> Spectrum:
         xp.sum(conjugated(u) * (f @ u), axis=-2)
         for f, u in zip([widened(f) for f in A.factors], vectors, strict=True)
     ]
-    return Spectrum(vectors, values, _real(xp, Ket(leaves).to_dense()))
+    return NearSpectrum(vectors, values, _real(xp, Ket(leaves).to_dense()))
 
 
 def _spectral(xp, vectors, divisor):

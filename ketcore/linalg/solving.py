@@ -61,16 +61,16 @@ def inv(A: Any, *, assume_a: str | None = None) -> Any:
     if of_products.is_structured(A):
         return of_products.inv(A, look)
     xp, matrices = closed_forms.single(A, "inv", look)
-    found, known = inverses(xp, matrices, "inv", look), closed_forms.identities_of(A)
+    found, known = inverse_factors(xp, matrices, "inv", look), closed_forms.identities_of(A)
     return KroneckerMatrix(closed_forms.stored_factors(xp, found, A.dtype, known), identities=known)
 
 
-def inverses(xp, matrices: Sequence[Array], function: str, look: bool = True) -> list[Array]:
+def inverse_factors(xp, matrices: Sequence[Array], function: str, look: bool = True) -> list[Array]:
     """The inverse of each factor; LinAlgError where there is none, as far as values may be read."""
     if not closed_forms.square(matrices, function):
         closed_forms.not_invertible(matrices)
     inverse, rule = (
-        partial(closed_forms.inverse, look=look),
+        partial(closed_forms.factor_inverse, look=look),
         "A must be invertible, got a singular factor {n}",
     )
     return closed_forms.factor_wise(xp, inverse, matrices, rule, look)
@@ -232,9 +232,9 @@ def lstsq(A: Any, b: Any, cond: float | None = None) -> LstsqResult[Any]:
         residuals = xp.sum(xp.abs(b - found) ** 2, axis=axis)
     else:
         residuals = xp.zeros_like(xp.reshape(xp.abs(x), (-1,))[:0])
-    x = closed_forms.stored(xp, x, A.dtype)
-    residuals = unboxed(closed_forms.stored(xp, residuals, A.dtype))
-    return LstsqResult(x, residuals, rank, Ket([closed_forms.stored(xp, v, A.dtype) for v in values]))
+    x = closed_forms.in_storage(xp, x, A.dtype)
+    residuals = unboxed(closed_forms.in_storage(xp, residuals, A.dtype))
+    return LstsqResult(x, residuals, rank, Ket([closed_forms.in_storage(xp, v, A.dtype) for v in values]))
 
 
 def _recorded_lstsq(xp, matrices, decomposed, b, threshold, axis):
@@ -326,7 +326,7 @@ def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> A
         return _structured(xp, A, matrices, b, shift, assume_a)
     b, axis = right_side(A, b, prod(m.shape[0] for m in matrices))
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
-    return of_products.kron_solve(factors, b, shift, axis, assume_a=assume_a)
+    return of_products.solve_factors(factors, b, shift, axis, assume_a=assume_a)
 
 
 def _structured(xp, A, matrices, b, shift, assume_a):
@@ -341,6 +341,6 @@ def _structured(xp, A, matrices, b, shift, assume_a):
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
     pairs = zip(factors, b.factors, strict=True)
     found = [
-        of_products.kron_solve([f], right, None, axis, n, assume_a) for n, (f, right) in enumerate(pairs)
+        of_products.solve_factors([f], right, None, axis, n, assume_a) for n, (f, right) in enumerate(pairs)
     ]
     return Ket(found) if isinstance(b, Ket) else KroneckerMatrix(found, b.shape)

@@ -171,7 +171,7 @@ def hermitian_factors_of_sum(
     matrices = [widened(f) for f in A.factors]
     if assumed is None:
         closed_forms.check_finite(xp, matrices, function)
-        assumed = all(closed_forms.is_hermitian(xp, matrix, A.dtype) for matrix in matrices)
+        assumed = all(closed_forms.is_hermitian_factor(xp, matrix, A.dtype) for matrix in matrices)
     return [(matrix + adjoint(matrix)) / 2 for matrix in matrices] if assumed else None
 
 
@@ -196,7 +196,7 @@ def general_values(xp, matrices: Sequence[Array], look: bool = True) -> list[Arr
 
 def _hermitian_spectrum(A, function, assume_a):
     look = assume_a is None
-    assumed = None if look else closed_forms.assumed_hermitian(closed_forms.operator(A, function), assume_a)
+    assumed = None if look else closed_forms.assumption(closed_forms.operator(A, function), assume_a)
     if assumed is False:
         raise ValueError(f"assume_a must say that A is Hermitian for {function}, got {assume_a!r}")
     if isinstance(A, KroneckerSum):
@@ -248,7 +248,7 @@ def _ket(values: Sequence[Array], dtype: Any) -> Ket:
 
 
 def _stored_ket(ket, dtype):
-    return Ket.from_packed(closed_forms.stored(namespace_of(ket.packed), ket.packed, dtype), ket.dims)
+    return Ket.from_packed(closed_forms.in_storage(namespace_of(ket.packed), ket.packed, dtype), ket.dims)
 
 
 def _matrix(matrices, dtype):

@@ -18,7 +18,7 @@ import numpy as np
 
 from ketcore.arrays.namespaces import accumulation_dtype
 from ketcore.arrays.scale import is_level
-from ketcore.arrays.sums import segment_sum
+from ketcore.arrays.sums import sum_by_index
 from ketcore.lookups.lookup import Lookup
 
 
@@ -116,7 +116,7 @@ def _grid(cotangent, kept, width):
 
 def _sums(values, index, length):
     batch, *record = values.shape
-    return segment_sum(np, values.reshape(batch, prod(record)), index, length).reshape(length, *record)
+    return sum_by_index(np, values.reshape(batch, prod(record)), index, length).reshape(length, *record)
 
 
 def _chain(lookup, left, sums):

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.cuda.structs import MODE, PLAN, SHARED_FLOOR, Launch, address, inverse
+from ketcore.cuda.structs import MODE, PLAN, SHARED_FLOOR, Launch, address, reciprocal
 from ketcore.lookups.lookup import Lookup
 from ketcore.shapes import offsets, strides, tree_split
 
@@ -121,7 +121,7 @@ def _common(shape):
     plan["rows"], plan["columns"], plan["bound"] = shape.rows, shape.columns, shape.bound
     plan["eps"], plan["layernorm"] = shape.eps or 0.0, shape.eps is not None
     plan["order"], plan["rank"], plan["width"] = order, shape.rank, shape.width
-    plan["per_width"], plan["kind"] = inverse(shape.width), _KINDS.index(shape.kind)
+    plan["per_width"], plan["kind"] = reciprocal(shape.width), _KINDS.index(shape.kind)
     plan["kept"] = -(-shape.columns // shape.right)
     modes = plan["modes"][:order]
     modes["count"], modes["size"] = shape.counts, shape.widths
@@ -178,7 +178,7 @@ def _place_nodes(plan, shape, unit):
             pitch, offset = pitch_of(places[-1]), places[i]
         elif i < len(nodes) - 1:
             top += shape.rank * pitch
-        plan["nodes"][i] = (inverse(size), offset, pitch, size, left, right, 0)
+        plan["nodes"][i] = (reciprocal(size), offset, pitch, size, left, right, 0)
     plan["root"] = len(nodes) - 1
     return len(nodes), top
 
@@ -252,7 +252,7 @@ def segment_launch(shape: Geometry) -> Launch:
 # ---- the arrays of a launch ----
 
 
-def filled(launch: Launch, tables: Sequence[Any] = (), gradients: Sequence[Any] = ()) -> np.void:
+def filled_plan(launch: Launch, tables: Sequence[Any] = (), gradients: Sequence[Any] = ()) -> np.void:
     """The plan with the addresses and strides of these arrays (R, t_n, q_n), to be passed by value."""
     plan: Any = launch.plan.copy()
     modes = plan["modes"]

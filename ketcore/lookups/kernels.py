@@ -23,7 +23,7 @@ from ketcore.cuda.table import INDEX, STORAGE
 from ketcore.lookups.kernel_plan import (
     Geometry,
     chunk_launches,
-    filled,
+    filled_plan,
     gather_launch,
     geometry,
     segment_launch,
@@ -77,7 +77,7 @@ def expand(launch: Any, lookup: Lookup, out: Any = None) -> Array:
     assert found is not None  # or there would be an obstacle
     index = _index(launch, lookup)
     types = (STORAGE[out.dtype.name], INDEX[index.dtype.name])
-    _run(launch, found, "gather", "expand", types, filled(found, lookup.tables), index, out)
+    _run(launch, found, "gather", "expand", types, filled_plan(found, lookup.tables), index, out)
     return out
 
 
@@ -124,7 +124,7 @@ def _contract(launch, lookup, cotangent, records, gradients):
     cotangent = launch.xp.ascontiguousarray(cotangent)
     found = gather_launch(geometry(lookup), True, _shared_limit(launch), False)
     assert found is not None  # or there would be an obstacle
-    plan = filled(found, lookup.tables, gradients)
+    plan = filled_plan(found, lookup.tables, gradients)
     plan["atomic"] = bool(gradients)
     types = (STORAGE[storage.name], STORAGE[cotangent.dtype.name], INDEX[index.dtype.name])
     _run(launch, found, "gather", "contract", types, plan, index, cotangent, records)
@@ -138,8 +138,10 @@ def _sum_chunks(launch, lookup, records, gradients):
     index, name = _index(launch, lookup), STORAGE[records.dtype.name]
     partials = launch.xp.empty((chunks, sums), dtype=records.dtype)
     types = (name, INDEX[index.dtype.name])
-    _run(launch, accumulate, "scatter", "accumulate", types, filled(accumulate), index, records, partials)
-    _run(launch, reduce, "scatter", "reduce", (name,), filled(reduce, (), gradients), partials)
+    _run(
+        launch, accumulate, "scatter", "accumulate", types, filled_plan(accumulate), index, records, partials
+    )
+    _run(launch, reduce, "scatter", "reduce", (name,), filled_plan(reduce, (), gradients), partials)
 
 
 def _sum_segments(launch, lookup, records, gradients):
@@ -151,7 +153,7 @@ def _sorted_sums(launch, found, index, records, gradients):
     order = launch.xp.argsort(index, kind="stable")
     ids = index[order]
     types = (STORAGE[records.dtype.name], INDEX[index.dtype.name])
-    plan = filled(found, (), gradients)
+    plan = filled_plan(found, (), gradients)
     for kernel in ("pieces", "segments"):
         _run(launch, found, "scatter", kernel, types, plan, ids, order, records)
 

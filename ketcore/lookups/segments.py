@@ -25,7 +25,7 @@ def segment_sum(xp: ModuleType, values: Array, index: Array, count: int) -> Arra
     """
     launch = launcher.launcher_for(values)
     if launch is None:
-        return sums.segment_sum(xp, values, index, count)
+        return sums.sum_by_index(xp, values, index, count)
     with library.on_device_of(values):
         if not is_complex(xp, values.dtype):
             return kernels.segment_sum(launch, values, index, count)

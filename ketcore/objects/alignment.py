@@ -39,7 +39,7 @@ def matrix_product(left: Any, right: Any) -> Parts:
         raise ValueError(f"matrices must have shapes (m, k) and (k, n) for @, got {shapes}")
     inner = left.shape[1]
     known = left.term_identities, right.term_identities
-    factors, groups, dtype = product(left.factors, right.factors, inner, known)
+    factors, groups, dtype = product_factors(left.factors, right.factors, inner, known)
     whole = inner == prod(left.col_dims) == prod(right.row_dims)
     sides = _identities(groups, left, right)
     pairs = tuple(a & b for b in sides[1] for a in sides[0]) if whole else ()
@@ -55,7 +55,9 @@ def ket_product(matrix: Any, ket: Any) -> list[Array]:
         raise ValueError(f"ket must have length {matrix.shape[1]} for @, got shape {ket.shape}")
     if rows != full:
         raise ValueError(f"matrix must not have cropped rows for @ with a ket, got {rows} of {full}")
-    factors, _, dtype = product(matrix.factors, [leaf[..., None] for leaf in ket.factors], ket.shape[-1])
+    factors, _, dtype = product_factors(
+        matrix.factors, [leaf[..., None] for leaf in ket.factors], ket.shape[-1]
+    )
     return scale.stored([leaf[..., 0] for leaf in factors], dtype, -1)
 
 
@@ -141,7 +143,7 @@ def _several(sizes, group):
     return sum(max(sizes[n]) > 1 for n in group) > 1
 
 
-def product(
+def product_factors(
     left: Sequence[Array],
     right: Sequence[Array],
     inner: int,
@@ -207,7 +209,7 @@ def summed(
 
 
 @quiet
-def ket_inner(left: Any, right: Any) -> Array:
+def aligned_inner(left: Any, right: Any) -> Array:
     """<left, right> (...) of two kets of one length, the first conjugated; batches broadcast.
 
     raises   ValueError where their dims have no common split
@@ -223,7 +225,7 @@ def ket_inner(left: Any, right: Any) -> Array:
     return unboxed(xp.astype(ops.ket_inner(*merged), dtype, copy=False))
 
 
-def ket_sandwich(matrix: Any, x: Any, y: Any) -> Array:
+def aligned_sandwich(matrix: Any, x: Any, y: Any) -> Array:
     """x^H A y for kets, which may be split in another way than A, and A be cropped in columns.
 
     raises   ValueError where the dims have no common split
@@ -234,7 +236,7 @@ def ket_sandwich(matrix: Any, x: Any, y: Any) -> Array:
     image = matrix @ y
     if x.shape[-1] != image.shape[-1]:
         raise ValueError(f"x must have length {image.shape[-1]}, got shape {x.shape}")
-    return ket_inner(x, image)
+    return aligned_inner(x, image)
 
 
 def _merged_leaves(xp, leaves, modes):

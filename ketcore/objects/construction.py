@@ -86,7 +86,7 @@ def root_of_squared(squared: Array) -> Array:
 
 
 @quiet
-def norm(factors: Sequence[Array]) -> Array:
+def ket_norm(factors: Sequence[Array]) -> Array:
     """The norm (...) of the kets sum_k (x)_n factor_nk, by the inner product of the scaled leaves.
 
     returns  the real dtype of the factors.  Where the terms cancel, rounding is relative to the terms and

@@ -272,7 +272,7 @@ class Ket(Scalable, Generic[ArrayT]):
         >>> float(ket([3.0, 4.0], [2.0]).norm())
         10.0
         """
-        return construction.norm(self.factors)
+        return construction.ket_norm(self.factors)
 
     @quiet
     def normalize(self) -> "Ket[ArrayT]":

@@ -218,7 +218,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return KroneckerMatrix(*alignment.matrix_sum(self, other))
 
     def _scaled(self, scalar, divide):
-        return KroneckerMatrix(*reductions.scaled(self, scalar, divide))
+        return KroneckerMatrix(*reductions.times_number(self, scalar, divide))
 
     if TYPE_CHECKING:
 
@@ -288,7 +288,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         4.0
         """
         if isinstance(x, Ket) and isinstance(y, Ket):
-            return alignment.ket_sandwich(self, x, y)
+            return alignment.aligned_sandwich(self, x, y)
         return operands.sandwich(self, x, y)
 
     def kron(self, other: "KroneckerMatrix[ArrayT]") -> "KroneckerMatrix[ArrayT]":
@@ -321,7 +321,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> [float(f.max()) for f in KroneckerMatrix([[[8.0]], [[2.0]]]).balance().factors]
         [4.0, 4.0]
         """
-        return KroneckerMatrix(reductions.balanced(self.factors), self.shape)
+        return KroneckerMatrix(reductions.balanced_factors(self.factors), self.shape)
 
     def inner(self: Any, other: "KroneckerMatrix[ArrayT]") -> ArrayT:
         """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.

@@ -46,7 +46,7 @@ def flattened(factors: Sequence[Array]) -> list[Array]:
 
 
 @quiet
-def balanced(factors: Sequence[Array]) -> list[Array]:
+def balanced_factors(factors: Sequence[Array]) -> list[Array]:
     """The same matrix with factors of equal Frobenius norm within each term."""
     xp = namespace_of(factors[0])
     flat = scale.balanced(flattened(factors))
@@ -78,7 +78,7 @@ def carried(
 
 
 @quiet
-def scaled(
+def times_number(
     matrix: Any, scalar: Any, divide: bool
 ) -> tuple[list[Array], tuple[int, int], list[frozenset[int]]]:
     """Factors, shape and identities of a matrix times a number: a factor that is no identity carries it."""

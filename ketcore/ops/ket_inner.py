@@ -146,7 +146,7 @@ def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
     first, second, rank, other_rank = _batches(v, w)
     flat = (_flat(xp, _level(xp, ket, dtype)[0]) for ket in (v, w))
     grams = terms.grams(xp, *(_merged(xp, leaves) for leaves in flat))
-    split = xp.reshape(terms.product(grams), (prod(first), rank, prod(second), other_rank))
+    split = xp.reshape(terms.elementwise_product(grams), (prod(first), rank, prod(second), other_rank))
     return xp.astype(xp.reshape(xp.sum(xp.sum(split, axis=1), axis=-1), (*first, *second)), dtype, copy=False)
 
 
@@ -257,7 +257,7 @@ def _level(xp, ket, dtype):
 
 
 def _summed(xp: ModuleType, grams: Sequence[Array]) -> Array:
-    return xp.sum(terms.product(grams), axis=(-2, -1))
+    return xp.sum(terms.elementwise_product(grams), axis=(-2, -1))
 
 
 def _broadcast(v, w):

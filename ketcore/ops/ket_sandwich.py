@@ -46,7 +46,7 @@ def ket_sandwich(v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array
     """
     call = _Call(v, factors, w)
     xp = call.xp
-    total = terms.product(call.stacks(call.wide_v, call.wide, call.wide_w))
+    total = terms.elementwise_product(call.stacks(call.wide_v, call.wide, call.wide_w))
     return xp.astype(xp.sum(total, axis=(-3, -2, -1)), call.dtype, copy=False)
 
 
@@ -139,7 +139,7 @@ def ket_sandwich_dense(v: Sequence[Array], factors: Sequence[Array], w: Sequence
     """The definition on NumPy arrays: kets and matrix multiplied out.  Costs P Q memory."""
     dtype = np.result_type(*v, *factors, *w)
     left, right = terms.dense_ket(v), terms.dense_ket(w)
-    moved = (terms.dense(factors) @ right[..., None])[..., 0]
+    moved = (terms.dense_matrix(factors) @ right[..., None])[..., 0]
     return np.sum(np.conj(left) * moved, axis=-1).astype(dtype)
 
 

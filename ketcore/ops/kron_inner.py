@@ -51,7 +51,7 @@ def kron_inner(a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | 
     (125.0, 125.0)
     """
     call = _Call(a, b, shape)
-    return call.finished(terms.product(call.grams(call.left, call.right)))
+    return call.finished(terms.elementwise_product(call.grams(call.left, call.right)))
 
 
 @overload
@@ -133,7 +133,7 @@ def kron_inner_dense(
     a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | None = None
 ) -> np.ndarray:
     """The definition on NumPy arrays: both matrices multiplied out, then np.vdot.  Costs P Q memory."""
-    return np.vdot(terms.dense(a, shape), terms.dense(b, shape)).astype(np.result_type(*a, *b))
+    return np.vdot(terms.dense_matrix(a, shape), terms.dense_matrix(b, shape)).astype(np.result_type(*a, *b))
 
 
 class _Call:

@@ -166,7 +166,7 @@ def kron_log_likelihood_jvp(
     change = call.wide(ds) * x - 2 * dy
     for n, matrix in enumerate(moved):
         replaced = [*call.matrices[:n], matrix, *call.matrices[n + 1 :]]
-        change = change + decompositions.applied(xp, replaced, x, -1)
+        change = change + decompositions.times_matrix(xp, replaced, x, -1)
     by_logdet, shift_by_logdet = call.logdet_gradients()
     trace = sum(xp.sum(g * t) for g, t in zip(by_logdet, moved, strict=True))
     trace = (xp.real(trace) if call.complex else trace) + shift_by_logdet * xp.astype(
@@ -183,7 +183,7 @@ def kron_log_likelihood_dense(
 ) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, np.linalg.solve and slogdet.  Costs P^2 memory."""
     dtype = np.result_type(*factors, y)
-    matrix = decompositions.dense(factors, shift)
+    matrix = decompositions.dense_shifted(factors, shift)
     y = np.asarray(y).astype(matrix.dtype)
     size, is_real = len(matrix), np.dtype(dtype).kind != "c"
     solved = np.linalg.solve(matrix, y[..., None])[..., 0]
@@ -209,7 +209,7 @@ class _Call:
         self.half = 1.0 if self.complex else 0.5
         self.working = decompositions.array_dtype(xp, self.dtype)
         exact = decompositions.factor_dtype(xp, self.dtype)
-        self.matrices, self.shifts = decompositions.level_matrices(xp, self.factors, exact)
+        self.matrices, self.shifts = decompositions.level_as_matrices(xp, self.factors, exact)
         self.size = int(np.prod([matrix.shape[0] for matrix in self.matrices]))
         if not self.y.ndim or self.y.shape[-1] != self.size:
             raise ValueError(
@@ -223,7 +223,9 @@ class _Call:
         self.vectors: Any
         self.values, self.vectors = decompositions.hermitian_spectrum(xp, self.matrices, stored, assumed)
         exact = xp.astype(self.shift, self.values[0].dtype, copy=False)
-        self.shifted = decompositions.check_positive(xp, decompositions.outer(xp, self.values) + exact, exact)
+        self.shifted = decompositions.check_positive(
+            xp, decompositions.kron_of_vectors(xp, self.values) + exact, exact
+        )
         self.wide_y = self.wide(self.y)
 
     def wide(self, array):
@@ -232,7 +234,7 @@ class _Call:
     def turned(self, y, vectors):
         """V^H y: y in the basis of the eigenvectors."""
         adjoints = [adjoint(vector) for vector in vectors]
-        return decompositions.applied(self.xp, adjoints, y, -1)
+        return decompositions.times_matrix(self.xp, adjoints, y, -1)
 
     def squares(self):
         """y^H K^-1 y (...)."""
@@ -252,9 +254,9 @@ class _Call:
         vectors, shifted = [detached(v) for v in self.vectors], detached(self.shifted)
         shift = xp.astype(self.shift, y.dtype, copy=False)
         x = self.solved(detached(y), vectors, shifted)
-        residual = y - decompositions.applied(xp, self.matrices, x, -1) - shift * x
+        residual = y - decompositions.times_matrix(xp, self.matrices, x, -1) - shift * x
         x = x + self.solved(residual, vectors, shifted)
-        product = decompositions.applied(xp, self.matrices, x, -1) + shift * x
+        product = decompositions.times_matrix(xp, self.matrices, x, -1) + shift * x
         total = xp.sum(conjugated(x) * (2 * y - product), axis=-1)
         return xp.real(total) if self.complex else total
 
@@ -262,7 +264,7 @@ class _Call:
         """K^-1 y."""
         turned = self.turned(y, vectors)
         weights = self.xp.astype(shifted, turned.dtype, copy=False)
-        return decompositions.applied(self.xp, vectors, turned / weights, -1)
+        return decompositions.times_matrix(self.xp, vectors, turned / weights, -1)
 
     def logdet_gradients(self):
         return decompositions.hermitian_logdet_gradients(self.xp, self.values, self.vectors, self.shifted)

@@ -109,7 +109,7 @@ def kron_norm_jvp(
 def kron_norm_dense(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.linalg.norm.  Costs P Q memory."""
     dtype = np.real(np.zeros((), np.result_type(*factors))).dtype
-    return np.linalg.norm(terms.dense(factors, shape)).astype(dtype)
+    return np.linalg.norm(terms.dense_matrix(factors, shape)).astype(dtype)
 
 
 class _Call:
@@ -137,7 +137,7 @@ class _Call:
         self.weights = 2.0 ** (total - self.top)
         self.grams = terms.block_grams(xp, self.units, self.units, self.block)
         both = self.weights[:, None] * self.weights[None, :]
-        squared = xp.sum(both * terms.product(self.grams))
+        squared = xp.sum(both * terms.elementwise_product(self.grams))
         squared = xp.real(squared) if is_complex(xp, self.working) else squared
         self.squared = xp.where(squared < 0, xp.zeros_like(squared), squared)
 

@@ -18,7 +18,7 @@ from ketcore.arrays.elementary import conjugated, padded, transposed
 from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
 from ketcore.products.backward import matmul_vjp, summed_like
-from ketcore.products.forward import matmul
+from ketcore.products.forward import matmul_by_modes
 from ketcore.shapes import reached_dims
 
 
@@ -155,7 +155,7 @@ def kron_sandwich_dense(
 ) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then two products.  Costs P Q memory."""
     x, y = np.asarray(x), np.asarray(y)
-    moved = (terms.dense(factors, shape) @ terms.dense_ket([y[..., None, :]])[..., None])[..., 0]
+    moved = (terms.dense_matrix(factors, shape) @ terms.dense_ket([y[..., None, :]])[..., None])[..., 0]
     total = np.sum(np.conj(terms.dense_ket([x[..., None, :]])) * moved, axis=-1)
     return total.astype(np.result_type(x, *factors, y))
 
@@ -210,4 +210,4 @@ class _Call:
     def product(self, factors, y):
         """M y, (..., rows)."""
         swapped = [transposed(factor) for factor in factors]
-        return matmul(swapped, padded(self.xp, y, self.full[1], -1), -1)[..., : self.shape[0]]
+        return matmul_by_modes(swapped, padded(self.xp, y, self.full[1], -1), -1)[..., : self.shape[0]]

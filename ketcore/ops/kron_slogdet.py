@@ -173,7 +173,7 @@ def kron_slogdet_dense(
     """The definition on NumPy arrays: M multiplied out, then np.linalg.slogdet.  Costs P^2 memory."""
     factors = [np.asarray(factor) for factor in factors]
     dtype = np.result_type(*factors, *([1j] if np.iscomplexobj(shift) else []))
-    matrix = decompositions.dense(factors, shift)
+    matrix = decompositions.dense_shifted(factors, shift)
     sign, logabsdet = np.linalg.slogdet(matrix)
     return sign.astype(dtype), logabsdet.astype(np.real(np.zeros((), dtype)).dtype)
 
@@ -187,7 +187,7 @@ class _Call:
         self.stored = [factor.dtype for factor in self.factors]
         self.shift, self.dtype = decompositions.check_shift(shift, self.xp, self.factors[0], dtype)
         self.working = decompositions.factor_dtype(self.xp, self.dtype)
-        self.matrices, self.shifts = decompositions.level_matrices(self.xp, self.factors, self.working)
+        self.matrices, self.shifts = decompositions.level_as_matrices(self.xp, self.factors, self.working)
         self.wide_shift = None if shift is None else self.xp.astype(self.shift, self.working, copy=False)
         # Without a shift nothing has the size of the spectrum.
         dims = [matrix.shape[0] for matrix in self.matrices] if shift is not None else []
@@ -203,7 +203,7 @@ class _Call:
                 lambda a, b: a + b, [powers.multiple(part[1], k) for part, k in pairs]
             )
         found = decompositions.spectrum(xp, self.matrices, self.stored, self.assumed)
-        values = decompositions.outer(xp, found.values) + self.wide_shift
+        values = decompositions.kron_of_vectors(xp, found.values) + self.wide_shift
         size = xp.abs(values)
         safe = xp.where(size == 0, xp.ones_like(size), size)
         zero = xp.any(size == 0)

@@ -197,7 +197,7 @@ def kron_solve_jvp(
     right = call.carried(call.wide(check_like("b_tangent", b_tangent, call.b.shape, xp, call.b, like)))
     x = call.solve(call.wide_b)
     for n, matrix in enumerate(moved):
-        right = right - decompositions.applied(
+        right = right - decompositions.times_matrix(
             xp, [*call.matrices[:n], matrix, *call.matrices[n + 1 :]], x, axis
         )
     if shift is not None:
@@ -213,7 +213,7 @@ def kron_solve_dense(
     """The definition on NumPy arrays: M multiplied out, then np.linalg.solve.  Costs P^2 memory."""
     factors, b = [np.asarray(factor) for factor in factors], np.asarray(b)
     dtype = np.result_type(*factors, b, *([1j] if np.iscomplexobj(shift) else []))
-    matrix = decompositions.dense(factors, shift)
+    matrix = decompositions.dense_shifted(factors, shift)
     wide = np.result_type(matrix, accumulation_dtype(np, b.dtype))
     b = b.astype(wide)
     found = np.linalg.solve(matrix, b if axis == -2 else b[..., None])
@@ -289,7 +289,9 @@ class _Call:
         if exact and not is_recorded(matrices):
             return x
         for _ in range(_STEPS):
-            moved = decompositions.applied(xp, matrices, x, axis) + xp.astype(shift, x.dtype, copy=False) * x
+            moved = (
+                decompositions.times_matrix(xp, matrices, x, axis) + xp.astype(shift, x.dtype, copy=False) * x
+            )
             x = x + solver(b - moved)
         return x
 
@@ -311,11 +313,11 @@ def _spectral_solver(
              their own; else None
     returns  None on NumPy where refinement would not reach `unit`
     """
-    values, vectors = decompositions.eigh(xp, matrices, hermitian)
-    shifted = decompositions.check_regular(xp, decompositions.outer(xp, values), shift)
+    values, vectors = decompositions.hermitian_eigh(xp, matrices, hermitian)
+    shifted = decompositions.check_regular(xp, decompositions.kron_of_vectors(xp, values), shift)
     if unit is not None and xp is np:
         sizes = [float(np.abs(v).max()) for v in values]
-        gaps = [decompositions.length(m - adjoint(m)) / 2 for m in matrices]
+        gaps = [decompositions.frobenius(m - adjoint(m)) / 2 for m in matrices]
         gap = sum(gap * prod(sizes[:n]) * prod(sizes[n + 1 :]) for n, gap in enumerate(gaps))
         # What each step leaves of an error.
         if not (gap / float(np.abs(shifted).min())) ** (_STEPS + 1) <= np.finfo(unit).eps:
@@ -323,9 +325,9 @@ def _spectral_solver(
     adjoints = [adjoint(vector) for vector in vectors]
 
     def solve(b):
-        turned = decompositions.applied(xp, adjoints, b, axis)
+        turned = decompositions.times_matrix(xp, adjoints, b, axis)
         divisor = xp.reshape(xp.astype(shifted, b.dtype, copy=False), (-1, *((1,) if axis == -2 else ())))
-        return decompositions.applied(xp, vectors, turned / divisor, axis)
+        return decompositions.times_matrix(xp, vectors, turned / divisor, axis)
 
     return solve
 
@@ -342,7 +344,7 @@ def _solve_on_numpy(matrices, b, axis, unit):
     inverted, conditions = decompositions.inverses(matrices)
     level = all(len(m) <= 64 and c <= _LEVEL * len(m) for m, c in zip(matrices, conditions, strict=True))
     if level or max(conditions) * np.finfo(b.dtype).eps <= unit / 4:
-        return decompositions.applied(np, inverted, b, axis)
+        return decompositions.times_matrix(np, inverted, b, axis)
     if few or max(conditions) > _REFINABLE:
         return _solve_by_modes(np, matrices, b, axis)
     lead = prod(b.shape[:axis])
@@ -350,9 +352,9 @@ def _solve_on_numpy(matrices, b, axis, unit):
     out, step = np.empty_like(flat), max(1, _CHUNK * lead // max(1, b.size))
     for start in range(0, lead, step):
         part = slice(start, start + step)
-        first = decompositions.applied(np, inverted, flat[part], axis)
-        residual = flat[part] - decompositions.applied(np, matrices, first, axis)
-        np.add(first, decompositions.applied(np, inverted, residual, axis), out=out[part])
+        first = decompositions.times_matrix(np, inverted, flat[part], axis)
+        residual = flat[part] - decompositions.times_matrix(np, matrices, first, axis)
+        np.add(first, decompositions.times_matrix(np, inverted, residual, axis), out=out[part])
     return out.reshape(b.shape)
 
 
@@ -381,7 +383,7 @@ def _solve_checked(n, matrix, columns):
     except np.linalg.LinAlgError:
         raise decompositions.singular(n, 0.0) from None
     columns, probe = found[:, :-1], found[:, -1]
-    condition = decompositions.length(matrix) * decompositions.length(probe) / size**0.5
+    condition = decompositions.frobenius(matrix) * decompositions.frobenius(probe) / size**0.5
     if condition * np.finfo(columns.dtype).eps > 0.1:
         raise decompositions.singular(n, 1 / condition)
     return columns

@@ -26,7 +26,7 @@ from ketcore.lookups.digits import split_digits
 from ketcore.lookups.segments import segment_sum
 from ketcore.products import terms
 from ketcore.products.backward import merged_tangent, unmerged
-from ketcore.products.forward import merged
+from ketcore.products.forward import merged_modes
 
 # Elements that factors may be merged to.
 _MERGED = 1 << 20
@@ -56,7 +56,7 @@ def kron_trace(factors: Sequence[Array], shape: tuple[int, int] | None = None) -
     """
     call = _Call(factors, shape)
     xp = call.xp
-    total = reduce(add, [xp.sum(terms.product(call.parts(piece))) for piece in call.pieces()])
+    total = reduce(add, [xp.sum(terms.elementwise_product(call.parts(piece))) for piece in call.pieces()])
     return as_dtype(xp, total, call.dtype)
 
 
@@ -122,7 +122,7 @@ def kron_trace_jvp(
 @quiet
 def kron_trace_dense(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.trace.  Costs P Q memory."""
-    return np.trace(terms.dense(factors, shape)).astype(np.result_type(*factors))
+    return np.trace(terms.dense_matrix(factors, shape)).astype(np.result_type(*factors))
 
 
 class _Call:
@@ -172,7 +172,7 @@ class _Call:
         xp, found = self.xp, []
         for mask, group in zip(piece, self.groups, strict=True):
             if tangents is None:
-                matrix = merged(xp, self.wide[group])
+                matrix = merged_modes(xp, self.wide[group])
             else:
                 matrix = merged_tangent(xp, self.wide[group], tangents[group], False)
             if mask is None:

@@ -29,7 +29,7 @@ from ketcore.products.forward import (
     group_weights,
     is_deep,
     is_summed,
-    merged,
+    merged_modes,
     modes,
     plan_of,
     repeated,
@@ -38,14 +38,14 @@ from ketcore.products.forward import (
     terms_shape,
     weight_axes,
 )
-from ketcore.products.fused import products
+from ketcore.products.fused import matrix_products
 from ketcore.products.plans import MatmulPlan, Step, rest_of
 
 
 def matmul_vjp(
     factors: Sequence[Array], x: Array, cotangent: Array, axis: int
 ) -> tuple[tuple[Array, ...], Array]:
-    """The gradients of `mode_products.matmul` with respect to the factors and to x; unchecked.
+    """The gradients of `forward.matmul_by_modes` with respect to the factors and to x; unchecked.
 
     cotangent  (..., Q), or (..., Q, trail) where axis is -2
     returns    N arrays in the shapes of the factors, and one in the shape of x
@@ -71,7 +71,7 @@ def apply_vjp(
     plan: MatmulPlan,
     x_too: bool = True,
 ) -> tuple[tuple[Array, ...], Array | None]:
-    """The gradients of `mode_products.apply`: of the factors (zero for identities), and of x.
+    """The gradients of `forward.apply`: of the factors (zero for identities), and of x.
 
     x          (batch, rows, trail), rows up to P
     cotangent  (batch, columns, trail), columns up to Q
@@ -169,7 +169,7 @@ def step_vjp(
     out: Array | None = None,
     z_too: bool = True,
 ) -> tuple[Array, Any]:
-    """The gradients of `mode_products.step_forward`: of the weight, in its shape, and of z if `z_too`."""
+    """The gradients of `forward.step_forward`: of the weight, in its shape, and of z if `z_too`."""
     outer, inner = batch * step.outer, step.inner
     if weight.ndim == 3:
         z = reshaped(xp, z, terms_shape(step, outer, step.rows, not leftward))
@@ -197,7 +197,7 @@ def step_vjp(
 
 def _matmul(xp, a, b, out):
     if out is None:
-        return xp.matmul(a, b) if xp is np or b.ndim == 2 else products(xp, a, b)
+        return xp.matmul(a, b) if xp is np or b.ndim == 2 else matrix_products(xp, a, b)
     lead = a.shape[:-2] if a.ndim > b.ndim else b.shape[:-2]
     return np.matmul(a, b, out=out.reshape(*lead, a.shape[-2], b.shape[-1]))
 
@@ -207,7 +207,7 @@ def _outer_sum(xp, c, z):
     outer, m, inner = c.shape
     k = z.shape[1]
     if inner * (m + k) > _COPIES * m * k:
-        return xp.sum(products(xp, c, transposed(z)), axis=0)
+        return xp.sum(matrix_products(xp, c, transposed(z)), axis=0)
     c = reshaped(xp, xp.permute_dims(c, (1, 0, 2)), (m, outer * inner))
     z = reshaped(xp, xp.permute_dims(z, (1, 0, 2)), (k, outer * inner))
     return xp.matmul(c, transposed(z))
@@ -251,7 +251,7 @@ def unmerged(xp: ModuleType, factors: Sequence[Array], gradient: Array) -> list[
             return [gradient]
         return [xp.broadcast_to(gradient, factors[0].shape) + xp.zeros_like(factors[0])]
     half = len(factors) // 2
-    left, right = merged(xp, factors[:half]), merged(xp, factors[half:])
+    left, right = merged_modes(xp, factors[:half]), merged_modes(xp, factors[half:])
     (_, p, q), (_, s, t) = left.shape, right.shape
     split = reshaped(xp, gradient, (gradient.shape[0], p, s, q, t))
     split = reshaped(xp, xp.permute_dims(split, (0, 1, 3, 2, 4)), (gradient.shape[0], p * q, s * t))
@@ -272,7 +272,7 @@ def apply_jvp(
     plan: MatmulPlan,
     columns: int,
 ) -> Array:
-    """The derivative (batch, columns, trail) of `mode_products.apply` along tangents of factors and x."""
+    """The derivative (batch, columns, trail) of `forward.apply` along tangents of factors and x."""
     batch, _, trail = x.shape
     rank = factors[0].shape[0]
     if not plan.steps or rank == 0 or 0 in x.shape:
@@ -299,10 +299,10 @@ def _added(xp, left, right):
 def merged_tangent(
     xp: ModuleType, factors: Sequence[Array], tangents: Sequence[Array], summed: bool
 ) -> Array:
-    """The derivative of `mode_products.merged` along tangents of the factors."""
+    """The derivative of `forward.merged_modes` along tangents of the factors."""
     total = None
     for n, tangent in enumerate(tangents):
-        part = merged(xp, [*factors[:n], tangent, *factors[n + 1 :]], summed)
+        part = merged_modes(xp, [*factors[:n], tangent, *factors[n + 1 :]], summed)
         total = part if total is None else total + part
     return total
 
@@ -310,7 +310,7 @@ def merged_tangent(
 def terms_vjp(
     xp: ModuleType, factors: Sequence[Array], x: Array, cotangent: Array
 ) -> tuple[tuple[Array, ...], Array]:
-    """The transpose of `mode_products.terms_product`."""
+    """The transpose of `forward.terms_product`."""
     *inputs, last = modes(xp, factors, x)
     c = xp.broadcast_to(cotangent[..., None, :, :], last.shape)
     found = []

@@ -20,11 +20,11 @@ import numpy as np
 from ketcore.arrays.elementary import itemsize, padded, reshaped, transposed
 from ketcore.arrays.namespaces import Array, is_numpy, namespace_of
 from ketcore.arrays.threads import run_chunks
-from ketcore.products.fused import products
+from ketcore.products.fused import matrix_products
 from ketcore.products.plans import CHUNK_BYTES, MatmulPlan, Step, matmul_plan, rest_of
 
 
-def matmul(factors: Sequence[Array], x: Array, axis: int) -> Array:
+def matmul_by_modes(factors: Sequence[Array], x: Array, axis: int) -> Array:
     """x M along the last axis (-1), or M^T x along the one before it (-2); unchecked, all of one dtype.
 
     factors  N arrays (R, p_n, q_n), or (*batch, R, p_n, q_n) that broadcast against the leading axes of x
@@ -32,7 +32,7 @@ def matmul(factors: Sequence[Array], x: Array, axis: int) -> Array:
     returns  (..., Q), or (..., Q, trail)
     """
     if axis == -1:
-        return matmul(factors, x[..., None], -2)[..., 0]
+        return matmul_by_modes(factors, x[..., None], -2)[..., 0]
     xp = namespace_of(x)
     if any(factor.ndim > 3 for factor in factors):
         return terms_product(xp, factors, x)
@@ -214,7 +214,7 @@ def step_forward(
         return xp.matmul(xp.reshape(z, (outer, k)), transposed(weight))
     if outer == 1:
         return xp.matmul(weight, xp.reshape(z, (k, inner)))
-    return products(xp, weight, xp.reshape(z, (outer, k, inner)))
+    return matrix_products(xp, weight, xp.reshape(z, (outer, k, inner)))
 
 
 def _numpy_forward(step, weight, z, outer, out):
@@ -259,7 +259,7 @@ def group_weights(xp: ModuleType, factors: Sequence[Array], plan: MatmulPlan) ->
         if rank == 1 and step.stop - step.start == 1:
             found.append(transposed(factors[step.start][0, ...]))
             continue
-        group = merged(xp, factors[step.start : step.stop], is_summed(step, rank))
+        group = merged_modes(xp, factors[step.start : step.stop], is_summed(step, rank))
         found.append(as_weight(xp, group, step, plan.leftward))
     return found
 
@@ -269,12 +269,12 @@ def is_summed(step: Step, rank: int) -> bool:
     return rank > 1 and step.terms_in == step.terms_out == 1
 
 
-def merged(xp: ModuleType, factors: Sequence[Array], summed: bool = False) -> Array:
+def merged_modes(xp: ModuleType, factors: Sequence[Array], summed: bool = False) -> Array:
     """(R, p, q): per term the Kronecker product of factors; (1, p, q), the sum of the terms, if `summed`."""
     if len(factors) == 1:
         return xp.sum(factors[0], axis=0, keepdims=True) if summed else factors[0]
     half = len(factors) // 2
-    left, right = merged(xp, factors[:half]), merged(xp, factors[half:])
+    left, right = merged_modes(xp, factors[:half]), merged_modes(xp, factors[half:])
     (rank, p, q), (_, s, t) = left.shape, right.shape
     if not summed:
         pairs = left[:, :, None, :, None] * right[:, None, :, None, :]

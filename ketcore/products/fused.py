@@ -18,7 +18,7 @@ from ketcore.arrays.namespaces import Array
 from ketcore.cuda import library
 from ketcore.cuda.structs import LARGEST_SIDE, address
 from ketcore.cuda.table import STORAGE
-from ketcore.products.fused_plan import filled, fused_steps
+from ketcore.products.fused_plan import filled_pass, fused_steps
 
 
 def obstacle(factors: Sequence[Array], x: Array, identities: Collection[int] = ()) -> str:
@@ -67,7 +67,7 @@ def _passes(launch, factors, x, identities):
     assert steps is not None  # or there would be an obstacle
     for i, step in enumerate(steps):
         out = xp.empty(step.target, dtype=storage if i == len(steps) - 1 else wide)
-        plan = filled(step, factors, i > 0, i < len(steps) - 1)
+        plan = filled_pass(step, factors, i > 0, i < len(steps) - 1)
         arrays = [a if a.dtype.name == name else unused[name] for a in (z, out) for name in (storage, wide)]
         size = step.launch
         launch("matmul", "multiply", (STORAGE[storage],), size.grid, size.block, (plan, *arrays), size.shared)
@@ -86,7 +86,7 @@ def _steps(factors, batch, trail, identities):
 _LETTERS = {"float32": "s", "float64": "d", "complex64": "c", "complex128": "z"}
 
 
-def products(xp: ModuleType, a: Array, b: Array) -> Array:
+def matrix_products(xp: ModuleType, a: Array, b: Array) -> Array:
     """`xp.matmul` of a (m, k) or (count, m, k) and b (count, k, n).
 
     On CuPy one strided-batched call, which reads a single matrix again and again, and transposed views as
@@ -100,7 +100,7 @@ def products(xp: ModuleType, a: Array, b: Array) -> Array:
 
 
 def strided_batched(xp: ModuleType, functions: ModuleType, handle: int, a: Array, b: Array) -> Array:
-    """`products` by the functions of cuBLAS, with none of the sizes zero."""
+    """`matrix_products` by the functions of cuBLAS, with none of the sizes zero."""
     a, a_by_columns, a_pitch, a_step = _laid_out(xp, a)
     b, b_by_columns, b_pitch, b_step = _laid_out(xp, b)
     m, k = a.shape[-2:]

@@ -27,7 +27,7 @@ from ketcore.cuda.structs import (
     SHARED_FLOOR,
     Launch,
     address,
-    inverse,
+    reciprocal,
 )
 from ketcore.shapes import offsets
 
@@ -60,7 +60,7 @@ LIMITS = Limits()
 
 
 @dataclass(frozen=True)
-class Step:
+class FusedStep:
     """One pass: modes [start, stop), the launch, and the shape (terms, outer, Q, inner) of what it gives."""
 
     start: int
@@ -79,7 +79,7 @@ def fused_steps(
     entry: int,
     identities: frozenset[int] = frozenset(),
     limits: Limits = LIMITS,
-) -> tuple[Step, ...] | None:
+) -> tuple[FusedStep, ...] | None:
     """The passes from (batch, P, trail) to (batch, Q, trail), in order; None where the kernel cannot.
 
     rows, columns   p_n and q_n
@@ -307,7 +307,7 @@ def _step(start, stop, group):
     tiles = -(-group.outer // height) * inner_tiles
     plan["outer"], plan["inner"] = group.outer, group.inner
     plan["tiles"], plan["inner_tiles"] = tiles, inner_tiles
-    plan["per_inner"], plan["tile_outer"], plan["tile_inner"] = inverse(width), height, width
+    plan["per_inner"], plan["tile_outer"], plan["tile_inner"] = reciprocal(width), height, width
     plan["terms"], plan["summed"], plan["held"] = group.terms, group.summed, group.held
     plan["links"], plan["matrices"] = len(group.merged), group.matrices
     plan["factors"]["rows"][: stop - start] = group.rows
@@ -318,12 +318,12 @@ def _step(start, stop, group):
     ):
         row, pitch, place = buffer
         size, term = prod(sizes), 0 if alone else group.outer * prod(sizes) * group.inner
-        plan[name] = (term, inverse(size * width), inverse(row), size, place, row, pitch, 0, 0)
+        plan[name] = (term, reciprocal(size * width), reciprocal(row), size, place, row, pitch, 0, 0)
     _fill_chain(plan["chain"], group, buffers)
     shared = group.entry * (group.held * group.matrices + entries)
     items = tiles * (1 if group.last else group.terms)
     target = (1 if group.last else group.terms, group.outer, prod(group.columns), group.inner)
-    return Step(start, stop, Launch(plan, min(items, _GRID), _THREADS, shared), target)
+    return FusedStep(start, stop, Launch(plan, min(items, _GRID), _THREADS, shared), target)
 
 
 def _fill_chain(chain, group, buffers):
@@ -337,13 +337,13 @@ def _fill_chain(chain, group, buffers):
         last = s == len(group.merged) - 1
         to = (target, next_pitch, inner) if last else (target, q * next_pitch, next_pitch)
         chain[s] = (
-            *(inverse(inner), ends[s], ends[s + 1] - ends[s], p, q, _padded(q), matrix),
+            *(reciprocal(inner), ends[s], ends[s + 1] - ends[s], p, q, _padded(q), matrix),
             *(inner, left * inner, source, pitch, *to, 0),
         )
         matrix += p * _padded(q)
 
 
-def filled(step: Step, factors: Sequence[Any], wide_source: bool, wide_target: bool) -> np.void:
+def filled_pass(step: FusedStep, factors: Sequence[Any], wide_source: bool, wide_target: bool) -> np.void:
     """The plan of a pass with addresses and strides of its factors (R, p_n, q_n), to be passed by value."""
     plan: Any = step.launch.plan.copy()
     used = factors[step.start : step.stop]

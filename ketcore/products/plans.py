@@ -342,7 +342,7 @@ def total_time(problem: Problem, steps: Sequence[Step]) -> float:
 
 def step_time(problem: Problem, step: Step) -> float:
     """Nanoseconds of a step for the whole batch."""
-    count, m, k, n = (float(min(size, _HUGE)) for size in products(step, problem.batch))
+    count, m, k, n = (float(min(size, _HUGE)) for size in step_products(step, problem.batch))
     entry, lane = problem.itemsize, max(1, _LANE_BYTES // problem.itemsize)
     work = _MULTIPLY * ceil(m / 4) * 4 * k * ceil(n / lane) * lane
     moves = _READ * k * n + _WRITE * m * n + (_TURN if step.cyclic else _WEIGHT) * m * k
@@ -353,7 +353,7 @@ def step_time(problem: Problem, step: Step) -> float:
     return time + far + _CALL * max(1.0, moved / CHUNK_BYTES)
 
 
-def products(step: Step, batch: int) -> tuple[int, int, int, int]:
+def step_products(step: Step, batch: int) -> tuple[int, int, int, int]:
     """The matrix products that make up a step: their number, and (m, k, n) of each one (m, k) @ (k, n)."""
     p, q = step.rows, step.columns
     if step.terms_in > 1 and step.terms_out > 1:

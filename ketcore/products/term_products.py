@@ -38,7 +38,7 @@ def apply(
     columns: int,
     out: Array | None = None,
 ) -> Array:
-    """`mode_products.apply` by either kind of plan."""
+    """`forward.apply` by either kind of plan."""
     if isinstance(plan, MatmulPlan):
         return forward.apply(xp, factors, x, plan, columns, out)
     if is_numpy(x):
@@ -58,7 +58,7 @@ def apply_vjp(
     plan: MatmulPlan | TermsPlan,
     x_too: bool = True,
 ) -> tuple[tuple[Array, ...], Array | None]:
-    """`mode_gradients.apply_vjp` by either kind of plan; what comes for identities is not zero."""
+    """`backward.apply_vjp` by either kind of plan; what comes for identities is not zero."""
     if isinstance(plan, MatmulPlan):
         return backward.apply_vjp(xp, factors, x, cotangent, plan, x_too)
     to_x, found = None, []
@@ -82,7 +82,7 @@ def apply_jvp(
     plan: MatmulPlan | TermsPlan,
     columns: int,
 ) -> Array:
-    """`mode_gradients.apply_jvp` by either kind of plan; tangents of identities must be zero."""
+    """`backward.apply_jvp` by either kind of plan; tangents of identities must be zero."""
     if isinstance(plan, MatmulPlan):
         return backward.apply_jvp(xp, factors, x, factor_tangents, x_tangent, plan, columns)
     total = None

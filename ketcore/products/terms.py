@@ -20,7 +20,7 @@ from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient
 from ketcore.shapes import prefix_boxes
 
 
-def product(arrays: Sequence[Array]) -> Array:
+def elementwise_product(arrays: Sequence[Array]) -> Array:
     """The elementwise product of arrays that broadcast."""
     total = arrays[0]
     for array in arrays[1:]:
@@ -30,7 +30,7 @@ def product(arrays: Sequence[Array]) -> Array:
 
 def products_of_others(xp: ModuleType, arrays: Sequence[Array]) -> list[Array]:
     """Per mode the elementwise product of the arrays of all others (no division: an entry may be zero)."""
-    befores = [xp.ones_like(product(arrays))]
+    befores = [xp.ones_like(elementwise_product(arrays))]
     for array in arrays[:-1]:
         befores.append(befores[-1] * array)
     after, found = befores[0], []
@@ -140,7 +140,7 @@ def grams(xp: ModuleType, left: Sequence[Array], right: Sequence[Array]) -> list
     return [conjugated(a) @ transposed(b) for a, b in zip(left, right, strict=True)]
 
 
-def dense(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> np.ndarray:
+def dense_matrix(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> np.ndarray:
     """The matrix multiplied out on NumPy arrays, at least in float32, for dense definitions."""
     wide = [np.asarray(factor) for factor in factors]
     dtype = accumulation_dtype(np, np.result_type(*wide))

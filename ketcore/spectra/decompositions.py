@@ -27,7 +27,7 @@ from ketcore.arrays.autodiff import is_recorded, is_traced
 from ketcore.arrays.checks import check_floating, check_tables
 from ketcore.arrays.elementary import adjoint, complex_dtype, conjugated, identity
 from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, is_numpy, namespace, to_host
-from ketcore.products.forward import matmul
+from ketcore.products.forward import matmul_by_modes
 from ketcore.spectra.powers import multiple
 from ketcore.spectra.symmetry import is_hermitian
 
@@ -119,16 +119,16 @@ def as_matrices(xp: ModuleType, factors: Sequence[Array], dtype: Any) -> list[Ar
     return [factor[0, ...] if factor.shape[0] == 1 else xp.sum(factor, axis=0) for factor in wide]
 
 
-def level_matrices(
+def level_as_matrices(
     xp: ModuleType, factors: Sequence[Array], dtype: Any
 ) -> tuple[Sequence[Array], list[Array | None] | None]:
     """`as_matrices` of the same product at one level, and the shifts that made it so, as by `scale.level`."""
     return scale.level(as_matrices(xp, factors, dtype), (-2, -1))
 
 
-def applied(xp: ModuleType, matrices: Sequence[Array], x: Array, axis: int) -> Array:
+def times_matrix(xp: ModuleType, matrices: Sequence[Array], x: Array, axis: int) -> Array:
     """M x in the dtype of x, along its last axis (-1) or the one before (-2)."""
-    return matmul(as_factors(xp, matrices, x.dtype), x, axis)
+    return matmul_by_modes(as_factors(xp, matrices, x.dtype), x, axis)
 
 
 def without_scalars(matrices: Sequence[Array]) -> list[Array]:
@@ -139,7 +139,7 @@ def without_scalars(matrices: Sequence[Array]) -> list[Array]:
 
 
 def as_factors(xp: ModuleType, matrices: Sequence[Array], dtype: Any) -> list[Array]:
-    """The factors (1, p_n, p_n) of M^T, by which `mode_products.matmul` takes x to M x."""
+    """The factors (1, p_n, p_n) of M^T, by which `forward.matmul_by_modes` takes x to M x."""
     return [xp.astype(matrix.T[None, ...], dtype, copy=False) for matrix in matrices]
 
 
@@ -154,7 +154,7 @@ def inverses(matrices: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[flo
             inverse = np.linalg.inv(matrix)
         except np.linalg.LinAlgError:
             raise singular(n, 0.0) from None
-        one = length(matrix) * length(inverse)
+        one = frobenius(matrix) * frobenius(inverse)
         if one * np.finfo(inverse.dtype).eps > 1:
             raise singular(n, 1 / one)
         found.append(inverse)
@@ -173,14 +173,14 @@ def singular_shift(shift: Any) -> np.linalg.LinAlgError:
     return np.linalg.LinAlgError(Fault("shift", "not be minus an eigenvalue of the matrix", f"{shift}"))
 
 
-def length(array: np.ndarray) -> float:
+def frobenius(array: np.ndarray) -> float:
     """The Frobenius norm of a NumPy array."""
     flat = array.ravel()
     squared = float(np.vdot(flat, flat).real)
     # Where the squares overflow or lose digits, of the elements over the largest of them.
     if not _SAFE[0] < squared < _SAFE[1]:
         peak = float(np.abs(flat).max(initial=0.0))
-        return peak * length(flat / peak) if 0 < peak < np.inf else peak
+        return peak * frobenius(flat / peak) if 0 < peak < np.inf else peak
     return squared**0.5
 
 
@@ -193,7 +193,7 @@ def spectrum(
     """
     hermitian = is_hermitian(xp, matrices, stored) if assumed is None else assumed
     if hermitian is not False:
-        return Spectrum(*eigh(xp, matrices, hermitian))
+        return Spectrum(*hermitian_eigh(xp, matrices, hermitian))
     if is_recorded(matrices):
         check_diagonalisable(matrices)
         return Spectrum([xp.linalg.eigvals(matrix) for matrix in matrices], None)
@@ -228,13 +228,13 @@ def hermitian_spectrum(
 ) -> Spectrum:
     """The spectrum of Hermitian factors; LinAlgError where one is not, NaN where JAX traces it."""
     if assumed:
-        return Spectrum(*eigh(xp, matrices, True))
+        return Spectrum(*hermitian_eigh(xp, matrices, True))
     found = [is_hermitian(xp, [matrix], stored) for matrix in matrices]
     for n, one in enumerate(found):
         if one is False:
             raise np.linalg.LinAlgError(Fault("factors", "be Hermitian", "that is not", n))
     known = all(one is True for one in found)
-    return Spectrum(*eigh(xp, matrices, True if known else reduce(xp.logical_and, found)))
+    return Spectrum(*hermitian_eigh(xp, matrices, True if known else reduce(xp.logical_and, found)))
 
 
 def check_positive(xp: ModuleType, shifted: Array, shift: Array) -> Array:
@@ -245,7 +245,7 @@ def check_positive(xp: ModuleType, shifted: Array, shift: Array) -> Array:
     return xp.where(shifted > 0, shifted, xp.nan * xp.ones_like(shifted))
 
 
-def eigh(
+def hermitian_eigh(
     xp: ModuleType, matrices: Sequence[Array], hermitian: bool | Array
 ) -> tuple[list[Array], list[Array]]:
     """Eigenvalues and vectors of Hermitian matrices; NaN where `hermitian` turns out to be false in JAX."""
@@ -261,7 +261,7 @@ def np_complex(xp: ModuleType, dtype: Any) -> Any:
     return np.complex128 if dtype == xp.complex128 else np.complex64
 
 
-def outer(xp: ModuleType, vectors: Sequence[Array]) -> Array:
+def kron_of_vectors(xp: ModuleType, vectors: Sequence[Array]) -> Array:
     """The Kronecker product (P,) of vectors."""
     return reduce(lambda a, b: xp.reshape(a[:, None] * b[None, :], (-1,)), vectors)
 
@@ -294,7 +294,7 @@ def logdet_gradients(
         found = inverses(matrices)[0] if xp is np else [xp.linalg.inv(matrix) for matrix in matrices]
         return [multiple(g.T, prod(dims) // size) for size, g in zip(dims, found, strict=True)], None
     values, vectors = spectrum(xp, matrices, stored, assumed)
-    shifted = check_regular(xp, outer(xp, values), shift)
+    shifted = check_regular(xp, kron_of_vectors(xp, values), shift)
     if vectors is not None:
         return hermitian_logdet_gradients(xp, values, vectors, shifted)
     to_shift = xp.sum(1 / shifted)
@@ -340,7 +340,7 @@ def _stacked_inverses(xp, values, n, matrix, shift):
     """sum over m of m (m F + s I)^-T, m the products of the eigenvalues of all modes but n."""
     others = [v for m, v in enumerate(values) if m != n]
     matrix = xp.astype(matrix, values[0].dtype)
-    scales = outer(xp, others) if others else xp.ones_like(values[0])[:1]
+    scales = kron_of_vectors(xp, others) if others else xp.ones_like(values[0])[:1]
     count = max(1, _STACK // max(1, matrix.shape[0] ** 2))
     shifted = shift * identity(matrix.shape[0], matrix)
     total = xp.zeros_like(matrix)
@@ -350,7 +350,7 @@ def _stacked_inverses(xp, values, n, matrix, shift):
     return total.T
 
 
-def dense(factors: Sequence[Array], shift: Any = None) -> np.ndarray:
+def dense_shifted(factors: Sequence[Array], shift: Any = None) -> np.ndarray:
     """M + s I multiplied out on NumPy arrays, at least in float32, for dense definitions."""
     factors = [np.asarray(factor) for factor in factors]
     dtype = np.result_type(*factors, *([1j] if np.iscomplexobj(shift) else []))

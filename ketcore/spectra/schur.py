@@ -41,16 +41,16 @@ def triangular_solver(
     moved = [[xp.asarray(part, device=device) for part in form] for form in narrow]
     triangles, bases = zip(*moved, strict=True)
     decompositions.check_regular(
-        xp, decompositions.outer(xp, [xp.linalg.diagonal(t) for t in triangles]), shift
+        xp, decompositions.kron_of_vectors(xp, [xp.linalg.diagonal(t) for t in triangles]), shift
     )
     shift = xp.astype(shift, dtype)
 
     def solve(b):
         b = xp.astype(b, dtype)
-        turned = decompositions.applied(xp, [adjoint(basis) for basis in bases], b, axis)
+        turned = decompositions.times_matrix(xp, [adjoint(basis) for basis in bases], b, axis)
         flat = xp.reshape(turned, (prod(b.shape[:axis]), b.shape[axis], b.shape[-1] if axis == -2 else 1))
         found = _ordered(xp, [t for t, _ in forms], triangles, flat, shift)
-        found = decompositions.applied(xp, bases, xp.reshape(found, b.shape), axis)
+        found = decompositions.times_matrix(xp, bases, xp.reshape(found, b.shape), axis)
         return xp.real(found) if real else found
 
     return solve
@@ -93,5 +93,7 @@ def _substitute(xp, parts, c, scale, shift):
         for j, push in zip(range(size - 1, i, -1), pushed, strict=True):
             right = right - triangle[i, j] * push
         found.append(_substitute(xp, rest, right, scale * diagonal[i], shift))
-        pushed.append(scale[:, None, None] * decompositions.applied(xp, [t for t, _ in rest], found[-1], -2))
+        pushed.append(
+            scale[:, None, None] * decompositions.times_matrix(xp, [t for t, _ in rest], found[-1], -2)
+        )
     return xp.reshape(xp.stack(found[::-1], axis=1), c.shape)
