@@ -10,7 +10,7 @@ from ketcore.arrays import namespaces
 from ketcore.arrays.checks import check_identities
 from ketcore.cuda import launcher
 from ketcore.ops.kron_matmul import kron_matmul, kron_matmul_dense, kron_matmul_jvp, kron_matmul_vjp
-from ketcore.products import backward, forward, fused
+from ketcore.products import backward, cublas, forward, fused
 from ketcore.products.term_plans import common
 from tests.kernel_problems import make_product
 from tests.matmul_problems import matmul_arguments
@@ -162,7 +162,7 @@ def fake_cublas(dtype, calls):
         matrices(c, m, n, ldc, step_c, count)[...] = left @ right
         calls.append((handle, trans_a, trans_b))
 
-    return SimpleNamespace(**{fused._LETTERS[dtype] + "gemmStridedBatched": multiply})
+    return SimpleNamespace(**{cublas._LETTERS[dtype] + "gemmStridedBatched": multiply})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
@@ -179,7 +179,7 @@ def test_strided_batches(dtype):
     for m, k, n, count in ((2, 3, 4, 5), (1, 3, 1, 2), (4, 1, 3, 1), (1, 1, 1, 3)):
         for a in (*layouts(m, k), *layouts(count, m, k)):
             for b in layouts(count, k, n):
-                found = fused.strided_batched(np, fake_cublas(dtype, calls), 7, a, b)
+                found = cublas.strided_batched(np, fake_cublas(dtype, calls), 7, a, b)
                 np.testing.assert_allclose(found, a @ b, rtol=1e-5)
     # Both kinds of layout of either side are read as they lie.
     assert set(calls) == {(7, i, j) for i in (0, 1) for j in (0, 1)}
@@ -188,8 +188,8 @@ def test_strided_batches(dtype):
 def test_products_by_cublas_where_there_is_cupy(monkeypatch):
     calls, a, b = [], np.ones((2, 3), np.float32), np.ones((4, 3, 5), np.float32)
     monkeypatch.setattr("ketcore.cuda.library.cublas", lambda array: (np, fake_cublas("float32", calls), 7))
-    np.testing.assert_array_equal(fused.matrix_products(np, a, b), a @ b)
+    np.testing.assert_array_equal(cublas.matrix_products(np, a, b), a @ b)
     assert len(calls) == 1
     for left, right in ((a.astype(np.float64), b), (a.astype(int), b.astype(int)), (a, b[:0])):
-        np.testing.assert_array_equal(fused.matrix_products(np, left, right), left @ right)
+        np.testing.assert_array_equal(cublas.matrix_products(np, left, right), left @ right)
     assert len(calls) == 1

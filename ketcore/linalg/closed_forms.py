@@ -29,7 +29,7 @@ from ketcore.arrays.namespaces import (
     to_host,
     value_of,
 )
-from ketcore.objects import construction
+from ketcore.objects import arithmetic
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
@@ -236,8 +236,8 @@ def hermitian(
 
     A product is Hermitian where its factors are, each but for a phase: those phases multiply to 1 or -1,
     which the first factor takes.  A phase that is not real makes its factor complex, as that of two skew
-    ones. raises   LinAlgError where a factor is not Hermitian, whatever its phase, or the phases do not
-    cancel
+    ones.
+    raises     LinAlgError where a factor is not Hermitian, whatever its phase, or the phases do not cancel
     """
     square_factors(matrices, function)
     if assumed is not None:
@@ -318,7 +318,7 @@ def check_level(name: str, value: Any) -> float:
     """`value` as a float of at least 0, perhaps infinite; TypeError or ValueError that names it otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    number = as_float(name, construction.as_number(name, value))
+    number = as_float(name, arithmetic.as_number(name, value))
     if not number >= 0:
         raise ValueError(f"{name} must be at least 0, got {value}")
     return number
@@ -334,11 +334,11 @@ def as_shift(shift: Any, like: Array) -> Array | float | complex | None:
 
     It is not rounded here: it takes the precision of the result, of which A alone does not tell.
     """
-    if not construction.is_scalar(shift):
+    if not arithmetic.is_scalar(shift):
         raise TypeError(f"shift must be a number, got {type(shift).__name__}")
     if is_zero(shift):
         return None
-    number = construction.as_number("shift", shift)
+    number = arithmetic.as_number("shift", shift)
     if is_array(number):
         namespace("A and shift", (like, number))
         return number

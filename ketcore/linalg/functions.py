@@ -20,7 +20,7 @@ from ketcore.arrays.namespaces import is_complex, namespace_of, quiet
 from ketcore.linalg import branches, closed_forms, spectral
 from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.linalg.solving import inverse_factors
-from ketcore.objects import construction
+from ketcore.objects import arithmetic
 from ketcore.objects.kronecker_matrix import KroneckerMatrix, eye
 from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.spectra import decompositions
@@ -105,7 +105,7 @@ def sqrtm(A: Matrix[ArrayT]) -> KroneckerMatrix[ArrayT]:
     windows, turn = found
     roots = [_root(*part) for part in zip(matrices, spectra, windows, strict=True)]
     phase = _snapped(turned(1j * (sum(map(_middle, windows)) / 2 - np.pi * turn)))
-    roots[0] = construction.scaled(roots[0], phase)
+    roots[0] = arithmetic.scaled(roots[0], phase)
     return KroneckerMatrix(closed_forms.stored_factors(xp, roots, A.dtype))
 
 
@@ -145,7 +145,7 @@ def _root(matrix, spectrum, window):
     from scipy.linalg import sqrtm
 
     check_constant("A", [matrix], "sqrtm where a factor is not Hermitian", "such a factor")
-    matrix = construction.scaled(matrix, _snapped(turned(-1j * _middle(window))))
+    matrix = arithmetic.scaled(matrix, _snapped(turned(-1j * _middle(window))))
     root = sqrtm(closed_forms.host(matrix))
     return beside(root if is_complex(xp, matrix.dtype) else root.real, matrix)
 
@@ -160,7 +160,7 @@ def _recorded_root(xp, matrix, root, values, vectors, window):
         raise np.linalg.LinAlgError(
             "A must be invertible for sqrtm where gradients are required, got a singular factor"
         )
-    matrix = construction.scaled(matrix, _snapped(turned(-1j * _middle(window))))
+    matrix = arithmetic.scaled(matrix, _snapped(turned(-1j * _middle(window))))
     matrix, inverse = xp.astype(matrix, root.dtype, copy=False), adjoint(vectors)
     for _ in range(2):
         root = root + vectors @ ((inverse @ (matrix - root @ root) @ vectors) / divisor) @ inverse

@@ -19,7 +19,7 @@ from ketcore.arrays.namespaces import Array, accumulation_dtype, is_half, namesp
 from ketcore.cuda import library
 from ketcore.linalg import closed_forms, preconditioners
 from ketcore.linalg.closed_forms import System
-from ketcore.objects import construction
+from ketcore.objects import arithmetic
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
@@ -123,7 +123,7 @@ class _System:
             raise TypeError(f"A must be a KroneckerMatrix or a KroneckerSum for cg, got {type(A).__name__}")
         if A.shape[0] != A.shape[1]:
             raise np.linalg.LinAlgError(f"A must be square for cg, got shape {A.shape}")
-        if not construction.is_scalar(shift) or complex(shift).imag:
+        if not arithmetic.is_scalar(shift) or complex(shift).imag:
             raise TypeError(f"shift must be a real number for cg, got {shift!r}")
         b = operand("b", b, A.dtype)
         xp = namespace_of(b)

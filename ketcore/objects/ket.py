@@ -22,7 +22,7 @@ from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating
 from ketcore.arrays.elementary import conjugated, itemsize
 from ketcore.arrays.namespaces import quiet
-from ketcore.objects import construction, display
+from ketcore.objects import arithmetic, construction, display
 from ketcore.objects.indexing import parse_key, take
 from ketcore.objects.operands import operand
 from ketcore.objects.operator import Scalable
@@ -193,7 +193,7 @@ class Ket(Scalable, Generic[ArrayT]):
         leaves = self.factors
         level = scale.for_number(leaves, scalar, -1)
         packed: Any = self.packed if level is leaves else Ket(level).packed
-        first = construction.scaled(packed[..., : self.dims[0]], scalar, divide)
+        first = arithmetic.scaled(packed[..., : self.dims[0]], scalar, divide)
         xp, parts, _ = check_floating("factors", (first, packed[..., self.dims[0] :]))
         return Ket.from_packed(xp.concat(parts, axis=-1), self.dims)
 
@@ -251,7 +251,7 @@ class Ket(Scalable, Generic[ArrayT]):
         >>> ket([1.0, 2.0], [1.0, 1.0]).contract([[1, 0], [1, 0], [1, 0], [1, 1]]).tolist()
         [6.0, 2.0]
         """
-        return construction.contracted(self.factors, operand("x", x, self.dtype))
+        return arithmetic.contracted(self.factors, operand("x", x, self.dtype))
 
     def combine(self, weights: ArrayT | Lists | Number) -> "Ket[ArrayT]":
         """sum_b weights[b] v[b] over the batch, as one ket: batch and rank multiply to its rank.
@@ -263,7 +263,7 @@ class Ket(Scalable, Generic[ArrayT]):
         >>> Ket([[[[1.0, 0.0]], [[0.0, 1.0]]]]).combine([2, 3]).to_dense().tolist()
         [2.0, 3.0]
         """
-        return Ket(construction.combined(self.factors, operand("weights", weights, self.dtype)))
+        return Ket(arithmetic.combined(self.factors, operand("weights", weights, self.dtype)))
 
     def norm(self) -> ArrayT:
         """Euclidean norms (...), real.  Rounding is relative to the terms: where they cancel to nothing, the
@@ -272,7 +272,7 @@ class Ket(Scalable, Generic[ArrayT]):
         >>> float(ket([3.0, 4.0], [2.0]).norm())
         10.0
         """
-        return construction.ket_norm(self.factors)
+        return arithmetic.ket_norm(self.factors)
 
     @quiet
     def normalize(self) -> "Ket[ArrayT]":
@@ -285,7 +285,7 @@ class Ket(Scalable, Generic[ArrayT]):
             return self
         xp = array_api_compat.array_namespace(self.packed)
         units, _ = scale.unit_leaves(self.factors)
-        length = construction.root_of_squared(ket_inner(units, units))
+        length = arithmetic.root_of_squared(ket_inner(units, units))
         length = xp.where(length > 0, length, xp.ones_like(length))
         packed = xp.concat(units, axis=-1) / (length ** (1 / self.order))[..., None, None]
         return Ket.from_packed(xp.astype(packed, self.dtype, copy=False), self.dims)

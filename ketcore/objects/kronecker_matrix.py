@@ -19,7 +19,7 @@ from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Index, Key, 
 from ketcore.arrays.checks import check_floating, check_identities, check_shape, check_tables
 from ketcore.arrays.elementary import conjugated, itemsize, transposed, unboxed
 from ketcore.arrays.namespaces import quiet
-from ketcore.objects import alignment, blocks, construction, display, operands, reductions
+from ketcore.objects import alignment, arithmetic, blocks, construction, costs, display, operands, reductions
 from ketcore.objects.ket import Ket
 from ketcore.objects.operator import Operator, Scalable
 from ketcore.products import term_plans
@@ -218,7 +218,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return KroneckerMatrix(*alignment.matrix_sum(self, other))
 
     def _scaled(self, scalar, divide):
-        return KroneckerMatrix(*reductions.times_number(self, scalar, divide))
+        return KroneckerMatrix(*arithmetic.times_number(self, scalar, divide))
 
     if TYPE_CHECKING:
 
@@ -321,7 +321,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> [float(f.max()) for f in KroneckerMatrix([[[8.0]], [[2.0]]]).balance().factors]
         [4.0, 4.0]
         """
-        return KroneckerMatrix(reductions.balanced_factors(self.factors), self.shape)
+        return KroneckerMatrix(arithmetic.balanced_factors(self.factors), self.shape)
 
     def inner(self: Any, other: "KroneckerMatrix[ArrayT]") -> ArrayT:
         """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
@@ -386,7 +386,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerMatrix([np.eye(64), np.eye(64)]).cost("rmatmul", 10).flops
         10485760
         """
-        return operands.matrix_cost(self, name, n)
+        return costs.matrix_cost(self, name, n)
 
     def _facts(self):
         """What `repr` shows."""

@@ -18,7 +18,7 @@ from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Key, Lists, 
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import conjugated, identity, itemsize, transposed, unboxed, widened
 from ketcore.arrays.namespaces import accumulation_dtype, namespace, namespace_of, quiet
-from ketcore.objects import construction, display, operands
+from ketcore.objects import arithmetic, construction, costs, display
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.operator import Operator, Scalable
@@ -142,7 +142,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     def _scaled(self, scalar, divide):
         """Every factor carries the scalar: a Kronecker sum is linear in all of them together."""
-        return KroneckerSum([construction.scaled(f, scalar, divide) for f in self.factors])
+        return KroneckerSum([arithmetic.scaled(f, scalar, divide) for f in self.factors])
 
     @overload
     def __matmul__(
@@ -229,7 +229,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).cost("matmul", 10).flops
         120
         """
-        return operands.sum_cost(self, name, n)
+        return costs.sum_cost(self, name, n)
 
     def _facts(self):
         """What `repr` shows."""

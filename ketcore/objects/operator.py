@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
 from ketcore.array_types import ArrayT, Lists, Scalar
 from ketcore.arrays import solvers
 from ketcore.arrays.namespaces import Array
-from ketcore.objects import construction, display
+from ketcore.objects import arithmetic, display
 from ketcore.objects.operands import applied, applied_right, is_dense, operand
 from ketcore.objects.row_blocks import RowBlocks
 from ketcore.shapes import check_int
@@ -67,14 +67,14 @@ class Scalable(Structured):
 
     def __mul__(self, scalar: Scalar) -> Self:
         """The product with a number (scalars only), in the precision of the object."""
-        if not construction.is_scalar(scalar):
+        if not arithmetic.is_scalar(scalar):
             return NotImplemented
         return self._scaled(scalar, False)
 
     __rmul__ = __mul__
 
     def __truediv__(self, scalar: Scalar) -> Self:
-        if not construction.is_scalar(scalar):
+        if not arithmetic.is_scalar(scalar):
             return NotImplemented
         return self._scaled(scalar, True)
 

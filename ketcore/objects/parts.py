@@ -21,7 +21,7 @@ from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating, to_namespace_of
 from ketcore.arrays.elementary import conjugated, identity
 from ketcore.arrays.namespaces import Array, accumulation_dtype, is_array, is_numpy, namespace, namespace_of
-from ketcore.objects import construction, operands
+from ketcore.objects import arithmetic, operands
 from ketcore.shapes import check_int
 
 
@@ -135,12 +135,12 @@ def scaled_part(part: Any, scalar: Any, divide: bool) -> Any:
     if isinstance(part, Identity):
         part = Diagonal(np.ones(part.size))
     if isinstance(part, Diagonal):
-        return Diagonal(construction.scaled(part.values, scalar, divide))
+        return Diagonal(arithmetic.scaled(part.values, scalar, divide))
     if not is_sparse(part):
-        return construction.scaled(part, scalar, divide)
+        return arithmetic.scaled(part, scalar, divide)
     part = part.copy()
     # Scaled by the rule of all objects: the precision is that of the part.
-    part.data = construction.scaled(part.data, scalar, divide)
+    part.data = arithmetic.scaled(part.data, scalar, divide)
     return part
 
 

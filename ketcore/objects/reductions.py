@@ -1,29 +1,26 @@
 """Sums over the elements of a cropped Kronecker matrix, without its elements.
 
 A leading block [0, rows) x [0, columns) is a disjoint union of boxes of row digits times boxes of column
-digits (`boxes.prefix_boxes`).  Over one pair of boxes every digit runs over a range of its own, so that
+digits (`shapes.prefix_boxes`).  Over one pair of boxes every digit runs over a range of its own, so that
 
     sum_{i,j} prod_n F_n[k, i_n, j_n]  =  prod_n sum_{i_n, j_n} F_n[k, i_n, j_n],
 
 at most N^2 pairs, each as cheap as the factors are.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import product
 from operator import add, mul
-from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from ketcore.arrays import scale
 from ketcore.arrays.elementary import itemsize, transposed, unboxed, widened
 from ketcore.arrays.namespaces import Array, namespace_of, quiet
-from ketcore.objects import construction
 from ketcore.objects.blocks import entries
 from ketcore.ops import ket_rows
-from ketcore.shapes import Marks, check_dense_size, check_result_size, prefix_boxes
+from ketcore.shapes import check_dense_size, check_result_size, prefix_boxes
 
 
 def dims_of(factors: Sequence[Array], axis: int) -> tuple[int, ...]:
@@ -37,67 +34,6 @@ def restricted(factors: Sequence[Array], shape: tuple[int, int]) -> Iterator[lis
     for row_box, column_box in pairs:
         ranges = zip(factors, row_box, column_box, strict=True)
         yield [factor[:, a:b, c:d] for factor, (a, b), (c, d) in ranges]
-
-
-def flattened(factors: Sequence[Array]) -> list[Array]:
-    """Matrix factors (R, p, q) as ket factors (R, p q)."""
-    xp = namespace_of(factors[0])
-    return [xp.reshape(f, (f.shape[0], f.shape[1] * f.shape[2])) for f in factors]
-
-
-@quiet
-def balanced_factors(factors: Sequence[Array]) -> list[Array]:
-    """The same matrix with factors of equal Frobenius norm within each term."""
-    xp = namespace_of(factors[0])
-    flat = scale.balanced(flattened(factors))
-    return [xp.reshape(f, like.shape) for f, like in zip(flat, factors, strict=True)]
-
-
-def carried(
-    factors: Sequence[Array],
-    identities: Marks,
-    change: Callable[[Array], Array],
-    modes: Sequence[int] | None = None,
-) -> tuple[list[Array], list[frozenset[int]]]:
-    """Factors of which one in each term is changed, and what are identities afterwards.
-
-    identities   the modes that are identities in each term, R sets
-    change       takes all terms of a factor to the changed ones
-    modes        those that may be changed; None for all
-    """
-    modes = range(len(factors)) if modes is None else modes
-    found, at = list(factors), _carriers(identities, modes)
-    for n in set(at) or modes[:1]:
-        changed, flags = change(factors[n]), np.array([place == n for place in at])
-        if not flags.all():
-            xp = array_api_compat.array_namespace(changed)
-            mask = xp.asarray(flags[:, None, None], device=array_api_compat.device(changed))
-            changed = xp.where(mask, changed, xp.astype(factors[n], changed.dtype, copy=False))
-        found[n] = changed
-    return found, [known - {place} for known, place in zip(identities, at, strict=True)]
-
-
-@quiet
-def times_number(
-    matrix: Any, scalar: Any, divide: bool
-) -> tuple[list[Array], tuple[int, int], list[frozenset[int]]]:
-    """Factors, shape and identities of a matrix times a number: a factor that is no identity carries it."""
-
-    def change(factor):
-        return construction.scaled(factor, scalar, divide)
-
-    level = scale.for_number(matrix.factors, scalar, None, matrix.term_identities)
-    factors, identities = carried(level, matrix.term_identities, change)
-    return factors, matrix.shape, identities
-
-
-def _carriers(identities, modes):
-    """The first mode that is no identity in any term, for all; or that of each term; or the first of all."""
-    some = frozenset().union(*identities)
-    for n in modes:
-        if n not in some:
-            return [n] * len(identities)
-    return [next((n for n in modes if n not in known), modes[0]) for known in identities]
 
 
 @quiet

@@ -23,6 +23,7 @@ import numpy as np
 from ketcore.arrays.elementary import padded, reshaped, transposed
 from ketcore.arrays.namespaces import Array, is_numpy, namespace_of
 from ketcore.arrays.threads import run_chunks
+from ketcore.products.cublas import matrix_products
 from ketcore.products.forward import (
     WORTH_THREADS,
     as_weight,
@@ -38,7 +39,6 @@ from ketcore.products.forward import (
     terms_shape,
     weight_axes,
 )
-from ketcore.products.fused import matrix_products
 from ketcore.products.plans import MatmulPlan, Step, rest_of
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from ketcore.arrays.elementary import itemsize, padded, reshaped, transposed
 from ketcore.arrays.namespaces import Array, is_numpy, namespace_of
 from ketcore.arrays.threads import run_chunks
-from ketcore.products.fused import matrix_products
+from ketcore.products.cublas import matrix_products
 from ketcore.products.plans import CHUNK_BYTES, MatmulPlan, Step, matmul_plan, rest_of
 
 

@@ -10,7 +10,7 @@ from ketcore.array_types import ArrayT
 from ketcore.arrays.elementary import widened
 from ketcore.arrays.namespaces import namespace_of, quiet
 from ketcore.arrays.scale import level, stored
-from ketcore.objects import reductions
+from ketcore.objects import arithmetic
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.shapes import check_modes, check_order
@@ -46,7 +46,7 @@ def partial_trace(matrix: KroneckerMatrix[ArrayT], where: int | Sequence[int]) -
         return factor * scale[:, None, None]
 
     # The traces go to a remaining mode that is no identity, so that identities stay what they are.
-    factors, marks = reductions.carried(wide, matrix.term_identities, scaled, kept)
+    factors, marks = arithmetic.carried(wide, matrix.term_identities, scaled, kept)
     identities = tuple(frozenset(kept.index(n) for n in known if n in kept) for known in marks)
     kept_factors = stored([factors[n] for n in kept], matrix.dtype, None, identities)
     return KroneckerMatrix(kept_factors, identities=identities)
