@@ -115,6 +115,18 @@ def test_no_room_has_a_circle():
         visit(name, ())
 
 
+@pytest.mark.parametrize("name", ["arrays", "cuda", "lookups", "products", "spectra", "objects"])
+def test_a_room_says_what_is_in_it(name):
+    """Every module by its name at the begin of a line, so that a reader opens the right one."""
+    text = ast.get_docstring(modules()[name], clean=False)
+    said = {
+        word
+        for line in re.findall(r"^ +(\w+(?:, \w+)*)(?:  |$)", text, re.MULTILINE)
+        for word in line.split(", ")
+    }
+    assert said == {module.partition(".")[2] for module in modules() if module.startswith(f"{name}.")}
+
+
 def test_operations_do_not_import_one_another():
     operations = {op.forward.__module__.removeprefix("ketcore.") for op in OPS}
     for name in operations:

@@ -1,1 +1,13 @@
-"""What differs between array libraries, and what is checked of arrays: everything above is written once."""
+"""What differs between array libraries, and what is checked of arrays: everything above is written once.
+
+    namespaces   whose array it is, dtypes, where values lie
+    autodiff     what PyTorch and JAX record of an array
+    checks       arguments that are arrays, and the texts of their errors
+    elementary   small functions of single arrays
+    scale        products that stay in the range of their dtype
+    sums         sums by index
+    solvers      the iterative solvers of SciPy and CuPy
+    threads      how many, and work in pieces on them
+
+What is CuPy's alone is in `ketcore.cuda`.
+"""

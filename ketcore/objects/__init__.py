@@ -1,1 +1,18 @@
-"""The value objects, and what they alone use."""
+"""The value objects, and what they alone use.
+
+    ket, kronecker_matrix, kronecker_sum, kronecker_product, permutation    one class each, or what makes it
+    parts          what a KroneckerProduct is made of: `Diagonal`, `Identity`, dense and sparse matrices
+    operator       what the classes share
+    operands       what may stand beside `@`; sandwiches of dense arrays
+    alignment      products and sums of two structured operands: A @ B, A @ ket, A + B, v^H A w
+    arithmetic     times a number, equal scales of factors, norms and combinations of kets
+    construction   random leaves, identities, stacked terms
+    reductions     sums over elements, diagonals
+    indexing       keys of `[...]`
+    blocks         the elements that they choose
+    row_blocks     all rows, block by block
+    costs          what methods cost
+    display        how objects describe themselves
+
+A method is one call to a function of these modules or of `ketcore.ops`.
+"""
