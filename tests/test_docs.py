@@ -2,6 +2,7 @@
 
 import doctest
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Names of files in backticks, as seen from the root; NAME stands for one that is yet to be.
 FILE = re.compile(r"`((?:ketcore|tests|bench|docs|\.ci)/[\w./]*\w)`")
+
+# Names with a point in backticks, and bare names of files, as pages, docstrings and comments have them.
+DOTTED = re.compile(r"`(\w+(?:\.\w+)+)(?:\(\))?`")
+FILE_NAME = re.compile(r"\w+\.(?:py|cu|cuh|md|txt|json|png|cfg)")
+BARE_FILE = re.compile(r"(?<![\w/*-])(\w+\.(?:py|cu|cuh))\b")
+SOURCES = sorted(path for kind in ("py", "cu", "cuh") for path in (ROOT / "ketcore").rglob(f"*.{kind}"))
+# Names that begin with one of these are of other packages, or of arguments; these two are so as a whole.
+ELSEWHERE = {"np", "xp", "jax", "torch", "scipy", "cola", "tests", "bench", "A", "op", "launch"}
+OF_ARGUMENTS = {"lookup.dtype", "table.vjp"}
 
 
 def prose(text):
@@ -48,6 +58,43 @@ def test_links_lead_to_files(page):
 def test_files_that_are_named_exist(page):
     names = [name for name in FILE.findall(page.read_text(encoding="utf-8")) if "NAME" not in name]
     assert not [name for name in names if not (ROOT / name).exists()]
+
+
+def package():
+    """Everything of the package that has attributes, by its full name and by the last part of that."""
+    found = {}
+    for path in (ROOT / "ketcore").rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        module = import_module(name)
+        classes = [each for each in vars(module).values() if isinstance(each, type)]
+        found |= {each.__name__: each for each in classes if each.__module__ == name}
+        found |= {name: module, name.rpartition(".")[2]: module}
+    return found
+
+
+def is_there(name, owners):
+    """Whether some module or class that the first parts of a name give has what the last part says."""
+    owner, _, last = name.rpartition(".")
+    return name in owners or (owner in owners and hasattr(owners[owner], last))
+
+
+def test_names_that_prose_gives_exist():
+    owners = package()
+    pages = [page for page in PAGES if page.name != "CHANGELOG.md" and page.parent.name != "bench"]
+    wrong = []
+    for path in (*pages, *SOURCES):
+        for name in DOTTED.findall(path.read_text(encoding="utf-8")):
+            elsewhere = name.partition(".")[0] in ELSEWHERE or name in OF_ARGUMENTS
+            if not (elsewhere or is_there(name, owners) or FILE_NAME.fullmatch(name)):
+                wrong.append(f"{path.relative_to(ROOT)} speaks of {name}")
+    assert not wrong
+
+
+def test_files_that_sources_speak_of_exist():
+    files = {path.name for path in SOURCES}
+    found = ((path, name) for path in SOURCES for name in BARE_FILE.findall(path.read_text(encoding="utf-8")))
+    assert not [f"{path.relative_to(ROOT)} speaks of {name}" for path, name in found if name not in files]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -115,7 +115,7 @@ __device__ inline void narrow(float x, float16& stored) {
 __device__ inline float square_root(float x) { return sqrtf(x); }
 __device__ inline double square_root(double x) { return sqrt(x); }
 
-// ---- the plan: sizes, strides and addresses; kernel_plan.py has the same fields in the same order ----
+// ---- the plan: sizes, strides and addresses; structs.py has the same fields in the same order ----
 
 constexpr int MAX_ORDER = 16;
 constexpr int MAX_NODES = 2 * MAX_ORDER;
@@ -156,7 +156,7 @@ struct Plan {
   Node nodes[MAX_NODES];
 };
 
-// kernel_plan.py asserts the same number, so that the two descriptions cannot drift apart unnoticed.
+// structs.py asserts the same number, so that the two descriptions cannot drift apart unnoticed.
 static_assert(sizeof(Plan) == 2848, "the layout of Plan");
 
 // e / d for inverse = 2**32 / d + 1, exact while e * d < 2**32, which the host sees to.

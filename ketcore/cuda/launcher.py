@@ -1,4 +1,13 @@
-"""Launches CUDA kernels on arrays of CuPy, from the sources in this folder."""
+"""Launches CUDA kernels on arrays of CuPy, from the sources in this folder.
+
+A launcher is called as
+
+    launch(source, kernel, types, grid, block, args, shared)
+
+with args of device arrays and NumPy scalars, structs among them; `launch.xp` is the namespace of its arrays
+and `launch.shared_limit` the shared memory in bytes that a block may ask for.  Tests have another one, which
+runs the same sources on the CPU.
+"""
 
 from collections.abc import Sequence
 from functools import cache

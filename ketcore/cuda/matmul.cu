@@ -11,7 +11,7 @@
 constexpr int TALL = 8, WIDE = 2;
 constexpr int MAX_LINKS = 4, MAX_FACTORS = 16;
 
-// ---- the plan; matmul_plan.py has the same fields in the same order ----
+// ---- the plan; structs.py has the same fields in the same order ----
 
 struct Factor {
   u64 table;              // address of element (0, 0, 0)

@@ -22,7 +22,7 @@ from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_sum import KroneckerSum
 
-# What `checks.factor_wise` says where an eigenvalue decomposition fails.
+# What `closed_forms.factor_wise` says where an eigenvalue decomposition fails.
 _CONVERGE = "A must have factors whose eigenvalues converge, got factor {n}"
 
 

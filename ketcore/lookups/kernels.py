@@ -5,13 +5,8 @@
                 deterministic: records, private sums of fixed chunks of rows, their sum        3 launches
                 a large table whose modes all take the same leaf: records, sorted by leaf      5 launches
 
-One launch more where an index is not contiguous.  `multiply` of `matmul.cu`, which is in the same table, is
-launched by `ketcore.products.fused`.  A launcher is called as
-
-    launch(source, kernel, types, grid, block, args, shared)
-
-with args of device arrays and NumPy scalars, structs among them; `launch.xp` is the namespace of its arrays
-and `launch.shared_limit` the shared memory in bytes that a block may ask for.
+One launch more where an index is not contiguous.  Launchers are those of `ketcore.cuda.launcher`; `multiply`
+of `matmul.cu` is launched by `ketcore.products.fused`.
 """
 
 from collections.abc import Sequence

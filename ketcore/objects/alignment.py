@@ -1,11 +1,15 @@
-"""Products and sums of Kronecker matrices whose modes are split differently.
+"""Products and sums of two structured operands, split differently or not: matrices, and matrices with kets.
+
+    A @ B, A + B, A (x) B       `matrix_product`, `matrix_sum`, `matrix_kron`
+    A @ v                       `ket_product`
+    v^H A w, <v, w> of kets     `aligned_sandwich`, `aligned_inner`
 
 Two splits of one axis agree where the products of the dims to the right coincide: (2, 3, 4) and (6, 4) do
 so before the 4 and at the ends.  Between two such places lies a group of modes on either side; where one side
 has a single mode there, the several modes of the other are merged into one, term by term.  Where both have
 several, no split serves both.
 
-A cropped axis is a union of boxes of digits (`boxes.prefix_boxes`); each box adds its own terms.
+A cropped axis is a union of boxes of digits (`shapes.prefix_boxes`); each box adds its own terms.
 
 Letters: N order, R and R' ranks, p_n, q_n and s_n sizes of modes, `...` batch.
 """

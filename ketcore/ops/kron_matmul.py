@@ -67,7 +67,8 @@ def kron_matmul(
     path        None: the cheapest by `ketcore.products.plans`; "modes", "halves" (two groups of modes, of
                 which the second adds up the terms) and "dense" force one, or the nearest that these modes
                 have; "terms" adds up products of a few terms that leave the same modes alone, or most;
-                "fused" is the CUDA kernel.  Batches of matrices have no choice
+                "fused" is the CUDA kernel, for CuPy and on request alone.  Batches of matrices have no
+                choice
     out         array of the shape and dtype of the result to write into, NumPy and CuPy only; it may overlap
                 what goes in
     returns     (*lead, columns) or (*lead, columns, n) in the promoted dtype of `factors` and `x`, `lead`

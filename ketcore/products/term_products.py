@@ -18,10 +18,10 @@ from typing import NamedTuple
 import array_api_compat
 import numpy as np
 
+from ketcore.arrays.elementary import padded
 from ketcore.arrays.namespaces import Array, is_numpy, is_writeable_in_place
 from ketcore.arrays.threads import run_chunks
 from ketcore.products import backward, forward
-from ketcore.products.forward import padded
 from ketcore.products.plans import MatmulPlan
 from ketcore.products.term_plans import Part, TermsPlan
 from ketcore.shapes import Marks

@@ -2,8 +2,8 @@
 
     S = sum over boxes and terms of prod_n s_n,   dS = sum_n sum of ds_n prod_{m != n} s_m
 
-A leading block of a matrix is a union of boxes of digits (`ketcore.boxes`); over one box every digit runs
-over a range of its own, so that sums over its elements are products over modes.
+A leading block of a matrix is a union of boxes of digits (`shapes.prefix_boxes`); over one box every digit
+runs over a range of its own, so that sums over its elements are products over modes.
 """
 
 from collections.abc import Sequence
