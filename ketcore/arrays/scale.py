@@ -189,7 +189,7 @@ def _levelled(factors, axes, carry, fixed):
     if not free:
         return factors, None
     wide = [widened(factor) for factor in factors]
-    found = shifts_of(np, [_log_norms(np, wide[n], axes) for n in free], carry)
+    found = _shifts_of(np, [_log_norms(np, wide[n], axes) for n in free], carry)
     if not any(shift.any() for shift in found):
         return factors, None
     shifts = [None] * len(factors)
@@ -242,7 +242,7 @@ def _in_two_steps(xp, array, shift):
     return array * 2.0**first * 2.0 ** (shift - first)
 
 
-def shifts_of(xp: ModuleType, logs: Sequence[Array], carry: int = 0) -> list[Array]:
+def _shifts_of(xp: ModuleType, logs: Sequence[Array], carry: int = 0) -> list[Array]:
     """Integers, as floating arrays, that add up to -carry over the modes and make all norms about equal.
 
     logs     binary logarithms of norms, minus infinity for leaves of zeros
@@ -290,7 +290,7 @@ def unit_leaves(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     xp, wide = namespace_of(factors[0]), [widened(factor) for factor in factors]
     logs = [_log_norms(xp, detached(factor), -1) for factor in wide]
     units, peaks = [], []
-    for factor in shifted(wide, shifts_of(xp, logs)):
+    for factor in shifted(wide, _shifts_of(xp, logs)):
         peak = _or_one(xp, xp.max(xp.abs(factor), axis=(-2, -1), keepdims=True))
         units.append(factor / peak)
         peaks.append(peak[..., 0, 0])
@@ -312,7 +312,7 @@ def balanced(factors: Sequence[Array]) -> list[Array]:
     alive = finite & reduce(and_, [xp.isfinite(log) for log in logs])
     nothing = xp.zeros_like(logs[0])
     # First by powers of two, which bring all norms near their mean, then by what is left: numbers near 1.
-    shifts = [xp.where(alive, shift, nothing) for shift in shifts_of(xp, logs)]
+    shifts = [xp.where(alive, shift, nothing) for shift in _shifts_of(xp, logs)]
     mean = xp.where(alive, xp.round(reduce(add, logs) / len(logs)), nothing)
     units = shifted(wide, [shift - mean for shift in shifts])
     rests = [xp.log(_or_one(xp, xp.sum(xp.abs(unit) ** 2, axis=-1, keepdims=True))) for unit in units]

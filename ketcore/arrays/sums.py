@@ -15,19 +15,19 @@ _SHORT_SUM = 16
 _SMALL_SUM = 1 << 14
 
 
-def numpy_sum_by_index(values: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
+def _numpy_sum_by_index(values: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
     """`sum_by_index` of NumPy arrays."""
     if not len(index) or not values.shape[1]:
         return np.zeros((count, values.shape[1]), values.dtype)
     if np.iscomplexobj(values):
         parts = np.ascontiguousarray(values).view(np.real(values).dtype)
-        return numpy_sum_by_index(parts, index, count).view(values.dtype)
+        return _numpy_sum_by_index(parts, index, count).view(values.dtype)
     if values.size <= _SMALL_SUM and count * values.shape[1] <= 2 * _SMALL_SUM:
         return _small_sum(values, index, count)
     if count > len(index):  # a large table, of which few rows occur
         found, index = np.unique(index, return_inverse=True)
         sums = np.zeros((count, values.shape[1]), values.dtype)
-        sums[found] = numpy_sum_by_index(values, index, len(found))
+        sums[found] = _numpy_sum_by_index(values, index, len(found))
         return sums
     if values.dtype != np.float32 or np.bincount(index).max() <= _SHORT_SUM:
         return _indicator(index, count, values.dtype) @ values
@@ -76,7 +76,7 @@ def sum_by_index(xp: ModuleType, values: Array, index: Array, count: int) -> Arr
     cost     time and memory O(B W + count W)
     """
     if is_numpy(values):
-        return numpy_sum_by_index(values, index, count)
+        return _numpy_sum_by_index(values, index, count)
     zeros = xp.zeros((count, values.shape[1]), dtype=values.dtype, device=array_api_compat.device(values))
     if array_api_compat.is_jax_array(values):
         return zeros.at[index].add(values)

@@ -70,11 +70,11 @@ def _two_modes(halves, options):
     else:
         rank, triplets = least_rank(halves, options.tol, cap, options.rng)
     rank = min(rank, numerical_rank(halves, triplets.values))
-    leaves = two_leaves(halves, triplets, rank)
+    leaves = _two_leaves(halves, triplets, rank)
     return Found(leaves, DenseTarget(halves).residual(leaves), triplets.converged, 0)
 
 
-def two_leaves(halves: Halves, triplets: Triplets, rank: int) -> list[Array]:
+def _two_leaves(halves: Halves, triplets: Triplets, rank: int) -> list[Array]:
     """The leaves of two modes of the leading triplets; the left ones carry the singular values."""
     values = like(halves.rows.xp, triplets.values[:rank], halves.rows.sample)
     tables = (triplets.left[:rank, :] * values[:, None], triplets.right[:rank, :])

@@ -40,18 +40,18 @@ def plan_weights(
     rows, columns = padded(np, rows, prod(row_dims), 0), padded(np, np.ones(shape[1]), prod(col_dims), 0)
     roots = np.sqrt(rows)
     row_scale = None if weights is None else roots[: shape[0]]
-    by_rows, by_columns = separated(roots, row_dims), separated(columns, col_dims)
+    by_rows, by_columns = _separated(roots, row_dims), _separated(columns, col_dims)
     if by_rows is None or by_columns is None:
         return Weights(row_scale, None, roots, columns)
     return Weights(row_scale, list(zip(by_rows, by_columns, strict=True)), None, None)
 
 
-def separated(values: np.ndarray, dims: Sequence[int]) -> list[np.ndarray] | None:
+def _separated(values: np.ndarray, dims: Sequence[int]) -> list[np.ndarray] | None:
     """Vectors (d_n,) whose Kronecker product is `values` (prod d_n), non-negative; None if there are none.
 
-    >>> [v.tolist() for v in separated(np.array([2.0, 4.0, 3.0, 6.0]), (2, 2))]
+    >>> [v.tolist() for v in _separated(np.array([2.0, 4.0, 3.0, 6.0]), (2, 2))]
     [[0.6666666666666666, 1.0], [3.0, 6.0]]
-    >>> separated(np.array([1.0, 1.0, 1.0, 0.0]), (2, 2)) is None
+    >>> _separated(np.array([1.0, 1.0, 1.0, 0.0]), (2, 2)) is None
     True
     """
     tensor = values.reshape(tuple(dims))

@@ -71,7 +71,7 @@ def _spectral_solver(xp, matrices, shift, axis, look) -> Callable[[Array], Array
     """A function of b: the solution through the eigenvectors of (F + F^H) / 2."""
     halves = [(matrix + adjoint(matrix)) / 2 for matrix in matrices]
     values, vectors = spectral.decomposed_hermitian(xp, halves, look)
-    divisor = all_sums(xp, values, shift)
+    divisor = _all_sums(xp, values, shift)
     if look:
         _check_invertible(divisor, values)
     divisor = divisor if axis == -1 else divisor[:, None]
@@ -88,7 +88,7 @@ def _triangular_solver(xp, matrices, shift, axis, dtype) -> Callable[[Array], Ar
     moved = [[beside(part, matrices[0]) for part in form] for form in forms]
     triangles, vectors = zip(*moved, strict=True)
     values, shift = [xp.linalg.diagonal(t) for t in triangles], 0.0 if shift is None else shift
-    _check_invertible(all_sums(xp, values, shift), values)
+    _check_invertible(_all_sums(xp, values, shift), values)
     before = [conjugated(u)[None, ...] for u in vectors]
     after = [xp.matrix_transpose(u)[None, ...] for u in vectors]
 
@@ -138,7 +138,7 @@ def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -
         values: Sequence[Array] = spectral.general_values(xp, wide, look)
     else:
         values, _ = spectral.decomposed_hermitian(xp, matrices, look)
-    total = all_sums(xp, values, shift)
+    total = _all_sums(xp, values, shift)
     size, real = xp.abs(total), not is_complex(xp, dtype)
     if look and value_of(xp.any(size == 0)):
         one = xp.ones_like(size[0]) if real else xp.ones_like(total[0])
@@ -149,7 +149,7 @@ def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -
     return sign, xp.sum(xp.log(size))
 
 
-def all_sums(xp: ModuleType, values: Sequence[Array], shift: Array | None) -> Array:
+def _all_sums(xp: ModuleType, values: Sequence[Array], shift: Array | None) -> Array:
     """(P,): shift plus all sums of one value per mode."""
     total = reduce(lambda a, b: xp.reshape(a[:, None] + b[None, :], (-1,)), values)
     return total if shift is None else total + shift
@@ -185,7 +185,7 @@ def _solve_general(xp, matrices, b, shift, axis):
     forms = [schur(matrix, output="complex") for matrix in hosts]
     triangles, vectors = zip(*forms, strict=True)
     values = [np.diagonal(t) for t in triangles]
-    _check_invertible(all_sums(np, [*values, *scalars], shift), [*values, *scalars])
+    _check_invertible(_all_sums(np, [*values, *scalars], shift), [*values, *scalars])
     shift = shift + sum(scalar[0] for scalar in scalars)
     # U_n of the transposed factor is the conjugate of that of the factor.
     vectors = [*vectors[:-1], vectors[-1].conj() if len(hosts) > 1 else vectors[-1]]

@@ -52,7 +52,7 @@ def approximate_inverse(A: Any, shift: float, observed: Array) -> Callable[[Arra
     returns   None where there is nothing to go by
     raises    LinAlgError where all is observed and A + shift I is not positive definite
     """
-    spectrum = near_spectrum(A)
+    spectrum = _near_spectrum(A)
     xp, divisor = namespace_of(observed), spectrum.curvatures + shift
     eps, largest = float(np.finfo(divisor.dtype).eps), float(xp.max(divisor))
     missing = divisor.shape[0] - int(xp.sum(observed))
@@ -68,7 +68,7 @@ def approximate_inverse(A: Any, shift: float, observed: Array) -> Callable[[Arra
     return _spectral(xp, spectrum.vectors, xp.maximum(divisor, eps * largest))
 
 
-def near_spectrum(A: Any) -> NearSpectrum:
+def _near_spectrum(A: Any) -> NearSpectrum:
     """U and d; without U, and with the diagonal of A for d, where no product is at hand."""
     xp = namespace_of(closed_forms.arrays_of(A)[0]) if closed_forms.arrays_of(A) else np
     if isinstance(A, KroneckerProduct) or (

@@ -152,7 +152,7 @@ def singular_values(xp, matrices: Sequence[Array]) -> list[Array]:
     )
 
 
-def sum_of_values(values: Sequence[Array]) -> Ket:
+def _sum_of_values(values: Sequence[Array]) -> Ket:
     """All sums of one value per mode, as a Ket of N terms with ones in all modes but one."""
     xp = namespace_of(values[0])
     return Ket(
@@ -215,7 +215,7 @@ def _hermitian_spectrum(A, function, assume_a):
 
 
 def _ket_of(A, values):
-    return sum_of_values(values) if isinstance(A, KroneckerSum) else Ket(values)
+    return _sum_of_values(values) if isinstance(A, KroneckerSum) else Ket(values)
 
 
 def _general_factors(A, function):

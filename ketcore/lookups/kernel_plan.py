@@ -131,10 +131,10 @@ def _common(shape):
     return plan
 
 
-def tree_nodes(widths: Sequence[int], split: int) -> list[tuple[int, int, int]]:
+def _tree_nodes(widths: Sequence[int], split: int) -> list[tuple[int, int, int]]:
     """Nodes (left, right, size), children first: the leaves (-1, -1, q_n), inner products, last the root.
 
-    >>> tree_nodes((2, 3, 4), 1)
+    >>> _tree_nodes((2, 3, 4), 1)
     [(-1, -1, 2), (-1, -1, 3), (-1, -1, 4), (1, 2, 12), (0, 3, 24)]
     """
     nodes = [(-1, -1, width) for width in widths]
@@ -170,7 +170,7 @@ def _place_nodes(plan, shape, unit):
     order = len(shape.widths)
     places = offsets([-(-width // unit) * unit for width in shape.widths])
     plan["modes"]["shift"][:order] = np.subtract(places, offsets(shape.widths))[:-1]
-    nodes = tree_nodes(shape.widths, shape.split)
+    nodes = _tree_nodes(shape.widths, shape.split)
     top = shape.rank * pitch_of(places[-1])
     for i, (left, right, size) in enumerate(nodes):
         pitch, offset = pitch_of(size), top

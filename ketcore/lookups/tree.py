@@ -67,7 +67,7 @@ def product_jvp(
         return node, tangent
     mean, scale = node_statistics(xp, left, right, eps)
     node = (node - mean) * scale
-    return node, layernorm_jvp(xp, node, tangent, scale)
+    return node, _layernorm_jvp(xp, node, tangent, scale)
 
 
 def outer(xp: ModuleType, left: Array, right: Array) -> Array:
@@ -122,7 +122,7 @@ def node_vjp(
     )
 
 
-def layernorm_jvp(xp: ModuleType, node: Array, tangent: Array, scale: Array) -> Array:
+def _layernorm_jvp(xp: ModuleType, node: Array, tangent: Array, scale: Array) -> Array:
     """Derivative of a normalised `node` along the derivative `tangent` of what was normalised."""
     along = xp.mean(node * tangent, axis=0)
     return scale * (tangent - xp.mean(tangent, axis=0) - node * along)

@@ -42,9 +42,9 @@ def sums(factors: Sequence[Array], shape: tuple[int, int], axis: int | None) -> 
     if axis is None:
         return total(factors, shape)
     if axis in (0, -2):
-        return column_sums(factors, shape)
+        return _column_sums(factors, shape)
     if axis in (1, -1):
-        return column_sums([transposed(f) for f in factors], (shape[1], shape[0]))
+        return _column_sums([transposed(f) for f in factors], (shape[1], shape[0]))
     raise ValueError(f"axis must be None, 0 or 1 (or -2 or -1), got {axis}")
 
 
@@ -55,7 +55,7 @@ def total(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
     return finish(reduce(add, (_product(xp, [xp.sum(f, axis=(1, 2)) for f in part]) for part in parts)))
 
 
-def column_sums(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
+def _column_sums(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
     """The sums (columns,) over the rows of the leading block: a ket with R terms per box of rows.
 
     raises   MemoryError, naming the size, above 2**30 bytes

@@ -76,7 +76,7 @@ def apply(
         return _without_steps(xp, x, plan, rank, columns, out)
     weights = group_weights(xp, factors, plan)
     if is_numpy(x):
-        if out is None and in_one_piece(plan, x, columns):
+        if out is None and _in_one_piece(plan, x, columns):
             return _chain(plan, weights, x, x.shape[0], None, None).reshape(x.shape[0], columns, x.shape[2])
         out = np.empty((x.shape[0], columns, x.shape[2]), x.dtype) if out is None else out
         _run(plan, weights, x, out)
@@ -102,7 +102,7 @@ def repeated(xp: ModuleType, x: Array, rank: int, columns: int) -> Array:
     return padded(xp, kept * rank if rank else xp.zeros_like(kept), columns, 1)
 
 
-def in_one_piece(plan: MatmulPlan, x: Array, columns: int) -> bool:
+def _in_one_piece(plan: MatmulPlan, x: Array, columns: int) -> bool:
     """Whether a plan takes all rows of x at once, without zeros behind them, and leaves `columns`."""
     batch, _, trail = x.shape
     if batch > plan.chunk or x.size != batch * plan.steps[0].size_in:

@@ -207,7 +207,7 @@ def _plan(rows, columns, rank, batch, trail, identities, itemsize, path):
     wanted = {"dense": min(counts), "modes": max(counts), "halves": min(2, max(counts))}.get(path)
     allowed = [plan for count, plan in zip(counts, plans, strict=True) if wanted in (None, count)]
     _, leftward, steps = min(allowed, key=lambda plan: plan[0])
-    return scheduled(path or _name(steps, rank), steps, leftward, _is_nested(steps), itemsize)
+    return _scheduled(path or _name(steps, rank), steps, leftward, _is_nested(steps), itemsize)
 
 
 def _candidates(problem):
@@ -224,7 +224,7 @@ def _candidates(problem):
     return [(count, (total_time(problem, each), leftward, each)) for count, leftward, each in steps]
 
 
-def scheduled(path: str, steps: tuple[Step, ...], leftward: bool, nested: bool, itemsize: int) -> MatmulPlan:
+def _scheduled(path: str, steps: tuple[Step, ...], leftward: bool, nested: bool, itemsize: int) -> MatmulPlan:
     """The plan of these steps, with its chunks."""
     chunk = CHUNK_BYTES // (itemsize * max(step.size_in + step.size_out for step in steps))
     largest = max(max(step.size_in, step.size_out) for step in steps)
@@ -244,12 +244,12 @@ def _with_cycles(problem):
     for first in {0, *fitting[:1]}:
         tails = _swept_groupings(problem, first, order, False, first)[order]
         for (count, (_, head)), (more, (_, tail)) in product(heads[first].items(), tails.items()):
-            groups = [*head, *(Cycle(start, stop, first) for start, stop in tail)]
+            groups = [*head, *(_Cycle(start, stop, first) for start, stop in tail)]
             found.append((min(count + more, 3), False, groups))
     return found
 
 
-class Cycle(NamedTuple):
+class _Cycle(NamedTuple):
     """A group of the cycle of the modes from `first` on."""
 
     start: int
@@ -342,7 +342,7 @@ def total_time(problem: Problem, steps: Sequence[Step]) -> float:
 
 def step_time(problem: Problem, step: Step) -> float:
     """Nanoseconds of a step for the whole batch."""
-    count, m, k, n = (float(min(size, _HUGE)) for size in step_products(step, problem.batch))
+    count, m, k, n = (float(min(size, _HUGE)) for size in _step_products(step, problem.batch))
     entry, lane = problem.itemsize, max(1, _LANE_BYTES // problem.itemsize)
     work = _MULTIPLY * ceil(m / 4) * 4 * k * ceil(n / lane) * lane
     moves = _READ * k * n + _WRITE * m * n + (_TURN if step.cyclic else _WEIGHT) * m * k
@@ -353,7 +353,7 @@ def step_time(problem: Problem, step: Step) -> float:
     return time + far + _CALL * max(1.0, moved / CHUNK_BYTES)
 
 
-def step_products(step: Step, batch: int) -> tuple[int, int, int, int]:
+def _step_products(step: Step, batch: int) -> tuple[int, int, int, int]:
     """The matrix products that make up a step: their number, and (m, k, n) of each one (m, k) @ (k, n)."""
     p, q = step.rows, step.columns
     if step.terms_in > 1 and step.terms_out > 1:
@@ -387,4 +387,4 @@ def rest_of(plan: MatmulPlan, itemsize: int) -> MatmulPlan:
         step._replace(outer=step.outer // rows, size_in=step.size_in // rows, size_out=step.size_out // rows)
         for step in plan.steps[1:]
     )
-    return scheduled(plan.path, steps, plan.leftward, True, itemsize)
+    return _scheduled(plan.path, steps, plan.leftward, True, itemsize)

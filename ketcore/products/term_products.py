@@ -45,7 +45,7 @@ def apply(
         return _numpy_apply(factors, x, plan, columns, out)
     total = None
     for part in plan.parts:
-        terms = part_factors(xp, factors, part)
+        terms = _part_factors(xp, factors, part)
         total = added(total, forward.apply(xp, terms, x, part.plan, columns))
     return total
 
@@ -63,7 +63,7 @@ def apply_vjp(
         return backward.apply_vjp(xp, factors, x, cotangent, plan, x_too)
     to_x, found = None, []
     for part in plan.parts:
-        terms = part_factors(xp, factors, part)
+        terms = _part_factors(xp, factors, part)
         gradients, back = backward.apply_vjp(xp, terms, x, cotangent, part.plan, x_too)
         found.append(gradients)
         to_x = added(to_x, back) if x_too else None
@@ -87,14 +87,14 @@ def apply_jvp(
         return backward.apply_jvp(xp, factors, x, factor_tangents, x_tangent, plan, columns)
     total = None
     for part in plan.parts:
-        terms = part_factors(xp, factors, part)
+        terms = _part_factors(xp, factors, part)
         tangents = [_taken(xp, tangent, part.terms) for tangent in factor_tangents]
         moved = backward.apply_jvp(xp, terms, x, tangents, x_tangent, part.plan, columns)
         total = added(total, moved)
     return total
 
 
-def part_factors(xp: ModuleType, factors: Sequence[Array], part: Part) -> list[Array]:
+def _part_factors(xp: ModuleType, factors: Sequence[Array], part: Part) -> list[Array]:
     """The terms of a part, with identity matrices in the modes that its plan multiplies by."""
     found = [_taken(xp, factor, part.terms) for factor in factors]
     return with_identities(xp, found, part.identities, part.plan)
@@ -164,9 +164,9 @@ def _numpy_apply(factors, x, plan, columns, out):
         if i in matrices:
             _window_apply(matrices[i], x, y, part.plan.steps[0], i > 0)
         elif i == 0:
-            y[...] = forward.apply(np, part_factors(np, factors, part), x, part.plan, full)
+            y[...] = forward.apply(np, _part_factors(np, factors, part), x, part.plan, full)
         else:
-            y += forward.apply(np, part_factors(np, factors, part), x, part.plan, full)
+            y += forward.apply(np, _part_factors(np, factors, part), x, part.plan, full)
     if columns == full:
         return y
     if out is None:

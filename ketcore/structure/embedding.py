@@ -85,7 +85,7 @@ def _parts(op, dims, linear):
     if tuple(op.shape) != (prod(dims),) * 2:
         raise ValueError(f"op must have shape {(prod(dims),) * 2} for modes {dims}, got {tuple(op.shape)}")
     wide = xp.astype(op, accumulation_dtype(xp, dtype), copy=False)
-    split = _blocks(op, dims) if linear else split_operator(wide, dims)
+    split = _blocks(op, dims) if linear else _split_operator(wide, dims)
     return [xp.astype(part, dtype, copy=False) for part in split]
 
 
@@ -105,7 +105,7 @@ def _blocks(op, dims):
     return [*units, blocks]
 
 
-def split_operator(op: Array, dims: Sequence[int]) -> list[Array]:
+def _split_operator(op: Array, dims: Sequence[int]) -> list[Array]:
     """Arrays (R, d_n, d_n) whose sum of Kronecker products is `op` (d, d), by an SVD per mode but the last.
 
     The zero matrix has one term of zeros.
@@ -121,7 +121,7 @@ def split_operator(op: Array, dims: Sequence[int]) -> list[Array]:
     count = _rank(xp, values, first * rest)
     terms = []
     for k in range(count):
-        tails = split_operator(xp.reshape(right[k, :], (rest, rest)), dims[1:])
+        tails = _split_operator(xp.reshape(right[k, :], (rest, rest)), dims[1:])
         head = xp.reshape(left[:, k] * xp.astype(values[k], left.dtype), (1, first, first))
         terms.append([xp.broadcast_to(head, (tails[0].shape[0], first, first)), *tails])
     return [xp.concat(list(mode), axis=0) for mode in zip(*terms, strict=True)]
