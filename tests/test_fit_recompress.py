@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import ketcore as kc
 from ketcore import testing
 from ketcore.fit import fewer_terms
-from ketcore.fit.ket_leaves import terms_norm
+from ketcore.fit.flat_leaves import terms_norm
 from ketcore.fit.merge import merged_terms
 from ketcore.fit.recompress import _nearest_part
 from tests.fit_problems import relative_error, two_factor_optimum

@@ -18,7 +18,8 @@ import array_api_compat
 
 from ketcore.arrays.elementary import conjugated, identity
 from ketcore.arrays.namespaces import Array
-from ketcore.fit.ket_leaves import epsilon, inner_products, leaf_lengths, product_of, zeros_of
+from ketcore.fit.flat_leaves import epsilon, inner_products, leaf_lengths, zeros_of
+from ketcore.products.terms import elementwise_product
 
 # A sweep that gains less than this part of the error ends the iteration.
 _GAIN = 1e-7
@@ -89,7 +90,7 @@ def alternate(target: Target, leaves: Sequence[Array], limit: int, progress: Cal
 def gram_of_others(mode: int, leaves: Sequence[Array]) -> Array:
     """Gamma (R, R) of a mode: the elementwise product of the inner products of all others."""
     others = [inner_products(leaf, leaf) for m, leaf in enumerate(leaves) if m != mode]
-    return product_of(others)
+    return elementwise_product(others)
 
 
 def damped_solve(gamma: Array, right: Array, before: Array) -> Array:

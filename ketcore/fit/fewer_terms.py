@@ -14,12 +14,11 @@ import array_api_compat
 from ketcore.arrays import scale
 from ketcore.arrays.namespaces import Array, to_host
 from ketcore.fit.als import Found
-from ketcore.fit.ket_leaves import (
+from ketcore.fit.flat_leaves import (
     epsilon,
     kron_of_leaves,
     leaf_lengths,
     length,
-    product_of,
     terms_norm,
     wide_modes,
 )
@@ -30,6 +29,7 @@ from ketcore.fit.search import Progress, best_of, fit_halves
 from ketcore.fit.singular import random_values
 from ketcore.fit.sources import open_rows
 from ketcore.fit.targets import TermsTarget
+from ketcore.products.terms import elementwise_product
 from ketcore.shapes import halves_split
 
 # Elements of a core that is multiplied out: 16 MB of float64.
@@ -50,7 +50,8 @@ def fit_terms(leaves: Sequence[Array], options: Options) -> Found:
     terms = merged_terms(units)
     # A sum that is less than the rounding of its terms has no digits to keep.
     norm = terms_norm(terms) if terms[0].shape[0] else 0.0
-    if norm <= 4 * epsilon(units[0]) * rank * float(xp.max(product_of([leaf_lengths(u) for u in units]))):
+    largest = float(xp.max(elementwise_product([leaf_lengths(unit) for unit in units])))
+    if norm <= 4 * epsilon(units[0]) * rank * largest:
         return _nothing(xp, leaves)
     found = _fewer(xp, terms, norm, options)
     scaled = [leaf * peak for leaf, peak in zip(found.leaves, peaks, strict=True)]
@@ -96,7 +97,7 @@ def _by_core(xp, reduced, norm, options):
     kept = wide_modes([leaf.shape[1] for leaf in reduced], 2)
     if len(kept) < len(reduced):
         # Leaves of one element only scale their terms.
-        scale = product_of([leaf for n, leaf in enumerate(reduced) if n not in kept])
+        scale = elementwise_product([leaf for n, leaf in enumerate(reduced) if n not in kept])
         found = _by_core(xp, [reduced[kept[0]] * scale, *(reduced[n] for n in kept[1:])], norm, options)
         leaves = dict(zip(kept, found.leaves, strict=True))
         one = xp.ones_like(found.leaves[0][:, :1])
@@ -131,7 +132,7 @@ def _mixes(xp, reduced, rank, found, options):
     if found is not None:
         share = random_values(reduced[0], (1, count), options.rng)
         yield [xp.concat([a, share @ b], axis=0) for a, b in zip(found.leaves, reduced, strict=True)]
-    sizes = to_host(product_of([leaf_lengths(leaf) for leaf in reduced]))[:, 0]
+    sizes = to_host(elementwise_product([leaf_lengths(leaf) for leaf in reduced]))[:, 0]
     largest = sorted(range(count), key=lambda k: -sizes[k])[:rank]
     yield [xp.stack([leaf[k, :] for k in largest]) for leaf in reduced]
     for share in shares:

@@ -9,7 +9,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore.arrays.namespaces import Array, to_host
-from ketcore.fit.ket_leaves import epsilon, like
+from ketcore.fit.flat_leaves import epsilon, like
 
 # Leaves that are this near to multiples of each other, in units of rounding, count as such.
 _NEAR = 16

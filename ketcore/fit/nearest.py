@@ -19,7 +19,7 @@ from ketcore.arrays.namespaces import is_array, is_half, quiet, to_host
 from ketcore.arrays.scale import balanced
 from ketcore.divisors import suggest_dims
 from ketcore.fit.als import Found
-from ketcore.fit.ket_leaves import flat_leaves, length, like, wide_modes, zeros_of
+from ketcore.fit.flat_leaves import flat_leaves, length, like, wide_modes, zeros_of
 from ketcore.fit.rearranged import Halves, padded_block
 from ketcore.fit.recompress import fit_matrix
 from ketcore.fit.result import Callback, Fit, check_options

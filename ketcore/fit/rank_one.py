@@ -18,8 +18,9 @@ from ketcore.array_types import ArrayT
 from ketcore.arrays import scale
 from ketcore.arrays.elementary import conjugated, identity, widened
 from ketcore.arrays.namespaces import is_complex, quiet
-from ketcore.fit.ket_leaves import epsilon, flat_leaves, inner_products, length, product_of
+from ketcore.fit.flat_leaves import epsilon, flat_leaves, inner_products, length
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.products.terms import elementwise_product
 
 # A preconditioner needs few digits of its factors, and the fit settles twice as fast as they do.
 _SWEEPS = 60
@@ -81,7 +82,7 @@ def _starts(xp, units, matrix, sides):
         sized = zip(matrix.row_dims, units, strict=True)
         eyes = (identity(n, u) for n, u in sized)
         yield [xp.reshape(eye, (1, -1)) for eye in eyes]
-    sizes = product_of([xp.sum(xp.abs(unit) ** 2, axis=-1) for unit in units])
+    sizes = elementwise_product([xp.sum(xp.abs(unit) ** 2, axis=-1) for unit in units])
     term = int(xp.argmax(sizes))
     first = [unit[term : term + 1, :] for unit in units]
     yield [_symmetrised(xp, leaf, side) for leaf, side in zip(first, sides, strict=True)] if sides else first

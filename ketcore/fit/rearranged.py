@@ -20,7 +20,7 @@ import array_api_compat
 
 from ketcore.arrays.elementary import conjugated
 from ketcore.arrays.namespaces import Array
-from ketcore.fit.ket_leaves import kron_of_leaves, length
+from ketcore.fit.flat_leaves import kron_of_leaves, length
 from ketcore.fit.sources import Rows
 from ketcore.shapes import halves_split
 

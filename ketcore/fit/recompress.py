@@ -11,12 +11,13 @@ from ketcore.arrays.checks import check_constant
 from ketcore.arrays.elementary import padded, widened
 from ketcore.arrays.namespaces import is_half, quiet, to_host
 from ketcore.fit.fewer_terms import fit_terms
-from ketcore.fit.ket_leaves import epsilon, flat_leaves, inner_products, product_of, terms_norm, zeros_of
+from ketcore.fit.flat_leaves import epsilon, flat_leaves, inner_products, terms_norm, zeros_of
 from ketcore.fit.result import Callback, Fit, Options, check_options
 from ketcore.fit.targets import TermsTarget
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.reductions import restricted
+from ketcore.products.terms import elementwise_product
 
 # How often the tolerance of a whole matrix is lowered for that of its leading block.
 _LOWERED = 8
@@ -120,8 +121,8 @@ def _nearest_part(x, value):
     pairs = (restricted([widened(f) for f in m.factors], x.shape) for m in (x, value))
     for given, fitted in zip(*pairs, strict=True):
         given, fitted = flat_leaves(given), flat_leaves(fitted)
-        cross = product_of([inner_products(a, b) for a, b in zip(given, fitted, strict=True)])
-        grams = product_of([inner_products(b, b) for b in fitted])
+        cross = elementwise_product([inner_products(a, b) for a, b in zip(given, fitted, strict=True)])
+        grams = elementwise_product([inner_products(b, b) for b in fitted])
         cross, grams = (np.real(to_host(a)).astype(np.float64) for a in (xp.sum(cross, axis=0), grams))
         changes[1:] += np.diagonal(grams.cumsum(0).cumsum(1)) - 2 * cross.cumsum()
         size += float(np.sum(np.abs(grams))) + float(np.sum(np.abs(cross)))

@@ -6,7 +6,7 @@ from typing import Any
 
 from ketcore.arrays.namespaces import Array
 from ketcore.fit.als import Found, alternate
-from ketcore.fit.ket_leaves import epsilon, like
+from ketcore.fit.flat_leaves import epsilon, like
 from ketcore.fit.rearranged import Halves
 from ketcore.fit.result import Options
 from ketcore.fit.singular import (

@@ -20,7 +20,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore.arrays.namespaces import Array, is_complex, to_host
-from ketcore.fit.ket_leaves import epsilon, like
+from ketcore.fit.flat_leaves import epsilon, like
 from ketcore.fit.rearranged import Halves
 
 # Up to this smaller side a full SVD takes less time than a few dozen products.

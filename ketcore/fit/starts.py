@@ -14,7 +14,7 @@ import numpy as np
 
 from ketcore.arrays.elementary import conjugated
 from ketcore.arrays.namespaces import Array, is_complex, to_host
-from ketcore.fit.ket_leaves import like
+from ketcore.fit.flat_leaves import like
 from ketcore.fit.rearranged import Halves
 from ketcore.fit.singular import Triplets, random_values
 

@@ -10,8 +10,9 @@ import array_api_compat
 from ketcore.arrays.elementary import conjugated
 from ketcore.arrays.namespaces import Array
 from ketcore.fit.als import damped_solve, gram_of_others
-from ketcore.fit.ket_leaves import inner_products, product_of, terms_norm
+from ketcore.fit.flat_leaves import inner_products, terms_norm
 from ketcore.fit.rearranged import Halves
+from ketcore.products.terms import elementwise_product
 from ketcore.shapes import prefix_boxes
 
 
@@ -141,7 +142,7 @@ class TermsTarget:
         (mode,) = group
         pairs = zip(leaves, self.leaves, strict=True)
         others = [inner_products(a, b) for m, (a, b) in enumerate(pairs) if m != mode]
-        return product_of(others) @ self.leaves[mode]
+        return elementwise_product(others) @ self.leaves[mode]
 
     solve = DenseTarget.solve
 

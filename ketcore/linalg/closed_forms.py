@@ -23,10 +23,8 @@ from ketcore.arrays.namespaces import (
     is_array,
     is_complex,
     is_half,
-    is_numpy,
     namespace,
     namespace_of,
-    to_host,
     value_of,
 )
 from ketcore.objects import arithmetic
@@ -296,11 +294,6 @@ def stored_factors(
     if not is_half(dtype) or any(is_complex(xp, matrix.dtype) for matrix in matrices):
         return list(matrices)
     return scale.stored(matrices, dtype, (-2, -1), (identities,))
-
-
-def host(matrix: Array) -> np.ndarray:
-    """The values in NumPy; waits for the device."""
-    return matrix if is_numpy(matrix) else to_host(matrix)
 
 
 def not_invertible(matrices: Sequence[Array]) -> NoReturn:

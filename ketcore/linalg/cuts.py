@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ketcore.arrays.namespaces import Array
-from ketcore.linalg import closed_forms
+from ketcore.arrays.namespaces import Array, to_host
 from ketcore.shapes import check_dense_size
 
 # One (start, stop) per mode.
@@ -45,7 +44,7 @@ def relative(values: Sequence[Array]) -> tuple[list[np.ndarray], list[float]]:
 
     returns  NumPy arrays in float64, beginning with 1 (or all zero), and floats
     """
-    wide = [closed_forms.host(v).astype(np.float64) for v in values]
+    wide = [to_host(v).astype(np.float64) for v in values]
     return [v / v[0] if v[0] > 0 else v for v in wide], [float(v[0]) for v in wide]
 
 

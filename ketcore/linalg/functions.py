@@ -16,7 +16,7 @@ from ketcore.array_types import ArrayT
 from ketcore.arrays.autodiff import detached, is_recorded, is_traced, matrix_exponential
 from ketcore.arrays.checks import check_constant
 from ketcore.arrays.elementary import adjoint, beside, identity, widened
-from ketcore.arrays.namespaces import is_complex, namespace_of, quiet
+from ketcore.arrays.namespaces import is_complex, namespace_of, quiet, to_host
 from ketcore.linalg import branches, closed_forms, spectral
 from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.linalg.solving import inverse_factors
@@ -116,10 +116,10 @@ def _spectrum(xp, matrix, n, stored):
     if closed_forms.is_hermitian_factor(xp, matrix, stored):
         half = (matrix + adjoint(matrix)) / 2
         (values,), (vectors,) = spectral.decomposed_hermitian(xp, [half])
-        values = closed_forms.host(values)
+        values = to_host(values)
         noise = np.abs(values) <= len(values) * eps * np.max(np.abs(values))
         return np.where(noise, 0, values), vectors
-    values = np.linalg.eigvals(closed_forms.host(matrix))
+    values = np.linalg.eigvals(to_host(matrix))
     if np.min(np.abs(values)) <= len(values) * eps * np.max(np.abs(values)):
         raise np.linalg.LinAlgError(
             f"A must be Hermitian or invertible for sqrtm, got a singular factor {n} that is not Hermitian"
@@ -146,7 +146,7 @@ def _root(matrix, spectrum, window):
 
     check_constant("A", [matrix], "sqrtm where a factor is not Hermitian", "such a factor")
     matrix = arithmetic.scaled(matrix, _snapped(turned(-1j * _middle(window))))
-    root = sqrtm(closed_forms.host(matrix))
+    root = sqrtm(to_host(matrix))
     return beside(root if is_complex(xp, matrix.dtype) else root.real, matrix)
 
 
@@ -156,7 +156,7 @@ def _recorded_root(xp, matrix, root, values, vectors, window):
     root, values, vectors    X, its eigenvalues and eigenvectors, without derivatives
     """
     divisor = values[:, None] + values[None, :]
-    if not closed_forms.host(xp.abs(divisor)).all():
+    if not to_host(xp.abs(divisor)).all():
         raise np.linalg.LinAlgError(
             "A must be invertible for sqrtm where gradients are required, got a singular factor"
         )
@@ -210,7 +210,7 @@ def expm(A: System[ArrayT]) -> KroneckerMatrix[ArrayT]:
     if is_recorded(chosen):
         found = _recorded_exponentials(xp, chosen)
     else:
-        found = _exponentials([closed_forms.host(m) for m in chosen], float(xp.finfo(A.dtype).max))
+        found = _exponentials([to_host(m) for m in chosen], float(xp.finfo(A.dtype).max))
         found = [beside(one, m) for one, m in zip(found, chosen, strict=True)]
     for n, one in zip(live, found, strict=True):
         matrices[n] = xp.astype(one, matrices[n].dtype, copy=False)
@@ -232,7 +232,7 @@ def _top(xp, matrix):
     """The largest real part of an eigenvalue; of a matrix that JAX traces the mean of its diagonal."""
     if is_traced(matrix):
         return xp.linalg.trace(matrix) / matrix.shape[0]
-    return float(np.linalg.eigvals(closed_forms.host(matrix)).real.max())
+    return float(np.linalg.eigvals(to_host(matrix)).real.max())
 
 
 def _exponentials(matrices, limit):

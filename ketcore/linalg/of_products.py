@@ -14,7 +14,7 @@ import numpy as np
 
 from ketcore import ops
 from ketcore.arrays.autodiff import detached
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_array, is_numpy, value_of
+from ketcore.arrays.namespaces import Array, accumulation_dtype, is_array, is_numpy, to_host, value_of
 from ketcore.linalg import closed_forms
 from ketcore.objects.kronecker_product import Diagonal, Identity, KroneckerProduct
 from ketcore.objects.parts import level_parts
@@ -83,7 +83,7 @@ def solve_factors(
 
 def _check_factors(factors):
     """For other libraries than NumPy: they may answer for a matrix that is singular but for rounding."""
-    decompositions.inverses([closed_forms.host(matrix) for matrix in _exact(factors)])
+    decompositions.inverses([to_host(matrix) for matrix in _exact(factors)])
 
 
 def _check_solution(factors, shift, b, x):

@@ -27,7 +27,7 @@ from ketcore import ops
 from ketcore.arrays.autodiff import detached, is_recorded
 from ketcore.arrays.checks import check_spectrum
 from ketcore.arrays.elementary import adjoint, beside, conjugated, identity, real_dtype, widened
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, value_of
+from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, to_host, value_of
 from ketcore.linalg import closed_forms, spectral
 from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.spectra import decompositions, symmetry
@@ -84,7 +84,7 @@ def _triangular_solver(xp, matrices, shift, axis, dtype) -> Callable[[Array], Ar
     """A function of b, of `dtype`: the solution through complex Schur forms, in array code."""
     from scipy.linalg import schur
 
-    forms = [schur(closed_forms.host(matrix), output="complex") for matrix in matrices]
+    forms = [schur(to_host(matrix), output="complex") for matrix in matrices]
     moved = [[beside(part, matrices[0]) for part in form] for form in forms]
     triangles, vectors = zip(*moved, strict=True)
     values, shift = [xp.linalg.diagonal(t) for t in triangles], 0.0 if shift is None else shift
@@ -157,8 +157,8 @@ def _all_sums(xp: ModuleType, values: Sequence[Array], shift: Array | None) -> A
 
 def _check_invertible(total, values):
     """LinAlgError where an eigenvalue is nothing but the rounding of those it is a sum of."""
-    largest = sum(float(np.max(np.abs(closed_forms.host(v)))) for v in values)
-    total = closed_forms.host(total)
+    largest = sum(float(np.max(np.abs(to_host(v)))) for v in values)
+    total = to_host(total)
     smallest = float(np.min(np.abs(total)))
     # A few roundings: of the eigenvalues and of their sum.
     if smallest <= 8 * np.finfo(total.dtype).eps * largest:
@@ -171,12 +171,12 @@ def _solve_general(xp, matrices, b, shift, axis):
     """Through complex Schur forms on the host."""
     from scipy.linalg import schur
 
-    shift = 0.0 if shift is None else closed_forms.host(shift)[()]
+    shift = 0.0 if shift is None else to_host(shift)[()]
     # NumPy has no bfloat16.
-    right = closed_forms.host(xp.astype(b, accumulation_dtype(xp, b.dtype), copy=False))
+    right = to_host(xp.astype(b, accumulation_dtype(xp, b.dtype), copy=False))
     # Factors of one element are shifts, and would cost an axis each.
-    scalars = [closed_forms.host(m)[0] for m in matrices if m.shape[0] == 1]
-    hosts = [closed_forms.host(m) for m in matrices if m.shape[0] > 1] or [np.zeros((1, 1), right.dtype)]
+    scalars = [to_host(m)[0] for m in matrices if m.shape[0] == 1]
+    hosts = [to_host(m) for m in matrices if m.shape[0] > 1] or [np.zeros((1, 1), right.dtype)]
     real = not any(np.iscomplexobj(part) for part in (*hosts, *scalars, right, shift))
     dims = [len(matrix) for matrix in hosts]
     # The second of the last two modes is multiplied from the right: by the transpose of its factor.

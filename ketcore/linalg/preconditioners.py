@@ -22,7 +22,7 @@ import numpy as np
 
 from ketcore import ops
 from ketcore.arrays.elementary import adjoint, beside, conjugated, padded, widened
-from ketcore.arrays.namespaces import Array, is_complex, namespace_of
+from ketcore.arrays.namespaces import Array, is_complex, namespace_of, to_host
 from ketcore.fit.rank_one import nearest_rank_one
 from ketcore.linalg import closed_forms, spectral
 from ketcore.objects.ket import Ket
@@ -107,7 +107,7 @@ def _deflated(xp, spectrum, shift, observed):
     level = max(shift + rest / max(1, observed.shape[0] - curvatures.shape[0]), least)
     roots = xp.sqrt(curvatures)
     # Small and badly conditioned: inverted on the host, in 64 bits.
-    gram = closed_forms.host(roots[:, None] * _gram(xp, vectors, observed) * roots)
+    gram = to_host(roots[:, None] * _gram(xp, vectors, observed) * roots)
     core = np.linalg.inv(gram.astype(np.result_type(gram, np.float64)) + level * np.eye(len(gram)))
     core = roots[:, None] * beside(core.astype(gram.dtype), roots) * roots
 
@@ -120,7 +120,7 @@ def _deflated(xp, spectrum, shift, observed):
 
 def _largest(xp, spectrum):
     """The columns of U to keep, per mode (p_n, r_n), and their part of d, as far as it is positive."""
-    sizes = [closed_forms.host(xp.abs(v)) for v in spectrum.values]
+    sizes = [to_host(xp.abs(v)) for v in spectrum.values]
     order = [np.argsort(-size, kind="stable") for size in sizes]
     limit = min(max(isqrt(spectrum.curvatures.shape[0]), _COLUMNS[0]), _COLUMNS[1])
     counts = _counts([size[at] for size, at in zip(sizes, order, strict=True)], limit)

@@ -15,7 +15,7 @@ import numpy as np
 from ketcore.array_types import ArrayT
 from ketcore.arrays.checks import check_constant
 from ketcore.arrays.elementary import adjoint, beside, complex_dtype, widened
-from ketcore.arrays.namespaces import Array, namespace_of, quiet
+from ketcore.arrays.namespaces import Array, namespace_of, quiet, to_host
 from ketcore.linalg import closed_forms
 from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.objects.ket import Ket
@@ -238,7 +238,7 @@ def _eig(xp, matrix, function="eig"):
         parts = found if function == "eig" else (found,)
         return tuple(xp.astype(part, dtype, copy=False) for part in parts)
     check_constant("A", [matrix], function)
-    found = getattr(np.linalg, function)(closed_forms.host(matrix))
+    found = getattr(np.linalg, function)(to_host(matrix))
     parts = found if function == "eig" else (found,)
     return tuple(xp.astype(beside(part, matrix), dtype, copy=False) for part in parts)
 

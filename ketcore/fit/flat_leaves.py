@@ -4,9 +4,7 @@ A matrix factor (R, p, q) counts as leaves (R, p q), so that kets and matrices a
 """
 
 from collections.abc import Sequence
-from functools import reduce
 from math import prod
-from operator import mul
 from types import ModuleType
 from typing import Any
 
@@ -41,11 +39,6 @@ def leaf_lengths(leaves: Array) -> Array:
     """The norms (R, 1) of leaves (R, d)."""
     xp = array_api_compat.array_namespace(leaves)
     return xp.sqrt(xp.sum(xp.abs(leaves) ** 2, axis=-1, keepdims=True))
-
-
-def product_of(arrays: Sequence[Array]) -> Array:
-    """The elementwise product of at least one array."""
-    return reduce(mul, arrays)
 
 
 def kron_of_leaves(xp: ModuleType, leaves: Sequence[Array]) -> Array:
