@@ -43,16 +43,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 
-# jax compiles every operation for every new shape, seconds an example: test_backends.py has a few shapes for
+# jax compiles every operation for every new shape, seconds an example: test_autodiff.py has a few shapes for
 # it.
-BACKENDS = ("numpy", "numpy-awkward", "array-api-strict", "torch", "cusim", "cusim-awkward")
+LIBRARIES = ("numpy", "numpy-awkward", "array-api-strict", "torch", "cusim", "cusim-awkward")
 
 
 @dataclass(frozen=True)
-class Backend:
+class Library:
     """An array library under test.
 
-    name       as in BACKENDS, or cupy
+    name       as in LIBRARIES, or cupy
     asarray    makes its array from a NumPy one
     examples   how many examples `check` runs: fewer where a call is slow
     half       whether it has float16 and bfloat16
@@ -79,12 +79,12 @@ class Backend:
         settings(max_examples=profiles.scaled(self.examples))(given(strategy)(example))()
 
 
-@pytest.fixture(params=[*BACKENDS, pytest.param("cupy", marks=pytest.mark.gpu)])
-def xp(request, monkeypatch) -> Backend:
-    """Every backend in turn; one that is missing skips, or fails where KETCORE_REQUIRE names it."""
+@pytest.fixture(params=[*LIBRARIES, pytest.param("cupy", marks=pytest.mark.gpu)])
+def xp(request, monkeypatch) -> Library:
+    """Every library in turn; one that is missing skips, or fails where KETCORE_REQUIRE names it."""
     return {
-        "numpy": lambda: Backend("numpy", np.array, 25),
-        "numpy-awkward": lambda: Backend("numpy-awkward", awkward, 25),
+        "numpy": lambda: Library("numpy", np.array, 25),
+        "numpy-awkward": lambda: Library("numpy-awkward", awkward, 25),
         "array-api-strict": _strict,
         "torch": _torch,
         "cusim": lambda: _cusim(monkeypatch, "cusim", np.array, "forward"),
@@ -111,7 +111,7 @@ def _library(name, module):
 
 def _strict():
     strict = _library("array-api-strict", "array_api_strict")
-    return Backend(
+    return Library(
         "array-api-strict", lambda values: strict.asarray(np.array(values)), 10, half=False, writes=False
     )
 
@@ -125,7 +125,7 @@ def _torch():
             return torch.from_numpy(values.astype(np.float32)).to(torch.bfloat16)
         return torch.from_numpy(values)
 
-    return Backend("torch", asarray, 10, writes=False)
+    return Library("torch", asarray, 10, writes=False)
 
 
 def _cusim(monkeypatch, name, asarray, order):
@@ -133,7 +133,7 @@ def _cusim(monkeypatch, name, asarray, order):
     require("cusim", not available(), available())
     launch = _simulator(order)
     monkeypatch.setattr("ketcore.cuda.launcher.launcher_for", lambda array: launch)
-    return Backend(name, asarray, 25)
+    return Library(name, asarray, 25)
 
 
 @cache
@@ -161,4 +161,4 @@ def _cupy():
     except cupy.cuda.runtime.CUDARuntimeError:
         count = 0
     require("cupy", count > 0, "there is no GPU")
-    return Backend("cupy", cupy.asarray, 25)
+    return Library("cupy", cupy.asarray, 25)

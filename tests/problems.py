@@ -50,7 +50,7 @@ class Problem:
         return cls(op, arrays, counts, index, **more)
 
     def on(self, xp) -> "Problem":
-        """The same problem in the arrays of a backend."""
+        """The same problem in the arrays of a library."""
         index = None if self.index is None else xp.asarray(self.index)
         return replace(self, arrays=tuple(xp.asarray(array) for array in self.arrays), index=index)
 

@@ -1,4 +1,4 @@
-"""LinearOperators of all operators in SciPy's solvers, and on CuPy through the backend."""
+"""LinearOperators of all operators in SciPy's solvers, and of CuPy."""
 
 import pickle
 import sys

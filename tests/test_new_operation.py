@@ -21,7 +21,7 @@ LEFT_OUT = ("__pycache__", ".*", "*.ipynb", "results", "build", "*.egg-info")
 # What is about this operation, about the table, and about all that is public.
 SUITE = (
     *("test_ops", "test_op_table", "test_errors", "test_not_finite", "test_scale", "test_dtypes"),
-    *("test_backends", "test_structure", "test_docs"),
+    *("test_autodiff", "test_structure", "test_docs"),
 )
 CHOSEN = " or ".join(
     (NAME, "every_op_is", "every_op_has", "exported", "written_out", "quiet", "public", "readme_names")

@@ -1,4 +1,4 @@
-"""Every op of the table on every backend: against its dense definition, and its derivatives."""
+"""Every op of the table on every library: against its dense definition, and its derivatives."""
 
 from dataclasses import replace
 
