@@ -11,6 +11,7 @@ import numpy as np
 
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_like, check_tables, check_tangents
+from ketcore.arrays.elementary import elementwise_product
 from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
 
@@ -29,7 +30,7 @@ def kron_total(factors: Sequence[Array]) -> Array:
     """
     xp, factors, dtype = check_tables("factors", factors)
     sums = _sums(xp, _level(xp, factors, dtype)[0])
-    return xp.astype(xp.sum(terms.elementwise_product(sums)), dtype, copy=False)
+    return xp.astype(xp.sum(elementwise_product(sums)), dtype, copy=False)
 
 
 @quiet

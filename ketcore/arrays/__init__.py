@@ -3,7 +3,7 @@
     namespaces   whose array it is, dtypes, where values lie
     autodiff     what PyTorch and JAX record of an array
     checks       arguments that are arrays, and the texts of their errors
-    elementary   small functions of single arrays
+    elementary   small functions of arrays
     scale        products that stay in the range of their dtype
     sums         sums by index
     solvers      the iterative solvers of SciPy and CuPy

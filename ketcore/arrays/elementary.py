@@ -1,5 +1,6 @@
-"""Small functions of single arrays that every library has under another name, or in another speed."""
+"""Small functions of arrays that every library has under another name, in another speed, or not at all."""
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -54,6 +55,14 @@ def widened(array: Array) -> Array:
 def as_dtype(xp: ModuleType, array: Array, dtype: Any) -> Array:
     """`array` in another dtype; NumPy's own function takes long to find that there is nothing to do."""
     return array if array.dtype == dtype else xp.astype(array, dtype)
+
+
+def elementwise_product(arrays: Sequence[Array]) -> Array:
+    """The elementwise product of arrays that broadcast."""
+    total = arrays[0]
+    for array in arrays[1:]:
+        total = total * array
+    return total
 
 
 def unboxed(result: Array) -> Array:

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple, Protocol
 
 import array_api_compat
 
-from ketcore.arrays.elementary import conjugated, identity
+from ketcore.arrays.elementary import conjugated, elementwise_product, identity
 from ketcore.arrays.namespaces import Array
 from ketcore.fit.flat_leaves import epsilon, inner_products, leaf_lengths, zeros_of
-from ketcore.products.terms import elementwise_product
 
 # A sweep that gains less than this part of the error ends the iteration.
 _GAIN = 1e-7

@@ -12,6 +12,7 @@ from typing import Any
 import array_api_compat
 
 from ketcore.arrays import scale
+from ketcore.arrays.elementary import elementwise_product
 from ketcore.arrays.namespaces import Array, to_host
 from ketcore.fit.als import Found
 from ketcore.fit.flat_leaves import (
@@ -29,7 +30,6 @@ from ketcore.fit.search import Progress, best_of, fit_halves
 from ketcore.fit.singular import random_values
 from ketcore.fit.sources import open_rows
 from ketcore.fit.targets import TermsTarget
-from ketcore.products.terms import elementwise_product
 from ketcore.shapes import halves_split
 
 # Elements of a core that is multiplied out: 16 MB of float64.

@@ -16,11 +16,10 @@ import array_api_compat
 
 from ketcore.array_types import ArrayT
 from ketcore.arrays import scale
-from ketcore.arrays.elementary import conjugated, identity, widened
+from ketcore.arrays.elementary import conjugated, elementwise_product, identity, widened
 from ketcore.arrays.namespaces import is_complex, quiet
 from ketcore.fit.flat_leaves import epsilon, flat_leaves, inner_products, length
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
-from ketcore.products.terms import elementwise_product
 
 # A preconditioner needs few digits of its factors, and the fit settles twice as fast as they do.
 _SWEEPS = 60

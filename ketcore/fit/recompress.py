@@ -8,7 +8,7 @@ import numpy as np
 
 from ketcore.array_types import ArrayT, Seed
 from ketcore.arrays.checks import check_constant
-from ketcore.arrays.elementary import padded, widened
+from ketcore.arrays.elementary import elementwise_product, padded, widened
 from ketcore.arrays.namespaces import is_half, quiet, to_host
 from ketcore.fit.fewer_terms import fit_terms
 from ketcore.fit.flat_leaves import epsilon, flat_leaves, inner_products, terms_norm, zeros_of
@@ -17,7 +17,6 @@ from ketcore.fit.targets import TermsTarget
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.reductions import restricted
-from ketcore.products.terms import elementwise_product
 
 # How often the tolerance of a whole matrix is lowered for that of its leading block.
 _LOWERED = 8

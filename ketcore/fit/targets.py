@@ -7,12 +7,11 @@ from typing import Any
 
 import array_api_compat
 
-from ketcore.arrays.elementary import conjugated
+from ketcore.arrays.elementary import conjugated, elementwise_product
 from ketcore.arrays.namespaces import Array
 from ketcore.fit.als import damped_solve, gram_of_others
 from ketcore.fit.flat_leaves import inner_products, terms_norm
 from ketcore.fit.rearranged import Halves
-from ketcore.products.terms import elementwise_product
 from ketcore.shapes import prefix_boxes
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tangents
-from ketcore.arrays.elementary import conjugated, transposed
+from ketcore.arrays.elementary import conjugated, elementwise_product, transposed
 from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
 
@@ -146,7 +146,7 @@ def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
     first, second, rank, other_rank = _batches(v, w)
     flat = (_flat(xp, _level(xp, ket, dtype)[0]) for ket in (v, w))
     grams = terms.grams(xp, *(_merged(xp, leaves) for leaves in flat))
-    split = xp.reshape(terms.elementwise_product(grams), (prod(first), rank, prod(second), other_rank))
+    split = xp.reshape(elementwise_product(grams), (prod(first), rank, prod(second), other_rank))
     return xp.astype(xp.reshape(xp.sum(xp.sum(split, axis=1), axis=-1), (*first, *second)), dtype, copy=False)
 
 
@@ -257,7 +257,7 @@ def _level(xp, ket, dtype):
 
 
 def _summed(xp: ModuleType, grams: Sequence[Array]) -> Array:
-    return xp.sum(terms.elementwise_product(grams), axis=(-2, -1))
+    return xp.sum(elementwise_product(grams), axis=(-2, -1))
 
 
 def _broadcast(v, w):

@@ -16,7 +16,7 @@ import numpy as np
 from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tables, check_tangents
-from ketcore.arrays.elementary import conjugated, transposed
+from ketcore.arrays.elementary import conjugated, elementwise_product, transposed
 from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
 from ketcore.products.backward import summed_like
@@ -46,7 +46,7 @@ def ket_sandwich(v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array
     """
     call = _Call(v, factors, w)
     xp = call.xp
-    total = terms.elementwise_product(call.stacks(call.wide_v, call.wide, call.wide_w))
+    total = elementwise_product(call.stacks(call.wide_v, call.wide, call.wide_w))
     return xp.astype(xp.sum(total, axis=(-3, -2, -1)), call.dtype, copy=False)
 
 

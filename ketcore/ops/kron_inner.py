@@ -22,7 +22,7 @@ from ketcore.arrays.checks import (
     check_tables,
     check_tangents,
 )
-from ketcore.arrays.elementary import as_dtype, conjugated, transposed
+from ketcore.arrays.elementary import as_dtype, conjugated, elementwise_product, transposed
 from ketcore.arrays.namespaces import Array, accumulation_dtype, quiet
 from ketcore.products import terms
 
@@ -51,7 +51,7 @@ def kron_inner(a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | 
     (125.0, 125.0)
     """
     call = _Call(a, b, shape)
-    return call.finished(terms.elementwise_product(call.grams(call.left, call.right)))
+    return call.finished(elementwise_product(call.grams(call.left, call.right)))
 
 
 @overload

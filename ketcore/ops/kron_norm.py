@@ -18,7 +18,7 @@ import numpy as np
 from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_like, check_shape, check_tables, check_tangents
-from ketcore.arrays.elementary import as_dtype, conjugated, transposed
+from ketcore.arrays.elementary import as_dtype, conjugated, elementwise_product, transposed
 from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, quiet
 from ketcore.products import terms
 
@@ -137,7 +137,7 @@ class _Call:
         self.weights = 2.0 ** (total - self.top)
         self.grams = terms.block_grams(xp, self.units, self.units, self.block)
         both = self.weights[:, None] * self.weights[None, :]
-        squared = xp.sum(both * terms.elementwise_product(self.grams))
+        squared = xp.sum(both * elementwise_product(self.grams))
         squared = xp.real(squared) if is_complex(xp, self.working) else squared
         self.squared = xp.where(squared < 0, xp.zeros_like(squared), squared)
 

@@ -20,7 +20,7 @@ import numpy as np
 from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_like, check_shape, check_tables, check_tangents
-from ketcore.arrays.elementary import as_dtype, beside
+from ketcore.arrays.elementary import as_dtype, beside, elementwise_product
 from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, index_dtype, quiet
 from ketcore.lookups.digits import split_digits
 from ketcore.lookups.segments import segment_sum
@@ -56,7 +56,7 @@ def kron_trace(factors: Sequence[Array], shape: tuple[int, int] | None = None) -
     """
     call = _Call(factors, shape)
     xp = call.xp
-    total = reduce(add, [xp.sum(terms.elementwise_product(call.parts(piece))) for piece in call.pieces()])
+    total = reduce(add, [xp.sum(elementwise_product(call.parts(piece))) for piece in call.pieces()])
     return as_dtype(xp, total, call.dtype)
 
 

@@ -15,17 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ketcore.arrays.elementary import as_dtype, beside, conjugated, padded, transposed
+from ketcore.arrays.elementary import as_dtype, beside, conjugated, elementwise_product, padded, transposed
 from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient
 from ketcore.shapes import prefix_boxes
-
-
-def elementwise_product(arrays: Sequence[Array]) -> Array:
-    """The elementwise product of arrays that broadcast."""
-    total = arrays[0]
-    for array in arrays[1:]:
-        total = total * array
-    return total
 
 
 def products_of_others(xp: ModuleType, arrays: Sequence[Array]) -> list[Array]:
