@@ -82,6 +82,31 @@ def test_the_scale_of_a_whole_matrix_goes_to_the_operand(dtype):
         assert to.any()
 
 
+@pytest.mark.parametrize("order", [3, 5])
+def test_leaves_under_a_layernorm_keep_their_scales(order):
+    """A node has a scale of its own, beside which `eps` is large or small: none may go to another leaf."""
+    rng = np.random.default_rng(order)
+    dims, sizes = (3,) * order, np.resize([1e-16, 1e16, 1.0], order)
+    leaves = normal(rng, (4, 2, 3 * order), "float32") * np.repeat(sizes, 3).astype("float32")
+    ids, tangent = np.array([0, 3, 3, 1]), normal(rng, leaves.shape, "float32")
+    cotangent = normal(rng, (4, 3**order), "float32")
+    narrow, wide = (
+        (leaves, cotangent, tangent),
+        (leaves.astype("f8"), cotangent.astype("f8"), tangent.astype("f8")),
+    )
+    found = [
+        (
+            kc.ket_rows(table, ids, dims, layernorm=True),
+            kc.ket_rows_vjp(table, ids, c, dims, layernorm=True),
+            kc.ket_rows_jvp(table, ids, t, dims, layernorm=True),
+        )
+        for table, c, t in (narrow, wide)
+    ]
+    exact = kc.ket_rows_dense(wide[0], ids, dims, layernorm=True)
+    for actual, expected in zip(found[0], (exact, *found[1][1:]), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
 def test_results_out_of_range_are_infinite_or_zero():
     big, small = np.full((1, 2, 2), 1e200), np.full((1, 2, 2), 1e-200)
     with np.errstate(all="ignore"):
