@@ -211,6 +211,14 @@ def test_a_norm_of_zero_has_a_gradient_of_zero(dtype):
     assert float(kc.kron_norm_jvp(factors, factors)) == 0.0
 
 
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_a_norm_of_zero_has_a_derivative_of_zero_beside_large_factors(dtype):
+    """Where the product of the others is out of range."""
+    large = np.full((1, 2, 2), 1e300, dtype)
+    factors = (np.zeros((1, 2, 2), dtype), large, large)
+    assert float(kc.kron_norm_jvp(factors, factors)) == 0.0
+
+
 def test_a_norm_overflows_where_its_value_does():
     """Not where a product over some of its modes does."""
     big, small = np.full((1, 2, 2), 1e200), np.full((1, 2, 2), 1e-200)

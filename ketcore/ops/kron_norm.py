@@ -99,8 +99,8 @@ def kron_norm_jvp(
     moved = terms.reached(xp, tangents, call.block, call.working)
     grams, total = terms.block_grams(xp, call.units, moved, call.block), 0
     for n, (gram, other) in enumerate(zip(grams, call.others(), strict=True)):
-        rest = 2.0 ** (call.total - call.exponents[n])
-        total = total + xp.sum(call.weights[:, None] * rest[None, :] * other * gram)
+        rest = (call.total - call.exponents[n])[None, :]
+        total = total + xp.sum(scale.times_power(call.weights[:, None] * other * gram, rest))
     total = xp.real(total) if is_complex(xp, call.working) else total
     return call.finished(total * call.inverse_root())
 
