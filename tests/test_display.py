@@ -44,6 +44,15 @@ def test_other_operators_say_what_they_are():
     assert "<th>order</th><td>(1, 0)</td>" in swap((2, 3), 0, 1)._repr_html_()
 
 
+def test_a_subclass_is_named_by_its_own_name():
+    class Own(KroneckerProduct):
+        pass
+
+    own = Own([np.ones((2, 3)), Identity(4)])
+    assert repr(own) == "Own(dense(2, 3), Identity(4, 4), dtype=float64)"
+    assert "<caption>Own</caption>" in own._repr_html_()
+
+
 def test_html_is_escaped():
     assert as_html("<b>", {"a&b": "<i>"}) == (
         "<table><caption>&lt;b&gt;</caption><tr><th>a&amp;b</th><td>&lt;i&gt;</td></tr></table>"

@@ -232,7 +232,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return kind_of(self.parts)[1]
 
     def __repr__(self) -> str:
-        return f"KroneckerProduct({self._kinds()}, dtype={self.dtype})"
+        return f"{type(self).__name__}({self._kinds()}, dtype={self.dtype})"
 
     def _facts(self):
         """What notebooks show."""
