@@ -6,6 +6,7 @@ from inspect import signature
 import numpy as np
 import pytest
 
+import ketcore as kc
 from ketcore import ops, suggest_dims
 from tests.problems import drawn
 
@@ -358,6 +359,9 @@ def test_what_is_no_sequence_of_arrays(name):
     argument = "tables" if name in OF_TABLES else "factors"
     wrong = {argument: None}
     fails(name, TypeError, f"{argument} must be a sequence of arrays, got NoneType", **wrong)
+    # Its rows are a sequence of arrays too: the table itself would be made dense, row by row.
+    table = {argument: kc.KroneckerMatrix(np.ones((3, 1, 2**20, 1)))}
+    fails(name, TypeError, f"{argument} must be a sequence of arrays, got KroneckerMatrix", **table)
     ragged = {argument: [[[[1.0, 2.0], [3.0]]], B]}
     fails(name, ValueError, f"{argument} must be arrays or regular nested lists, got ragged lists", **ragged)
 

@@ -28,6 +28,7 @@ from ketcore.arrays.namespaces import (
     namespace_of,
     native,
     on_host,
+    opts_out,
     to_host,
 )
 from ketcore.shapes import check_addressable, check_dense_size
@@ -111,10 +112,13 @@ def plain(name: str, array: Any) -> Any:
 
 def as_sequence(name: str, values: Any) -> tuple[Any, ...]:
     """`values` as a tuple; TypeError where it is no sequence."""
+    refused = TypeError(f"{name} must be a sequence, got {type(values).__name__}")
+    if opts_out(values):
+        raise refused
     try:
         return tuple(values)
     except TypeError:
-        raise TypeError(f"{name} must be a sequence, got {type(values).__name__}") from None
+        raise refused from None
 
 
 def as_integers(name: str, index: Any) -> Array:

@@ -18,8 +18,16 @@ quiet = np.errstate(all="ignore")
 
 
 def as_arrays(arrays: Sequence[Any]) -> tuple[Array, ...]:
-    """Arrays as they are; nested lists and scalars as NumPy arrays."""
+    """Arrays as they are; nested lists and scalars as NumPy arrays; TypeError where there is no sequence."""
+    if opts_out(arrays):
+        raise TypeError(f"arrays must be a sequence, got {type(arrays).__name__}")
     return tuple(a if is_array(a) else np.asarray(a) for a in arrays)
+
+
+def opts_out(value: Any) -> bool:
+    """Whether `value` opts out of NumPy's ufuncs, as operators and kets do: it is no array, and what it
+    yields are rows, made one by one."""
+    return getattr(type(value), "__array_ufunc__", True) is None
 
 
 def is_array(value: Any) -> bool:

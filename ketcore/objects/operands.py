@@ -17,6 +17,7 @@ from ketcore.arrays.namespaces import (
     is_floating,
     namespace,
     namespace_of,
+    opts_out,
     quiet,
 )
 
@@ -29,10 +30,8 @@ def is_dense(value: Any) -> bool:
     >>> is_dense([1.0]), is_dense(np.ones(2)), is_dense("no")
     (True, True, False)
     """
-    # What opts out of NumPy's ufuncs, as all operators here do, is no array.
-    opted_out = getattr(type(value), "__array_ufunc__", True) is None
     known = is_array(value) or isinstance(value, list | tuple)
-    return not opted_out and (known or hasattr(value, "__dlpack__") or hasattr(value, "tocsr"))
+    return not opts_out(value) and (known or hasattr(value, "__dlpack__") or hasattr(value, "tocsr"))
 
 
 def as_array(name: str, value: Any) -> Array:

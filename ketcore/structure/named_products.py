@@ -196,7 +196,7 @@ def _as_kronecker(n, matrix):
     if isinstance(matrix, KroneckerSum):
         return matrix.to_kronecker()
     if isinstance(matrix, Ket):
-        raise TypeError("matrices must be all of type Ket where one is, got others beside it")
+        raise TypeError(f"matrices must be all of type Ket where one is, got others beside matrices[{n}]")
     _, (array,), _ = check_floating(f"matrices[{n}]", construction.dense_factors([matrix]))
     if array.ndim != 2:
         shape = tuple(array.shape)
