@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ketcore.array_types import Host
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 
@@ -15,7 +16,7 @@ _LEAVES = "weight_leafs"
 
 def load_word2ket(
     source: Any, shape: Sequence[int] | None = None, layer: str | None = None
-) -> Ket | KroneckerMatrix:
+) -> Ket[Host] | KroneckerMatrix[Host]:
     """The table of a layer of the word2ket package (release 0.0.2), with the numbers of its rows.
 
     source   the layer itself; or its state dict, which holds one array under `weight_leafs` (with any

@@ -7,9 +7,14 @@ rule of pyright's.  What returns a number of NumPy counts as ndarray.
 from typing import reveal_type
 
 import numpy as np
+from numpy.typing import NDArray
 
 import ketcore as kc
-from ketcore import linalg
+from ketcore import linalg, testing
+
+Real = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Complex = NDArray[np.complex128]
 
 a = np.eye(2)
 single = np.ones((2, 2), "float32")
@@ -68,6 +73,41 @@ def right() -> None:
     reveal_type(kc.from_dense(np.ones((4, 4)), rank=1).value)  # KroneckerMatrix[ndarray]
     reveal_type(kc.recompress(v + v, rank=1))  # Fit[Ket[ndarray]]
     reveal_type(kc.suggest_dims(256, 4))  # tuple[int, ...]
+    reveal_type(kc.digits([0, 5], (2, 3)))  # tuple[ndarray, ...]
+    reveal_type(kc.digits(np.int64(5), (2, 3)))  # tuple[ndarray, ...]
+    reveal_type(kc.load_word2ket({}))  # Ket[ndarray] | KroneckerMatrix[ndarray]
+    reveal_type(testing.factors())  # SearchStrategy[tuple[ndarray, ...]]
+    reveal_type(testing.indices(3))  # SearchStrategy[ndarray]
+    reveal_type(testing.crops(3, 4))  # SearchStrategy[tuple[int, int] | None]
+
+
+def function_of_reals(y: Real) -> Real:
+    return K @ y
+
+
+def two_dtypes(
+    real: kc.KroneckerMatrix[Real],
+    terms: kc.KroneckerSum[Real],
+    parts: kc.KroneckerProduct[Real],
+    ids: Integers,
+    amplitudes: Complex,
+) -> None:
+    """A signature may promise a dtype; dense arrays beside it may have another."""
+    reveal_type(real @ x)  # ndarray
+    reveal_type(real + K)  # KroneckerMatrix[ndarray]
+    reveal_type(real @ v)  # Ket[ndarray]
+    reveal_type(real @ ids)  # ndarray
+    reveal_type(ids @ real)  # ndarray
+    reveal_type(real @ amplitudes)  # ndarray
+    reveal_type(real.matmul(ids))  # ndarray
+    reveal_type(real.rmatmul(amplitudes))  # ndarray
+    reveal_type(real.sandwich(x, amplitudes))  # ndarray
+    reveal_type(terms @ amplitudes)  # ndarray
+    reveal_type(ids @ terms)  # ndarray
+    reveal_type(parts @ amplitudes)  # ndarray
+    reveal_type(ids @ parts)  # ndarray
+    in_phases: kc.KroneckerMatrix[Complex] = real.astype("complex128")
+    reveal_type(in_phases)  # KroneckerMatrix[ndarray]
 
 
 def wrong() -> None:
@@ -89,6 +129,9 @@ def wrong() -> None:
     kc.rows(3, [0])  # wrong: call-overload, reportArgumentType
     kc.rows(K.factors, "x")  # wrong: call-overload, reportArgumentType
     kc.rows(K.factors, [0], chek=True)  # wrong: call-overload, reportCallIssue
+    kc.digits("x", (2, 3))  # wrong: call-overload, reportArgumentType
+    kc.digits([0], 6)  # wrong: call-overload, reportArgumentType
+    testing.assert_vjp(3, np.ones, [x])  # wrong: arg-type, reportArgumentType
     linalg.solve(x, x)  # wrong: call-overload, reportArgumentType
     linalg.inv(v)  # wrong: call-overload, reportArgumentType
     _ = v.dim  # wrong: attr-defined, reportAttributeAccessIssue

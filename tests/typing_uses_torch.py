@@ -26,6 +26,8 @@ def right() -> None:
     reveal_type(kc.KroneckerSum([t, t]) @ x)  # Tensor
     reveal_type(linalg.solve(K, x))  # Tensor
     reveal_type(linalg.svd(K).S)  # Ket[Tensor]
+    reveal_type(K + K.astype("complex64"))  # KroneckerMatrix[Tensor]
+    reveal_type(kc.digits(torch.arange(4), (2, 2)))  # tuple[Tensor, ...]
 
 
 def wrong() -> None:

@@ -219,8 +219,12 @@ class Ket(Scalable, Generic[ArrayT]):
         """The complex conjugate; a real ket itself."""
         return Ket.from_packed(conjugated(self.packed), self.dims)
 
+    @overload
+    def astype(self: "Ket[Host]", dtype: object) -> "Ket[Host]": ...
+    @overload
+    def astype(self, dtype: object) -> "Ket[ArrayT]": ...
     @quiet
-    def astype(self, dtype: object) -> "Ket[ArrayT]":
+    def astype(self, dtype: object) -> "Ket[Any]":
         """The same kets with leaves of another floating or complex dtype."""
         return Ket(construction.cast(self.factors, dtype, -1))
 

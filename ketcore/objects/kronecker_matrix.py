@@ -230,6 +230,9 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def __matmul__(self, other: Ket[ArrayT]) -> Ket[ArrayT]: ...
     @overload
     def __matmul__(self, other: ArrayT | Lists) -> ArrayT: ...
+    # A matrix of NumPy that promises a dtype meets arrays of any: what comes out promises none.
+    @overload
+    def __matmul__(self: "KroneckerMatrix[Host]", other: Host) -> Host: ...
     def __matmul__(self, other: Any) -> Any:
         """A @ other: an array gives an array, a Ket a Ket, a KroneckerMatrix a KroneckerMatrix.
 
@@ -247,13 +250,21 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
             return Ket(alignment.ket_product(self, other))
         return self.matmul(other) if operands.is_dense(other) else NotImplemented
 
-    def __rmatmul__(self, other: ArrayT | Lists) -> ArrayT:
+    @overload
+    def __rmatmul__(self, other: ArrayT | Lists) -> ArrayT: ...
+    @overload
+    def __rmatmul__(self: "KroneckerMatrix[Host]", other: Host) -> Host: ...
+    def __rmatmul__(self, other: Any) -> Any:
         """other @ A for an array (..., rows): that of tied logits is `x @ table.T`."""
         if not operands.is_dense(other):
             return NotImplemented
         return self.rmatmul(other)
 
-    def matmul(self: Any, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT:
+    @overload
+    def matmul(self, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT: ...
+    @overload
+    def matmul(self: "KroneckerMatrix[Host]", x: Host, out: Host | None = None) -> Host: ...
+    def matmul(self: Any, x: Any, out: Any = None) -> Any:
         """A @ x for an array (columns,) or (..., columns, n); `out` is written into and returned.
 
         raises, cost   as `kron_matmul`
@@ -267,7 +278,11 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         axis = -1 if dense.ndim == 1 else -2
         return ops.kron_matmul(turned, dense, shape, axis=axis, identities=operands.marks(self), out=out)
 
-    def rmatmul(self: Any, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT:
+    @overload
+    def rmatmul(self, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT: ...
+    @overload
+    def rmatmul(self: "KroneckerMatrix[Host]", x: Host, out: Host | None = None) -> Host: ...
+    def rmatmul(self: Any, x: Any, out: Any = None) -> Any:
         """x @ A for an array (..., rows); `out`, errors and cost as in `matmul`.
 
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).rmatmul([1, 2]).tolist()
@@ -281,6 +296,8 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def sandwich(self, x: Ket[ArrayT], y: Ket[ArrayT]) -> ArrayT: ...
     @overload
     def sandwich(self, x: ArrayT | Lists, y: ArrayT | Lists) -> ArrayT: ...
+    @overload
+    def sandwich(self: "KroneckerMatrix[Host]", x: Host | Lists, y: Host | Lists) -> Host: ...
     def sandwich(self, x: Any, y: Any) -> Any:
         """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns); batches broadcast.
 
@@ -308,8 +325,12 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         factors = [conjugated(f) for f in self.factors]
         return KroneckerMatrix(factors, self.shape, self.term_identities)
 
+    @overload
+    def astype(self: "KroneckerMatrix[Host]", dtype: object) -> "KroneckerMatrix[Host]": ...
+    @overload
+    def astype(self, dtype: object) -> "KroneckerMatrix[ArrayT]": ...
     @quiet
-    def astype(self, dtype: object) -> "KroneckerMatrix[ArrayT]":
+    def astype(self, dtype: object) -> "KroneckerMatrix[Any]":
         """The same matrix with factors of another floating or complex dtype."""
         factors = construction.cast(self.factors, dtype, None, self.term_identities)
         return KroneckerMatrix(factors, self.shape, self.term_identities)

@@ -93,8 +93,12 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """The complex conjugate; a real sum shares its factors."""
         return KroneckerSum([conjugated(f) for f in self.factors])
 
+    @overload
+    def astype(self: "KroneckerSum[Host]", dtype: object) -> "KroneckerSum[Host]": ...
+    @overload
+    def astype(self, dtype: object) -> "KroneckerSum[ArrayT]": ...
     @quiet
-    def astype(self, dtype: object) -> "KroneckerSum[ArrayT]":
+    def astype(self, dtype: object) -> "KroneckerSum[Any]":
         """The same sum with factors of another floating or complex dtype."""
         return KroneckerSum([construction.cast([factor], dtype, None)[0] for factor in self.factors])
 
@@ -152,6 +156,8 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def __matmul__(self, other: Ket[ArrayT]) -> Ket[ArrayT]: ...
     @overload
     def __matmul__(self, other: ArrayT | Lists) -> ArrayT: ...
+    @overload
+    def __matmul__(self: "KroneckerSum[Host]", other: Host) -> Host: ...
     def __matmul__(self, other: Any) -> Any:
         """S @ other: a dense array gives an array, a Ket a Ket of N times its rank, an operator an operator.
 
@@ -170,6 +176,8 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def __rmatmul__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]: ...
     @overload
     def __rmatmul__(self, other: ArrayT | Lists) -> ArrayT: ...
+    @overload
+    def __rmatmul__(self: Operator[Host], other: Host) -> Host: ...
     def __rmatmul__(self, other: Any) -> Any:
         """other @ S for a dense array (..., Q) or a KroneckerMatrix."""
         if isinstance(other, KroneckerMatrix):

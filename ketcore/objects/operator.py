@@ -5,9 +5,9 @@ beside `@` and are what solvers take.
 own: its arrays, `shape`, `dtype`, `T`, `conj`, `_scaled`, `_apply`, `_facts`.
 """
 
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, overload
 
-from ketcore.array_types import ArrayT, Lists, Scalar
+from ketcore.array_types import ArrayT, Host, Lists, Scalar
 from ketcore.arrays import solvers
 from ketcore.arrays.namespaces import Array
 from ketcore.objects import arithmetic, display
@@ -110,7 +110,11 @@ class Operator(Structured, Generic[ArrayT]):
         rows, columns = self.shape
         return applied(self._operand(other), rows, columns, lambda x: self._apply(x, False))
 
-    def __rmatmul__(self: Any, other: ArrayT | Lists) -> ArrayT:
+    @overload
+    def __rmatmul__(self, other: ArrayT | Lists) -> ArrayT: ...
+    @overload
+    def __rmatmul__(self: "Operator[Host]", other: Host) -> Host: ...
+    def __rmatmul__(self: Any, other: Any) -> Any:
         """other @ A for a dense array (..., rows)."""
         if not is_dense(other):
             return NotImplemented

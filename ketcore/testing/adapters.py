@@ -70,46 +70,46 @@ class Adapter:
     """
 
     make: Callable[[Sequence[np.ndarray]], Any]
-    to_dense: Callable = to_dense
-    asarray: Callable = np.asarray
+    to_dense: Callable[..., Any] = to_dense
+    asarray: Callable[..., Any] = np.asarray
     dtypes: Sequence[str] = ("float32", "float64", "complex64", "complex128")
     square: bool = False
-    matmul: Callable | None = operator.matmul
-    apply: Callable | None = operator.matmul
-    apply_left: Callable | None = operator.matmul
-    add: Callable | None = operator.add
-    scale: Callable | None = operator.mul
-    transpose: Callable | None = operator.attrgetter("T")
-    conj: Callable | None = None
-    adjoint: Callable | None = None
-    kron: Callable | None = None
-    multiply: Callable | None = None
-    vdot: Callable | None = None
-    trace: Callable | None = None
-    det: Callable | None = None
-    slogdet: Callable | None = None
-    logdet: Callable | None = None
-    norm: Callable | None = None
-    matrix_rank: Callable | None = None
-    inv: Callable | None = None
-    pinv: Callable | None = None
-    cholesky: Callable | None = None
-    sqrtm: Callable | None = None
-    matrix_power: Callable | None = None
-    solve: Callable | None = None
-    eigvals: Callable | None = None
-    eigvalsh: Callable | None = None
-    svdvals: Callable | None = None
-    kron_sum: Callable | None = None
-    expm: Callable | None = None
-    khatri_rao: Callable | None = None
-    face_splitting: Callable | None = None
-    partial_trace: Callable | None = None
-    permute: Callable | None = None
-    embed: Callable | None = None
-    commutation: Callable | None = None
-    row: Callable | None = None
-    element: Callable | None = None
+    matmul: Callable[..., Any] | None = operator.matmul
+    apply: Callable[..., Any] | None = operator.matmul
+    apply_left: Callable[..., Any] | None = operator.matmul
+    add: Callable[..., Any] | None = operator.add
+    scale: Callable[..., Any] | None = operator.mul
+    transpose: Callable[..., Any] | None = operator.attrgetter("T")
+    conj: Callable[..., Any] | None = None
+    adjoint: Callable[..., Any] | None = None
+    kron: Callable[..., Any] | None = None
+    multiply: Callable[..., Any] | None = None
+    vdot: Callable[..., Any] | None = None
+    trace: Callable[..., Any] | None = None
+    det: Callable[..., Any] | None = None
+    slogdet: Callable[..., Any] | None = None
+    logdet: Callable[..., Any] | None = None
+    norm: Callable[..., Any] | None = None
+    matrix_rank: Callable[..., Any] | None = None
+    inv: Callable[..., Any] | None = None
+    pinv: Callable[..., Any] | None = None
+    cholesky: Callable[..., Any] | None = None
+    sqrtm: Callable[..., Any] | None = None
+    matrix_power: Callable[..., Any] | None = None
+    solve: Callable[..., Any] | None = None
+    eigvals: Callable[..., Any] | None = None
+    eigvalsh: Callable[..., Any] | None = None
+    svdvals: Callable[..., Any] | None = None
+    kron_sum: Callable[..., Any] | None = None
+    expm: Callable[..., Any] | None = None
+    khatri_rao: Callable[..., Any] | None = None
+    face_splitting: Callable[..., Any] | None = None
+    partial_trace: Callable[..., Any] | None = None
+    permute: Callable[..., Any] | None = None
+    embed: Callable[..., Any] | None = None
+    commutation: Callable[..., Any] | None = None
+    row: Callable[..., Any] | None = None
+    element: Callable[..., Any] | None = None
 
     def has(self, *names: str) -> bool:
         """Whether the library has all these operations."""
@@ -120,7 +120,7 @@ class Adapter:
         return tuple(name for name in names if getattr(self, name) is None)
 
 
-def named_operations(*modules: Any) -> dict[str, Callable]:
+def named_operations(*modules: Any) -> dict[str, Callable[..., Any]]:
     """Operations that modules have under the names of the adapter's fields: the first module with one counts.
 
     >>> sorted(named_operations(np.linalg))[:4]

@@ -38,11 +38,11 @@ _NOISE = 4.0
 
 
 def assert_vjp(
-    function: Callable,
-    vjp: Callable,
+    function: Callable[..., Any],
+    vjp: Callable[..., Any],
     primals: Sequence[Array],
     *,
-    jvp: Callable | None = None,
+    jvp: Callable[..., Any] | None = None,
     multilinear: bool = False,
     terms: int | None = None,
     scale: float = 0.0,
@@ -95,8 +95,8 @@ def assert_vjp(
 
 
 def assert_jvp(
-    function: Callable,
-    jvp: Callable,
+    function: Callable[..., Any],
+    jvp: Callable[..., Any],
     primals: Sequence[Array],
     *,
     multilinear: bool = False,

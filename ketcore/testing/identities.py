@@ -11,7 +11,7 @@ Most laws are in C. F. Van Loan, "The ubiquitous Kronecker product", J. Comput. 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class Law(NamedTuple):
         return self.name
 
 
-def kronecker_identities(make: Callable | Adapter) -> list[Law]:
+def kronecker_identities(make: Callable[..., Any] | Adapter) -> list[Law]:
     """The laws that a library of Kronecker products should keep, as far as its adapter has their operations.
 
     make     list of 2-D NumPy arrays -> the library's product of them, with `@`, `+`, `*` and `.T`; or an
@@ -65,7 +65,7 @@ def kronecker_identities(make: Callable | Adapter) -> list[Law]:
     return [Law(r.name, r.formula, _check(r, adapter)) for r in _RULES if not _missing(r, adapter)]
 
 
-def identities_left_out(make: Callable | Adapter) -> dict[str, tuple[str, ...]]:
+def identities_left_out(make: Callable[..., Any] | Adapter) -> dict[str, tuple[str, ...]]:
     """The laws that `kronecker_identities` leaves out, each with the operations that the adapter lacks.
 
     >>> identities_left_out(lambda matrices: None)["determinant of a product"]

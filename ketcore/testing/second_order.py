@@ -1,6 +1,7 @@
 """The assertion on the derivative of a vjp."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,12 @@ from ketcore.testing.values import Array, from_numpy, many, to_numpy, to_wide, w
 
 
 def assert_second_order(
-    function: Callable,
-    vjp: Callable,
+    function: Callable[..., Any],
+    vjp: Callable[..., Any],
     primals: Sequence[Array],
     *,
-    jvp: Callable | None = None,
-    vjp_jvp: Callable | None = None,
+    jvp: Callable[..., Any] | None = None,
+    vjp_jvp: Callable[..., Any] | None = None,
     multilinear: bool = False,
     seed: int = 0,
 ) -> None:

@@ -7,13 +7,19 @@ rank 1, modes of size 1, uneven modes, cropped shapes, repeated ids, empty and 0
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ketcore.array_types import Host
 
 try:
     from hypothesis import strategies as st
 except ImportError as error:
     raise ImportError('ketcore.testing must find hypothesis: pip install "ketcore[test]"') from error
+
+if TYPE_CHECKING:
+    from ketcore import Ket, KroneckerMatrix
 
 _FLOATING = ("float32", "float64", "complex64", "complex128")
 _INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -43,7 +49,9 @@ def half_dtypes() -> list[np.dtype]:
 
 
 @st.composite
-def mode_dims(draw, order: int | None = None, *, max_order: int = 4, max_dim: int = 5, max_size: int = 64):
+def mode_dims(
+    draw: st.DrawFn, order: int | None = None, *, max_order: int = 4, max_dim: int = 5, max_size: int = 64
+) -> tuple[int, ...]:
     """The sizes of N modes, up to `max_dim` each, `max_size` in all; N is `order`, or up to `max_order`."""
     order = draw(st.integers(1, max_order)) if order is None else order
     sizes: list[int] = []
@@ -53,7 +61,7 @@ def mode_dims(draw, order: int | None = None, *, max_order: int = 4, max_dim: in
 
 
 @st.composite
-def arrays(draw, shape: Sequence[int], dtype: np.dtype | str | None = None):
+def arrays(draw: st.DrawFn, shape: Sequence[int], dtype: np.dtype | str | None = None) -> Host:
     """A NumPy array of standard normal values, real and imaginary, of `dtype` or any of `dtypes()`."""
     dtype = np.dtype(draw(dtypes()) if dtype is None else dtype)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -65,14 +73,14 @@ def arrays(draw, shape: Sequence[int], dtype: np.dtype | str | None = None):
 
 @st.composite
 def factors(
-    draw,
+    draw: st.DrawFn,
     *,
     row_dims: Sequence[int] | None = None,
     col_dims: Sequence[int] | None = None,
     order: int | None = None,
     rank: int | None = None,
     dtype: np.dtype | str | None = None,
-):
+) -> tuple[Host, ...]:
     """The factors of a Kronecker matrix: N NumPy arrays (R, p_n, q_n) of one dtype.  What is None is drawn.
 
     >>> from hypothesis import given
@@ -95,13 +103,13 @@ def factors(
 
 @st.composite
 def leaves(
-    draw,
+    draw: st.DrawFn,
     *,
     words: int | None = None,
     dims: Sequence[int] | None = None,
     rank: int | None = None,
     dtype: np.dtype | str | None = None,
-):
+) -> tuple[Host, tuple[int, ...]]:
     """Packed kets, one record per word: a pair (NumPy array (words, R, sum q_n), dims)."""
     dims = draw(mode_dims()) if dims is None else tuple(dims)
     words = draw(st.integers(1, 6)) if words is None else words
@@ -110,7 +118,9 @@ def leaves(
 
 
 @st.composite
-def indices(draw, bound: int, *, shape: Sequence[int] | None = None, dtype: np.dtype | str | None = None):
+def indices(
+    draw: st.DrawFn, bound: int, *, shape: Sequence[int] | None = None, dtype: np.dtype | str | None = None
+) -> Host:
     """Ids in [0, bound): a NumPy array of any integer dtype and any shape, repeated ids included.
 
     >>> from hypothesis import given
@@ -133,7 +143,7 @@ def indices(draw, bound: int, *, shape: Sequence[int] | None = None, dtype: np.d
 
 
 @st.composite
-def crops(draw, rows: int, columns: int):
+def crops(draw: st.DrawFn, rows: int, columns: int) -> tuple[int, int] | None:
     """A shape: None, or (rows, columns) cropped to something smaller, never empty."""
     if draw(st.booleans()):
         return None
@@ -142,14 +152,14 @@ def crops(draw, rows: int, columns: int):
 
 @st.composite
 def kets(
-    draw,
+    draw: st.DrawFn,
     *,
     batch_shape: Sequence[int] | None = None,
     dims: Sequence[int] | None = None,
     rank: int | None = None,
     dtype: np.dtype | str | None = None,
-    asarray: Callable = np.asarray,
-):
+    asarray: Callable[..., Any] = np.asarray,
+) -> "Ket[Any]":
     """A `ketcore.Ket` of arrays made by `asarray` from NumPy arrays.  What is None is drawn."""
     from ketcore import Ket
 
@@ -163,7 +173,7 @@ def kets(
 
 @st.composite
 def kronecker_matrices(
-    draw,
+    draw: st.DrawFn,
     *,
     row_dims: Sequence[int] | None = None,
     col_dims: Sequence[int] | None = None,
@@ -171,8 +181,8 @@ def kronecker_matrices(
     rank: int | None = None,
     dtype: np.dtype | str | None = None,
     cropped: bool = True,
-    asarray: Callable = np.asarray,
-):
+    asarray: Callable[..., Any] = np.asarray,
+) -> "KroneckerMatrix[Any]":
     """A `ketcore.KroneckerMatrix` of arrays made by `asarray`; `cropped=False` keeps the whole shape."""
     from ketcore import KroneckerMatrix
 

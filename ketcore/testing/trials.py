@@ -146,7 +146,7 @@ class Trial:
         _, order = linear_sum_assignment(np.abs(expected[:, None] - found[None, :]))
         return self.equal(found[order], expected, growth, relative)
 
-    def raises(self, call: Callable, what: str) -> None:
+    def raises(self, call: Callable[..., Any], what: str) -> None:
         """Fail unless `call` raises."""
         try:
             value = call()

@@ -90,7 +90,7 @@ def many(arrays: Array | Sequence[Array]) -> tuple[Array, ...]:
     return tuple(arrays) if isinstance(arrays, tuple | list) else (arrays,)
 
 
-def call_untouched(function: Callable, name: str, *groups: tuple[str, Sequence[Array]]) -> Any:
+def call_untouched(function: Callable[..., Any], name: str, *groups: tuple[str, Sequence[Array]]) -> Any:
     """Call `function` on the arrays of all groups; fail if it wrote into one of them.
 
     groups  (word for messages, arrays) pairs, passed on in order
