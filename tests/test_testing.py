@@ -1,5 +1,7 @@
 """The kit must pass right code and fail wrong code, on code that is not this package's: np.kron, np.vdot."""
 
+from typing import get_type_hints
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -338,3 +340,8 @@ def test_wrong_gradient_of_a_small_primal_beside_a_large_one():
     testing.assert_vjp(lambda a, b: 2 * a + b, lambda a, b, c: (2 * c, c), primals, multilinear=False)
     with pytest.raises(AssertionError, match="gradient 1 must be the transpose"):
         testing.assert_vjp(lambda a, b: a * b, lambda a, b, c: (c * b, 3 * c * a), primals)
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_annotations_can_be_read_at_run_time(name):
+    get_type_hints(getattr(testing, name))

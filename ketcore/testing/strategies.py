@@ -7,19 +7,18 @@ rank 1, modes of size 1, uneven modes, cropped shapes, repeated ids, empty and 0
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ketcore.array_types import Host
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
 
 try:
     from hypothesis import strategies as st
 except ImportError as error:
     raise ImportError('ketcore.testing must find hypothesis: pip install "ketcore[test]"') from error
-
-if TYPE_CHECKING:
-    from ketcore import Ket, KroneckerMatrix
 
 _FLOATING = ("float32", "float64", "complex64", "complex128")
 _INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -159,10 +158,8 @@ def kets(
     rank: int | None = None,
     dtype: np.dtype | str | None = None,
     asarray: Callable[..., Any] = np.asarray,
-) -> "Ket[Any]":
+) -> Ket[Any]:
     """A `ketcore.Ket` of arrays made by `asarray` from NumPy arrays.  What is None is drawn."""
-    from ketcore import Ket
-
     if batch_shape is None:
         batch_shape = draw(st.sampled_from(((), (1,), (3,), (2, 2), (0,))))
     dims = draw(mode_dims()) if dims is None else dims
@@ -182,10 +179,8 @@ def kronecker_matrices(
     dtype: np.dtype | str | None = None,
     cropped: bool = True,
     asarray: Callable[..., Any] = np.asarray,
-) -> "KroneckerMatrix[Any]":
+) -> KroneckerMatrix[Any]:
     """A `ketcore.KroneckerMatrix` of arrays made by `asarray`; `cropped=False` keeps the whole shape."""
-    from ketcore import KroneckerMatrix
-
     found = draw(factors(row_dims=row_dims, col_dims=col_dims, order=order, rank=rank, dtype=dtype))
     rows, columns = (prod(array.shape[axis] for array in found) for axis in (1, 2))
     shape = draw(crops(rows, columns)) if cropped else None
