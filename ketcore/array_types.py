@@ -81,6 +81,9 @@ else:
 
 ArrayT = TypeVar("ArrayT", bound=Array)
 
+# Within the package: what libraries do not declare alike is not checked.
+AnyArray: TypeAlias = Any
+
 # Arrays of NumPy (no signature promises a shape or a dtype), and what becomes one.
 Host: TypeAlias = NDArray[Any]
 Number: TypeAlias = complex | np.number[Any] | np.bool

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_like, check_tables, check_tangents
 from ketcore.arrays.elementary import elementwise_product
-from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
 
 
 @quiet
-def kron_total(factors: Sequence[Array]) -> Array:
+def kron_total(factors: Sequence[AnyArray]) -> AnyArray:
     """sum_ij M[i, j].
 
     factors  N arrays (R, p_n, q_n), floating or complex
@@ -34,7 +35,7 @@ def kron_total(factors: Sequence[Array]) -> Array:
 
 
 @quiet
-def kron_total_vjp(factors: Sequence[Array], cotangent: Array) -> tuple[Array, ...]:
+def kron_total_vjp(factors: Sequence[AnyArray], cotangent: AnyArray) -> tuple[AnyArray, ...]:
     """Pull `cotangent`, without dimensions, back through `kron_total` to the factors.
 
     returns  N arrays in the shapes and dtypes of the factors
@@ -51,7 +52,7 @@ def kron_total_vjp(factors: Sequence[Array], cotangent: Array) -> tuple[Array, .
 
 
 @quiet
-def kron_total_jvp(factors: Sequence[Array], tangents: Sequence[Array]) -> Array:
+def kron_total_jvp(factors: Sequence[AnyArray], tangents: Sequence[AnyArray]) -> AnyArray:
     """The derivative of `kron_total` along the tangents of the factors.
 
     raises   as `kron_total`; TypeError, ValueError on the tangents
@@ -66,7 +67,7 @@ def kron_total_jvp(factors: Sequence[Array], tangents: Sequence[Array]) -> Array
 
 
 @quiet
-def kron_total_dense(factors: Sequence[Array]) -> np.ndarray:
+def kron_total_dense(factors: Sequence[AnyArray]) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.sum.  Costs P Q memory."""
     return np.sum(terms.dense_matrix(factors)).astype(np.result_type(*factors))
 

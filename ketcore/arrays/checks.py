@@ -12,9 +12,9 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import is_recorded, is_traced
 from ketcore.arrays.namespaces import (
-    Array,
     as_arrays,
     extremes,
     index_dtype,
@@ -37,7 +37,7 @@ from ketcore.shapes import check_addressable, check_dense_size
 COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
 
 
-def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, Sequence[Array], Any]:
+def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, Sequence[AnyArray], Any]:
     """The namespace, the arrays and the promoted dtype of N arrays (R, p_n, q_n) of one rank."""
     xp, tables, dtype = check_floating(name, tables)
     shapes = [tuple(table.shape) for table in tables]
@@ -48,7 +48,7 @@ def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, Sequence
     return xp, tables, dtype
 
 
-def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, Sequence[Array], Any]:
+def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, Sequence[AnyArray], Any]:
     """The namespace, the arrays and the promoted dtype of at least one floating or complex array."""
     try:
         arrays = as_arrays(arrays)
@@ -112,16 +112,15 @@ def plain(name: str, array: Any) -> Any:
 
 def as_sequence(name: str, values: Any) -> tuple[Any, ...]:
     """`values` as a tuple; TypeError where it is no sequence."""
-    refused = TypeError(f"{name} must be a sequence, got {type(values).__name__}")
-    if opts_out(values):
-        raise refused
     try:
+        if opts_out(values):
+            raise TypeError
         return tuple(values)
     except TypeError:
-        raise refused from None
+        raise TypeError(f"{name} must be a sequence, got {type(values).__name__}") from None
 
 
-def as_integers(name: str, index: Any) -> Array:
+def as_integers(name: str, index: Any) -> AnyArray:
     """`index` as an array; TypeError unless its dtype is an integer.  An empty list counts as integers."""
     if not is_array(index):
         given = index
@@ -146,7 +145,7 @@ def _check_counted(name, values):
         raise IndexError(f"{name} must lie in [{-(2**63)}, {2**63}), got {largest}")
 
 
-def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[Array, bool]:
+def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[AnyArray, bool]:
     """An integer array of 32 or 64 bits, and whether all its values are known to lie in [0, bound)."""
     index = as_integers(name, index)
     xp = namespace_of(index)
@@ -168,7 +167,7 @@ def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[
     return wide, True
 
 
-def outside(xp: ModuleType, index: Array, bound: int) -> Array:
+def outside(xp: ModuleType, index: AnyArray, bound: int) -> AnyArray:
     """Which of the indices are not in [0, bound)."""
     # A bound beyond the dtype of the indices is above all of them, and no number to compare them with.
     if bound > xp.iinfo(index.dtype).max:
@@ -187,7 +186,7 @@ def _first_outside(index, bound):
     return next(value for value in flat.tolist() if not 0 <= value < bound)
 
 
-def to_namespace_of(array: Array, xp: ModuleType, like: Array) -> Array:
+def to_namespace_of(array: AnyArray, xp: ModuleType, like: AnyArray) -> AnyArray:
     """`array`, moved to the library and device of `like` where it is a NumPy array of host values."""
     if is_numpy(array):
         if is_numpy(like):
@@ -210,7 +209,7 @@ def check_columns(name: str, columns: Any, width: int) -> int:
     return int(columns)
 
 
-def check_shape(shape: Any, factors: Sequence[Array]) -> tuple[int, int]:
+def check_shape(shape: Any, factors: Sequence[AnyArray]) -> tuple[int, int]:
     """(rows, columns): all of (P, Q), or the leading block `shape`."""
     full = prod([factor.shape[-2] for factor in factors]), prod([factor.shape[-1] for factor in factors])
     if shape is None:
@@ -274,8 +273,8 @@ def _modes(found, dims):
 
 
 def check_like(
-    name: str, values: Any, shape: Sequence[int], xp: ModuleType, like: Array, dtype: Any
-) -> Array:
+    name: str, values: Any, shape: Sequence[int], xp: ModuleType, like: AnyArray, dtype: Any
+) -> AnyArray:
     """`values` as an array beside `like`, floating, of this shape; complex only where `dtype` is."""
     plain_pair = type(values) is np.ndarray and is_numpy(like)
     if plain_pair and values.dtype == dtype and values.shape == tuple(shape):
@@ -291,8 +290,8 @@ def check_like(
 
 
 def check_tangents(
-    name: str, tangents: Sequence[Any], primals: Sequence[Array], xp: ModuleType, dtype: Any
-) -> Sequence[Array]:
+    name: str, tangents: Sequence[Any], primals: Sequence[AnyArray], xp: ModuleType, dtype: Any
+) -> Sequence[AnyArray]:
     """One tangent per primal, of its shape."""
     tangents = as_sequence(name, tangents)
     if len(tangents) != len(primals):
@@ -303,7 +302,9 @@ def check_tangents(
     )
 
 
-def check_out(out: Array | None, shape: Sequence[int], dtype: Any, like: Array, xp: ModuleType) -> Array:
+def check_out(
+    out: AnyArray | None, shape: Sequence[int], dtype: Any, like: AnyArray, xp: ModuleType
+) -> AnyArray:
     """A new array, or `out` if results can be written into it as they are."""
     shape = tuple(shape)
     if out is None:

@@ -7,33 +7,34 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, is_numpy, namespace_of
+from ketcore.array_types import AnyArray
+from ketcore.arrays.namespaces import accumulation_dtype, is_complex, is_numpy, namespace_of
 
 
-def conjugated(array: Array) -> Array:
+def conjugated(array: AnyArray) -> AnyArray:
     """The complex conjugate; a real array as it is."""
     xp = namespace_of(array)
     return xp.conj(array) if is_complex(xp, array.dtype) else array
 
 
-def transposed(array: Array) -> Array:
+def transposed(array: AnyArray) -> AnyArray:
     """A view (..., q, p) of an array (..., p, q)."""
     if is_numpy(array):  # whose own method takes a tenth of the time
         return array.swapaxes(-1, -2)
     return namespace_of(array).matrix_transpose(array)
 
 
-def adjoint(array: Array) -> Array:
+def adjoint(array: AnyArray) -> AnyArray:
     """The conjugate transpose of matrices (..., p, q)."""
     return conjugated(transposed(array))
 
 
-def reshaped(xp: ModuleType, array: Array, shape: tuple[int, ...]) -> Array:
+def reshaped(xp: ModuleType, array: AnyArray, shape: tuple[int, ...]) -> AnyArray:
     """`array` in another shape; NumPy's own method takes a third of the time of its function."""
     return array.reshape(shape) if xp is np else xp.reshape(array, shape)
 
 
-def padded(xp: ModuleType, array: Array, size: int, axis: int) -> Array:
+def padded(xp: ModuleType, array: AnyArray, size: int, axis: int) -> AnyArray:
     """Zeros behind `array` up to `size` along `axis`; it is returned as it is where it has that size."""
     missing = size - array.shape[axis]
     if not missing:
@@ -45,19 +46,19 @@ def padded(xp: ModuleType, array: Array, size: int, axis: int) -> Array:
     return xp.concat([array, xp.broadcast_to(nothing, tuple(shape))], axis=axis)
 
 
-def widened(array: Array) -> Array:
+def widened(array: AnyArray) -> AnyArray:
     """An array in its accumulation dtype."""
     xp = namespace_of(array)
     wide = accumulation_dtype(xp, array.dtype)
     return array if array.dtype == wide else xp.astype(array, wide)
 
 
-def as_dtype(xp: ModuleType, array: Array, dtype: Any) -> Array:
+def as_dtype(xp: ModuleType, array: AnyArray, dtype: Any) -> AnyArray:
     """`array` in another dtype; NumPy's own function takes long to find that there is nothing to do."""
     return array if array.dtype == dtype else xp.astype(array, dtype)
 
 
-def elementwise_product(arrays: Sequence[Array]) -> Array:
+def elementwise_product(arrays: Sequence[AnyArray]) -> AnyArray:
     """The elementwise product of arrays that broadcast."""
     total = arrays[0]
     for array in arrays[1:]:
@@ -65,12 +66,12 @@ def elementwise_product(arrays: Sequence[Array]) -> Array:
     return total
 
 
-def unboxed(result: Array) -> Array:
+def unboxed(result: AnyArray) -> AnyArray:
     """A NumPy array without dimensions as the scalar that NumPy's own functions return."""
     return result[()] if result.ndim == 0 else result
 
 
-def itemsize(array: Array) -> int:
+def itemsize(array: AnyArray) -> int:
     """Bytes of one element; array-api-strict alone keeps it from its dtypes and arrays."""
     known = getattr(array.dtype, "itemsize", None)
     if known is not None:
@@ -93,14 +94,14 @@ def complex_dtype(xp: ModuleType, dtype: Any) -> Any:
     return xp.complex128 if dtype == xp.float64 else xp.complex64
 
 
-def beside(values: np.ndarray, like: Array) -> Array:
+def beside(values: np.ndarray, like: AnyArray) -> AnyArray:
     """An array of NumPy as one of the library and the device of `like`."""
     if is_numpy(like):
         return values
     return namespace_of(like).asarray(np.ascontiguousarray(values), device=array_api_compat.device(like))
 
 
-def identity(size: int, like: Array, dtype: Any = None) -> Array:
+def identity(size: int, like: AnyArray, dtype: Any = None) -> AnyArray:
     """The identity matrix (size, size) beside `like`, in its dtype unless another is given."""
     device = array_api_compat.device(like)
     return namespace_of(like).eye(size, dtype=like.dtype if dtype is None else dtype, device=device)

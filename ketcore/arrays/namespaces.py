@@ -7,17 +7,16 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import detached
 from ketcore.cuda.library import host_values, is_cupy
-
-Array = Any
 
 # Decorates every public function that computes: what is not finite, or leaves the range of its dtype,
 # propagates in silence.  Whether NumPy would warn depends on the kernel that BLAS has for this processor.
 quiet = np.errstate(all="ignore")
 
 
-def as_arrays(arrays: Sequence[Any]) -> tuple[Array, ...]:
+def as_arrays(arrays: Sequence[Any]) -> tuple[AnyArray, ...]:
     """Arrays as they are; nested lists and scalars as NumPy arrays; TypeError where there is no sequence."""
     if opts_out(arrays):
         raise TypeError(f"arrays must be a sequence, got {type(arrays).__name__}")
@@ -35,12 +34,12 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or array_api_compat.is_array_api_obj(value)
 
 
-def namespace_of(array: Array) -> ModuleType:
+def namespace_of(array: AnyArray) -> ModuleType:
     """The array-API namespace of one array.  NumPy's is NumPy itself, which needs no wrapper."""
     return np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
 
 
-def namespace(name: str, arrays: Sequence[Array]) -> ModuleType:
+def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
     """The one namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
     if all(isinstance(a, np.ndarray) for a in arrays):
         return np
@@ -61,22 +60,22 @@ def library_of(array: Any) -> str:
     return type(array).__module__.partition(".")[0]
 
 
-def is_numpy(array: Array) -> bool:
+def is_numpy(array: AnyArray) -> bool:
     """Whether `array` is a NumPy array."""
     return isinstance(array, np.ndarray)
 
 
-def compact(array: Array) -> Array:
+def compact(array: AnyArray) -> AnyArray:
     """A NumPy array laid out in C order, so that elementwise work on it is one loop; others as they are."""
     return np.ascontiguousarray(array) if is_numpy(array) else array
 
 
-def is_writeable_in_place(array: Array) -> bool:
+def is_writeable_in_place(array: AnyArray) -> bool:
     """Whether results can be written into arrays of this library (NumPy, CuPy)."""
     return is_numpy(array) or is_cupy(array)
 
 
-def on_host(array: Array) -> bool:
+def on_host(array: AnyArray) -> bool:
     """Whether the values of `array` lie in host memory, so that reading them waits for no device."""
     if is_numpy(array):
         return True
@@ -84,7 +83,7 @@ def on_host(array: Array) -> bool:
     return str(array_api_compat.device(array)).lower().startswith(("cpu", "tfrt_cpu", "none"))
 
 
-def extremes(array: Array) -> tuple[int, int] | None:
+def extremes(array: AnyArray) -> tuple[int, int] | None:
     """The least and the largest of some integers; None where the array is traced and has no values."""
     if is_numpy(array):
         return array.min(), array.max()
@@ -95,7 +94,7 @@ def extremes(array: Array) -> tuple[int, int] | None:
         return None
 
 
-def to_host(array: Array) -> np.ndarray:
+def to_host(array: AnyArray) -> np.ndarray:
     """The values of `array` as a NumPy array, cut off from its derivatives; waits for its device."""
     if is_cupy(array):
         return host_values(array)
@@ -109,7 +108,7 @@ def to_host(array: Array) -> np.ndarray:
     return np.asarray(detached(array))
 
 
-def value_of(array: Array) -> Any:
+def value_of(array: AnyArray) -> Any:
     """What an array without dimensions holds, as a Python number; None where JAX traces it without one."""
     if isinstance(array, np.ndarray | np.generic):
         return array.item()
@@ -126,7 +125,7 @@ def native(array: np.ndarray) -> np.ndarray:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def cast_gradient(xp: ModuleType, gradient: Array, primal: Array) -> Array:
+def cast_gradient(xp: ModuleType, gradient: AnyArray, primal: AnyArray) -> AnyArray:
     """`gradient` in the dtype of `primal`; its real part where the primal is real."""
     if gradient.dtype == primal.dtype:
         return gradient

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import detached
 from ketcore.arrays.elementary import widened
-from ketcore.arrays.namespaces import Array, is_complex, is_numpy, namespace_of, to_host
+from ketcore.arrays.namespaces import is_complex, is_numpy, namespace_of, to_host
 from ketcore.shapes import Marks
 
 # Products of squared norms, in float32 and in float64, between the inverse of this and this are level.  Sums
@@ -95,8 +96,8 @@ def _axes_of(factor, axes):
 
 
 def level(
-    factors: Sequence[Array], axes: Axes, carry: int = 0, fixed: Marks = ()
-) -> tuple[Sequence[Array], list[Array | None] | None]:
+    factors: Sequence[AnyArray], axes: Axes, carry: int = 0, fixed: Marks = ()
+) -> tuple[Sequence[AnyArray], list[AnyArray | None] | None]:
     """The same sum with the leaves of each term near one norm, and the powers of two that made it.
 
     factors  N arrays; a leaf is what lies along `axes`
@@ -113,8 +114,8 @@ def level(
 
 
 def level_and_carry(
-    factors: Sequence[Array], axes: Axes, fixed: Marks = ()
-) -> tuple[Sequence[Array], Sequence[Array | None] | None, int]:
+    factors: Sequence[AnyArray], axes: Axes, fixed: Marks = ()
+) -> tuple[Sequence[AnyArray], Sequence[AnyArray | None] | None, int]:
     """As `level`, with the carry that leaves the largest term of norm 1 where its norm is out of range.
 
     A sum whose terms have other modes each that stay as they are carries nothing.
@@ -134,7 +135,7 @@ def level_and_carry(
     return levelled, shifts, top
 
 
-def level_matrices(matrices: Sequence[Array], fixed: Marks = ()) -> Sequence[Array]:
+def level_matrices(matrices: Sequence[AnyArray], fixed: Marks = ()) -> Sequence[AnyArray]:
     """Matrices (p_n, q_n) of the same product at one level, as `level`, but of any library.
 
     Values are looked at in host memory, which waits for a device; powers of two are constants, so that
@@ -152,7 +153,7 @@ def level_matrices(matrices: Sequence[Array], fixed: Marks = ()) -> Sequence[Arr
     return shifted(matrices, [None if shift is None else float(shift[0, 0]) for shift in shifts])
 
 
-def stored(factors: Sequence[Array], dtype: Any, axes: Axes, fixed: Marks = ()) -> list[Array]:
+def stored(factors: Sequence[AnyArray], dtype: Any, axes: Axes, fixed: Marks = ()) -> list[AnyArray]:
     """Factors in another dtype, those of NumPy at one level first where one of them leaves its range."""
     xp = namespace_of(factors[0])
     if is_numpy(factors[0]) and len(factors) > 1 and any(f.dtype != dtype for f in factors):
@@ -164,7 +165,7 @@ def stored(factors: Sequence[Array], dtype: Any, axes: Axes, fixed: Marks = ()) 
     return [xp.astype(factor, dtype, copy=False) for factor in factors]
 
 
-def for_number(factors: Sequence[Array], number: Any, axes: Axes, fixed: Marks = ()) -> Sequence[Array]:
+def for_number(factors: Sequence[AnyArray], number: Any, axes: Axes, fixed: Marks = ()) -> Sequence[AnyArray]:
     """Factors of one dtype to be multiplied by a number: at one level where they, or it, are far from 1."""
     if not is_numpy(factors[0]) or len(factors) < 2:
         return factors
@@ -210,7 +211,7 @@ def _levelled_by_terms(factors, axes, fixed):
     return shifted(factors, shifts), shifts
 
 
-def shifted(arrays: Sequence[Array], shifts: Sequence[Array | None] | None) -> Sequence[Array]:
+def shifted(arrays: Sequence[AnyArray], shifts: Sequence[AnyArray | None] | None) -> Sequence[AnyArray]:
     """Each array times 2^shift: what tangents of levelled factors are, and gradients of the factors."""
     if shifts is None:
         return arrays
@@ -218,7 +219,7 @@ def shifted(arrays: Sequence[Array], shifts: Sequence[Array | None] | None) -> S
     return [array if shift is None else times_power(array, shift) for array, shift in pairs]
 
 
-def times_power(array: Array, shift: Any) -> Array:
+def times_power(array: AnyArray, shift: Any) -> AnyArray:
     """`array` times 2^shift, in its accumulation dtype, exact in any range; shifts are integers."""
     array = widened(array)
     if not is_numpy(array):
@@ -242,7 +243,7 @@ def _in_two_steps(xp, array, shift):
     return array * 2.0**first * 2.0 ** (shift - first)
 
 
-def _shifts_of(xp: ModuleType, logs: Sequence[Array], carry: int = 0) -> list[Array]:
+def _shifts_of(xp: ModuleType, logs: Sequence[AnyArray], carry: int = 0) -> list[AnyArray]:
     """Integers, as floating arrays, that add up to -carry over the modes and make all norms about equal.
 
     logs     binary logarithms of norms, minus infinity for leaves of zeros
@@ -280,7 +281,7 @@ def _or_one(xp, size):
     return xp.where((size > 0) & xp.isfinite(size), size, xp.ones_like(size))
 
 
-def unit_leaves(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+def unit_leaves(factors: Sequence[AnyArray]) -> tuple[list[AnyArray], list[AnyArray]]:
     """Factors in their accumulation dtype over their largest magnitudes, and these (...), one per factor.
 
     Products of the scaled leaves do not overflow where products of the leaves do, and a term vanishes only
@@ -297,7 +298,7 @@ def unit_leaves(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     return units, peaks
 
 
-def balanced(factors: Sequence[Array]) -> list[Array]:
+def balanced(factors: Sequence[AnyArray]) -> list[AnyArray]:
     """The same sum with the leaves of each term scaled to one norm, that is their geometric mean.
 
     A term with a leaf of zeros becomes zeros in all its leaves; one that is not finite stays as it is.

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from ketcore.arrays.namespaces import Array, is_numpy, library_of
+from ketcore.array_types import AnyArray
+from ketcore.arrays.namespaces import is_numpy, library_of
 from ketcore.cuda import library
 
 
-def linear_operator(like: Array) -> type:
+def linear_operator(like: AnyArray) -> type:
     """The LinearOperator class for arrays like this one: SciPy's for NumPy, CuPy's own for CuPy."""
     if library.is_cupy(like):
         return library.linear_operator_class()
@@ -18,7 +19,7 @@ def linear_operator(like: Array) -> type:
     return LinearOperator
 
 
-def conjugate_gradients(like: Array) -> Callable:
+def conjugate_gradients(like: AnyArray) -> Callable:
     """The `cg` of SciPy, or of CuPy for its own arrays, under SciPy's names of the options."""
     if library.is_cupy(like):
         return library.device_cg()

@@ -5,7 +5,8 @@ from types import ModuleType
 import array_api_compat
 import numpy as np
 
-from ketcore.arrays.namespaces import Array, is_numpy
+from ketcore.array_types import AnyArray
+from ketcore.arrays.namespaces import is_numpy
 
 # A float32 sum of sixteen terms of one sign is off by less than 1e-6 of itself; longer ones are summed
 # in float64.
@@ -66,7 +67,7 @@ def _short_pieces(index, count):
     return pieces, np.repeat(np.arange(count), pieces_of)
 
 
-def sum_by_index(xp: ModuleType, values: Array, index: Array, count: int) -> Array:
+def sum_by_index(xp: ModuleType, values: AnyArray, index: AnyArray, count: int) -> AnyArray:
     """Sum the rows of `values` that share an index.
 
     values   (B, W) floating

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 import array_api_compat
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import conjugated, elementwise_product, identity
-from ketcore.arrays.namespaces import Array
 from ketcore.fit.flat_leaves import epsilon, inner_products, leaf_lengths, zeros_of
 
 # A sweep that gains less than this part of the error ends the iteration.
@@ -30,15 +30,17 @@ class Target(Protocol):
     groups: Sequence[Sequence[int]]
     norm: float
 
-    def contract(self, group: Sequence[int], leaves: Sequence[Array]) -> Array:
+    def contract(self, group: Sequence[int], leaves: Sequence[AnyArray]) -> AnyArray:
         """(R, d_a, d_b, ...): the target contracted with the conjugate leaves of the modes outside."""
         ...
 
-    def solve(self, mode: int, leaves: Sequence[Array], right: Array, before: Array) -> tuple[Array, Array]:
+    def solve(
+        self, mode: int, leaves: Sequence[AnyArray], right: AnyArray, before: AnyArray
+    ) -> tuple[AnyArray, AnyArray]:
         """The new leaves of `mode` for the contraction `right` (R, d_n), and Gamma times them."""
         ...
 
-    def residual(self, leaves: Sequence[Array]) -> float:
+    def residual(self, leaves: Sequence[AnyArray]) -> float:
         """The norm of the target minus the terms, without cancellation."""
         ...
 
@@ -46,7 +48,7 @@ class Target(Protocol):
 class Found(NamedTuple):
     """Leaves, the norm of target minus terms, whether it settled, and the sweeps it took."""
 
-    leaves: list[Array]
+    leaves: list[AnyArray]
     residual: float
     converged: bool
     sweeps: int
@@ -64,7 +66,9 @@ class Found(NamedTuple):
         return before._replace(sweeps=self.sweeps)
 
 
-def alternate(target: Target, leaves: Sequence[Array], limit: int, progress: Callable[[float], Any]) -> Found:
+def alternate(
+    target: Target, leaves: Sequence[AnyArray], limit: int, progress: Callable[[float], Any]
+) -> Found:
     """Sweep over the modes until a sweep gains nothing, `limit` times at most.
 
     leaves    N arrays (R, d_n) to start from
@@ -86,13 +90,13 @@ def alternate(target: Target, leaves: Sequence[Array], limit: int, progress: Cal
     return Found(terms, target.residual(terms), converged, sweeps)
 
 
-def gram_of_others(mode: int, leaves: Sequence[Array]) -> Array:
+def gram_of_others(mode: int, leaves: Sequence[AnyArray]) -> AnyArray:
     """Gamma (R, R) of a mode: the elementwise product of the inner products of all others."""
     others = [inner_products(leaf, leaf) for m, leaf in enumerate(leaves) if m != mode]
     return elementwise_product(others)
 
 
-def damped_solve(gamma: Array, right: Array, before: Array) -> Array:
+def damped_solve(gamma: AnyArray, right: AnyArray, before: AnyArray) -> AnyArray:
     """F with Gamma F = right, or near it and near `before` where Gamma is singular.
 
     gamma    (..., R, R) positive semi-definite; right, before (..., R, c)

@@ -11,9 +11,10 @@ from typing import Any
 
 import array_api_compat
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.elementary import elementwise_product
-from ketcore.arrays.namespaces import Array, to_host
+from ketcore.arrays.namespaces import to_host
 from ketcore.fit.als import Found
 from ketcore.fit.flat_leaves import (
     epsilon,
@@ -36,7 +37,7 @@ from ketcore.shapes import halves_split
 _CORE = 1 << 21
 
 
-def fit_terms(leaves: Sequence[Array], options: Options) -> Found:
+def fit_terms(leaves: Sequence[AnyArray], options: Options) -> Found:
     """Fewer terms near the sum of `leaves` (R, d_n); `residual` is relative to the norm of the sum.
 
     raises   ValueError unless the leaves are finite

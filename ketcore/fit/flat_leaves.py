@@ -10,22 +10,22 @@ from typing import Any
 
 import array_api_compat
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import conjugated
-from ketcore.arrays.namespaces import Array
 
 
-def epsilon(array: Array) -> float:
+def epsilon(array: AnyArray) -> float:
     """The spacing of floating numbers at 1 in the dtype of `array`."""
     return float(array_api_compat.array_namespace(array).finfo(array.dtype).eps)
 
 
-def inner_products(left: Array, right: Array) -> Array:
+def inner_products(left: AnyArray, right: AnyArray) -> AnyArray:
     """<left_k, right_l> (R, R') of leaves (R, d) and (R', d), the first conjugated."""
     xp = array_api_compat.array_namespace(left)
     return conjugated(left) @ xp.permute_dims(right, (1, 0))
 
 
-def length(array: Array) -> float:
+def length(array: AnyArray) -> float:
     """The Frobenius norm as a float; NaN and infinity come through, and squares do not overflow."""
     xp = array_api_compat.array_namespace(array)
     if 0 in array.shape:
@@ -35,13 +35,13 @@ def length(array: Array) -> float:
     return peak * float(xp.sqrt(xp.sum((size / peak) ** 2))) if 0 < peak < float("inf") else peak
 
 
-def leaf_lengths(leaves: Array) -> Array:
+def leaf_lengths(leaves: AnyArray) -> AnyArray:
     """The norms (R, 1) of leaves (R, d)."""
     xp = array_api_compat.array_namespace(leaves)
     return xp.sqrt(xp.sum(xp.abs(leaves) ** 2, axis=-1, keepdims=True))
 
 
-def kron_of_leaves(xp: ModuleType, leaves: Sequence[Array]) -> Array:
+def kron_of_leaves(xp: ModuleType, leaves: Sequence[AnyArray]) -> AnyArray:
     """Per term the Kronecker product of its leaves: (R, prod d_n) from N arrays (R, d_n)."""
     total = leaves[0]
     for leaf in leaves[1:]:
@@ -49,7 +49,7 @@ def kron_of_leaves(xp: ModuleType, leaves: Sequence[Array]) -> Array:
     return total
 
 
-def terms_norm(leaves: Sequence[Array]) -> float:
+def terms_norm(leaves: Sequence[AnyArray]) -> float:
     """The norm of a sum of terms (R, d_n) per mode, where they cancel too.
 
     From mode to mode the terms so far are expressed in an orthonormal basis of theirs, which keeps the norm.
@@ -78,18 +78,18 @@ def wide_modes(dims: Sequence[int], least: int) -> list[int]:
     return sorted(wide + narrow[: max(0, least - len(wide))])
 
 
-def flat_leaves(factors: Sequence[Array]) -> list[Array]:
+def flat_leaves(factors: Sequence[AnyArray]) -> list[AnyArray]:
     """Factors (R, ...) as leaves (R, d_n)."""
     xp = array_api_compat.array_namespace(*factors)
     return [xp.reshape(f, (f.shape[0], prod(f.shape[1:]))) for f in factors]
 
 
-def zeros_of(array: Array) -> Array:
+def zeros_of(array: AnyArray) -> AnyArray:
     """Zeros of the shape and dtype of `array` and beside it."""
     return array_api_compat.array_namespace(array).zeros_like(array)
 
 
-def like(xp: ModuleType, values: Any, array: Array) -> Array:
+def like(xp: ModuleType, values: Any, array: AnyArray) -> AnyArray:
     """NumPy `values` in the dtype, the library and on the device of `array`."""
     moved = xp.asarray(values, device=array_api_compat.device(array))
     return xp.astype(moved, array.dtype, copy=False)

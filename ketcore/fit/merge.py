@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import array_api_compat
 import numpy as np
 
-from ketcore.arrays.namespaces import Array, to_host
+from ketcore.array_types import AnyArray
+from ketcore.arrays.namespaces import to_host
 from ketcore.fit.flat_leaves import epsilon, like
 
 # Leaves that are this near to multiples of each other, in units of rounding, count as such.
 _NEAR = 16
 
 
-def merged_terms(leaves: Sequence[Array]) -> list[Array]:
+def merged_terms(leaves: Sequence[AnyArray]) -> list[AnyArray]:
     """The same sum of terms (R, d_n), exact to rounding, with fewer terms where some are one; maybe none.
 
     cost     O(R^2 sum d_n), on the host

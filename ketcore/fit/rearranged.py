@@ -18,8 +18,8 @@ from math import frexp, hypot, isfinite, prod
 
 import array_api_compat
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import conjugated
-from ketcore.arrays.namespaces import Array
 from ketcore.fit.flat_leaves import kron_of_leaves, length
 from ketcore.fit.sources import Rows
 from ketcore.shapes import halves_split
@@ -46,9 +46,9 @@ class Halves:
     rows: Rows
     row_dims: tuple[int, ...]
     col_dims: tuple[int, ...]
-    scale: Array | None = None
-    roots: Array | None = None
-    columns: Array | None = None
+    scale: AnyArray | None = None
+    roots: AnyArray | None = None
+    columns: AnyArray | None = None
     factor: float = 1.0
 
     @cached_property
@@ -69,7 +69,7 @@ class Halves:
         return prod(self.sides[0]), prod(self.sides[1])
 
     @cached_property
-    def held(self) -> Array | None:
+    def held(self) -> AnyArray | None:
         """T times the roots in memory, where A is or is small: what is multiplied by tables."""
         if not self.rows.held and prod(self.shape) > _SMALL:
             return None
@@ -93,7 +93,7 @@ class Halves:
         most = frexp(float(self.rows.xp.finfo(self.rows.sample.dtype).max))[1] - 4
         return replace(self, factor=2.0 ** -max(-most, min(most, frexp(self.norm)[1])))
 
-    def onto_left(self, right: Array) -> Array:
+    def onto_left(self, right: AnyArray) -> AnyArray:
         """(R, p_left q_left): T contracted with conjugate right tables (R, p_right q_right)."""
         xp = self.rows.xp
         turned = xp.permute_dims(conjugated(right), (1, 0))
@@ -102,7 +102,7 @@ class Halves:
         parts = [self._weighed(piece, start) @ turned for start, piece in self._pieces()]
         return xp.permute_dims(xp.concat(parts, axis=0), (1, 0))
 
-    def onto_right(self, left: Array) -> Array:
+    def onto_right(self, left: AnyArray) -> AnyArray:
         """(R, p_right q_right): T contracted with conjugate left tables (R, p_left q_left)."""
         turned = conjugated(left)
         if self.held is not None:
@@ -113,7 +113,7 @@ class Halves:
             total = total + turned[:, first : first + piece.shape[0]] @ self._weighed(piece, start)
         return total
 
-    def residual(self, left: Array, right: Array) -> float:
+    def residual(self, left: AnyArray, right: AnyArray) -> float:
         """The norm of T minus the outer products of tables, measured element by element."""
         xp, total = self.rows.xp, 0.0
         for start, piece in self._pieces():
@@ -122,7 +122,7 @@ class Halves:
             total = hypot(total, length(piece - self._weighed(model, start)))
         return total
 
-    def table(self, leaves: Sequence[Array], side: int) -> Array:
+    def table(self, leaves: Sequence[AnyArray], side: int) -> AnyArray:
         """The leaves (R, p_n q_n) of the left (0) or right (1) half multiplied out: (R, p q).
 
         Within a half all rows come before all columns, so that blocks of rows of A are blocks of T.
@@ -133,7 +133,7 @@ class Halves:
         order = (0, *range(1, 2 * len(dims), 2), *range(2, 2 * len(dims) + 1, 2))
         return xp.reshape(xp.permute_dims(table, order), (table.shape[0], prod(self.sides[side])))
 
-    def by_modes(self, table: Array, side: int) -> Array:
+    def by_modes(self, table: AnyArray, side: int) -> AnyArray:
         """A table (R, p q) of the left (0) or right (1) half as an array (R, d_a, ...), d_n = p_n q_n."""
         xp, dims = self.rows.xp, self._dims(side)
         count = len(dims)
@@ -158,7 +158,7 @@ class Halves:
             shaped = shaped * self.columns[:, None, :]
         return xp.reshape(shaped * roots, block.shape)
 
-    def _pieces(self) -> Iterator[tuple[int, Array]]:
+    def _pieces(self) -> Iterator[tuple[int, AnyArray]]:
         """Consecutive rows of T, unweighed, each piece with the left row of A at which it begins."""
         count, (p_right, _) = self.sides[0][0], self.sides[1]
         step = max(1, _CHUNK // (p_right * prod(self.col_dims)))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ketcore.arrays.namespaces import Array
+from ketcore.array_types import AnyArray
 from ketcore.fit.als import Found, alternate
 from ketcore.fit.flat_leaves import epsilon, like
 from ketcore.fit.rearranged import Halves
@@ -74,7 +74,7 @@ def _two_modes(halves, options):
     return Found(leaves, DenseTarget(halves).residual(leaves), triplets.converged, 0)
 
 
-def _two_leaves(halves: Halves, triplets: Triplets, rank: int) -> list[Array]:
+def _two_leaves(halves: Halves, triplets: Triplets, rank: int) -> list[AnyArray]:
     """The leaves of two modes of the leading triplets; the left ones carry the singular values."""
     values = like(halves.rows.xp, triplets.values[:rank], halves.rows.sample)
     tables = (triplets.left[:rank, :] * values[:, None], triplets.right[:rank, :])

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import array_api_compat
 import numpy as np
 
-from ketcore.arrays.namespaces import Array, is_complex, to_host
+from ketcore.array_types import AnyArray
+from ketcore.arrays.namespaces import is_complex, to_host
 from ketcore.fit.flat_leaves import epsilon, like
 from ketcore.fit.rearranged import Halves
 
@@ -34,9 +35,9 @@ class Triplets(NamedTuple):
     """left (r, d_left), right (r, d_right) of orthonormal rows; values (r,) NumPy, descending; `rest`, the
     norm of T without them; and whether the iteration settled."""
 
-    left: Array
+    left: AnyArray
     values: np.ndarray
-    right: Array
+    right: AnyArray
     rest: float
     converged: bool
 
@@ -124,7 +125,7 @@ def _orthonormal(xp, rows):
     return xp.permute_dims(xp.linalg.qr(xp.permute_dims(rows, (1, 0)))[0], (1, 0))
 
 
-def random_values(sample: Array, shape: tuple[int, ...], rng: "np.random.Generator") -> Array:
+def random_values(sample: AnyArray, shape: tuple[int, ...], rng: "np.random.Generator") -> AnyArray:
     """Standard normal values in the dtype of `sample` and beside it."""
     xp = array_api_compat.array_namespace(sample)
     values = rng.standard_normal(shape)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import check_dtype, plain
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_array, namespace_of
+from ketcore.arrays.namespaces import accumulation_dtype, is_array, namespace_of
 
 # Elements of the columns of the identity that an operator is given at a time: 4 MB of float64.
 _IDENTITY = 1 << 19
@@ -32,8 +33,8 @@ class Rows:
     """
 
     shape: tuple[int, int]
-    read: Callable[[int, int], Array]
-    sample: Array
+    read: Callable[[int, int], AnyArray]
+    sample: AnyArray
     dtype: Any
     held: bool
 
@@ -50,7 +51,7 @@ def open_rows(matrix: Any) -> Rows:
              dimensions and at least one row and one column
     """
     held: Any = None
-    read: Callable[[int, int], Array]
+    read: Callable[[int, int], AnyArray]
     if hasattr(matrix, "rmatmat"):
         read = _operator_rows(matrix)
     elif is_array(matrix) and not isinstance(matrix, np.memmap):

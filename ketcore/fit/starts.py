@@ -12,8 +12,9 @@ from math import prod
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import conjugated
-from ketcore.arrays.namespaces import Array, is_complex, to_host
+from ketcore.arrays.namespaces import is_complex, to_host
 from ketcore.fit.flat_leaves import like
 from ketcore.fit.rearranged import Halves
 from ketcore.fit.singular import Triplets, random_values
@@ -21,7 +22,7 @@ from ketcore.fit.singular import Triplets, random_values
 
 def starts(
     halves: Halves, triplets: Triplets, rank: int, restarts: int, rng: "np.random.Generator"
-) -> Iterator[list[Array]]:
+) -> Iterator[list[AnyArray]]:
     """Leaves (rank, p_n q_n) to begin with, the most promising first."""
     count = min(rank, len(triplets.values))
     joint = _joint(halves, triplets, rank, rng) if count == rank else None
@@ -34,7 +35,7 @@ def starts(
         yield [random_values(halves.rows.sample, (rank, dim), rng) for dim in dims]
 
 
-def nested(halves: Halves, triplets: Triplets, first: int, stop: int) -> list[Array]:
+def nested(halves: Halves, triplets: Triplets, first: int, stop: int) -> list[AnyArray]:
     """The singular triplets first..stop, each half of each the nearest single product: N arrays (r, d_n)."""
     xp = halves.rows.xp
     left, right = triplets.left[first:stop, :], triplets.right[first:stop, :]

@@ -7,8 +7,8 @@ from typing import Any
 
 import array_api_compat
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import conjugated, elementwise_product
-from ketcore.arrays.namespaces import Array
 from ketcore.fit.als import damped_solve, gram_of_others
 from ketcore.fit.flat_leaves import inner_products, terms_norm
 from ketcore.fit.rearranged import Halves
@@ -32,20 +32,20 @@ class DenseTarget:
         split, order = self.halves.split, len(self.halves.row_dims)
         return range(split), range(split, order)
 
-    def contract(self, group: Sequence[int], leaves: Sequence[Array]) -> Array:
+    def contract(self, group: Sequence[int], leaves: Sequence[AnyArray]) -> AnyArray:
         """One product of T with the table of the other half."""
         halves = self.halves
         if group[0] == 0:
             return halves.by_modes(halves.onto_left(halves.table(leaves, 1)), 0)
         return halves.by_modes(halves.onto_right(halves.table(leaves, 0)), 1)
 
-    def solve(self, mode, leaves, right, before) -> tuple[Array, Array]:
+    def solve(self, mode, leaves, right, before) -> tuple[AnyArray, AnyArray]:
         """One system for all elements of the leaves."""
         gamma = gram_of_others(mode, leaves)
         found = damped_solve(gamma, right, before)
         return found, gamma @ found
 
-    def residual(self, leaves: Sequence[Array]) -> float:
+    def residual(self, leaves: Sequence[AnyArray]) -> float:
         """One pass over the matrix."""
         return self.halves.residual(self.halves.table(leaves, 0), self.halves.table(leaves, 1))
 
@@ -59,7 +59,7 @@ class WeightedTarget(DenseTarget):
         Gamma_kl(i_n, j_n) = sum_{i_m, j_m, m != n} w(i) prod_{m != n} conj(f_mk(i_m, j_m)) f_ml(i_m, j_m)
     """
 
-    def solve(self, mode, leaves, right, before) -> tuple[Array, Array]:
+    def solve(self, mode, leaves, right, before) -> tuple[AnyArray, AnyArray]:
         """One system per row of the factor, or per element."""
         xp, halves = self.halves.rows.xp, self.halves
         gamma = self._gamma(mode, leaves)
@@ -124,7 +124,7 @@ class TermsTarget:
     cost     O(R R' sum d_n) a sweep; the residual O((R + R')^3 N), without cancellation
     """
 
-    leaves: Sequence[Array]
+    leaves: Sequence[AnyArray]
 
     @cached_property
     def norm(self) -> float:
@@ -136,7 +136,7 @@ class TermsTarget:
         """Every mode by itself."""
         return tuple((mode,) for mode in range(len(self.leaves)))
 
-    def contract(self, group: Sequence[int], leaves: Sequence[Array]) -> Array:
+    def contract(self, group: Sequence[int], leaves: Sequence[AnyArray]) -> AnyArray:
         """(R, d_n) of the one mode of `group`."""
         (mode,) = group
         pairs = zip(leaves, self.leaves, strict=True)
@@ -145,7 +145,7 @@ class TermsTarget:
 
     solve = DenseTarget.solve
 
-    def residual(self, leaves: Sequence[Array]) -> float:
+    def residual(self, leaves: Sequence[AnyArray]) -> float:
         """The norm of the difference, as a sum of R + R' terms."""
         xp = array_api_compat.array_namespace(*leaves)
         both = [xp.concat([a, b], axis=0) for a, b in zip(self.leaves, leaves, strict=True)]

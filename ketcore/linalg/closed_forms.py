@@ -14,19 +14,11 @@ from typing import Any, NoReturn, TypeAlias
 import array_api_compat
 import numpy as np
 
-from ketcore.array_types import ArrayT
+from ketcore.array_types import AnyArray, ArrayT
 from ketcore.arrays import scale
 from ketcore.arrays.autodiff import detached
 from ketcore.arrays.elementary import adjoint, complex_dtype, widened
-from ketcore.arrays.namespaces import (
-    Array,
-    is_array,
-    is_complex,
-    is_half,
-    namespace,
-    namespace_of,
-    value_of,
-)
+from ketcore.arrays.namespaces import is_array, is_complex, is_half, namespace, namespace_of, value_of
 from ketcore.objects import arithmetic
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
@@ -97,7 +89,7 @@ def operator(A: Any, function: str) -> Any:
     return A if isinstance(A, KroneckerSum) else kronecker_matrix(A, function)
 
 
-def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[Array]]:
+def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[AnyArray]]:
     """The namespace and the N factors (p_n, q_n) of one Kronecker product, in their accumulation dtype.
 
     Factors of opposite scales are brought to one level (`ketcore.arrays.scale`).
@@ -126,7 +118,7 @@ def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[A
     return xp, matrices
 
 
-def check_finite(xp: ModuleType, matrices: Sequence[Array], function: str, first: int = 0) -> None:
+def check_finite(xp: ModuleType, matrices: Sequence[AnyArray], function: str, first: int = 0) -> None:
     """LinAlgError where a factor holds NaN or infinity, TypeError where JAX traces it without values.
 
     first    the number of the first factor
@@ -147,7 +139,7 @@ def assumption(A: Any, assume_a: str | None) -> bool | None:
     return symmetry.assumed_hermitian(assume_a, is_real)
 
 
-def arrays_of(A: Any) -> tuple[Array, ...]:
+def arrays_of(A: Any) -> tuple[AnyArray, ...]:
     """Arrays that tell the library, device and dtype of an operator."""
     if not isinstance(A, KroneckerProduct):
         return A.factors
@@ -156,7 +148,7 @@ def arrays_of(A: Any) -> tuple[Array, ...]:
     return tuple(v for v in values if is_array(v))
 
 
-def square(matrices: Sequence[Array], function: str) -> bool:
+def square(matrices: Sequence[AnyArray], function: str) -> bool:
     """Whether all factors are square; LinAlgError where their product is not."""
     rows, columns = (prod(m.shape[axis] for m in matrices) for axis in (0, 1))
     if rows != columns:
@@ -164,7 +156,7 @@ def square(matrices: Sequence[Array], function: str) -> bool:
     return all(m.shape[0] == m.shape[1] for m in matrices)
 
 
-def square_factors(matrices: Sequence[Array], function: str) -> None:
+def square_factors(matrices: Sequence[AnyArray], function: str) -> None:
     """LinAlgError where the product is not square, TypeError where its factors are not."""
     if not square(matrices, function):
         shapes = [tuple(m.shape) for m in matrices]
@@ -186,8 +178,8 @@ def named(error: Exception, first: int = 0) -> np.linalg.LinAlgError | None:
 
 def factor_wise(
     xp: ModuleType,
-    function: Callable[[Array], Any],
-    matrices: Sequence[Array],
+    function: Callable[[AnyArray], Any],
+    matrices: Sequence[AnyArray],
     rule: str,
     look: bool = True,
 ) -> list[Any]:
@@ -209,7 +201,7 @@ def factor_wise(
     return found
 
 
-def factor_inverse(matrix: Array, look: bool = True) -> Array:
+def factor_inverse(matrix: AnyArray, look: bool = True) -> AnyArray:
     """The inverse, computed in 64 bits; NaN where a look shows the matrix singular to their precision."""
     xp = namespace_of(matrix)
     wide = xp.astype(matrix, decompositions.factor_dtype(xp, matrix.dtype), copy=False)
@@ -225,8 +217,8 @@ def _is_singular(xp, matrix, inverse):
 
 
 def hermitian(
-    xp: ModuleType, matrices: Sequence[Array], function: str, stored: Any, assumed: bool | None = None
-) -> list[Array]:
+    xp: ModuleType, matrices: Sequence[AnyArray], function: str, stored: Any, assumed: bool | None = None
+) -> list[AnyArray]:
     """Hermitian factors of the same product.
 
     stored     the dtype that the factors were rounded to
@@ -259,7 +251,7 @@ def hermitian(
     return found
 
 
-def is_hermitian_factor(xp: ModuleType, matrix: Array, stored: Any) -> bool:
+def is_hermitian_factor(xp: ModuleType, matrix: AnyArray, stored: Any) -> bool:
     """Whether a square matrix, rounded to the dtype `stored`, is its conjugate transpose but for rounding."""
     return symmetry.is_hermitian(xp, [detached(matrix)], [stored]) is True
 
@@ -280,7 +272,7 @@ def _without_phase(xp, matrix, stored):
     return (turned + adjoint(turned)) / 2, turn
 
 
-def in_storage(xp: ModuleType, array: Array, dtype: Any) -> Array:
+def in_storage(xp: ModuleType, array: AnyArray, dtype: Any) -> AnyArray:
     """A real result in the 16-bit dtype of the factors where that is theirs, else as it is."""
     if is_half(dtype) and not is_complex(xp, array.dtype):
         return xp.astype(array, dtype)
@@ -288,15 +280,15 @@ def in_storage(xp: ModuleType, array: Array, dtype: Any) -> Array:
 
 
 def stored_factors(
-    xp: ModuleType, matrices: Sequence[Array], dtype: Any, identities: frozenset[int] = frozenset()
-) -> list[Array]:
+    xp: ModuleType, matrices: Sequence[AnyArray], dtype: Any, identities: frozenset[int] = frozenset()
+) -> list[AnyArray]:
     """`in_storage` of the factors of one product, at one level where one of them would leave the range."""
     if not is_half(dtype) or any(is_complex(xp, matrix.dtype) for matrix in matrices):
         return list(matrices)
     return scale.stored(matrices, dtype, (-2, -1), (identities,))
 
 
-def not_invertible(matrices: Sequence[Array]) -> NoReturn:
+def not_invertible(matrices: Sequence[AnyArray]) -> NoReturn:
     """LinAlgError that names a factor which is not square: the product of such factors is singular."""
     n = next(n for n, m in enumerate(matrices) if m.shape[0] != m.shape[1])
     raise np.linalg.LinAlgError(f"A must be invertible, got factor {n} of shape {tuple(matrices[n].shape)}")
@@ -322,7 +314,7 @@ def is_zero(shift: Any) -> bool:
     return isinstance(shift, Number | np.ndarray) and getattr(shift, "ndim", 0) == 0 and bool(shift == 0)
 
 
-def as_shift(shift: Any, like: Array) -> Array | float | complex | None:
+def as_shift(shift: Any, like: AnyArray) -> AnyArray | float | complex | None:
     """A number as one of Python, or an array without dimensions beside `like` as it is; None for zero.
 
     It is not rounded here: it takes the precision of the result, of which A alone does not tell.

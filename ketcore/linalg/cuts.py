@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ketcore.arrays.namespaces import Array, to_host
+from ketcore.array_types import AnyArray
+from ketcore.arrays.namespaces import to_host
 from ketcore.shapes import check_dense_size
 
 # One (start, stop) per mode.
@@ -39,7 +40,7 @@ _TERMS = "terms of a pseudo-inverse, one for each step of its cut"
 _FEW = 1 << 10
 
 
-def relative(values: Sequence[Array]) -> tuple[list[np.ndarray], list[float]]:
+def relative(values: Sequence[AnyArray]) -> tuple[list[np.ndarray], list[float]]:
     """Singular values, the largest first, over the largest of their factor; and these largest.
 
     returns  NumPy arrays in float64, beginning with 1 (or all zero), and floats
@@ -48,7 +49,7 @@ def relative(values: Sequence[Array]) -> tuple[list[np.ndarray], list[float]]:
     return [v / v[0] if v[0] > 0 else v for v in wide], [float(v[0]) for v in wide]
 
 
-def default_threshold(xp: ModuleType, matrices: Sequence[Array]) -> float:
+def default_threshold(xp: ModuleType, matrices: Sequence[AnyArray]) -> float:
     """What counts as zero beside the largest: the sum of max(p_n, q_n) times the machine epsilon.
 
     It is NumPy's rule for one factor, and grows with the factors as the rounding of their products does.

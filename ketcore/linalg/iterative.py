@@ -12,10 +12,10 @@ from typing import Any, overload
 import array_api_compat
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, Lists
+from ketcore.array_types import AnyArray, ForeignT, Host, Lists
 from ketcore.arrays import namespaces, solvers
 from ketcore.arrays.elementary import real_dtype
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_half, namespace, namespace_of, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, is_half, namespace, namespace_of, quiet
 from ketcore.cuda import library
 from ketcore.linalg import closed_forms, preconditioners
 from ketcore.linalg.closed_forms import System
@@ -58,16 +58,16 @@ def cg(
 @quiet
 def cg(
     A: Any,
-    b: Array,
-    x0: Array | None = None,
+    b: AnyArray,
+    x0: AnyArray | None = None,
     *,
     rtol: float = 1e-5,
     atol: float = 0.0,
     maxiter: int | None = None,
     M: Any = None,
-    mask: Array | None = None,
+    mask: AnyArray | None = None,
     shift: float = 0.0,
-    callback: Callable[[Array], object] | None = None,
+    callback: Callable[[AnyArray], object] | None = None,
 ) -> tuple[Any, int]:
     """Solve (A + shift I) x = b by conjugate gradients: `scipy.sparse.linalg.cg`, or CuPy's for its arrays.
 

@@ -13,8 +13,9 @@ import array_api_compat
 import numpy as np
 
 from ketcore import ops
+from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import detached
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_array, is_numpy, to_host, value_of
+from ketcore.arrays.namespaces import accumulation_dtype, is_array, is_numpy, to_host, value_of
 from ketcore.linalg import closed_forms
 from ketcore.objects.kronecker_product import Diagonal, Identity, KroneckerProduct
 from ketcore.objects.parts import level_parts
@@ -43,7 +44,7 @@ def inv(A: KroneckerProduct, look: bool) -> KroneckerProduct:
     return KroneckerProduct(found)
 
 
-def solve(A: KroneckerProduct, b: Array, axis: int, assume_a: str | None) -> Array:
+def solve(A: KroneckerProduct, b: AnyArray, axis: int, assume_a: str | None) -> AnyArray:
     """The x with A x = b along `axis` (-1, or -2 before columns), part by part."""
     xp = array_api_compat.array_namespace(*closed_forms.arrays_of(A), b)
     dtype, shape = xp.result_type(*closed_forms.arrays_of(A), b), tuple(b.shape)
@@ -61,8 +62,8 @@ def solve(A: KroneckerProduct, b: Array, axis: int, assume_a: str | None) -> Arr
 
 
 def solve_factors(
-    factors: list[Array], b: Array, shift: Any, axis: int, first: int = 0, assume_a: str | None = None
-) -> Array:
+    factors: list[AnyArray], b: AnyArray, shift: Any, axis: int, first: int = 0, assume_a: str | None = None
+) -> AnyArray:
     """`ops.kron_solve` with LinAlgError on every library, in words of linalg; factor 0 is called `first`."""
     look = assume_a is None and not is_numpy(b)
     try:
@@ -112,7 +113,7 @@ def _largest(array):
     return 0.0 if 0 in array.shape else value_of(xp.max(xp.abs(detached(array))))
 
 
-def slogdet(A: KroneckerProduct, look: bool = True) -> tuple[Array, Array]:
+def slogdet(A: KroneckerProduct, look: bool = True) -> tuple[AnyArray, AnyArray]:
     """The sign or phase of the determinant and the logarithm of its absolute value."""
     size, signs, total = prod(A.row_dims), [], 0.0
     for part in _wide(A, "slogdet", look):

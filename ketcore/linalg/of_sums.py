@@ -24,10 +24,11 @@ import array_api_compat
 import numpy as np
 
 from ketcore import ops
+from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import detached, is_recorded
 from ketcore.arrays.checks import check_spectrum
 from ketcore.arrays.elementary import adjoint, beside, conjugated, identity, real_dtype, widened
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, to_host, value_of
+from ketcore.arrays.namespaces import accumulation_dtype, is_complex, to_host, value_of
 from ketcore.linalg import closed_forms, spectral
 from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.spectra import decompositions, symmetry
@@ -36,7 +37,7 @@ from ketcore.spectra import decompositions, symmetry
 _STEPS = 2
 
 
-def solve(A: KroneckerSum, b: Array, shift: Any, axis: int, assume_a: str | None) -> Array:
+def solve(A: KroneckerSum, b: AnyArray, shift: Any, axis: int, assume_a: str | None) -> AnyArray:
     """The x with (A + shift I) x = b along `axis` (-1, or -2 before columns)."""
     xp, assumed = array_api_compat.array_namespace(*A.factors), closed_forms.assumption(A, assume_a)
     dtype = xp.result_type(A.factors[0], b)
@@ -67,7 +68,7 @@ def solve(A: KroneckerSum, b: Array, shift: Any, axis: int, assume_a: str | None
     return xp.astype(x, dtype, copy=False)
 
 
-def _spectral_solver(xp, matrices, shift, axis, look) -> Callable[[Array], Array]:
+def _spectral_solver(xp, matrices, shift, axis, look) -> Callable[[AnyArray], AnyArray]:
     """A function of b: the solution through the eigenvectors of (F + F^H) / 2."""
     halves = [(matrix + adjoint(matrix)) / 2 for matrix in matrices]
     values, vectors = spectral.decomposed_hermitian(xp, halves, look)
@@ -80,7 +81,7 @@ def _spectral_solver(xp, matrices, shift, axis, look) -> Callable[[Array], Array
     return lambda b: ops.kron_matmul(after, ops.kron_matmul(before, b, axis=axis) / divisor, axis=axis)
 
 
-def _triangular_solver(xp, matrices, shift, axis, dtype) -> Callable[[Array], Array]:
+def _triangular_solver(xp, matrices, shift, axis, dtype) -> Callable[[AnyArray], AnyArray]:
     """A function of b, of `dtype`: the solution through complex Schur forms, in array code."""
     from scipy.linalg import schur
 
@@ -110,7 +111,7 @@ def _substituted(xp, triangles, right, shift):
     if not rest:
         return xp.linalg.solve(first + shift * identity(first.shape[0], first), right)
     blocks = xp.reshape(right, (first.shape[0], -1, right.shape[1]))
-    found: list[Array] = []
+    found: list[AnyArray] = []
     for i in reversed(range(first.shape[0])):
         known = blocks[i, ...]
         for j, x in zip(range(first.shape[0] - 1, i, -1), found, strict=True):
@@ -119,7 +120,7 @@ def _substituted(xp, triangles, right, shift):
     return xp.reshape(xp.stack(found[::-1]), right.shape)
 
 
-def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -> tuple[Array, Array]:
+def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -> tuple[AnyArray, AnyArray]:
     """The sign or phase of det(A + shift I) and the logarithm of its absolute value.
 
     raises   MemoryError, naming the size, where the P eigenvalues are above `max_bytes`
@@ -135,7 +136,7 @@ def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -
     matrices = spectral.hermitian_factors_of_sum(A, "slogdet", assumed)
     if matrices is None:
         decompositions.check_diagonalisable(wide, "A")
-        values: Sequence[Array] = spectral.general_values(xp, wide, look)
+        values: Sequence[AnyArray] = spectral.general_values(xp, wide, look)
     else:
         values, _ = spectral.decomposed_hermitian(xp, matrices, look)
     total = _all_sums(xp, values, shift)
@@ -149,7 +150,7 @@ def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -
     return sign, xp.sum(xp.log(size))
 
 
-def _all_sums(xp: ModuleType, values: Sequence[Array], shift: Array | None) -> Array:
+def _all_sums(xp: ModuleType, values: Sequence[AnyArray], shift: AnyArray | None) -> AnyArray:
     """(P,): shift plus all sums of one value per mode."""
     total = reduce(lambda a, b: xp.reshape(a[:, None] + b[None, :], (-1,)), values)
     return total if shift is None else total + shift

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ketcore import ops
+from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import adjoint, beside, conjugated, padded, widened
-from ketcore.arrays.namespaces import Array, is_complex, namespace_of, to_host
+from ketcore.arrays.namespaces import is_complex, namespace_of, to_host
 from ketcore.fit.rank_one import nearest_rank_one
 from ketcore.linalg import closed_forms, spectral
 from ketcore.objects.ket import Ket
@@ -40,12 +41,12 @@ _FEW = 64
 class NearSpectrum(NamedTuple):
     """U as eigenvectors (p_n, p_n) per mode, with their eigenvalues (p_n,), None where it is I; and d."""
 
-    vectors: Sequence[Array] | None
-    values: Sequence[Array] | None
-    curvatures: Array
+    vectors: Sequence[AnyArray] | None
+    values: Sequence[AnyArray] | None
+    curvatures: AnyArray
 
 
-def approximate_inverse(A: Any, shift: float, observed: Array) -> Callable[[Array], Array] | None:
+def approximate_inverse(A: Any, shift: float, observed: AnyArray) -> Callable[[AnyArray], AnyArray] | None:
     """A function of vectors of all elements that multiplies by an approximate inverse of A + shift I.
 
     observed  1 for each element of a vector that A multiplies that is observed, else 0

@@ -16,10 +16,10 @@ from typing import Any, Generic, Literal, NamedTuple, overload
 import numpy as np
 
 from ketcore import ops
-from ketcore.array_types import ArrayT, ForeignT, Host, Lists, Scalar
+from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, Lists, Scalar
 from ketcore.arrays.autodiff import detached, is_recorded
 from ketcore.arrays.elementary import adjoint, conjugated, itemsize, unboxed
-from ketcore.arrays.namespaces import Array, namespace, quiet, value_of
+from ketcore.arrays.namespaces import namespace, quiet, value_of
 from ketcore.linalg import closed_forms, cuts, of_products, of_sums
 from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.objects.ket import Ket
@@ -65,7 +65,7 @@ def inv(A: Any, *, assume_a: str | None = None) -> Any:
     return KroneckerMatrix(closed_forms.stored_factors(xp, found, A.dtype, known), identities=known)
 
 
-def inverse_factors(xp, matrices: Sequence[Array], function: str, look: bool = True) -> list[Array]:
+def inverse_factors(xp, matrices: Sequence[AnyArray], function: str, look: bool = True) -> list[AnyArray]:
     """The inverse of each factor; LinAlgError where there is none, as far as values may be read."""
     if not closed_forms.square(matrices, function):
         closed_forms.not_invertible(matrices)
@@ -265,7 +265,7 @@ def _divided(xp, y, values, threshold, axis):
     return y, value_of(xp.sum(xp.astype(keep, xp.int64)))
 
 
-def right_side(A: Any, b: Any, rows: int) -> tuple[Array, int]:
+def right_side(A: Any, b: Any, rows: int) -> tuple[AnyArray, int]:
     """`b` as a floating array beside the factors, with the axis of length P: -1 for a vector, else -2."""
     b = operand("b", b, A.dtype)
     namespace("A and b", (*closed_forms.arrays_of(A), b))

@@ -12,10 +12,10 @@ from typing import Any, Generic, NamedTuple
 import array_api_compat
 import numpy as np
 
-from ketcore.array_types import ArrayT
+from ketcore.array_types import AnyArray, ArrayT
 from ketcore.arrays.checks import check_constant
 from ketcore.arrays.elementary import adjoint, beside, complex_dtype, widened
-from ketcore.arrays.namespaces import Array, namespace_of, quiet, to_host
+from ketcore.arrays.namespaces import namespace_of, quiet, to_host
 from ketcore.linalg import closed_forms
 from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.objects.ket import Ket
@@ -144,7 +144,7 @@ def svdvals(A: Matrix[ArrayT]) -> Ket[ArrayT]:
     return _ket(singular_values(xp, matrices), A.dtype)
 
 
-def singular_values(xp, matrices: Sequence[Array]) -> list[Array]:
+def singular_values(xp, matrices: Sequence[AnyArray]) -> list[AnyArray]:
     """Per factor min(p_n, q_n) singular values, the largest first."""
     rule = "A must have factors whose SVD converges, got factor {n}"
     return closed_forms.factor_wise(
@@ -152,7 +152,7 @@ def singular_values(xp, matrices: Sequence[Array]) -> list[Array]:
     )
 
 
-def _sum_of_values(values: Sequence[Array]) -> Ket:
+def _sum_of_values(values: Sequence[AnyArray]) -> Ket:
     """All sums of one value per mode, as a Ket of N terms with ones in all modes but one."""
     xp = namespace_of(values[0])
     return Ket(
@@ -165,7 +165,7 @@ def _sum_of_values(values: Sequence[Array]) -> Ket:
 
 def hermitian_factors_of_sum(
     A: KroneckerSum, function: str, assumed: bool | None = None
-) -> list[Array] | None:
+) -> list[AnyArray] | None:
     """The factors of a Kronecker sum, if all are Hermitian but for rounding, or are assumed to be."""
     xp = array_api_compat.array_namespace(*A.factors)
     matrices = [widened(f) for f in A.factors]
@@ -176,8 +176,8 @@ def hermitian_factors_of_sum(
 
 
 def decomposed_hermitian(
-    xp, matrices: Sequence[Array], look: bool = True
-) -> tuple[Sequence[Array], Sequence[Array]]:
+    xp, matrices: Sequence[AnyArray], look: bool = True
+) -> tuple[Sequence[AnyArray], Sequence[AnyArray]]:
     """Eigenvalues (p_n,) and eigenvectors (p_n, p_n) of Hermitian matrices."""
     return _decomposed(lambda matrix: tuple(xp.linalg.eigh(matrix)), xp, matrices, look)
 
@@ -187,7 +187,7 @@ def _decomposed(function, xp, matrices, look=True):
     return values, vectors
 
 
-def general_values(xp, matrices: Sequence[Array], look: bool = True) -> list[Array]:
+def general_values(xp, matrices: Sequence[AnyArray], look: bool = True) -> list[AnyArray]:
     """Complex eigenvalues (p_n,) of square matrices."""
     return closed_forms.factor_wise(
         xp, lambda matrix: _eig(xp, matrix, "eigvals")[0], matrices, _CONVERGE, look
@@ -243,7 +243,7 @@ def _eig(xp, matrix, function="eig"):
     return tuple(xp.astype(beside(part, matrix), dtype, copy=False) for part in parts)
 
 
-def _ket(values: Sequence[Array], dtype: Any) -> Ket:
+def _ket(values: Sequence[AnyArray], dtype: Any) -> Ket:
     return _stored_ket(Ket(values), dtype)
 
 

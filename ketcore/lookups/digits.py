@@ -6,9 +6,9 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, Lists
+from ketcore.array_types import AnyArray, ForeignT, Host, Lists
 from ketcore.arrays.checks import check_index
-from ketcore.arrays.namespaces import Array, index_dtype, namespace_of
+from ketcore.arrays.namespaces import index_dtype, namespace_of
 from ketcore.shapes import check_dims, strides
 
 
@@ -16,7 +16,7 @@ from ketcore.shapes import check_dims, strides
 def digits(index: int | np.integer[Any] | Host | Lists, radices: Sequence[int]) -> tuple[Host, ...]: ...
 @overload
 def digits(index: ForeignT, radices: Sequence[int]) -> tuple[ForeignT, ...]: ...
-def digits(index: Any, radices: Sequence[int]) -> tuple[Array, ...]:
+def digits(index: Any, radices: Sequence[int]) -> tuple[AnyArray, ...]:
     """Split integers into mixed-radix digits, most significant first.
 
     index    (...) any integer dtype, each value in [0, prod(radices))
@@ -34,7 +34,7 @@ def digits(index: Any, radices: Sequence[int]) -> tuple[Array, ...]:
     return split_digits(xp.astype(index, index_dtype(xp), copy=False), radices)
 
 
-def split_digits(index: Array, radices: Sequence[int]) -> tuple[Array, ...]:
+def split_digits(index: AnyArray, radices: Sequence[int]) -> tuple[AnyArray, ...]:
     """`digits` of an index that is known to be valid."""
     found = []
     for position, (stride, radix) in enumerate(zip(strides(tuple(radices)), radices, strict=True)):

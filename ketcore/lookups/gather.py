@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import check_like, check_out
 from ketcore.arrays.elementary import reshaped
-from ketcore.arrays.namespaces import Array
 from ketcore.cuda.library import on_device_of
 from ketcore.lookups import on_arrays, on_cuda, on_numpy
 from ketcore.lookups.lookup import Lookup
@@ -37,15 +37,15 @@ class Engine(Protocol):
         """
         ...
 
-    def expand(self, lookup: Lookup, out: Array | None) -> Array:
+    def expand(self, lookup: Lookup, out: AnyArray | None) -> AnyArray:
         """Rows (B, columns) in `lookup.dtype`, into `out` where it is given."""
         ...
 
-    def push(self, lookup: Lookup, tangents: Sequence[Array]) -> Array:
+    def push(self, lookup: Lookup, tangents: Sequence[AnyArray]) -> AnyArray:
         """The derivative of `expand` along tangents, N arrays of the shapes of the tables."""
         ...
 
-    def pull(self, lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[Array, ...]:
+    def pull(self, lookup: Lookup, cotangent: AnyArray, deterministic: bool) -> tuple[AnyArray, ...]:
         """The cotangent (B, columns) back to the tables: N arrays (R, t_n, q_n) in the accumulation dtype.
 
         deterministic   False allows sums in no fixed order
@@ -53,12 +53,12 @@ class Engine(Protocol):
         ...
 
     def pull_packed(
-        self, lookup: Lookup, dims: Sequence[int], cotangent: Array, deterministic: bool
-    ) -> Array:
+        self, lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, deterministic: bool
+    ) -> AnyArray:
         """`pull` of kind "same" as one array (t, R, sum dims), the tables of which were cut from `dims`."""
         ...
 
-    def records(self, lookup: Lookup, cotangent: Array) -> Array:
+    def records(self, lookup: Lookup, cotangent: AnyArray) -> AnyArray:
         """The cotangent back to the leaves of each row: (B, R, sum q_n) in the accumulation dtype."""
         ...
 
@@ -103,7 +103,7 @@ def engines() -> tuple[str, ...]:
     return tuple(name for name, found in _ALLOWED.items() if not found.missing())
 
 
-def expanded(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], out: Array | None) -> Array:
+def expanded(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], out: AnyArray | None) -> AnyArray:
     """Rows (*batch, columns) of a lookup, into `out` where it is given and fits."""
     shape = (*batch, lookup.columns)
     if out is None:
@@ -114,39 +114,39 @@ def expanded(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], out: Array 
     return found
 
 
-def as_rows(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], cotangent: Any) -> Array:
+def as_rows(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], cotangent: Any) -> AnyArray:
     """The cotangent (*batch, columns) of a lookup, checked, as (B, columns)."""
     shape = (*batch, lookup.columns)
     cotangent = check_like("cotangent", cotangent, shape, xp, lookup.tables[0], lookup.dtype)
     return reshaped(xp, cotangent, (lookup.batch, lookup.columns))
 
 
-def gather(lookup: Lookup, out: Array | None = None) -> Array:
+def gather(lookup: Lookup, out: AnyArray | None = None) -> AnyArray:
     """`Engine.expand` by the engine for this lookup, on the device of its tables, as all below."""
     with on_device_of(lookup.tables[0]):
         return engine(lookup).expand(lookup, out)
 
 
-def gather_jvp(lookup: Lookup, tangents: Sequence[Array]) -> Array:
+def gather_jvp(lookup: Lookup, tangents: Sequence[AnyArray]) -> AnyArray:
     """`Engine.push`."""
     check_addressable((lookup.batch, lookup.columns))
     with on_device_of(lookup.tables[0]):
         return engine(lookup).push(lookup, tangents)
 
 
-def gather_vjp(lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[Array, ...]:
+def gather_vjp(lookup: Lookup, cotangent: AnyArray, deterministic: bool) -> tuple[AnyArray, ...]:
     """`Engine.pull`."""
     with on_device_of(lookup.tables[0]):
         return engine(lookup).pull(lookup, cotangent, deterministic)
 
 
-def packed_vjp(lookup: Lookup, dims: Sequence[int], cotangent: Array, deterministic: bool) -> Array:
+def packed_vjp(lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, deterministic: bool) -> AnyArray:
     """`Engine.pull_packed`."""
     with on_device_of(lookup.tables[0]):
         return engine(lookup).pull_packed(lookup, dims, cotangent, deterministic)
 
 
-def gather_records(lookup: Lookup, cotangent: Array) -> Array:
+def gather_records(lookup: Lookup, cotangent: AnyArray) -> AnyArray:
     """`Engine.records`."""
     with on_device_of(lookup.tables[0]):
         return engine(lookup).records(lookup, cotangent)

@@ -10,13 +10,14 @@ the tree LayerNorm is a scale on the left half and a bias (see `ketcore.lookups.
 from collections.abc import Sequence
 from types import ModuleType
 
-from ketcore.arrays.namespaces import Array, compact
+from ketcore.array_types import AnyArray
+from ketcore.arrays.namespaces import compact
 from ketcore.lookups import tree
 
 
 def halves(
-    xp: ModuleType, leaves: Sequence[Array], split: int, eps: float | None
-) -> tuple[Array, Array, Array | None]:
+    xp: ModuleType, leaves: Sequence[AnyArray], split: int, eps: float | None
+) -> tuple[AnyArray, AnyArray, AnyArray | None]:
     """Left half (qa, b, R), right half (qb, b, R) and bias (b,), None without LayerNorm."""
     left, right = _children(xp, leaves, split, eps)
     if eps is None or split == 0:
@@ -30,7 +31,9 @@ def _children(xp, leaves, split, eps):
     return (tree.product(xp, leaves[:split], eps) if split else xp.ones_like(right[:1, ...])), right
 
 
-def expand(xp: ModuleType, left: Array, right: Array, bias: Array | None, kept: int, columns: int) -> Array:
+def expand(
+    xp: ModuleType, left: AnyArray, right: AnyArray, bias: AnyArray | None, kept: int, columns: int
+) -> AnyArray:
     """Rows (b, columns) from their halves; only the first `kept` entries of the left half matter."""
     rows = xp.permute_dims(left[:kept, ...], (1, 0, 2)) @ xp.permute_dims(right, (1, 2, 0))
     rows = xp.reshape(rows, (rows.shape[0], kept * right.shape[0]))[:, :columns]
@@ -38,8 +41,8 @@ def expand(xp: ModuleType, left: Array, right: Array, bias: Array | None, kept: 
 
 
 def leaf_cotangents(
-    xp: ModuleType, leaves: Sequence[Array], split: int, eps: float | None, cotangent: Array
-) -> list[Array]:
+    xp: ModuleType, leaves: Sequence[AnyArray], split: int, eps: float | None, cotangent: AnyArray
+) -> list[AnyArray]:
     """Pull the cotangent of rows, (b, columns), back to their leaves: N arrays (q_n, b, R)."""
     left, right = _children(xp, leaves, split, eps)
     to_left, to_right = contract(xp, left, right, cotangent)
@@ -54,7 +57,9 @@ def leaf_cotangents(
     ]
 
 
-def contract(xp: ModuleType, left: Array, right: Array, cotangent: Array) -> tuple[Array, Array]:
+def contract(
+    xp: ModuleType, left: AnyArray, right: AnyArray, cotangent: AnyArray
+) -> tuple[AnyArray, AnyArray]:
     """The cotangent G (b, columns) of rows against each half: G right (qa, b, R) and G^T left (qb, b, R)."""
     batch, columns = cotangent.shape
     width = right.shape[0]
@@ -71,8 +76,8 @@ def contract(xp: ModuleType, left: Array, right: Array, cotangent: Array) -> tup
 
 
 def halves_jvp(
-    xp: ModuleType, leaves: Sequence[Array], tangents: Sequence[Array], split: int, eps: float | None
-) -> tuple[Array, Array, Array | None]:
+    xp: ModuleType, leaves: Sequence[AnyArray], tangents: Sequence[AnyArray], split: int, eps: float | None
+) -> tuple[AnyArray, AnyArray, AnyArray | None]:
     """Halves of twice the rank, and a bias, that expand to the derivative of rows along leaf `tangents`.
 
     d(left (x) right) = dleft (x) right + left (x) dright; LayerNorm at the root adds a multiple of the

@@ -12,7 +12,7 @@ of `matmul.cu` is launched by `ketcore.products.fused`.
 from collections.abc import Sequence
 from typing import Any
 
-from ketcore.arrays.namespaces import Array
+from ketcore.array_types import AnyArray
 from ketcore.cuda.structs import MAX_ORDER, SHARED_FLOOR, Launch, address
 from ketcore.cuda.table import INDEX, STORAGE
 from ketcore.lookups.kernel_plan import (
@@ -57,7 +57,7 @@ def obstacle(lookup: Lookup) -> str:
     return ""
 
 
-def expand(launch: Any, lookup: Lookup, out: Any = None) -> Array:
+def expand(launch: Any, lookup: Lookup, out: Any = None) -> AnyArray:
     """Rows (B, columns) in the dtype of the tables; a bad index gives a row of NaN.
 
     out      C-contiguous array to write into
@@ -76,7 +76,7 @@ def expand(launch: Any, lookup: Lookup, out: Any = None) -> Array:
     return out
 
 
-def leaf_cotangents(launch: Any, lookup: Lookup, cotangent: Array) -> Array:
+def leaf_cotangents(launch: Any, lookup: Lookup, cotangent: AnyArray) -> AnyArray:
     """Pull `cotangent` (B, columns) back to the leaves of each row.
 
     cotangent   read in the dtype of the tables, any other as the dtype that sums run in
@@ -89,7 +89,7 @@ def leaf_cotangents(launch: Any, lookup: Lookup, cotangent: Array) -> Array:
 
 
 def contract(
-    launch: Any, lookup: Lookup, cotangent: Array, deterministic: bool, gradients: Sequence[Array]
+    launch: Any, lookup: Lookup, cotangent: AnyArray, deterministic: bool, gradients: Sequence[AnyArray]
 ) -> None:
     """Pull `cotangent` (B, columns) back to the tables.
 
@@ -153,7 +153,7 @@ def _sorted_sums(launch, found, index, records, gradients):
         _run(launch, found, "scatter", kernel, types, plan, ids, order, records)
 
 
-def segment_sum(launch: Any, values: Array, index: Array, count: int) -> Array:
+def segment_sum(launch: Any, values: AnyArray, index: AnyArray, count: int) -> AnyArray:
     """Sum the real rows of `values` (B, W) that share an index, in a fixed order: (count, W)."""
     batch, width = values.shape
     sums = launch.xp.zeros((count, width), dtype=values.dtype)

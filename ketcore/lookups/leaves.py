@@ -14,14 +14,17 @@ from types import ModuleType
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_numpy
+from ketcore.arrays.namespaces import accumulation_dtype, is_numpy
 from ketcore.lookups.digits import split_digits
 from ketcore.lookups.lookup import Lookup
 from ketcore.shapes import offsets
 
 
-def leaves(xp: ModuleType, lookup: Lookup, tables: Sequence[Array], start: int, stop: int) -> list[Array]:
+def leaves(
+    xp: ModuleType, lookup: Lookup, tables: Sequence[AnyArray], start: int, stop: int
+) -> list[AnyArray]:
     """The leaves of rows start..stop-1 in the accumulation dtype: N arrays (q_n, b, R).
 
     tables   those of the lookup, or their tangents
@@ -43,7 +46,7 @@ def leaves(xp: ModuleType, lookup: Lookup, tables: Sequence[Array], start: int, 
 
 def level_leaves(
     xp: ModuleType, lookup: Lookup, start: int, stop: int
-) -> tuple[Sequence[Array], list[Array | None] | None]:
+) -> tuple[Sequence[AnyArray], list[AnyArray | None] | None]:
     """`leaves` of rows at one level and their shifts, as `scale.level`.
 
     Two leaves have no product but the result, and with LayerNorm a node has a scale of its own.
@@ -52,20 +55,20 @@ def level_leaves(
     return (picked, None) if lookup.layernorm or len(picked) < 3 else scale.level(picked, 0)
 
 
-def packed_views(xp: ModuleType, packed: Array, widths: Sequence[int]) -> tuple[Array, ...]:
+def packed_views(xp: ModuleType, packed: AnyArray, widths: Sequence[int]) -> tuple[AnyArray, ...]:
     """The tables (R, t, q_n) that lie side by side in `packed` (t, R, sum q_n)."""
     starts = offsets(widths)
     return tuple(xp.permute_dims(packed[:, :, start:stop], (1, 0, 2)) for start, stop in pairwise(starts))
 
 
-def chosen_leaves(lookup: Lookup, index: Array) -> Sequence[Array]:
+def chosen_leaves(lookup: Lookup, index: AnyArray) -> Sequence[AnyArray]:
     """The index of the leaf of each mode: (b,), or (R, b) of kind "terms"."""
     if lookup.kind == "digits":
         return split_digits(index, [table.shape[1] for table in lookup.tables])
     return [index if lookup.kind == "same" else index[n, ...] for n in range(len(lookup.tables))]
 
 
-def table_rows(xp: ModuleType, table: Array, index: Array) -> Array:
+def table_rows(xp: ModuleType, table: AnyArray, index: AnyArray) -> AnyArray:
     """(R, b, q): the rows of every term."""
     # The fastest of NumPy is its `take`, which would copy a table that is not contiguous.
     if is_numpy(table):
@@ -73,7 +76,7 @@ def table_rows(xp: ModuleType, table: Array, index: Array) -> Array:
     return xp.take(table, index, axis=1)
 
 
-def flat_index(xp: ModuleType, chosen: Array, length: int) -> Array:
+def flat_index(xp: ModuleType, chosen: AnyArray, length: int) -> AnyArray:
     """Positions of (term, index) in a table whose terms are laid end to end."""
     terms = xp.arange(chosen.shape[0], dtype=chosen.dtype, device=array_api_compat.device(chosen))
     return xp.reshape(terms[:, None] * length + chosen, (-1,))

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import outside
 from ketcore.arrays.elementary import padded
-from ketcore.arrays.namespaces import Array, cast_gradient, index_dtype, is_numpy
+from ketcore.arrays.namespaces import cast_gradient, index_dtype, is_numpy
 from ketcore.shapes import offsets, reached_dims
 
 
@@ -37,8 +38,8 @@ class Lookup:
                they are only parts of one
     """
 
-    tables: tuple[Array, ...]
-    index: Array
+    tables: tuple[AnyArray, ...]
+    index: AnyArray
     kind: str
     bound: int
     checked: bool
@@ -47,7 +48,7 @@ class Lookup:
     eps: float
     split: int
     dtype: Any = None
-    records: Array | None = None
+    records: AnyArray | None = None
 
     @property
     def batch(self) -> int:
@@ -75,7 +76,7 @@ class Lookup:
         return -(-self.columns // prod(self.widths[self.split :]))
 
 
-def narrowed(tables: Sequence[Array], columns: int) -> tuple[Array, ...]:
+def narrowed(tables: Sequence[AnyArray], columns: int) -> tuple[AnyArray, ...]:
     """Tables (R, t_n, q_n), or views of less than half, without what lies beyond the first `columns` entries.
 
     A smaller cut is left to whoever multiplies them out: whole tables are faster to pick from.
@@ -90,13 +91,17 @@ def narrowed(tables: Sequence[Array], columns: int) -> tuple[Array, ...]:
     )
 
 
-def restored(xp: ModuleType, gradients: Sequence[Array], tables: Sequence[Array]) -> tuple[Array, ...]:
+def restored(
+    xp: ModuleType, gradients: Sequence[AnyArray], tables: Sequence[AnyArray]
+) -> tuple[AnyArray, ...]:
     """Gradients of `narrowed` tables as those of the tables: zeros where they were cut, and their dtypes."""
     pairs = zip(gradients, tables, strict=True)
     return tuple(cast_gradient(xp, padded(xp, g, table.shape[2], 2), table) for g, table in pairs)
 
 
-def restored_records(xp: ModuleType, records: Array, widths: Sequence[int], dims: Sequence[int]) -> Array:
+def restored_records(
+    xp: ModuleType, records: AnyArray, widths: Sequence[int], dims: Sequence[int]
+) -> AnyArray:
     """Cotangents (B, R, sum widths) of leaves that `narrowed` cut as those (B, R, sum dims) of the leaves."""
     if tuple(widths) == tuple(dims):
         return records
@@ -105,7 +110,7 @@ def restored_records(xp: ModuleType, records: Array, widths: Sequence[int], dims
     return xp.concat(pieces, axis=2)
 
 
-def made_safe(xp: ModuleType, lookup: Lookup) -> tuple[Lookup, Array | None]:
+def made_safe(xp: ModuleType, lookup: Lookup) -> tuple[Lookup, AnyArray | None]:
     """The lookup with each bad index replaced by 0, and the mask (B,) of rows that held one (None: none)."""
     index = xp.astype(lookup.index, index_dtype(xp), copy=False)
     if lookup.checked:
@@ -126,7 +131,7 @@ def _lengths(xp, lookup):
     return xp.reshape(lengths, (-1,) + (1,) * (lookup.index.ndim - 1))
 
 
-def finished(xp: ModuleType, rows: Array, bad: Array | None, dtype: Any) -> Array:
+def finished(xp: ModuleType, rows: AnyArray, bad: AnyArray | None, dtype: Any) -> AnyArray:
     """Rows (B, columns) in `dtype`, NaN where the index was bad; those of NumPy in place."""
     rows = xp.astype(rows, dtype, copy=False)
     if bad is None:
@@ -137,7 +142,7 @@ def finished(xp: ModuleType, rows: Array, bad: Array | None, dtype: Any) -> Arra
     return xp.where(bad[:, None], xp.full_like(rows, float("nan")), rows)
 
 
-def masked(xp: ModuleType, cotangent: Array, bad: Array | None) -> Array:
+def masked(xp: ModuleType, cotangent: AnyArray, bad: AnyArray | None) -> AnyArray:
     """The cotangent (b, ...) of rows, zero where the index was bad."""
     if bad is None:
         return cotangent

@@ -7,8 +7,9 @@ It takes every lookup, NumPy's too, and is what the other engines are checked ag
 from collections.abc import Sequence
 from types import ModuleType
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
-from ketcore.arrays.namespaces import Array, accumulation_dtype, namespace_of
+from ketcore.arrays.namespaces import accumulation_dtype, namespace_of
 from ketcore.lookups import halves
 from ketcore.lookups.leaves import leaves, level_leaves
 from ketcore.lookups.lookup import Lookup, finished, made_safe, masked
@@ -25,7 +26,7 @@ def obstacle(lookup: Lookup) -> str:
     return ""
 
 
-def expand(lookup: Lookup, out: Array | None) -> Array:
+def expand(lookup: Lookup, out: AnyArray | None) -> AnyArray:
     """Rows (B, columns), into `out` where it is given."""
     xp = namespace_of(lookup.tables[0])
     safe, bad = made_safe(xp, lookup)
@@ -38,14 +39,14 @@ def expand(lookup: Lookup, out: Array | None) -> Array:
     return out
 
 
-def push(lookup: Lookup, tangents: Sequence[Array]) -> Array:
+def push(lookup: Lookup, tangents: Sequence[AnyArray]) -> AnyArray:
     """Tangents of the tables to those of the rows."""
     xp = namespace_of(lookup.tables[0])
     safe, bad = made_safe(xp, lookup)
     return finished(xp, row_tangents(xp, safe, tangents, 0, safe.batch), bad, safe.dtype)
 
 
-def pull(lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[Array, ...]:
+def pull(lookup: Lookup, cotangent: AnyArray, deterministic: bool) -> tuple[AnyArray, ...]:
     """The cotangent of rows back to the tables."""
     xp = namespace_of(lookup.tables[0])
     safe, bad = made_safe(xp, lookup)
@@ -53,13 +54,13 @@ def pull(lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[Array, 
     return scatter(xp, safe, [xp.permute_dims(piece, (1, 2, 0)) for piece in pieces])
 
 
-def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: Array, deterministic: bool) -> Array:
+def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, deterministic: bool) -> AnyArray:
     """The cotangent of rows back to packed kets."""
     xp = namespace_of(lookup.tables[0])
     return scatter_packed(xp, made_safe(xp, lookup)[0], dims, records(lookup, cotangent))
 
 
-def records(lookup: Lookup, cotangent: Array) -> Array:
+def records(lookup: Lookup, cotangent: AnyArray) -> AnyArray:
     """The cotangent of rows back to the leaves of each row."""
     xp = namespace_of(lookup.tables[0])
     safe, bad = made_safe(xp, lookup)
@@ -67,7 +68,9 @@ def records(lookup: Lookup, cotangent: Array) -> Array:
     return xp.permute_dims(xp.concat(pieces, axis=0), (1, 2, 0))
 
 
-def row_tangents(xp: ModuleType, lookup: Lookup, tangents: Sequence[Array], start: int, stop: int) -> Array:
+def row_tangents(
+    xp: ModuleType, lookup: Lookup, tangents: Sequence[AnyArray], start: int, stop: int
+) -> AnyArray:
     """`push` of rows start..stop-1 of a safe lookup, in the accumulation dtype: (b, columns)."""
     picked, shifts = level_leaves(xp, lookup, start, stop)
     moving = scale.shifted(leaves(xp, lookup, tangents, start, stop), shifts)
@@ -76,8 +79,8 @@ def row_tangents(xp: ModuleType, lookup: Lookup, tangents: Sequence[Array], star
 
 
 def row_cotangents(
-    xp: ModuleType, lookup: Lookup, cotangent: Array, bad: Array | None, start: int, stop: int
-) -> Sequence[Array]:
+    xp: ModuleType, lookup: Lookup, cotangent: AnyArray, bad: AnyArray | None, start: int, stop: int
+) -> Sequence[AnyArray]:
     """The cotangent of rows start..stop-1 of a safe lookup back to their leaves: N arrays (q_n, b, R)."""
     part = xp.astype(cotangent[start:stop, ...], accumulation_dtype(xp, lookup.dtype), copy=False)
     part = masked(xp, part, None if bad is None else bad[start:stop])

@@ -6,8 +6,9 @@ kernel: they are array code on the same arrays.
 
 from collections.abc import Sequence
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays import namespaces
-from ketcore.arrays.namespaces import Array, accumulation_dtype, namespace_of
+from ketcore.arrays.namespaces import accumulation_dtype, namespace_of
 from ketcore.cuda import launcher, library
 from ketcore.lookups import kernels
 from ketcore.lookups.leaves import packed_views
@@ -30,19 +31,19 @@ def obstacle(lookup: Lookup) -> str:
     return kernels.obstacle(lookup)
 
 
-def expand(lookup: Lookup, out: Array | None) -> Array:
+def expand(lookup: Lookup, out: AnyArray | None) -> AnyArray:
     """Rows (B, columns), into `out` where it is given."""
     return kernels.expand(_launcher(lookup), lookup, out)
 
 
-def pull(lookup: Lookup, cotangent: Array, deterministic: bool) -> tuple[Array, ...]:
+def pull(lookup: Lookup, cotangent: AnyArray, deterministic: bool) -> tuple[AnyArray, ...]:
     """The cotangent of rows back to the tables."""
     gradients = tuple(_zeros(lookup, table.shape) for table in lookup.tables)
     _contract(lookup, cotangent, deterministic, gradients)
     return gradients
 
 
-def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: Array, deterministic: bool) -> Array:
+def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, deterministic: bool) -> AnyArray:
     """The cotangent of rows back to packed kets."""
     packed = _zeros(lookup, (lookup.bound, lookup.rank, sum(dims)))
     views = packed_views(namespace_of(packed), packed, dims)
@@ -52,7 +53,7 @@ def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: Array, determini
     return packed
 
 
-def records(lookup: Lookup, cotangent: Array) -> Array:
+def records(lookup: Lookup, cotangent: AnyArray) -> AnyArray:
     """The cotangent of rows back to the leaves of each row."""
     return kernels.leaf_cotangents(_launcher(lookup), lookup, cotangent)
 

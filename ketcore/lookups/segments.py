@@ -6,16 +6,17 @@ Letters: N order, R rank, B rows, t_n and q_n rows and columns of table n.
 from collections.abc import Sequence
 from types import ModuleType
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays import sums
 from ketcore.arrays.elementary import reshaped
-from ketcore.arrays.namespaces import Array, is_complex
+from ketcore.arrays.namespaces import is_complex
 from ketcore.cuda import launcher, library
 from ketcore.lookups import kernels
 from ketcore.lookups.leaves import chosen_leaves, flat_index
 from ketcore.lookups.lookup import Lookup, restored_records
 
 
-def segment_sum(xp: ModuleType, values: Array, index: Array, count: int) -> Array:
+def segment_sum(xp: ModuleType, values: AnyArray, index: AnyArray, count: int) -> AnyArray:
     """Sum the rows of `values` that share an index, in a fixed order.
 
     values   (B, W) floating or complex
@@ -33,7 +34,7 @@ def segment_sum(xp: ModuleType, values: Array, index: Array, count: int) -> Arra
         return kernels.segment_sum(launch, parts, index, count).view(values.dtype)
 
 
-def scatter(xp: ModuleType, lookup: Lookup, cotangents: Sequence[Array]) -> tuple[Array, ...]:
+def scatter(xp: ModuleType, lookup: Lookup, cotangents: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
     """Sum leaf cotangents, N arrays (B, R, q_n), into gradients of the tables, N arrays (R, t_n, q_n)."""
     chosen = chosen_leaves(lookup, lookup.index)
     return tuple(
@@ -42,7 +43,7 @@ def scatter(xp: ModuleType, lookup: Lookup, cotangents: Sequence[Array]) -> tupl
     )
 
 
-def scatter_packed(xp: ModuleType, lookup: Lookup, dims: Sequence[int], records: Array) -> Array:
+def scatter_packed(xp: ModuleType, lookup: Lookup, dims: Sequence[int], records: AnyArray) -> AnyArray:
     """Sum leaf cotangents (B, R, sum q_n) of kind "same" into the gradient (t, R, sum dims) of kets."""
     records = restored_records(xp, records, lookup.widths, dims)
     batch, rank, width = records.shape

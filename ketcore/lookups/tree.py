@@ -15,11 +15,11 @@ Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020, section 2.3.
 from collections.abc import Sequence
 from types import ModuleType
 
-from ketcore.arrays.namespaces import Array
+from ketcore.array_types import AnyArray
 from ketcore.shapes import tree_split
 
 
-def product(xp: ModuleType, leaves: Sequence[Array], eps: float | None) -> Array:
+def product(xp: ModuleType, leaves: Sequence[AnyArray], eps: float | None) -> AnyArray:
     """The product of N >= 1 leaves (q_n, ...); `eps` None is without LayerNorm.  Returns (prod q_n, ...)."""
     if len(leaves) == 1:
         return leaves[0]
@@ -33,8 +33,8 @@ def product(xp: ModuleType, leaves: Sequence[Array], eps: float | None) -> Array
 
 
 def product_vjp(
-    xp: ModuleType, leaves: Sequence[Array], cotangent: Array, eps: float | None
-) -> tuple[Array, ...]:
+    xp: ModuleType, leaves: Sequence[AnyArray], cotangent: AnyArray, eps: float | None
+) -> tuple[AnyArray, ...]:
     """Pull `cotangent` (prod q_n, ...) back through `product` to the leaves."""
     if len(leaves) == 1:
         return (cotangent,)
@@ -53,8 +53,8 @@ def product_vjp(
 
 
 def product_jvp(
-    xp: ModuleType, leaves: Sequence[Array], tangents: Sequence[Array], eps: float | None
-) -> tuple[Array, Array]:
+    xp: ModuleType, leaves: Sequence[AnyArray], tangents: Sequence[AnyArray], eps: float | None
+) -> tuple[AnyArray, AnyArray]:
     """`product` and its directional derivative along `tangents`."""
     if len(leaves) == 1:
         return leaves[0], tangents[0]
@@ -70,13 +70,13 @@ def product_jvp(
     return node, _layernorm_jvp(xp, node, tangent, scale)
 
 
-def outer(xp: ModuleType, left: Array, right: Array) -> Array:
+def outer(xp: ModuleType, left: AnyArray, right: AnyArray) -> AnyArray:
     """Kronecker product along axis 0: (i, ...), (j, ...) -> (i*j, ...)."""
     pairs = left[:, None, ...] * right[None, ...]
     return xp.reshape(pairs, (left.shape[0] * right.shape[0], *pairs.shape[2:]))
 
 
-def node_statistics(xp: ModuleType, left: Array, right: Array, eps: float) -> tuple[Array, Array]:
+def node_statistics(xp: ModuleType, left: AnyArray, right: AnyArray, eps: float) -> tuple[AnyArray, AnyArray]:
     """Mean m and scale s of the node over `left` and `right`, each (...)."""
     left_mean, left_variance = _moments(xp, left)
     right_mean, right_variance = _moments(xp, right)
@@ -92,13 +92,13 @@ def _moments(xp, vector):
 
 def node_vjp(
     xp: ModuleType,
-    left: Array,
-    right: Array,
-    to_left: Array,
-    to_right: Array,
-    total: Array,
+    left: AnyArray,
+    right: AnyArray,
+    to_left: AnyArray,
+    to_right: AnyArray,
+    total: AnyArray,
     eps: float,
-) -> tuple[Array, Array]:
+) -> tuple[AnyArray, AnyArray]:
     """Cotangents of the children of a LayerNorm node from products with its cotangent G alone.
 
     to_left   (i, ...) G right         to_right  (j, ...) G^T left
@@ -122,7 +122,7 @@ def node_vjp(
     )
 
 
-def _layernorm_jvp(xp: ModuleType, node: Array, tangent: Array, scale: Array) -> Array:
+def _layernorm_jvp(xp: ModuleType, node: AnyArray, tangent: AnyArray, scale: AnyArray) -> AnyArray:
     """Derivative of a normalised `node` along the derivative `tangent` of what was normalised."""
     along = xp.mean(node * tangent, axis=0)
     return scale * (tangent - xp.mean(tangent, axis=0) - node * along)

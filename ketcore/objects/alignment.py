@@ -23,16 +23,17 @@ from types import ModuleType
 from typing import Any
 
 from ketcore import ops
+from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import itemsize, unboxed
-from ketcore.arrays.namespaces import Array, accumulation_dtype, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.shapes import Marks, check_result_size, prefix_boxes, reached_dims
 
 Group = tuple[range, range]
 Sizes = tuple[int, ...]
 # What a KroneckerMatrix is made of: factors, shape, modes that are identities in each term.
-Parts = tuple[list[Array], tuple[int, int], Sequence[Any]]
+Parts = tuple[list[AnyArray], tuple[int, int], Sequence[Any]]
 
 
 @quiet
@@ -52,7 +53,7 @@ def matrix_product(left: Any, right: Any) -> Parts:
 
 
 @quiet
-def ket_product(matrix: Any, ket: Any) -> list[Array]:
+def ket_product(matrix: Any, ket: Any) -> list[AnyArray]:
     """The factors of A @ v, for kets v, whose leaves count as matrices of one column."""
     rows, full = matrix.shape[0], prod(matrix.row_dims)
     if ket.shape[-1] != matrix.shape[1]:
@@ -148,11 +149,11 @@ def _several(sizes, group):
 
 
 def product_factors(
-    left: Sequence[Array],
-    right: Sequence[Array],
+    left: Sequence[AnyArray],
+    right: Sequence[AnyArray],
     inner: int,
     fixed: tuple[Marks, Marks] = ((), ()),
-) -> tuple[list[Array], list[Group], Any]:
+) -> tuple[list[AnyArray], list[Group], Any]:
     """Factors of A[:, :inner] @ B[:inner], the groups of modes they come from, and the dtype of the result.
 
     left     N arrays (R, p_n, q_n)
@@ -185,8 +186,8 @@ def product_factors(
 
 
 def summed(
-    left: Sequence[Array], right: Sequence[Array], shape: tuple[int, int]
-) -> tuple[list[Array], list[Group]]:
+    left: Sequence[AnyArray], right: Sequence[AnyArray], shape: tuple[int, int]
+) -> tuple[list[AnyArray], list[Group]]:
     """Factors (R + R', p, q) of the sum of two matrices of one shape, and the groups that they come from.
 
     raises   ValueError where rows and columns have no common split
@@ -213,7 +214,7 @@ def summed(
 
 
 @quiet
-def aligned_inner(left: Any, right: Any) -> Array:
+def aligned_inner(left: Any, right: Any) -> AnyArray:
     """<left, right> (...) of two kets of one length, the first conjugated; batches broadcast.
 
     raises   ValueError where their dims have no common split
@@ -229,7 +230,7 @@ def aligned_inner(left: Any, right: Any) -> Array:
     return unboxed(xp.astype(ops.ket_inner(*merged), dtype, copy=False))
 
 
-def aligned_sandwich(matrix: Any, x: Any, y: Any) -> Array:
+def aligned_sandwich(matrix: Any, x: Any, y: Any) -> AnyArray:
     """x^H A y for kets, which may be split in another way than A, and A be cropped in columns.
 
     raises   ValueError where the dims have no common split
@@ -260,7 +261,7 @@ def _reached_first(dims, count):
     return -(-count // prod(dims[1:]))
 
 
-def _merged(xp: ModuleType, factors: Sequence[Array]) -> Array:
+def _merged(xp: ModuleType, factors: Sequence[AnyArray]) -> AnyArray:
     """Several factors (..., R, p, q) as one: their Kronecker products, term by term.
 
     raises   MemoryError, naming the size, above 2**30 bytes

@@ -15,18 +15,11 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import real_dtype, unboxed
-from ketcore.arrays.namespaces import (
-    Array,
-    accumulation_dtype,
-    is_array,
-    is_complex,
-    is_half,
-    namespace_of,
-    quiet,
-)
+from ketcore.arrays.namespaces import accumulation_dtype, is_array, is_complex, is_half, namespace_of, quiet
 from ketcore.ops.ket_inner import ket_inner
 from ketcore.shapes import Marks
 
@@ -56,7 +49,7 @@ def as_number(name: str, scalar: Any) -> Any:
 
 
 @quiet
-def scaled(array: Array, scalar: Any, divide: bool = False) -> Array:
+def scaled(array: AnyArray, scalar: Any, divide: bool = False) -> AnyArray:
     """`array * scalar` or `array / scalar` in the precision of `array`; a complex scalar makes it complex.
 
     >>> scaled(np.ones(2, np.float32), np.float64(3.0)).dtype, scaled(np.ones(2, np.float32), 1j).dtype
@@ -77,7 +70,7 @@ def scaled(array: Array, scalar: Any, divide: bool = False) -> Array:
 @quiet
 def times_number(
     matrix: Any, scalar: Any, divide: bool
-) -> tuple[list[Array], tuple[int, int], list[frozenset[int]]]:
+) -> tuple[list[AnyArray], tuple[int, int], list[frozenset[int]]]:
     """Factors, shape and identities of a matrix times a number: a factor that is no identity carries it."""
 
     def change(factor):
@@ -89,11 +82,11 @@ def times_number(
 
 
 def carried(
-    factors: Sequence[Array],
+    factors: Sequence[AnyArray],
     identities: Marks,
-    change: Callable[[Array], Array],
+    change: Callable[[AnyArray], AnyArray],
     modes: Sequence[int] | None = None,
-) -> tuple[list[Array], list[frozenset[int]]]:
+) -> tuple[list[AnyArray], list[frozenset[int]]]:
     """Factors of which one in each term is changed, and what are identities afterwards.
 
     identities   the modes that are identities in each term, R sets
@@ -122,20 +115,20 @@ def _carriers(identities, modes):
 
 
 @quiet
-def balanced_factors(factors: Sequence[Array]) -> list[Array]:
+def balanced_factors(factors: Sequence[AnyArray]) -> list[AnyArray]:
     """The same matrix with factors of equal Frobenius norm within each term."""
     xp = namespace_of(factors[0])
     flat = scale.balanced(_flattened(factors))
     return [xp.reshape(f, like.shape) for f, like in zip(flat, factors, strict=True)]
 
 
-def _flattened(factors: Sequence[Array]) -> list[Array]:
+def _flattened(factors: Sequence[AnyArray]) -> list[AnyArray]:
     """Matrix factors (R, p, q) as ket factors (R, p q)."""
     xp = namespace_of(factors[0])
     return [xp.reshape(f, (f.shape[0], f.shape[1] * f.shape[2])) for f in factors]
 
 
-def root_of_squared(squared: Array) -> Array:
+def root_of_squared(squared: AnyArray) -> AnyArray:
     """The square root of a squared norm (...): below zero by rounding counts as zero."""
     xp = namespace_of(squared)
     squared = xp.real(squared) if is_complex(xp, squared.dtype) else squared
@@ -143,7 +136,7 @@ def root_of_squared(squared: Array) -> Array:
 
 
 @quiet
-def ket_norm(factors: Sequence[Array]) -> Array:
+def ket_norm(factors: Sequence[AnyArray]) -> AnyArray:
     """The norm (...) of the kets sum_k (x)_n factor_nk, by the inner product of the scaled leaves.
 
     returns  the real dtype of the factors.  Where the terms cancel, rounding is relative to the terms and
@@ -160,7 +153,7 @@ def ket_norm(factors: Sequence[Array]) -> Array:
 
 
 @quiet
-def contracted(factors: Sequence[Array], x: Array) -> Array:
+def contracted(factors: Sequence[AnyArray], x: AnyArray) -> AnyArray:
     """sum_j v[j] x[j] for kets v and x (Q,) or (Q, n): mode by mode, the first one by a single GEMM."""
     xp, arrays, dtype = check_floating("kets and x", (*factors, x))
     size = prod(f.shape[-1] for f in factors)
@@ -182,7 +175,7 @@ def contracted(factors: Sequence[Array], x: Array) -> Array:
 
 
 @quiet
-def combined(factors: Sequence[Array], weights: Array) -> list[Array]:
+def combined(factors: Sequence[AnyArray], weights: AnyArray) -> list[AnyArray]:
     """Factors (batch * R, q_n) of the one ket sum_b weights[b] v[b]."""
     xp, arrays, dtype = check_floating("kets and weights", (*factors, weights))
     *batch, rank, _ = factors[0].shape

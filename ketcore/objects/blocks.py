@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import check_out, to_namespace_of
 from ketcore.arrays.elementary import itemsize, transposed
-from ketcore.arrays.namespaces import Array, is_numpy, namespace_of, on_host
+from ketcore.arrays.namespaces import is_numpy, namespace_of, on_host
 from ketcore.lookups.digits import split_digits
 from ketcore.objects.indexing import COUNTED, Selector, parse_key
 from ketcore.ops import gather_kron, rows
@@ -45,7 +46,7 @@ class _Lines(NamedTuple):
     columns  which of them are kept
     """
 
-    factors: list[Array]
+    factors: list[AnyArray]
     ids: Selector
     span: int
     columns: range
@@ -56,7 +57,7 @@ class _Lines(NamedTuple):
         return _length(self.ids) * (self.span + _ID_COST)
 
 
-def block(factors: Sequence[Array], shape: tuple[int, int], key: Any) -> Array:
+def block(factors: Sequence[AnyArray], shape: tuple[int, int], key: Any) -> AnyArray:
     """The elements of a Kronecker matrix that NumPy's rules choose.
 
     raises   MemoryError, naming the size, where slices or axes left whole make more than 2**30 bytes
@@ -86,7 +87,9 @@ def block(factors: Sequence[Array], shape: tuple[int, int], key: Any) -> Array:
     return namespace_of(picked).permute_dims(picked, (picked.ndim - 1, *range(picked.ndim - 1)))
 
 
-def row_block(factors: Sequence[Array], selected: range, columns: int, out: Array | None = None) -> Array:
+def row_block(
+    factors: Sequence[AnyArray], selected: range, columns: int, out: AnyArray | None = None
+) -> AnyArray:
     """The rows of a range, in C order: (rows, columns), into `out` where it is given and fits."""
     return _read(_lines(factors, selected, range(columns)), out)
 
@@ -222,7 +225,7 @@ def _as_indices(selector):
     return selector
 
 
-def digits_of(selector: Selector, dims: Sequence[int]) -> Sequence[Array]:
+def digits_of(selector: Selector, dims: Sequence[int]) -> Sequence[AnyArray]:
     """The digits of some numbers as int64 arrays, one per mode; the numbers may be beyond int64."""
     index = _as_indices(selector)
     if index.dtype != object:
@@ -231,7 +234,7 @@ def digits_of(selector: Selector, dims: Sequence[int]) -> Sequence[Array]:
     return [np.asarray(index // stride % dim, dtype=np.int64) for stride, dim in places]
 
 
-def entries(factors: Sequence[Array], row: Selector, column: Selector) -> Array:
+def entries(factors: Sequence[AnyArray], row: Selector, column: Selector) -> AnyArray:
     """M[i, j] = sum_k prod_n F_n[k, i_n, j_n] for indices that broadcast; -1 on a device gives NaN.
 
     Two ranges are pairs (i, j), and of one length.
@@ -249,7 +252,7 @@ def entries(factors: Sequence[Array], row: Selector, column: Selector) -> Array:
     return found.reshape(shape)
 
 
-def _flat(side, shape) -> Callable[[int, int], Array]:
+def _flat(side, shape) -> Callable[[int, int], AnyArray]:
     """What gives the indices start..stop of a side that is broadcast and then laid out flat."""
     if isinstance(side, range):
         return lambda start, stop: _as_indices(side[start:stop])

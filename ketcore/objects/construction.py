@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating
 from ketcore.arrays.elementary import beside
-from ketcore.arrays.namespaces import (
-    Array,
-    is_array,
-    is_floating,
-    quiet,
-)
+from ketcore.arrays.namespaces import is_array, is_floating, quiet
 from ketcore.divisors import suggest_dims
 from ketcore.shapes import Marks, check_dense_size, check_dims, check_size
 
@@ -24,7 +20,7 @@ from ketcore.shapes import Marks, check_dense_size, check_dims, check_size
 @quiet
 def random_leaves(
     shapes: Sequence[tuple[int, ...]], rank: int, std: float, rng: Any, dtype: Any
-) -> list[Array]:
+) -> list[AnyArray]:
     """Normal leaves for which the entries of the sum of `rank` products have standard deviation `std`.
 
     shapes   of the N factors; each leaf entry has the standard deviation (std / sqrt(rank))**(1 / N)
@@ -44,7 +40,7 @@ def random_leaves(
     ]
 
 
-def cast(factors: Sequence[Array], dtype: Any, axes: scale.Axes, fixed: Marks = ()) -> list[Array]:
+def cast(factors: Sequence[AnyArray], dtype: Any, axes: scale.Axes, fixed: Marks = ()) -> list[AnyArray]:
     """Factors in another floating or complex dtype, as by `scale.stored`; TypeError, naming it, on others."""
     if isinstance(factors[0].dtype, np.dtype):
         dtype = _floating_dtype(dtype)
@@ -63,7 +59,7 @@ def _floating_dtype(dtype):
     return found
 
 
-def identities(dims: Any, dtype: Any, like: Array | None) -> list[Array]:
+def identities(dims: Any, dtype: Any, like: AnyArray | None) -> list[AnyArray]:
     """Identity matrices of these sizes, beside `like` or of NumPy."""
     with suppress(TypeError):  # of anything but an int
         dims = (as_integer(dims),)
@@ -71,7 +67,7 @@ def identities(dims: Any, dtype: Any, like: Array | None) -> list[Array]:
     return [placed(np.eye(dim, dtype=dtype), like) for dim in check_dims("dims", dims)]
 
 
-def placed(values: np.ndarray, like: Array | None) -> Array:
+def placed(values: np.ndarray, like: AnyArray | None) -> AnyArray:
     """`beside(values, like)` for a `like` that a caller gives; None for NumPy."""
     if like is None:
         return values
@@ -98,7 +94,7 @@ def _dense_factor(factor, max_bytes):
     return np.from_dlpack(factor) if hasattr(factor, "__dlpack__") else factor
 
 
-def stacked_terms(terms: Sequence[Sequence[Any]]) -> list[Array]:
+def stacked_terms(terms: Sequence[Sequence[Any]]) -> list[AnyArray]:
     """Factors (R, p, q) from R lists of N matrices, of one shape per mode."""
     terms = [as_sequence("terms", term) for term in as_sequence("terms", terms)]
     if not terms or any(len(term) != len(terms[0]) for term in terms):

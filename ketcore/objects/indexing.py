@@ -15,10 +15,11 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import to_namespace_of
-from ketcore.arrays.namespaces import Array, index_dtype, is_array, namespace_of, on_host, to_host
+from ketcore.arrays.namespaces import index_dtype, is_array, namespace_of, on_host, to_host
 
-Selector = int | range | Array
+Selector = int | range | AnyArray
 
 # What int64 does not count.
 COUNTED = 2**63
@@ -113,7 +114,7 @@ def _mask_indices(xp, mask, shape, axis):
     return list(xp.nonzero(mask))
 
 
-def take(array: Array, selectors: Sequence[Selector]) -> Array:
+def take(array: AnyArray, selectors: Sequence[Selector]) -> AnyArray:
     """Index the leading axes by selectors; -1 in an index array on a device gives NaN."""
     xp = namespace_of(array)
     array, selectors = _ascending(xp, array, selectors)

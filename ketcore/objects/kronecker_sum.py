@@ -178,7 +178,8 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def __rmatmul__(self, other: ArrayT | Lists) -> ArrayT: ...
     @overload
     def __rmatmul__(self: Operator[Host], other: Host) -> Host: ...
-    def __rmatmul__(self, other: Any) -> Any:
+    # pyright does not see that the signatures of `Operator` are among these.
+    def __rmatmul__(self, other: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """other @ S for a dense array (..., Q) or a KroneckerMatrix."""
         if isinstance(other, KroneckerMatrix):
             return other @ self.to_kronecker()

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ketcore import ops
+from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import check_dtype, plain
 from ketcore.arrays.elementary import unboxed
 from ketcore.arrays.namespaces import (
-    Array,
     accumulation_dtype,
     is_array,
     is_complex,
@@ -34,7 +34,7 @@ def is_dense(value: Any) -> bool:
     return not opts_out(value) and (known or hasattr(value, "__dlpack__") or hasattr(value, "tocsr"))
 
 
-def as_array(name: str, value: Any) -> Array:
+def as_array(name: str, value: Any) -> AnyArray:
     """An array as it is; a nested list, or an object that has `__dlpack__` alone, as one of NumPy.
 
     raises   TypeError on sparse and on masked arrays, ValueError on ragged lists
@@ -49,7 +49,7 @@ def as_array(name: str, value: Any) -> Array:
         raise ValueError(f"{name} must be an array or a regular nested list, got a ragged list") from None
 
 
-def operand(name: str, value: Any, dtype: Any) -> Array:
+def operand(name: str, value: Any, dtype: Any) -> AnyArray:
     """`as_array(value)` of a floating dtype: integers and bools become `dtype`.
 
     raises   TypeError on other dtypes, ValueError on ragged lists
@@ -70,21 +70,21 @@ def marks(matrix: Any) -> tuple[frozenset[int], ...]:
     return matrix.term_identities if any(matrix.term_identities) else ()
 
 
-def check_left(x: Array, columns: int) -> None:
+def check_left(x: AnyArray, columns: int) -> None:
     """Whether A @ x is defined for A with so many columns: x (columns,) or (..., columns, n)."""
     if not x.ndim or x.shape[-1 if x.ndim == 1 else -2] != columns:
         rule = f"x must have shape ({columns},) or (..., {columns}, n) after @"
         raise ValueError(f"{rule}, got {tuple(x.shape)}")
 
 
-def check_right(x: Array, rows: int) -> None:
+def check_right(x: AnyArray, rows: int) -> None:
     """Whether x @ A is defined for A with so many rows: x (..., rows)."""
     if not x.ndim or x.shape[-1] != rows:
         raise ValueError(f"x must have shape (..., {rows}) before @, got {tuple(x.shape)}")
 
 
 @quiet
-def applied(x: Array, rows: int, columns: int, transform: Callable[[Array], Array]) -> Array:
+def applied(x: AnyArray, rows: int, columns: int, transform: Callable[[AnyArray], AnyArray]) -> AnyArray:
     """A @ x by NumPy's rules for A (rows, columns).
 
     x          (columns,), or (..., columns, n)
@@ -98,7 +98,9 @@ def applied(x: Array, rows: int, columns: int, transform: Callable[[Array], Arra
 
 
 @quiet
-def applied_right(x: Array, rows: int, columns: int, transform: Callable[[Array], Array]) -> Array:
+def applied_right(
+    x: AnyArray, rows: int, columns: int, transform: Callable[[AnyArray], AnyArray]
+) -> AnyArray:
     """x @ A by NumPy's rules for A (rows, columns), x (..., rows); `transform` is that of A^T."""
     check_right(x, rows)
     xp = namespace_of(x)
@@ -107,7 +109,7 @@ def applied_right(x: Array, rows: int, columns: int, transform: Callable[[Array]
 
 
 @quiet
-def sandwich(matrix: Any, x: Any, y: Any) -> Array:
+def sandwich(matrix: Any, x: Any, y: Any) -> AnyArray:
     """x^H A y for arrays (..., rows) and (..., columns)."""
     if not (is_dense(x) and is_dense(y)):
         kinds = f"{type(x).__name__} and {type(y).__name__}"

@@ -7,9 +7,8 @@ own: its arrays, `shape`, `dtype`, `T`, `conj`, `_scaled`, `_apply`, `_facts`.
 
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, overload
 
-from ketcore.array_types import ArrayT, Host, Lists, Scalar
+from ketcore.array_types import AnyArray, ArrayT, Host, Lists, Scalar
 from ketcore.arrays import solvers
-from ketcore.arrays.namespaces import Array
 from ketcore.objects import arithmetic, display
 from ketcore.objects.operands import applied, applied_right, is_dense, operand
 from ketcore.objects.row_blocks import RowBlocks
@@ -95,11 +94,11 @@ class Operator(Structured, Generic[ArrayT]):
         """True: a size beyond 2**63, which `len` cannot have, is no reason to fail."""
         return True
 
-    def _operand(self: Any, value: Any) -> Array:
+    def _operand(self: Any, value: Any) -> AnyArray:
         """What stands beside `@`, as an array."""
         return operand("x", value, self.dtype)
 
-    def _apply(self, x: Array, turned: bool) -> Array:
+    def _apply(self, x: AnyArray, turned: bool) -> AnyArray:
         """A x for x (lead, columns, trail); `turned`: A^T x for x (lead, rows, trail)."""
         raise NotImplementedError
 
@@ -139,7 +138,7 @@ class Operator(Structured, Generic[ArrayT]):
         """As `rmatvec`, for several columns."""
         return self.H @ x
 
-    def _like(self: Any) -> Array:
+    def _like(self: Any) -> AnyArray:
         """An array of the library and device of the operator."""
         return self.factors[0]
 

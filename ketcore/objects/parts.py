@@ -16,11 +16,11 @@ import array_api_compat
 import numpy as np
 
 from ketcore import ops
-from ketcore.array_types import ArrayT, ForeignT, Host, Lists, Untyped
+from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, Lists, Untyped
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating, to_namespace_of
 from ketcore.arrays.elementary import conjugated, identity
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_array, is_numpy, namespace, namespace_of
+from ketcore.arrays.namespaces import accumulation_dtype, is_array, is_numpy, namespace, namespace_of
 from ketcore.objects import arithmetic, operands
 from ketcore.shapes import check_int
 
@@ -97,7 +97,7 @@ def as_part(n: int, part: Any) -> Any:
     return part
 
 
-def values_of(parts: Sequence[Any]) -> list[Array]:
+def values_of(parts: Sequence[Any]) -> list[AnyArray]:
     """The arrays that the parts hold: one each, none for an identity."""
     found = []
     for part in parts:
@@ -108,7 +108,7 @@ def values_of(parts: Sequence[Any]) -> list[Array]:
     return found
 
 
-def kind_of(parts: Sequence[Any]) -> tuple[ModuleType, Array, Any]:
+def kind_of(parts: Sequence[Any]) -> tuple[ModuleType, AnyArray, Any]:
     """The namespace, a zero of the library, device and dtype of results, and that dtype."""
     xp, values, dtype = check_floating("parts", values_of(parts) or [np.zeros(())])
     return xp, xp.zeros((), dtype=dtype, device=array_api_compat.device(values[0])), dtype
@@ -168,7 +168,7 @@ def _times_power(part, shift, dtype):
     return part
 
 
-def as_dense(part: Any, like: Array) -> Array:
+def as_dense(part: Any, like: AnyArray) -> AnyArray:
     """The part as an array beside `like`."""
     if isinstance(part, Identity):
         return identity(part.size, like)
@@ -179,7 +179,7 @@ def as_dense(part: Any, like: Array) -> Array:
     return part.toarray() if is_sparse(part) else part
 
 
-def diagonal_of(part: Any, like: Array) -> Array:
+def diagonal_of(part: Any, like: AnyArray) -> AnyArray:
     """The diagonal (n,) of a square part, beside `like`."""
     xp = namespace_of(like)
     if isinstance(part, Identity):
@@ -189,7 +189,7 @@ def diagonal_of(part: Any, like: Array) -> Array:
     return part.diagonal() if is_sparse(part) else xp.linalg.diagonal(part)
 
 
-def picked_rows(part: Any, index: np.ndarray, like: Array) -> Array:
+def picked_rows(part: Any, index: np.ndarray, like: AnyArray) -> AnyArray:
     """The rows (b, q) of a part, in the dtype and beside `like`."""
     xp, device = namespace_of(like), array_api_compat.device(like)
     if is_sparse(part):
@@ -204,7 +204,7 @@ def picked_rows(part: Any, index: np.ndarray, like: Array) -> Array:
     return xp.astype(xp.take(part, index, axis=0), like.dtype)
 
 
-def multiplied(parts: Sequence[Any], x: Array) -> Array:
+def multiplied(parts: Sequence[Any], x: AnyArray) -> AnyArray:
     """M x for x (lead, Q, trail): part by part, those that shrink it most first."""
     xp = namespace("parts and x", (*values_of(parts), x))
     dtype = xp.result_type(*values_of(parts), x)
@@ -220,7 +220,7 @@ def multiplied(parts: Sequence[Any], x: Array) -> Array:
     return xp.reshape(xp.astype(x, dtype, copy=False), (lead, prod(sizes), trail))
 
 
-def on_rows(part: Any, rows: Array) -> Array:
+def on_rows(part: Any, rows: AnyArray) -> AnyArray:
     """A part along the last axis of rows (..., q)."""
     width, size = part.shape
     return operands.applied_right(rows, size, width, lambda x: multiplied([part], x))

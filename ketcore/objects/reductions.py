@@ -15,20 +15,21 @@ from operator import add, mul
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.elementary import itemsize, transposed, unboxed, widened
-from ketcore.arrays.namespaces import Array, namespace_of, quiet
+from ketcore.arrays.namespaces import namespace_of, quiet
 from ketcore.objects.blocks import entries
 from ketcore.ops import ket_rows
 from ketcore.shapes import check_dense_size, check_result_size, prefix_boxes
 
 
-def dims_of(factors: Sequence[Array], axis: int) -> tuple[int, ...]:
+def dims_of(factors: Sequence[AnyArray], axis: int) -> tuple[int, ...]:
     """The radices of the rows (axis 1) or of the columns (axis 2)."""
     return tuple(factor.shape[axis] for factor in factors)
 
 
-def restricted(factors: Sequence[Array], shape: tuple[int, int]) -> Iterator[list[Array]]:
+def restricted(factors: Sequence[AnyArray], shape: tuple[int, int]) -> Iterator[list[AnyArray]]:
     """Views of the factors whose Kronecker matrices tile the leading block `shape`."""
     pairs = product(prefix_boxes(shape[0], dims_of(factors, 1)), prefix_boxes(shape[1], dims_of(factors, 2)))
     for row_box, column_box in pairs:
@@ -37,7 +38,7 @@ def restricted(factors: Sequence[Array], shape: tuple[int, int]) -> Iterator[lis
 
 
 @quiet
-def sums(factors: Sequence[Array], shape: tuple[int, int], axis: int | None) -> Array:
+def sums(factors: Sequence[AnyArray], shape: tuple[int, int], axis: int | None) -> AnyArray:
     """The sum of all elements of the leading block, or over its rows (axis 0) or columns (axis 1)."""
     if axis is None:
         return total(factors, shape)
@@ -48,14 +49,14 @@ def sums(factors: Sequence[Array], shape: tuple[int, int], axis: int | None) -> 
     raise ValueError(f"axis must be None, 0 or 1 (or -2 or -1), got {axis}")
 
 
-def total(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
+def total(factors: Sequence[AnyArray], shape: tuple[int, int]) -> AnyArray:
     """The sum of all elements of the leading block, a scalar."""
     xp, factors, finish = _wide(factors)
     parts = restricted(factors, shape)
     return finish(reduce(add, (_product(xp, [xp.sum(f, axis=(1, 2)) for f in part]) for part in parts)))
 
 
-def _column_sums(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
+def _column_sums(factors: Sequence[AnyArray], shape: tuple[int, int]) -> AnyArray:
     """The sums (columns,) over the rows of the leading block: a ket with R terms per box of rows.
 
     raises   MemoryError, naming the size, above 2**30 bytes
@@ -70,7 +71,7 @@ def _column_sums(factors: Sequence[Array], shape: tuple[int, int]) -> Array:
 
 
 @quiet
-def diagonal(factors: Sequence[Array], shape: tuple[int, int], max_bytes: int = 2**30) -> Array:
+def diagonal(factors: Sequence[AnyArray], shape: tuple[int, int], max_bytes: int = 2**30) -> AnyArray:
     """M[i, i] for i < min(shape): a ket of diagonals for square factors, element by element otherwise."""
     count = min(shape)
     what = f"diagonal ({count},) of {factors[0].dtype}"

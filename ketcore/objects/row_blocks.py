@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from sys import maxsize
 
-from ketcore.arrays.namespaces import Array
+from ketcore.array_types import AnyArray
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RowBlocks:
 
     rows: int
     size: int
-    read: Callable[[int, int], Array]
+    read: Callable[[int, int], AnyArray]
 
     def __len__(self) -> int:
         count = -(-self.rows // self.size)
@@ -35,6 +35,6 @@ class RowBlocks:
     def __bool__(self) -> bool:
         return True
 
-    def __iter__(self) -> Iterator[Array]:
+    def __iter__(self) -> Iterator[AnyArray]:
         for start in range(0, self.rows, self.size):
             yield self.read(start, min(start + self.size, self.rows))

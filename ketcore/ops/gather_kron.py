@@ -15,7 +15,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike, Index
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import (
     as_integers,
     check_columns,
@@ -24,7 +24,7 @@ from ketcore.arrays.checks import (
     check_tangents,
     to_namespace_of,
 )
-from ketcore.arrays.namespaces import Array, accumulation_dtype, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
 from ketcore.lookups.lookup import Lookup, narrowed, restored
 from ketcore.shapes import halves_split
@@ -52,14 +52,14 @@ def gather_kron(
 ) -> ForeignT: ...
 @quiet
 def gather_kron(
-    tables: Sequence[Array],
+    tables: Sequence[AnyArray],
     index: Any,
     *,
     columns: int | None = None,
     per_term: bool = False,
     check: bool | None = None,
-    out: Array | None = None,
-) -> Array:
+    out: AnyArray | None = None,
+) -> AnyArray:
     """Sums over terms of tensor products of the rows that `index` picks from each table.
 
     tables   N arrays (R, t_n, q_n), floating or complex, one R for all; t_n may differ
@@ -105,15 +105,15 @@ def gather_kron_vjp(
 ) -> tuple[ForeignT, ...]: ...
 @quiet
 def gather_kron_vjp(
-    tables: Sequence[Array],
+    tables: Sequence[AnyArray],
     index: Any,
-    cotangent: Array,
+    cotangent: AnyArray,
     *,
     columns: int | None = None,
     per_term: bool = False,
     check: bool | None = None,
     deterministic: bool = True,
-) -> tuple[Array, ...]:
+) -> tuple[AnyArray, ...]:
     """Pull `cotangent` (..., columns) back through `gather_kron` to the tables.
 
     deterministic   CUDA kernels only: False sums with atomics, in no fixed order
@@ -151,14 +151,14 @@ def gather_kron_jvp(
 ) -> ForeignT: ...
 @quiet
 def gather_kron_jvp(
-    tables: Sequence[Array],
+    tables: Sequence[AnyArray],
     index: Any,
-    tangents: Sequence[Array],
+    tangents: Sequence[AnyArray],
     *,
     columns: int | None = None,
     per_term: bool = False,
     check: bool | None = None,
-) -> Array:
+) -> AnyArray:
     """The derivative of `gather_kron` along `tangents`, N arrays of the shapes of the tables: (..., columns).
 
     options  all others as in `gather_kron`
@@ -172,7 +172,7 @@ def gather_kron_jvp(
 
 @quiet
 def gather_kron_dense(
-    tables: Sequence[Array], index: Any, *, columns: int | None = None, per_term: bool = False
+    tables: Sequence[AnyArray], index: Any, *, columns: int | None = None, per_term: bool = False
 ) -> np.ndarray:
     """The definition, term by term and row by row, on NumPy arrays: (..., columns)."""
     tables = [np.asarray(table) for table in tables]

@@ -16,11 +16,11 @@ from typing import overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tangents
 from ketcore.arrays.elementary import conjugated, elementwise_product, transposed
-from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
 
 # Up to so many entries a leaf costs less as part of a larger one than as a matrix of its own.
@@ -32,7 +32,7 @@ def ket_inner(v: Sequence[HostLike], w: Sequence[HostLike]) -> Host: ...
 @overload
 def ket_inner(v: Sequence[ForeignT], w: Sequence[ForeignT]) -> ForeignT: ...
 @quiet
-def ket_inner(v: Sequence[Array], w: Sequence[Array]) -> Array:
+def ket_inner(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
     """<v, w> for each entry of the batch.
 
     v        N arrays (..., R, q_n), floating or complex; conjugated
@@ -61,8 +61,8 @@ def ket_inner_vjp(
 ) -> tuple[tuple[ForeignT, ...], tuple[ForeignT, ...]]: ...
 @quiet
 def ket_inner_vjp(
-    v: Sequence[Array], w: Sequence[Array], cotangent: Array
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    v: Sequence[AnyArray], w: Sequence[AnyArray], cotangent: AnyArray
+) -> tuple[tuple[AnyArray, ...], tuple[AnyArray, ...]]:
     """Pull `cotangent` (...) back through `ket_inner` to `v` and `w`, in their shapes and dtypes.
 
     The transpose under the pairing Re(sum(c y)): `w` gets c conj(v), not conjugated, and `v`, on which the
@@ -98,8 +98,11 @@ def ket_inner_jvp(
 ) -> ForeignT: ...
 @quiet
 def ket_inner_jvp(
-    v: Sequence[Array], w: Sequence[Array], v_tangents: Sequence[Array], w_tangents: Sequence[Array]
-) -> Array:
+    v: Sequence[AnyArray],
+    w: Sequence[AnyArray],
+    v_tangents: Sequence[AnyArray],
+    w_tangents: Sequence[AnyArray],
+) -> AnyArray:
     """The derivative (...) of `ket_inner` along the tangents of `v` and of `w`.
 
     raises   as `ket_inner`; TypeError, ValueError on the tangents
@@ -118,7 +121,7 @@ def ket_inner_jvp(
 
 
 @quiet
-def ket_inner_dense(v: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
+def ket_inner_dense(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> np.ndarray:
     """The definition on NumPy arrays: both kets multiplied out, then np.vdot."""
     dtype = np.result_type(*v, *w)
     return np.sum(np.conj(terms.dense_ket(v)) * terms.dense_ket(w), axis=-1).astype(dtype)
@@ -129,7 +132,7 @@ def ket_gram(v: Sequence[HostLike], w: Sequence[HostLike]) -> Host: ...
 @overload
 def ket_gram(v: Sequence[ForeignT], w: Sequence[ForeignT]) -> ForeignT: ...
 @quiet
-def ket_gram(v: Sequence[Array], w: Sequence[Array]) -> Array:
+def ket_gram(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
     """<v[i], w[j]> for all pairs of two batches.
 
     v        N arrays (*i, R, q_n), floating or complex; conjugated
@@ -160,8 +163,8 @@ def ket_gram_vjp(
 ) -> tuple[tuple[ForeignT, ...], tuple[ForeignT, ...]]: ...
 @quiet
 def ket_gram_vjp(
-    v: Sequence[Array], w: Sequence[Array], cotangent: Array
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    v: Sequence[AnyArray], w: Sequence[AnyArray], cotangent: AnyArray
+) -> tuple[tuple[AnyArray, ...], tuple[AnyArray, ...]]:
     """Pull `cotangent` (*i, *j) back through `ket_gram` to `v` and `w`, conjugated as by `ket_inner_vjp`.
 
     raises   as `ket_gram`; TypeError, ValueError on the cotangent
@@ -198,8 +201,11 @@ def ket_gram_jvp(
 ) -> ForeignT: ...
 @quiet
 def ket_gram_jvp(
-    v: Sequence[Array], w: Sequence[Array], v_tangents: Sequence[Array], w_tangents: Sequence[Array]
-) -> Array:
+    v: Sequence[AnyArray],
+    w: Sequence[AnyArray],
+    v_tangents: Sequence[AnyArray],
+    w_tangents: Sequence[AnyArray],
+) -> AnyArray:
     """The derivative (*i, *j) of `ket_gram` along the tangents of `v` and of `w`.
 
     raises   as `ket_gram`; TypeError, ValueError on the tangents
@@ -220,7 +226,7 @@ def ket_gram_jvp(
 
 
 @quiet
-def ket_gram_dense(v: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
+def ket_gram_dense(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> np.ndarray:
     """The definition on NumPy arrays: both batches multiplied out, then all pairs of np.vdot."""
     dtype = np.result_type(*v, *w)
     return np.tensordot(np.conj(terms.dense_ket(v)), terms.dense_ket(w), axes=(-1, -1)).astype(dtype)
@@ -256,7 +262,7 @@ def _level(xp, ket, dtype):
     return scale.level(_wide(xp, ket, dtype), -1)
 
 
-def _summed(xp: ModuleType, grams: Sequence[Array]) -> Array:
+def _summed(xp: ModuleType, grams: Sequence[AnyArray]) -> AnyArray:
     return xp.sum(elementwise_product(grams), axis=(-2, -1))
 
 

@@ -18,9 +18,9 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike, Index
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import check_columns, check_floating, check_index, check_like, to_namespace_of
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, is_complex, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_records, packed_vjp
 from ketcore.lookups.leaves import packed_views
 from ketcore.lookups.lookup import Lookup, made_safe, narrowed, restored_records
@@ -54,7 +54,7 @@ def ket_rows(
 ) -> ForeignT: ...
 @quiet
 def ket_rows(
-    leaves: Array,
+    leaves: AnyArray,
     ids: Any,
     dims: Sequence[int],
     layernorm: bool = False,
@@ -62,8 +62,8 @@ def ket_rows(
     columns: int | None = None,
     eps: float = 1e-5,
     check: bool | None = None,
-    out: Array | None = None,
-) -> Array:
+    out: AnyArray | None = None,
+) -> AnyArray:
     """Rows `ids` of a table of kets.
 
     leaves   (words, R, S) floating or complex, S = sum(dims)
@@ -145,9 +145,9 @@ def ket_rows_vjp(
 ) -> tuple[ForeignT, ForeignT]: ...
 @quiet
 def ket_rows_vjp(
-    leaves: Array,
+    leaves: AnyArray,
     ids: Any,
-    cotangent: Array,
+    cotangent: AnyArray,
     dims: Sequence[int],
     layernorm: bool = False,
     *,
@@ -156,7 +156,7 @@ def ket_rows_vjp(
     check: bool | None = None,
     deterministic: bool = True,
     sparse: bool = False,
-) -> Array | tuple[Array, Array]:
+) -> AnyArray | tuple[AnyArray, AnyArray]:
     """Pull `cotangent` (..., columns) back through `ket_rows` to the leaves.
 
     deterministic   CUDA kernels only: False sums with atomics, in no fixed order
@@ -207,16 +207,16 @@ def ket_rows_jvp(
 ) -> ForeignT: ...
 @quiet
 def ket_rows_jvp(
-    leaves: Array,
+    leaves: AnyArray,
     ids: Any,
-    tangent: Array,
+    tangent: AnyArray,
     dims: Sequence[int],
     layernorm: bool = False,
     *,
     columns: int | None = None,
     eps: float = 1e-5,
     check: bool | None = None,
-) -> Array:
+) -> AnyArray:
     """The derivative of `ket_rows` along `tangent`, (words, R, S): (..., columns).
 
     options  all others as in `ket_rows`
@@ -232,7 +232,7 @@ def ket_rows_jvp(
 
 @quiet
 def ket_rows_dense(
-    leaves: Array,
+    leaves: AnyArray,
     ids: Any,
     dims: Sequence[int],
     layernorm: bool = False,

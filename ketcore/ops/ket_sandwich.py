@@ -13,11 +13,11 @@ from typing import overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tables, check_tangents
 from ketcore.arrays.elementary import conjugated, elementwise_product, transposed
-from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
 from ketcore.products.backward import summed_like
 
@@ -27,7 +27,7 @@ def ket_sandwich(v: Sequence[HostLike], factors: Sequence[HostLike], w: Sequence
 @overload
 def ket_sandwich(v: Sequence[ForeignT], factors: Sequence[ForeignT], w: Sequence[ForeignT]) -> ForeignT: ...
 @quiet
-def ket_sandwich(v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array]) -> Array:
+def ket_sandwich(v: Sequence[AnyArray], factors: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
     """v^H M w for each entry of the batch.
 
     v        N arrays (..., R', p_n), floating or complex; conjugated
@@ -60,8 +60,8 @@ def ket_sandwich_vjp(
 ) -> tuple[tuple[ForeignT, ...], tuple[ForeignT, ...], tuple[ForeignT, ...]]: ...
 @quiet
 def ket_sandwich_vjp(
-    v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array], cotangent: Array
-) -> tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]]:
+    v: Sequence[AnyArray], factors: Sequence[AnyArray], w: Sequence[AnyArray], cotangent: AnyArray
+) -> tuple[tuple[AnyArray, ...], tuple[AnyArray, ...], tuple[AnyArray, ...]]:
     """Pull `cotangent` (...) back through `ket_sandwich` to v, the factors and w, in their shapes and dtypes.
 
     The transpose under the pairing Re(sum(c y)): w gets c M^T conj(v), not conjugated, the factors get
@@ -104,13 +104,13 @@ def ket_sandwich_jvp(
 ) -> ForeignT: ...
 @quiet
 def ket_sandwich_jvp(
-    v: Sequence[Array],
-    factors: Sequence[Array],
-    w: Sequence[Array],
-    v_tangents: Sequence[Array],
-    factor_tangents: Sequence[Array],
-    w_tangents: Sequence[Array],
-) -> Array:
+    v: Sequence[AnyArray],
+    factors: Sequence[AnyArray],
+    w: Sequence[AnyArray],
+    v_tangents: Sequence[AnyArray],
+    factor_tangents: Sequence[AnyArray],
+    w_tangents: Sequence[AnyArray],
+) -> AnyArray:
     """The derivative (...) of `ket_sandwich` along the tangents of v, of the factors and of w.
 
     raises   as `ket_sandwich`; TypeError, ValueError on the tangents
@@ -135,7 +135,9 @@ def ket_sandwich_jvp(
 
 
 @quiet
-def ket_sandwich_dense(v: Sequence[Array], factors: Sequence[Array], w: Sequence[Array]) -> np.ndarray:
+def ket_sandwich_dense(
+    v: Sequence[AnyArray], factors: Sequence[AnyArray], w: Sequence[AnyArray]
+) -> np.ndarray:
     """The definition on NumPy arrays: kets and matrix multiplied out.  Costs P Q memory."""
     dtype = np.result_type(*v, *factors, *w)
     left, right = terms.dense_ket(v), terms.dense_ket(w)

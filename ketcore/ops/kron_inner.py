@@ -12,7 +12,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import (
     as_sequence,
@@ -23,7 +23,7 @@ from ketcore.arrays.checks import (
     check_tangents,
 )
 from ketcore.arrays.elementary import as_dtype, conjugated, elementwise_product, transposed
-from ketcore.arrays.namespaces import Array, accumulation_dtype, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.products import terms
 
 
@@ -36,7 +36,9 @@ def kron_inner(
     a: Sequence[ForeignT], b: Sequence[ForeignT], shape: tuple[int, int] | None = None
 ) -> ForeignT: ...
 @quiet
-def kron_inner(a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | None = None) -> Array:
+def kron_inner(
+    a: Sequence[AnyArray], b: Sequence[AnyArray], shape: tuple[int, int] | None = None
+) -> AnyArray:
     """sum_ij conj(A_ij) B_ij, as np.vdot of the two matrices.
 
     a        N arrays (R, p_n, q_n), floating or complex; conjugated
@@ -64,8 +66,8 @@ def kron_inner_vjp(
 ) -> tuple[tuple[ForeignT, ...], tuple[ForeignT, ...]]: ...
 @quiet
 def kron_inner_vjp(
-    a: Sequence[Array], b: Sequence[Array], cotangent: Array, shape: tuple[int, int] | None = None
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    a: Sequence[AnyArray], b: Sequence[AnyArray], cotangent: AnyArray, shape: tuple[int, int] | None = None
+) -> tuple[tuple[AnyArray, ...], tuple[AnyArray, ...]]:
     """Pull `cotangent`, without dimensions, back through `kron_inner` to the factors of `a` and `b`.
 
     returns  two tuples of arrays in the shapes and dtypes of the factors.  The transpose under the pairing
@@ -108,12 +110,12 @@ def kron_inner_jvp(
 ) -> ForeignT: ...
 @quiet
 def kron_inner_jvp(
-    a: Sequence[Array],
-    b: Sequence[Array],
-    a_tangents: Sequence[Array],
-    b_tangents: Sequence[Array],
+    a: Sequence[AnyArray],
+    b: Sequence[AnyArray],
+    a_tangents: Sequence[AnyArray],
+    b_tangents: Sequence[AnyArray],
     shape: tuple[int, int] | None = None,
-) -> Array:
+) -> AnyArray:
     """The derivative of `kron_inner` along the tangents of `a` and of `b`.
 
     raises   as `kron_inner`; TypeError, ValueError on the tangents
@@ -130,7 +132,7 @@ def kron_inner_jvp(
 
 @quiet
 def kron_inner_dense(
-    a: Sequence[Array], b: Sequence[Array], shape: tuple[int, int] | None = None
+    a: Sequence[AnyArray], b: Sequence[AnyArray], shape: tuple[int, int] | None = None
 ) -> np.ndarray:
     """The definition on NumPy arrays: both matrices multiplied out, then np.vdot.  Costs P Q memory."""
     return np.vdot(terms.dense_matrix(a, shape), terms.dense_matrix(b, shape)).astype(np.result_type(*a, *b))
@@ -139,7 +141,7 @@ def kron_inner_dense(
 class _Call:
     """The checked arguments of one call, and the reached parts of the factors of both sides at one level."""
 
-    def __init__(self, a: Sequence[Array], b: Sequence[Array], shape: Any) -> None:
+    def __init__(self, a: Sequence[AnyArray], b: Sequence[AnyArray], shape: Any) -> None:
         self.a, self.b = (
             check_tables(name, as_sequence(name, given))[1] for name, given in (("a", a), ("b", b))
         )

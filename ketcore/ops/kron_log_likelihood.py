@@ -16,12 +16,12 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike, Scalar
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Scalar
 from ketcore.arrays import scale
 from ketcore.arrays.autodiff import detached, is_recorded
 from ketcore.arrays.checks import check_floating, check_like, check_tangents
 from ketcore.arrays.elementary import adjoint, conjugated, real_dtype, transposed
-from ketcore.arrays.namespaces import Array, cast_gradient, is_complex, namespace, quiet
+from ketcore.arrays.namespaces import cast_gradient, is_complex, namespace, quiet
 from ketcore.products.backward import matmul_vjp
 from ketcore.spectra import decompositions, symmetry
 
@@ -36,8 +36,8 @@ def kron_log_likelihood(
 ) -> ForeignT: ...
 @quiet
 def kron_log_likelihood(
-    factors: Sequence[Array], y: Array, shift: Any, *, assume_a: str | None = None
-) -> Array:
+    factors: Sequence[AnyArray], y: AnyArray, shift: Any, *, assume_a: str | None = None
+) -> AnyArray:
     """The log-density of y under a Gaussian of mean zero with covariance M + s I, in closed form.
 
     factors  N Hermitian arrays (1, p_n, p_n), floating or complex; of order 1 also (R, p_0, p_0), which is
@@ -87,8 +87,8 @@ def kron_log_likelihood_vjp(
 ) -> tuple[tuple[ForeignT, ...], ForeignT, ForeignT]: ...
 @quiet
 def kron_log_likelihood_vjp(
-    factors: Sequence[Array], y: Array, shift: Any, cotangent: Array, *, assume_a: str | None = None
-) -> tuple[tuple[Array, ...], Array, Array]:
+    factors: Sequence[AnyArray], y: AnyArray, shift: Any, cotangent: AnyArray, *, assume_a: str | None = None
+) -> tuple[tuple[AnyArray, ...], AnyArray, AnyArray]:
     """Pull `cotangent` (...), real, back through `kron_log_likelihood` to the factors, to y and to the shift.
 
     returns  arrays in the shapes and dtypes of each.  The density is continued to all matrices by the real
@@ -141,15 +141,15 @@ def kron_log_likelihood_jvp(
 ) -> ForeignT: ...
 @quiet
 def kron_log_likelihood_jvp(
-    factors: Sequence[Array],
-    y: Array,
+    factors: Sequence[AnyArray],
+    y: AnyArray,
     shift: Any,
-    factor_tangents: Sequence[Array],
-    y_tangent: Array,
+    factor_tangents: Sequence[AnyArray],
+    y_tangent: AnyArray,
     shift_tangent: Any,
     *,
     assume_a: str | None = None,
-) -> Array:
+) -> AnyArray:
     """The derivative (...) of `kron_log_likelihood` along the tangents of the factors, of y and of the shift.
 
     The tangents of the factors may be any matrices, see `kron_log_likelihood_vjp`.
@@ -179,7 +179,7 @@ def kron_log_likelihood_jvp(
 
 @quiet
 def kron_log_likelihood_dense(
-    factors: Sequence[Array], y: Array, shift: Any, *, assume_a: str | None = None
+    factors: Sequence[AnyArray], y: AnyArray, shift: Any, *, assume_a: str | None = None
 ) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, np.linalg.solve and slogdet.  Costs P^2 memory."""
     dtype = np.result_type(*factors, y)
@@ -202,7 +202,7 @@ class _Call:
         self.dtype = check_floating("factors and y", (*self.factors, self.y))[2]
         if shift is None:
             raise TypeError("shift must be a real number, got None")
-        self.shift: Array = decompositions.check_shift(shift, xp, self.y, self.dtype)[0]
+        self.shift: AnyArray = decompositions.check_shift(shift, xp, self.y, self.dtype)[0]
         if is_complex(xp, self.shift.dtype):
             raise TypeError(f"shift must be real for a covariance, got {self.shift.dtype}")
         self.complex = is_complex(xp, self.dtype)
@@ -219,7 +219,7 @@ class _Call:
         assumed = symmetry.assumed_hermitian(assume_a, not is_complex(xp, own))
         if assumed is False:
             raise ValueError(f"assume_a must say that a covariance is Hermitian, got {assume_a!r}")
-        self.values: Sequence[Array]
+        self.values: Sequence[AnyArray]
         self.vectors: Any
         self.values, self.vectors = decompositions.hermitian_spectrum(xp, self.matrices, stored, assumed)
         exact = xp.astype(self.shift, self.values[0].dtype, copy=False)

@@ -12,11 +12,11 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_identities, check_like, check_out, check_tangents
 from ketcore.arrays.elementary import itemsize, padded, reshaped, transposed
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_numpy, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, is_numpy, quiet
 from ketcore.products import backward, forward, fused, plans, term_plans, term_products
 from ketcore.products.call import Call, Operands, checked, operands
 from ketcore.products.term_products import with_identities, without_identities
@@ -46,15 +46,15 @@ def kron_matmul(
 ) -> ForeignT: ...
 @quiet
 def kron_matmul(
-    factors: Sequence[Array],
-    x: Array,
+    factors: Sequence[AnyArray],
+    x: AnyArray,
     shape: tuple[int, int] | None = None,
     *,
     axis: int = -1,
     identities: Sequence[Any] = (),
     path: str | None = None,
-    out: Array | None = None,
-) -> Array:
+    out: AnyArray | None = None,
+) -> AnyArray:
     """x M, or M^T x: the product of a dense array with M along one of its axes.
 
     factors     N arrays (R, p_n, q_n), floating or complex, one R for all; (*batch, R, p_n, q_n) are batches
@@ -118,15 +118,15 @@ def kron_matmul_vjp(
 ) -> tuple[tuple[ForeignT, ...], ForeignT]: ...
 @quiet
 def kron_matmul_vjp(
-    factors: Sequence[Array],
-    x: Array,
-    cotangent: Array,
+    factors: Sequence[AnyArray],
+    x: AnyArray,
+    cotangent: AnyArray,
     shape: tuple[int, int] | None = None,
     *,
     axis: int = -1,
     identities: Sequence[Any] = (),
     path: str | None = None,
-) -> tuple[tuple[Array, ...], Array]:
+) -> tuple[tuple[AnyArray, ...], AnyArray]:
     """Pull `cotangent`, of the shape of the product, back through `kron_matmul` to the factors and to x.
 
     returns  N arrays in the shapes and dtypes of the factors (zero for `identities`), and one in those of x.
@@ -181,16 +181,16 @@ def kron_matmul_jvp(
 ) -> ForeignT: ...
 @quiet
 def kron_matmul_jvp(
-    factors: Sequence[Array],
-    x: Array,
-    factor_tangents: Sequence[Array],
-    x_tangent: Array,
+    factors: Sequence[AnyArray],
+    x: AnyArray,
+    factor_tangents: Sequence[AnyArray],
+    x_tangent: AnyArray,
     shape: tuple[int, int] | None = None,
     *,
     axis: int = -1,
     identities: Sequence[Any] = (),
     path: str | None = None,
-) -> Array:
+) -> AnyArray:
     """The derivative of `kron_matmul` along the tangents of the factors and of x.
 
     options  all others as in `kron_matmul`; tangents of `identities` count as zero, "fused" counts as None
@@ -219,8 +219,8 @@ def kron_matmul_jvp(
 
 @quiet
 def kron_matmul_dense(
-    factors: Sequence[Array],
-    x: Array,
+    factors: Sequence[AnyArray],
+    x: AnyArray,
     shape: tuple[int, int] | None = None,
     *,
     axis: int = -1,
@@ -246,7 +246,7 @@ def kron_matmul_dense(
     return (np.swapaxes(dense, -1, -2) @ x.astype(wide)).astype(dtype)
 
 
-def _product(call: Call, out: Array | None = None) -> Array:
+def _product(call: Call, out: AnyArray | None = None) -> AnyArray:
     """The product in the dtype of sums, (batch, columns, trail), or (*lead, columns, trail) for batches."""
     if call.launch is not None:
         return _fused(call, call.x)
@@ -268,7 +268,7 @@ def _live(call, given):
     return with_identities(call.xp, given.factors, call.marks)
 
 
-def _planned(call: Call, given: Operands) -> tuple[Sequence[Array], Any]:
+def _planned(call: Call, given: Operands) -> tuple[Sequence[AnyArray], Any]:
     """The factors and the plan for `term_products.apply`."""
     xp, factors, marks, path = call.xp, given.factors, call.marks, call.path
     size, sizes = itemsize(given.x), (given.x.shape[0], call.sizes.trail)
@@ -282,7 +282,7 @@ def _planned(call: Call, given: Operands) -> tuple[Sequence[Array], Any]:
     return with_identities(xp, factors, marks, plan), plan
 
 
-def _fused(call: Call, array: Array, back: bool = False) -> Array:
+def _fused(call: Call, array: AnyArray, back: bool = False) -> AnyArray:
     """M^T x by the CUDA kernel, or `back` M c."""
     xp, (rows, columns), sizes = call.xp, call.sizes.reached, (call.sizes.rows, call.sizes.columns)
     factors = [factor[:, :p, :q] for factor, p, q in zip(call.factors, rows, columns, strict=True)]

@@ -15,11 +15,11 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_like, check_shape, check_tables, check_tangents
 from ketcore.arrays.elementary import as_dtype, conjugated, elementwise_product, transposed
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, is_complex, quiet
 from ketcore.products import terms
 
 
@@ -28,7 +28,7 @@ def kron_norm(factors: Sequence[HostLike], shape: tuple[int, int] | None = None)
 @overload
 def kron_norm(factors: Sequence[ForeignT], shape: tuple[int, int] | None = None) -> ForeignT: ...
 @quiet
-def kron_norm(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> Array:
+def kron_norm(factors: Sequence[AnyArray], shape: tuple[int, int] | None = None) -> AnyArray:
     """sqrt(sum_ij |M_ij|^2).
 
     factors  N arrays (R, p_n, q_n), floating or complex
@@ -56,8 +56,8 @@ def kron_norm_vjp(
 ) -> tuple[ForeignT, ...]: ...
 @quiet
 def kron_norm_vjp(
-    factors: Sequence[Array], cotangent: Array, shape: tuple[int, int] | None = None
-) -> tuple[Array, ...]:
+    factors: Sequence[AnyArray], cotangent: AnyArray, shape: tuple[int, int] | None = None
+) -> tuple[AnyArray, ...]:
     """Pull `cotangent`, real and without dimensions, back through `kron_norm` to the factors.
 
     returns  N arrays in the shapes and dtypes of the factors.  At a norm of zero, where there is no
@@ -87,8 +87,8 @@ def kron_norm_jvp(
 ) -> ForeignT: ...
 @quiet
 def kron_norm_jvp(
-    factors: Sequence[Array], tangents: Sequence[Array], shape: tuple[int, int] | None = None
-) -> Array:
+    factors: Sequence[AnyArray], tangents: Sequence[AnyArray], shape: tuple[int, int] | None = None
+) -> AnyArray:
     """The derivative of `kron_norm` along the tangents of the factors; zero at a norm of zero.
 
     raises   as `kron_norm`; TypeError, ValueError on the tangents
@@ -106,7 +106,7 @@ def kron_norm_jvp(
 
 
 @quiet
-def kron_norm_dense(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> np.ndarray:
+def kron_norm_dense(factors: Sequence[AnyArray], shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.linalg.norm.  Costs P Q memory."""
     dtype = np.real(np.zeros((), np.result_type(*factors))).dtype
     return np.linalg.norm(terms.dense_matrix(factors, shape)).astype(dtype)
@@ -115,7 +115,7 @@ def kron_norm_dense(factors: Sequence[Array], shape: tuple[int, int] | None = No
 class _Call:
     """The checked arguments of one call, scaled: F_n[k] = 2^exponents[n][k] units[n][k]."""
 
-    def __init__(self, factors: Sequence[Array], shape: Any) -> None:
+    def __init__(self, factors: Sequence[AnyArray], shape: Any) -> None:
         self.xp, self.factors, self.dtype = check_tables("factors", factors)
         xp = self.xp
         self.block = terms.leading_block(self.factors, check_shape(shape, self.factors))

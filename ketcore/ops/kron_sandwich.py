@@ -11,11 +11,11 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating, check_like, check_shape, check_tables, check_tangents
 from ketcore.arrays.elementary import conjugated, padded, transposed
-from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
 from ketcore.products.backward import matmul_vjp, summed_like
 from ketcore.products.forward import matmul_by_modes
@@ -32,8 +32,8 @@ def kron_sandwich(
 ) -> ForeignT: ...
 @quiet
 def kron_sandwich(
-    x: Array, factors: Sequence[Array], y: Array, shape: tuple[int, int] | None = None
-) -> Array:
+    x: AnyArray, factors: Sequence[AnyArray], y: AnyArray, shape: tuple[int, int] | None = None
+) -> AnyArray:
     """x^H M y for each entry of the batch.
 
     x        (..., rows), floating or complex; conjugated
@@ -74,8 +74,12 @@ def kron_sandwich_vjp(
 ) -> tuple[ForeignT, tuple[ForeignT, ...], ForeignT]: ...
 @quiet
 def kron_sandwich_vjp(
-    x: Array, factors: Sequence[Array], y: Array, cotangent: Array, shape: tuple[int, int] | None = None
-) -> tuple[Array, tuple[Array, ...], Array]:
+    x: AnyArray,
+    factors: Sequence[AnyArray],
+    y: AnyArray,
+    cotangent: AnyArray,
+    shape: tuple[int, int] | None = None,
+) -> tuple[AnyArray, tuple[AnyArray, ...], AnyArray]:
     """Pull `cotangent` (...) back through `kron_sandwich` to x, to the factors and to y.
 
     returns  arrays in the shapes and dtypes of each.  The transpose under the pairing Re(sum(c y)): x, on
@@ -122,14 +126,14 @@ def kron_sandwich_jvp(
 ) -> ForeignT: ...
 @quiet
 def kron_sandwich_jvp(
-    x: Array,
-    factors: Sequence[Array],
-    y: Array,
-    x_tangent: Array,
-    factor_tangents: Sequence[Array],
-    y_tangent: Array,
+    x: AnyArray,
+    factors: Sequence[AnyArray],
+    y: AnyArray,
+    x_tangent: AnyArray,
+    factor_tangents: Sequence[AnyArray],
+    y_tangent: AnyArray,
     shape: tuple[int, int] | None = None,
-) -> Array:
+) -> AnyArray:
     """The derivative (...) of `kron_sandwich` along the tangents of x, of the factors and of y.
 
     raises   as `kron_sandwich`; TypeError, ValueError on the tangents
@@ -151,7 +155,7 @@ def kron_sandwich_jvp(
 
 @quiet
 def kron_sandwich_dense(
-    x: Array, factors: Sequence[Array], y: Array, shape: tuple[int, int] | None = None
+    x: AnyArray, factors: Sequence[AnyArray], y: AnyArray, shape: tuple[int, int] | None = None
 ) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then two products.  Costs P Q memory."""
     x, y = np.asarray(x), np.asarray(y)
@@ -165,7 +169,7 @@ class _Call:
     with the scale of the whole matrix where that is far from 1.
     """
 
-    def __init__(self, x: Any, factors: Sequence[Array], y: Any, shape: Any) -> None:
+    def __init__(self, x: Any, factors: Sequence[AnyArray], y: Any, shape: Any) -> None:
         self.factors = check_tables("factors", factors)[1]
         (self.x,), (self.y,) = (check_floating(name, (v,))[1] for name, v in (("x", x), ("y", y)))
         self.xp, _, self.dtype = check_floating("x, factors and y", (self.x, *self.factors, self.y))

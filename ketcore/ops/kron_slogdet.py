@@ -14,11 +14,11 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike, Scalar
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Scalar
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_like, check_spectrum, check_tangents
 from ketcore.arrays.elementary import real_dtype
-from ketcore.arrays.namespaces import Array, as_arrays, cast_gradient, is_complex, quiet
+from ketcore.arrays.namespaces import as_arrays, cast_gradient, is_complex, quiet
 from ketcore.spectra import decompositions, powers, symmetry
 
 
@@ -40,8 +40,8 @@ def kron_slogdet(
 ) -> tuple[ForeignT, ForeignT]: ...
 @quiet
 def kron_slogdet(
-    factors: Sequence[Array], shift: Any = None, *, assume_a: str | None = None, max_bytes: int = 2**30
-) -> tuple[Array, Array]:
+    factors: Sequence[AnyArray], shift: Any = None, *, assume_a: str | None = None, max_bytes: int = 2**30
+) -> tuple[AnyArray, AnyArray]:
     """The sign of det(M + s I) and the logarithm of its absolute value, as np.linalg.slogdet gives them.
 
     factors  N arrays (1, p_n, p_n), floating or complex; of order 1 also (R, p_0, p_0), which is one matrix
@@ -86,13 +86,13 @@ def kron_slogdet_vjp(
 ) -> tuple[tuple[ForeignT, ...], ForeignT | None]: ...
 @quiet
 def kron_slogdet_vjp(
-    factors: Sequence[Array],
+    factors: Sequence[AnyArray],
     shift: Any,
-    cotangents: tuple[Array, Array],
+    cotangents: tuple[AnyArray, AnyArray],
     *,
     assume_a: str | None = None,
     max_bytes: int = 2**30,
-) -> tuple[tuple[Array, ...], Array | None]:
+) -> tuple[tuple[AnyArray, ...], AnyArray | None]:
     """Pull the cotangents of sign and logarithm back through `kron_slogdet` to the factors and to the shift.
 
     returns  arrays in the shapes and dtypes of each; None for a shift of None.  Every entry of a factor
@@ -139,14 +139,14 @@ def kron_slogdet_jvp(
 ) -> tuple[ForeignT, ForeignT]: ...
 @quiet
 def kron_slogdet_jvp(
-    factors: Sequence[Array],
+    factors: Sequence[AnyArray],
     shift: Any,
-    factor_tangents: Sequence[Array],
+    factor_tangents: Sequence[AnyArray],
     shift_tangent: Any,
     *,
     assume_a: str | None = None,
     max_bytes: int = 2**30,
-) -> tuple[Array, Array]:
+) -> tuple[AnyArray, AnyArray]:
     """The derivative of `kron_slogdet` along the tangents of the factors and of the shift (None as it is).
 
     raises   as `kron_slogdet_vjp`; TypeError, ValueError on the tangents
@@ -168,7 +168,7 @@ def kron_slogdet_jvp(
 
 @quiet
 def kron_slogdet_dense(
-    factors: Sequence[Array], shift: Any = None, *, assume_a: str | None = None
+    factors: Sequence[AnyArray], shift: Any = None, *, assume_a: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The definition on NumPy arrays: M multiplied out, then np.linalg.slogdet.  Costs P^2 memory."""
     factors = [np.asarray(factor) for factor in factors]

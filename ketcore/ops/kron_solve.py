@@ -19,12 +19,12 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike, Scalar
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Scalar
 from ketcore.arrays import scale
 from ketcore.arrays.autodiff import detached, is_recorded
 from ketcore.arrays.checks import check_floating, check_like, check_tangents
 from ketcore.arrays.elementary import adjoint, identity, transposed
-from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, is_complex, namespace, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, is_complex, namespace, quiet
 from ketcore.products.backward import matmul_vjp
 from ketcore.spectra import decompositions, symmetry
 from ketcore.spectra.schur import triangular_solver
@@ -67,8 +67,13 @@ def kron_solve(
 ) -> ForeignT: ...
 @quiet
 def kron_solve(
-    factors: Sequence[Array], b: Array, shift: Any = None, *, axis: int = -1, assume_a: str | None = None
-) -> Array:
+    factors: Sequence[AnyArray],
+    b: AnyArray,
+    shift: Any = None,
+    *,
+    axis: int = -1,
+    assume_a: str | None = None,
+) -> AnyArray:
     """x with (M + s I) x = b, by factors: M is never built.
 
     factors  N arrays (1, p_n, p_n), floating or complex; of order 1 also (R, p_0, p_0), which is one matrix
@@ -119,14 +124,14 @@ def kron_solve_vjp(
 ) -> tuple[tuple[ForeignT, ...], ForeignT, ForeignT | None]: ...
 @quiet
 def kron_solve_vjp(
-    factors: Sequence[Array],
-    b: Array,
+    factors: Sequence[AnyArray],
+    b: AnyArray,
     shift: Any,
-    cotangent: Array,
+    cotangent: AnyArray,
     *,
     axis: int = -1,
     assume_a: str | None = None,
-) -> tuple[tuple[Array, ...], Array, Array | None]:
+) -> tuple[tuple[AnyArray, ...], AnyArray, AnyArray | None]:
     """Pull `cotangent`, of the shape of b, back through `kron_solve` to the factors, to b and to the shift.
 
     returns  arrays in the shapes and dtypes of each; None for a shift of None.  Every entry of a factor
@@ -174,16 +179,16 @@ def kron_solve_jvp(
 ) -> ForeignT: ...
 @quiet
 def kron_solve_jvp(
-    factors: Sequence[Array],
-    b: Array,
+    factors: Sequence[AnyArray],
+    b: AnyArray,
     shift: Any,
-    factor_tangents: Sequence[Array],
-    b_tangent: Array,
+    factor_tangents: Sequence[AnyArray],
+    b_tangent: AnyArray,
     shift_tangent: Any,
     *,
     axis: int = -1,
     assume_a: str | None = None,
-) -> Array:
+) -> AnyArray:
     """The derivative of `kron_solve` along the tangents of the factors, of b and of the shift.
 
     shift_tangent    None where the shift is
@@ -208,7 +213,12 @@ def kron_solve_jvp(
 
 @quiet
 def kron_solve_dense(
-    factors: Sequence[Array], b: Array, shift: Any = None, *, axis: int = -1, assume_a: str | None = None
+    factors: Sequence[AnyArray],
+    b: AnyArray,
+    shift: Any = None,
+    *,
+    axis: int = -1,
+    assume_a: str | None = None,
 ) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.linalg.solve.  Costs P^2 memory."""
     factors, b = [np.asarray(factor) for factor in factors], np.asarray(b)
@@ -301,12 +311,12 @@ class _Call:
 
 def _spectral_solver(
     xp: ModuleType,
-    matrices: Sequence[Array],
-    shift: Array,
+    matrices: Sequence[AnyArray],
+    shift: AnyArray,
     axis: int,
-    hermitian: bool | Array,
+    hermitian: bool | AnyArray,
     unit: Any,
-) -> Callable[[Array], Array] | None:
+) -> Callable[[AnyArray], AnyArray] | None:
     """A function of b that gives (M + s I)^-1 b, by the eigenvectors of Hermitian factors.
 
     unit     the dtype of a result that is to be refined, where factors are Hermitian to a coarser one than

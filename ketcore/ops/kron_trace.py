@@ -17,11 +17,11 @@ from typing import Any, overload
 import array_api_compat
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_like, check_shape, check_tables, check_tangents
 from ketcore.arrays.elementary import as_dtype, beside, elementwise_product
-from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, index_dtype, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, index_dtype, quiet
 from ketcore.lookups.digits import split_digits
 from ketcore.lookups.segments import segment_sum
 from ketcore.products import terms
@@ -40,7 +40,7 @@ def kron_trace(factors: Sequence[HostLike], shape: tuple[int, int] | None = None
 @overload
 def kron_trace(factors: Sequence[ForeignT], shape: tuple[int, int] | None = None) -> ForeignT: ...
 @quiet
-def kron_trace(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> Array:
+def kron_trace(factors: Sequence[AnyArray], shape: tuple[int, int] | None = None) -> AnyArray:
     """sum_i M[i, i] over i < min(shape).
 
     factors  N arrays (R, p_n, q_n), floating or complex
@@ -70,8 +70,8 @@ def kron_trace_vjp(
 ) -> tuple[ForeignT, ...]: ...
 @quiet
 def kron_trace_vjp(
-    factors: Sequence[Array], cotangent: Array, shape: tuple[int, int] | None = None
-) -> tuple[Array, ...]:
+    factors: Sequence[AnyArray], cotangent: AnyArray, shape: tuple[int, int] | None = None
+) -> tuple[AnyArray, ...]:
     """Pull `cotangent`, without dimensions, back through `kron_trace` to the factors.
 
     returns  N arrays in the shapes and dtypes of the factors: zero off the diagonals of square factors
@@ -100,8 +100,8 @@ def kron_trace_jvp(
 ) -> ForeignT: ...
 @quiet
 def kron_trace_jvp(
-    factors: Sequence[Array], tangents: Sequence[Array], shape: tuple[int, int] | None = None
-) -> Array:
+    factors: Sequence[AnyArray], tangents: Sequence[AnyArray], shape: tuple[int, int] | None = None
+) -> AnyArray:
     """The derivative of `kron_trace` along the tangents of the factors.
 
     raises   as `kron_trace`; TypeError, ValueError on the tangents
@@ -120,7 +120,7 @@ def kron_trace_jvp(
 
 
 @quiet
-def kron_trace_dense(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> np.ndarray:
+def kron_trace_dense(factors: Sequence[AnyArray], shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.trace.  Costs P Q memory."""
     return np.trace(terms.dense_matrix(factors, shape)).astype(np.result_type(*factors))
 
@@ -132,7 +132,7 @@ class _Call:
     for all of it; otherwise some of the elements i, per element its place in each factor.
     """
 
-    def __init__(self, factors: Sequence[Array], shape: Any) -> None:
+    def __init__(self, factors: Sequence[AnyArray], shape: Any) -> None:
         self.xp, self.factors, self.dtype = check_tables("factors", factors)
         self.count = min(check_shape(shape, self.factors))
         wide = accumulation_dtype(self.xp, self.dtype)

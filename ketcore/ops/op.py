@@ -16,7 +16,7 @@ around it; so does a single output, and its cotangent.  A primal of None has a t
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ketcore.arrays.namespaces import Array
+from ketcore.array_types import AnyArray
 
 
 class Arrays(NamedTuple):
@@ -84,12 +84,12 @@ class Op(NamedTuple):
     vjp_options: tuple[str, ...] = ()
     outputs: tuple[Arrays, ...] = (Arrays("output"),)
 
-    def flatten(self, primals: Sequence[Any]) -> tuple[tuple[Array, ...], tuple[int, ...]]:
+    def flatten(self, primals: Sequence[Any]) -> tuple[tuple[AnyArray, ...], tuple[int, ...]]:
         """The arrays of the primals one after the other, and how many each primal has: 0 where it is None."""
         parts = [_parts(each, value) for each, value in zip(self.primals, primals, strict=True)]
         return sum(parts, ()), tuple(map(len, parts))
 
-    def unflatten(self, arrays: Sequence[Array], counts: Sequence[int]) -> tuple[Any, ...]:
+    def unflatten(self, arrays: Sequence[AnyArray], counts: Sequence[int]) -> tuple[Any, ...]:
         """The primals, or their tangents, of which `flatten` made arrays and counts."""
         found, start = [], 0
         for each, count in zip(self.primals, counts, strict=True):
@@ -99,17 +99,17 @@ class Op(NamedTuple):
         assert start == len(arrays)
         return tuple(found)
 
-    def flat_gradients(self, gradients: Any) -> tuple[Array, ...]:
+    def flat_gradients(self, gradients: Any) -> tuple[AnyArray, ...]:
         """What vjp returned, as arrays in the order of `flatten`."""
         return self.flatten((gradients,) if len(self.primals) == 1 else gradients)[0]
 
-    def flat_outputs(self, outputs: Any) -> tuple[Array, ...]:
+    def flat_outputs(self, outputs: Any) -> tuple[AnyArray, ...]:
         """What forward or jvp returned, as arrays."""
         given = (outputs,) if len(self.outputs) == 1 else outputs
         parts = [_parts(each, value) for each, value in zip(self.outputs, given, strict=True)]
         return sum(parts, ())
 
-    def cotangent(self, arrays: Sequence[Array]) -> Any:
+    def cotangent(self, arrays: Sequence[AnyArray]) -> Any:
         """What vjp takes, of one array for each of `flat_outputs`."""
         alone = len(self.outputs) == 1 and not self.outputs[0].several
         return arrays[0] if alone else tuple(arrays)

@@ -11,7 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike, Index
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import (
     as_sequence,
     check_index,
@@ -21,7 +21,7 @@ from ketcore.arrays.checks import (
     to_namespace_of,
 )
 from ketcore.arrays.elementary import reshaped
-from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.lookups.leaves import chosen_leaves, table_rows
 from ketcore.lookups.lookup import Lookup, made_safe, masked
 from ketcore.lookups.segments import scatter
@@ -45,8 +45,8 @@ def row_kets(
 ) -> tuple[ForeignT, ...]: ...
 @quiet
 def row_kets(
-    factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None, *, check: bool | None = None
-) -> tuple[Array, ...]:
+    factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | None = None, *, check: bool | None = None
+) -> tuple[AnyArray, ...]:
     """The leaves of rows `ids` of M.
 
     factors  N arrays (R, p_n, q_n), floating or complex, one R for all
@@ -85,13 +85,13 @@ def row_kets_vjp(
 ) -> tuple[ForeignT, ...]: ...
 @quiet
 def row_kets_vjp(
-    factors: Sequence[Array],
+    factors: Sequence[AnyArray],
     ids: Any,
-    cotangents: Sequence[Array],
+    cotangents: Sequence[AnyArray],
     shape: tuple[int, int] | None = None,
     *,
     check: bool | None = None,
-) -> tuple[Array, ...]:
+) -> tuple[AnyArray, ...]:
     """Pull `cotangents`, N arrays (..., R, q_n), back through `row_kets` to the factors.
 
     returns  N arrays, each of the shape and dtype of its factor; repeated rows add up
@@ -127,13 +127,13 @@ def row_kets_jvp(
 ) -> tuple[ForeignT, ...]: ...
 @quiet
 def row_kets_jvp(
-    factors: Sequence[Array],
+    factors: Sequence[AnyArray],
     ids: Any,
-    tangents: Sequence[Array],
+    tangents: Sequence[AnyArray],
     shape: tuple[int, int] | None = None,
     *,
     check: bool | None = None,
-) -> tuple[Array, ...]:
+) -> tuple[AnyArray, ...]:
     """The derivative of `row_kets` along `tangents`: the leaves of the tangents, since picking is linear.
 
     returns  N arrays (..., R, q_n), each in the dtype of its factor
@@ -153,7 +153,7 @@ def row_kets_jvp(
 
 @quiet
 def row_kets_dense(
-    factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None
+    factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, ...]:
     """The definition on NumPy arrays, one id at a time."""
     factors, ids = [np.asarray(factor) for factor in factors], np.asarray(ids)

@@ -16,9 +16,9 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ForeignT, Host, HostLike, Index
+from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import check_index, check_shape, check_tables, check_tangents, to_namespace_of
-from ketcore.arrays.namespaces import Array, accumulation_dtype, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
 from ketcore.lookups.lookup import Lookup, narrowed, restored
 from ketcore.shapes import halves_split
@@ -44,13 +44,13 @@ def rows(
 ) -> ForeignT: ...
 @quiet
 def rows(
-    factors: Sequence[Array],
+    factors: Sequence[AnyArray],
     ids: Any,
     shape: tuple[int, int] | None = None,
     *,
     check: bool | None = None,
-    out: Array | None = None,
-) -> Array:
+    out: AnyArray | None = None,
+) -> AnyArray:
     """Rows `ids` of M.
 
     factors  N arrays (R, p_n, q_n), floating or complex, one R for all
@@ -93,14 +93,14 @@ def rows_vjp(
 ) -> tuple[ForeignT, ...]: ...
 @quiet
 def rows_vjp(
-    factors: Sequence[Array],
+    factors: Sequence[AnyArray],
     ids: Any,
-    cotangent: Array,
+    cotangent: AnyArray,
     shape: tuple[int, int] | None = None,
     *,
     check: bool | None = None,
     deterministic: bool = True,
-) -> tuple[Array, ...]:
+) -> tuple[AnyArray, ...]:
     """Pull `cotangent`, shape (..., columns), back through `rows` to the factors.
 
     deterministic   CUDA kernels only: False sums with atomics, in no fixed order
@@ -141,13 +141,13 @@ def rows_jvp(
 ) -> ForeignT: ...
 @quiet
 def rows_jvp(
-    factors: Sequence[Array],
+    factors: Sequence[AnyArray],
     ids: Any,
-    tangents: Sequence[Array],
+    tangents: Sequence[AnyArray],
     shape: tuple[int, int] | None = None,
     *,
     check: bool | None = None,
-) -> Array:
+) -> AnyArray:
     """The derivative of `rows` along `tangents`, N arrays of the shapes of the factors: (..., columns).
 
     options  all others as in `rows`
@@ -160,7 +160,7 @@ def rows_jvp(
 
 
 @quiet
-def rows_dense(factors: Sequence[Array], ids: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
+def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M built by np.kron, then indexed.  Costs P Q memory."""
     factors = [np.asarray(factor) for factor in factors]
     dtype = np.result_type(*factors)

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import padded, reshaped, transposed
-from ketcore.arrays.namespaces import Array, is_numpy, namespace_of
+from ketcore.arrays.namespaces import is_numpy, namespace_of
 from ketcore.arrays.threads import run_chunks
 from ketcore.products.cublas import matrix_products
 from ketcore.products.forward import (
@@ -43,8 +44,8 @@ from ketcore.products.plans import MatmulPlan, Step, rest_of
 
 
 def matmul_vjp(
-    factors: Sequence[Array], x: Array, cotangent: Array, axis: int
-) -> tuple[tuple[Array, ...], Array]:
+    factors: Sequence[AnyArray], x: AnyArray, cotangent: AnyArray, axis: int
+) -> tuple[tuple[AnyArray, ...], AnyArray]:
     """The gradients of `forward.matmul_by_modes` with respect to the factors and to x; unchecked.
 
     cotangent  (..., Q), or (..., Q, trail) where axis is -2
@@ -65,12 +66,12 @@ def matmul_vjp(
 
 def apply_vjp(
     xp: ModuleType,
-    factors: Sequence[Array],
-    x: Array,
-    cotangent: Array,
+    factors: Sequence[AnyArray],
+    x: AnyArray,
+    cotangent: AnyArray,
     plan: MatmulPlan,
     x_too: bool = True,
-) -> tuple[tuple[Array, ...], Array | None]:
+) -> tuple[tuple[AnyArray, ...], AnyArray | None]:
     """The gradients of `forward.apply`: of the factors (zero for identities), and of x.
 
     x          (batch, rows, trail), rows up to P
@@ -161,14 +162,14 @@ def _room(z):
 def step_vjp(
     xp: ModuleType,
     step: Step,
-    weight: Array,
-    z: Array,
-    c: Array,
+    weight: AnyArray,
+    z: AnyArray,
+    c: AnyArray,
     batch: int,
     leftward: bool,
-    out: Array | None = None,
+    out: AnyArray | None = None,
     z_too: bool = True,
-) -> tuple[Array, Any]:
+) -> tuple[AnyArray, Any]:
     """The gradients of `forward.step_forward`: of the weight, in its shape, and of z if `z_too`."""
     outer, inner = batch * step.outer, step.inner
     if weight.ndim == 3:
@@ -243,7 +244,7 @@ def _as_factor(xp, weight, step, rank, leftward):
     return xp.permute_dims(weight, tuple(axes.index(n) for n in range(3)))
 
 
-def unmerged(xp: ModuleType, factors: Sequence[Array], gradient: Array) -> list[Array]:
+def unmerged(xp: ModuleType, factors: Sequence[AnyArray], gradient: AnyArray) -> list[AnyArray]:
     """The gradient (R or 1, p, q) of merged factors, pulled back to each; 1 where they were added up."""
     rank = factors[0].shape[0]
     if len(factors) == 1:
@@ -265,13 +266,13 @@ def unmerged(xp: ModuleType, factors: Sequence[Array], gradient: Array) -> list[
 
 def apply_jvp(
     xp: ModuleType,
-    factors: Sequence[Array],
-    x: Array,
-    factor_tangents: Sequence[Array],
-    x_tangent: Array,
+    factors: Sequence[AnyArray],
+    x: AnyArray,
+    factor_tangents: Sequence[AnyArray],
+    x_tangent: AnyArray,
     plan: MatmulPlan,
     columns: int,
-) -> Array:
+) -> AnyArray:
     """The derivative (batch, columns, trail) of `forward.apply` along tangents of factors and x."""
     batch, _, trail = x.shape
     rank = factors[0].shape[0]
@@ -297,8 +298,8 @@ def _added(xp, left, right):
 
 
 def merged_tangent(
-    xp: ModuleType, factors: Sequence[Array], tangents: Sequence[Array], summed: bool
-) -> Array:
+    xp: ModuleType, factors: Sequence[AnyArray], tangents: Sequence[AnyArray], summed: bool
+) -> AnyArray:
     """The derivative of `forward.merged_modes` along tangents of the factors."""
     total = None
     for n, tangent in enumerate(tangents):
@@ -308,8 +309,8 @@ def merged_tangent(
 
 
 def terms_vjp(
-    xp: ModuleType, factors: Sequence[Array], x: Array, cotangent: Array
-) -> tuple[tuple[Array, ...], Array]:
+    xp: ModuleType, factors: Sequence[AnyArray], x: AnyArray, cotangent: AnyArray
+) -> tuple[tuple[AnyArray, ...], AnyArray]:
     """The transpose of `forward.terms_product`."""
     *inputs, last = modes(xp, factors, x)
     c = xp.broadcast_to(cotangent[..., None, :, :], last.shape)
@@ -324,7 +325,7 @@ def terms_vjp(
     return tuple(reversed(found)), summed_like(xp, to_x, x.shape)
 
 
-def summed_like(xp: ModuleType, gradient: Array, shape: Sequence[int]) -> Array:
+def summed_like(xp: ModuleType, gradient: AnyArray, shape: Sequence[int]) -> AnyArray:
     """`gradient` summed over the axes that broadcasting `shape` added."""
     extra = gradient.ndim - len(shape)
     stretched = (extra + i for i, size in enumerate(shape) if size == 1 != gradient.shape[extra + i])

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import COMMON, check_floating, check_identities, check_shape
 from ketcore.arrays.elementary import padded, reshaped
-from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient, namespace
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, namespace
 from ketcore.cuda import launcher
 from ketcore.products import fused, plans, term_plans
 from ketcore.products.term_products import without_identities
@@ -61,8 +62,8 @@ class Call(NamedTuple):
     """
 
     xp: ModuleType
-    factors: Sequence[Array]
-    x: Array
+    factors: Sequence[AnyArray]
+    x: AnyArray
     dtype: Any
     wide: Any
     sizes: Sizes
@@ -70,12 +71,12 @@ class Call(NamedTuple):
     path: str | None
     launch: Any
 
-    def in_wide(self, array: Array, shape: tuple[int, ...]) -> Array:
+    def in_wide(self, array: AnyArray, shape: tuple[int, ...]) -> AnyArray:
         """`array` in the dtype of sums and in another shape."""
         array = array if array.dtype == self.wide else self.xp.astype(array, self.wide)
         return reshaped(self.xp, array, shape)
 
-    def rows_of(self, array: Array) -> Array:
+    def rows_of(self, array: AnyArray) -> AnyArray:
         """An array like x as (batch, rows, trail), or (*lead, P, trail) for batches, in the dtype of sums."""
         sizes = self.sizes
         if not sizes.batched:
@@ -84,7 +85,7 @@ class Call(NamedTuple):
         array = self.in_wide(array, (*lead, sizes.rows, sizes.trail))
         return padded(self.xp, array, prod(sizes.reached[0]), -2)
 
-    def columns_of(self, array: Array) -> Array:
+    def columns_of(self, array: AnyArray) -> AnyArray:
         """An array like the result as (batch, columns, trail), or (*lead, Q, trail), in the dtype of sums."""
         sizes = self.sizes
         if not sizes.batched:
@@ -92,7 +93,7 @@ class Call(NamedTuple):
         array = self.in_wide(array, (*sizes.lead, sizes.columns, sizes.trail))
         return padded(self.xp, array, prod(sizes.reached[1]), -2)
 
-    def narrowed(self, arrays: Sequence[Array]) -> Sequence[Array]:
+    def narrowed(self, arrays: Sequence[AnyArray]) -> Sequence[AnyArray]:
         """Arrays in the shapes of the factors as far as a crop reaches, in the dtype of sums."""
         if self.sizes.uncropped and all(array.dtype == self.wide for array in arrays):
             return arrays
@@ -112,20 +113,20 @@ class Operands(NamedTuple):
     shifts, carry   what levelled the factors and scaled x, see `ketcore.arrays.scale`
     """
 
-    factors: Sequence[Array]
-    x: Array
-    shifts: Sequence[Array | None] | None
+    factors: Sequence[AnyArray]
+    x: AnyArray
+    shifts: Sequence[AnyArray | None] | None
     carry: int
 
-    def carried(self, x: Array) -> Array:
+    def carried(self, x: AnyArray) -> AnyArray:
         """An array like x, or its gradient, scaled as x is."""
         return scale.times_power(x, self.carry) if self.carry else x
 
-    def to_x(self, call: Call, gradient: Array) -> Array:
+    def to_x(self, call: Call, gradient: AnyArray) -> AnyArray:
         """A gradient in the shape and dtype of x."""
         return _cast(call.xp, reshaped(call.xp, self.carried(gradient), tuple(call.x.shape)), call.x)
 
-    def to_factors(self, call: Call, gradients: Sequence[Array]) -> tuple[Array, ...]:
+    def to_factors(self, call: Call, gradients: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
         """Gradients of what is multiplied as gradients of the factors."""
         xp, found = call.xp, []
         gradients = without_identities(xp, scale.shifted(gradients, self.shifts), call.marks)
@@ -138,7 +139,7 @@ class Operands(NamedTuple):
 
 
 def checked(
-    factors: Sequence[Array], x: Array, shape: Any, axis: int, identities: Any, path: str | None
+    factors: Sequence[AnyArray], x: AnyArray, shape: Any, axis: int, identities: Any, path: str | None
 ) -> Call:
     """The arguments of `kron_matmul`; TypeError, ValueError as it says."""
     xp, factors, x, dtype = _check_arrays(factors, x)

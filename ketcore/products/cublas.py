@@ -4,14 +4,14 @@ from types import ModuleType
 
 import numpy as np
 
-from ketcore.arrays.namespaces import Array
+from ketcore.array_types import AnyArray
 from ketcore.cuda import library
 from ketcore.cuda.structs import address
 
 _LETTERS = {"float32": "s", "float64": "d", "complex64": "c", "complex128": "z"}
 
 
-def matrix_products(xp: ModuleType, a: Array, b: Array) -> Array:
+def matrix_products(xp: ModuleType, a: AnyArray, b: AnyArray) -> AnyArray:
     """`xp.matmul` of a (m, k) or (count, m, k) and b (count, k, n).
 
     On CuPy one strided-batched call, which reads a single matrix again and again, and transposed views as
@@ -24,7 +24,7 @@ def matrix_products(xp: ModuleType, a: Array, b: Array) -> Array:
         return strided_batched(*blas, a, b)
 
 
-def strided_batched(xp: ModuleType, functions: ModuleType, handle: int, a: Array, b: Array) -> Array:
+def strided_batched(xp: ModuleType, functions: ModuleType, handle: int, a: AnyArray, b: AnyArray) -> AnyArray:
     """`matrix_products` by the functions of cuBLAS, with none of the sizes zero."""
     a, a_by_columns, a_pitch, a_step = _laid_out(xp, a)
     b, b_by_columns, b_pitch, b_step = _laid_out(xp, b)

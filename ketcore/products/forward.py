@@ -17,14 +17,15 @@ from types import ModuleType
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import itemsize, padded, reshaped, transposed
-from ketcore.arrays.namespaces import Array, is_numpy, namespace_of
+from ketcore.arrays.namespaces import is_numpy, namespace_of
 from ketcore.arrays.threads import run_chunks
 from ketcore.products.cublas import matrix_products
 from ketcore.products.plans import CHUNK_BYTES, MatmulPlan, Step, matmul_plan, rest_of
 
 
-def matmul_by_modes(factors: Sequence[Array], x: Array, axis: int) -> Array:
+def matmul_by_modes(factors: Sequence[AnyArray], x: AnyArray, axis: int) -> AnyArray:
     """x M along the last axis (-1), or M^T x along the one before it (-2); unchecked, all of one dtype.
 
     factors  N arrays (R, p_n, q_n), or (*batch, R, p_n, q_n) that broadcast against the leading axes of x
@@ -45,7 +46,7 @@ def matmul_by_modes(factors: Sequence[Array], x: Array, axis: int) -> Array:
 
 def plan_of(
     xp: ModuleType,
-    factors: Sequence[Array],
+    factors: Sequence[AnyArray],
     batch: int,
     trail: int,
     identities: Collection[int] = (),
@@ -59,12 +60,12 @@ def plan_of(
 
 def apply(
     xp: ModuleType,
-    factors: Sequence[Array],
-    x: Array,
+    factors: Sequence[AnyArray],
+    x: AnyArray,
     plan: MatmulPlan,
     columns: int,
-    out: Array | None = None,
-) -> Array:
+    out: AnyArray | None = None,
+) -> AnyArray:
     """M^T x along the middle axis: (batch, rows, trail) to (batch, columns, trail).
 
     x        rows up to P; what is missing counts as zero
@@ -96,13 +97,13 @@ def _without_steps(xp, x, plan, rank, columns, out):
     return out
 
 
-def repeated(xp: ModuleType, x: Array, rank: int, columns: int) -> Array:
+def repeated(xp: ModuleType, x: AnyArray, rank: int, columns: int) -> AnyArray:
     """R x (batch, columns, trail): the product where there are no terms, no entries, or identities alone."""
     kept = x[:, : min(columns, x.shape[1]), :]
     return padded(xp, kept * rank if rank else xp.zeros_like(kept), columns, 1)
 
 
-def _in_one_piece(plan: MatmulPlan, x: Array, columns: int) -> bool:
+def _in_one_piece(plan: MatmulPlan, x: AnyArray, columns: int) -> bool:
     """Whether a plan takes all rows of x at once, without zeros behind them, and leaves `columns`."""
     batch, _, trail = x.shape
     if batch > plan.chunk or x.size != batch * plan.steps[0].size_in:
@@ -191,12 +192,12 @@ def _spread(step, weight, z, out, leftward):
 def step_forward(
     xp: ModuleType,
     step: Step,
-    weight: Array,
-    z: Array,
+    weight: AnyArray,
+    z: AnyArray,
     batch: int,
     leftward: bool,
-    out: Array | None = None,
-) -> Array:
+    out: AnyArray | None = None,
+) -> AnyArray:
     """What one step makes of z, as an array of any shape whose entries lie in order.
 
     weight   (m, k), or (R, q, p) between the terms
@@ -252,7 +253,7 @@ def terms_shape(step: Step, outer: int, size: int, before: bool) -> tuple[int, .
     return (outer, *pair, step.inner)
 
 
-def group_weights(xp: ModuleType, factors: Sequence[Array], plan: MatmulPlan) -> list[Array]:
+def group_weights(xp: ModuleType, factors: Sequence[AnyArray], plan: MatmulPlan) -> list[AnyArray]:
     """Per step the matrix that multiplies from the left: (m, k), or (R, q, p) for all terms side by side."""
     rank, found = factors[0].shape[0], []
     for step in plan.steps:
@@ -269,7 +270,7 @@ def is_summed(step: Step, rank: int) -> bool:
     return rank > 1 and step.terms_in == step.terms_out == 1
 
 
-def merged_modes(xp: ModuleType, factors: Sequence[Array], summed: bool = False) -> Array:
+def merged_modes(xp: ModuleType, factors: Sequence[AnyArray], summed: bool = False) -> AnyArray:
     """(R, p, q): per term the Kronecker product of factors; (1, p, q), the sum of the terms, if `summed`."""
     if len(factors) == 1:
         return xp.sum(factors[0], axis=0, keepdims=True) if summed else factors[0]
@@ -283,7 +284,7 @@ def merged_modes(xp: ModuleType, factors: Sequence[Array], summed: bool = False)
     return xp.reshape(swapped_middle(xp, xp.reshape(flat, (p, q, s, t))), (1, p * s, q * t))
 
 
-def swapped_middle(xp: ModuleType, array: Array) -> Array:
+def swapped_middle(xp: ModuleType, array: AnyArray) -> AnyArray:
     """Four axes with the two in the middle exchanged."""
     return xp.permute_dims(array, (0, 2, 1, 3))
 
@@ -301,7 +302,7 @@ def weight_axes(step: Step, leftward: bool) -> tuple[int, int, int]:
     return (2, 1, 0) if leftward else (2, 0, 1)
 
 
-def as_weight(xp: ModuleType, factor: Array, step: Step, leftward: bool) -> Array:
+def as_weight(xp: ModuleType, factor: AnyArray, step: Step, leftward: bool) -> AnyArray:
     """Merged factors (R, p, q) as the weight of a step."""
     rank, p, q = factor.shape
     if rank == 1:
@@ -312,7 +313,7 @@ def as_weight(xp: ModuleType, factor: Array, step: Step, leftward: bool) -> Arra
     return xp.reshape(weight, (step.terms_out * q, step.terms_in * p))
 
 
-def terms_product(xp: ModuleType, factors: Sequence[Array], x: Array) -> Array:
+def terms_product(xp: ModuleType, factors: Sequence[AnyArray], x: AnyArray) -> AnyArray:
     """(..., P, trail) to (..., Q, trail): one mode after another, all terms side by side.
 
     The way for any factors: also for batches of matrices.
@@ -320,7 +321,7 @@ def terms_product(xp: ModuleType, factors: Sequence[Array], x: Array) -> Array:
     return xp.sum(modes(xp, factors, x)[-1], axis=-3)
 
 
-def modes(xp: ModuleType, factors: Sequence[Array], x: Array) -> list[Array]:
+def modes(xp: ModuleType, factors: Sequence[AnyArray], x: AnyArray) -> list[AnyArray]:
     """What goes into each mode, (..., R or 1, outer, p_n, inner), and last the terms (..., R, Q, trail)."""
     trail, outer, inner = x.shape[-1], 1, prod(x.shape[-2:])
     z, found = x[..., None, :, :], []

@@ -8,14 +8,14 @@ from collections.abc import Collection, Sequence
 from math import prod
 from typing import Any
 
-from ketcore.arrays.namespaces import Array
+from ketcore.array_types import AnyArray
 from ketcore.cuda import library
 from ketcore.cuda.structs import LARGEST_SIDE
 from ketcore.cuda.table import STORAGE
 from ketcore.products.fused_plan import filled_pass, fused_steps
 
 
-def obstacle(factors: Sequence[Array], x: Array, identities: Collection[int] = ()) -> str:
+def obstacle(factors: Sequence[AnyArray], x: AnyArray, identities: Collection[int] = ()) -> str:
     """Why the kernel cannot take these, in words that follow a name; empty if it can.
 
     factors, x, identities   as in `matmul`
@@ -35,7 +35,9 @@ def obstacle(factors: Sequence[Array], x: Array, identities: Collection[int] = (
     return ""
 
 
-def matmul(launch: Any, factors: Sequence[Array], x: Array, identities: Collection[int] = ()) -> Array:
+def matmul(
+    launch: Any, factors: Sequence[AnyArray], x: AnyArray, identities: Collection[int] = ()
+) -> AnyArray:
     """M^T x along the middle axis; `obstacle` says whether it can.
 
     factors     N arrays (R, p_n, q_n), any strides

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import padded
-from ketcore.arrays.namespaces import Array, is_numpy, is_writeable_in_place
+from ketcore.arrays.namespaces import is_numpy, is_writeable_in_place
 from ketcore.arrays.threads import run_chunks
 from ketcore.products import backward, forward
 from ketcore.products.plans import MatmulPlan
@@ -32,12 +33,12 @@ _PLACES = 1 << 16
 
 def apply(
     xp: ModuleType,
-    factors: Sequence[Array],
-    x: Array,
+    factors: Sequence[AnyArray],
+    x: AnyArray,
     plan: MatmulPlan | TermsPlan,
     columns: int,
-    out: Array | None = None,
-) -> Array:
+    out: AnyArray | None = None,
+) -> AnyArray:
     """`forward.apply` by either kind of plan."""
     if isinstance(plan, MatmulPlan):
         return forward.apply(xp, factors, x, plan, columns, out)
@@ -52,12 +53,12 @@ def apply(
 
 def apply_vjp(
     xp: ModuleType,
-    factors: Sequence[Array],
-    x: Array,
-    cotangent: Array,
+    factors: Sequence[AnyArray],
+    x: AnyArray,
+    cotangent: AnyArray,
     plan: MatmulPlan | TermsPlan,
     x_too: bool = True,
-) -> tuple[tuple[Array, ...], Array | None]:
+) -> tuple[tuple[AnyArray, ...], AnyArray | None]:
     """`backward.apply_vjp` by either kind of plan; what comes for identities is not zero."""
     if isinstance(plan, MatmulPlan):
         return backward.apply_vjp(xp, factors, x, cotangent, plan, x_too)
@@ -75,13 +76,13 @@ def apply_vjp(
 
 def apply_jvp(
     xp: ModuleType,
-    factors: Sequence[Array],
-    x: Array,
-    factor_tangents: Sequence[Array],
-    x_tangent: Array,
+    factors: Sequence[AnyArray],
+    x: AnyArray,
+    factor_tangents: Sequence[AnyArray],
+    x_tangent: AnyArray,
     plan: MatmulPlan | TermsPlan,
     columns: int,
-) -> Array:
+) -> AnyArray:
     """`backward.apply_jvp` by either kind of plan; tangents of identities must be zero."""
     if isinstance(plan, MatmulPlan):
         return backward.apply_jvp(xp, factors, x, factor_tangents, x_tangent, plan, columns)
@@ -94,15 +95,15 @@ def apply_jvp(
     return total
 
 
-def _part_factors(xp: ModuleType, factors: Sequence[Array], part: Part) -> list[Array]:
+def _part_factors(xp: ModuleType, factors: Sequence[AnyArray], part: Part) -> list[AnyArray]:
     """The terms of a part, with identity matrices in the modes that its plan multiplies by."""
     found = [_taken(xp, factor, part.terms) for factor in factors]
     return with_identities(xp, found, part.identities, part.plan)
 
 
 def with_identities(
-    xp: ModuleType, factors: Sequence[Array], identities: Marks, plan: MatmulPlan | None = None
-) -> list[Array]:
+    xp: ModuleType, factors: Sequence[AnyArray], identities: Marks, plan: MatmulPlan | None = None
+) -> list[AnyArray]:
     """Factors (..., R, p, q) with identity matrices in the place of those that are known to be.
 
     plan   None for all modes; else those that it multiplies by
@@ -120,7 +121,7 @@ def with_identities(
     return found
 
 
-def without_identities(xp: ModuleType, arrays: Sequence[Array], identities: Marks) -> list[Array]:
+def without_identities(xp: ModuleType, arrays: Sequence[AnyArray], identities: Marks) -> list[AnyArray]:
     """Arrays (..., R, p, q) with zeros in the place of those that belong to identities."""
     found = list(arrays)
     for n, array in enumerate(found):
@@ -131,7 +132,7 @@ def without_identities(xp: ModuleType, arrays: Sequence[Array], identities: Mark
     return found
 
 
-def added(total: Array | None, more: Array) -> Array:
+def added(total: AnyArray | None, more: AnyArray) -> AnyArray:
     """The sum, in place where the library can; `total` belongs to the caller, None stands for zero."""
     if total is None:
         return more

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import as_dtype, beside, conjugated, elementwise_product, padded, transposed
-from ketcore.arrays.namespaces import Array, accumulation_dtype, cast_gradient
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient
 from ketcore.shapes import prefix_boxes
 
 
-def products_of_others(xp: ModuleType, arrays: Sequence[Array]) -> list[Array]:
+def products_of_others(xp: ModuleType, arrays: Sequence[AnyArray]) -> list[AnyArray]:
     """Per mode the elementwise product of the arrays of all others (no division: an entry may be zero)."""
     befores = [xp.ones_like(elementwise_product(arrays))]
     for array in arrays[:-1]:
@@ -70,17 +71,19 @@ def _leading_block(row_dims, col_dims, shape):
     return Block(reached, ranges, places)
 
 
-def leading_block(factors: Sequence[Array], shape: tuple[int, int]) -> Block:
+def leading_block(factors: Sequence[AnyArray], shape: tuple[int, int]) -> Block:
     """The leading block `shape` of the matrix of factors (R, p_n, q_n)."""
     return _leading_block(*(tuple([f.shape[axis] for f in factors]) for axis in (1, 2)), shape)
 
 
-def reached(xp: ModuleType, factors: Sequence[Array], block: Block, dtype: Any) -> list[Array]:
+def reached(xp: ModuleType, factors: Sequence[AnyArray], block: Block, dtype: Any) -> list[AnyArray]:
     """The parts of the factors that a block holds any of, in `dtype`."""
     return [as_dtype(xp, f[:, :p, :q], dtype) for f, (p, q) in zip(factors, block.reached, strict=True)]
 
 
-def block_grams(xp: ModuleType, left: Sequence[Array], right: Sequence[Array], block: Block) -> list[Array]:
+def block_grams(
+    xp: ModuleType, left: Sequence[AnyArray], right: Sequence[AnyArray], block: Block
+) -> list[AnyArray]:
     """Per mode the inner products of the leaves in each box, the left ones conjugated: N arrays
     (boxes or 1, R, R').
 
@@ -94,7 +97,7 @@ def block_grams(xp: ModuleType, left: Sequence[Array], right: Sequence[Array], b
     return found
 
 
-def block_pulled(xp: ModuleType, to_gram: Array, other: Array, block: Block, n: int) -> Array:
+def block_pulled(xp: ModuleType, to_gram: AnyArray, other: AnyArray, block: Block, n: int) -> AnyArray:
     """sum_l to_gram[box, k, l] other[l] over the boxes that hold an element of mode n: (R, p_n, q_n).
 
     to_gram  (boxes, R, R')
@@ -120,19 +123,19 @@ def _leaf(xp, array, ranges):
     return xp.reshape(array[:, a:b, c:d], (array.shape[0], (b - a) * (d - c)))
 
 
-def whole(xp: ModuleType, gradient: Array, factor: Array) -> Array:
+def whole(xp: ModuleType, gradient: AnyArray, factor: AnyArray) -> AnyArray:
     """The gradient of what is reached of a factor as that of the factor: zeros behind it."""
     for axis in (1, 2):
         gradient = padded(xp, gradient, factor.shape[axis], axis)
     return cast_gradient(xp, gradient, factor)
 
 
-def grams(xp: ModuleType, left: Sequence[Array], right: Sequence[Array]) -> list[Array]:
+def grams(xp: ModuleType, left: Sequence[AnyArray], right: Sequence[AnyArray]) -> list[AnyArray]:
     """Per mode the inner products of all leaves, the left ones conjugated: N arrays (boxes, R, R')."""
     return [conjugated(a) @ transposed(b) for a, b in zip(left, right, strict=True)]
 
 
-def dense_matrix(factors: Sequence[Array], shape: tuple[int, int] | None = None) -> np.ndarray:
+def dense_matrix(factors: Sequence[AnyArray], shape: tuple[int, int] | None = None) -> np.ndarray:
     """The matrix multiplied out on NumPy arrays, at least in float32, for dense definitions."""
     wide = [np.asarray(factor) for factor in factors]
     dtype = accumulation_dtype(np, np.result_type(*wide))
@@ -142,7 +145,7 @@ def dense_matrix(factors: Sequence[Array], shape: tuple[int, int] | None = None)
     return total if shape is None else total[: shape[0], : shape[1]]
 
 
-def dense_ket(factors: Sequence[Array]) -> np.ndarray:
+def dense_ket(factors: Sequence[AnyArray]) -> np.ndarray:
     """A batch of kets (..., Q) multiplied out on NumPy arrays, at least in float32, for dense definitions."""
     wide = [np.asarray(factor) for factor in factors]
     dtype = accumulation_dtype(np, np.result_type(*wide))

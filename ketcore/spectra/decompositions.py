@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.autodiff import is_recorded, is_traced
 from ketcore.arrays.checks import check_floating, check_tables
 from ketcore.arrays.elementary import adjoint, complex_dtype, conjugated, identity
-from ketcore.arrays.namespaces import Array, accumulation_dtype, is_complex, is_numpy, namespace, to_host
+from ketcore.arrays.namespaces import accumulation_dtype, is_complex, is_numpy, namespace, to_host
 from ketcore.products.forward import matmul_by_modes
 from ketcore.spectra.powers import multiple
 from ketcore.spectra.symmetry import is_hermitian
@@ -41,8 +42,8 @@ _STACK = 1 << 20
 class Spectrum(NamedTuple):
     """Eigenvalues of all factors: N arrays (p_n,), and vectors (p_n, p_n) where all factors are Hermitian."""
 
-    values: Sequence[Array]
-    vectors: Sequence[Array] | None
+    values: Sequence[AnyArray]
+    vectors: Sequence[AnyArray] | None
 
 
 class Fault(NamedTuple):
@@ -63,7 +64,7 @@ class Fault(NamedTuple):
         return f"{self.name} must {self.rule}, got {factor}{self.got}"
 
 
-def check_square(factors: Sequence[Any]) -> tuple[ModuleType, Sequence[Array], Any]:
+def check_square(factors: Sequence[Any]) -> tuple[ModuleType, Sequence[AnyArray], Any]:
     """`checks.check_tables` of square factors of one term; a matrix of order 1 may have several."""
     xp, factors, dtype = check_tables("factors", factors)
     shapes = [tuple(factor.shape) for factor in factors]
@@ -76,7 +77,7 @@ def check_square(factors: Sequence[Any]) -> tuple[ModuleType, Sequence[Array], A
     return xp, factors, dtype
 
 
-def check_shift(shift: Any, xp: ModuleType, like: Array, dtype: Any) -> tuple[Array | None, Any]:
+def check_shift(shift: Any, xp: ModuleType, like: AnyArray, dtype: Any) -> tuple[AnyArray | None, Any]:
     """`shift` as an array without dimensions beside `like`, and `dtype`, complex where the shift is.
 
     It does not widen: a number or an array of any floating dtype counts in the precision of `dtype`.
@@ -113,32 +114,32 @@ def array_dtype(xp: ModuleType, dtype: Any) -> Any:
     return factor_dtype(xp, dtype) if xp is np else accumulation_dtype(xp, dtype)
 
 
-def as_matrices(xp: ModuleType, factors: Sequence[Array], dtype: Any) -> list[Array]:
+def as_matrices(xp: ModuleType, factors: Sequence[AnyArray], dtype: Any) -> list[AnyArray]:
     """Checked factors as N matrices (p_n, p_n) of `dtype`: the one term, or the sum of order 1."""
     wide = [xp.astype(factor, dtype, copy=False) for factor in factors]
     return [factor[0, ...] if factor.shape[0] == 1 else xp.sum(factor, axis=0) for factor in wide]
 
 
 def level_as_matrices(
-    xp: ModuleType, factors: Sequence[Array], dtype: Any
-) -> tuple[Sequence[Array], list[Array | None] | None]:
+    xp: ModuleType, factors: Sequence[AnyArray], dtype: Any
+) -> tuple[Sequence[AnyArray], list[AnyArray | None] | None]:
     """`as_matrices` of the same product at one level, and the shifts that made it so, as by `scale.level`."""
     return scale.level(as_matrices(xp, factors, dtype), (-2, -1))
 
 
-def times_matrix(xp: ModuleType, matrices: Sequence[Array], x: Array, axis: int) -> Array:
+def times_matrix(xp: ModuleType, matrices: Sequence[AnyArray], x: AnyArray, axis: int) -> AnyArray:
     """M x in the dtype of x, along its last axis (-1) or the one before (-2)."""
     return matmul_by_modes(as_factors(xp, matrices, x.dtype), x, axis)
 
 
-def without_scalars(matrices: Sequence[Array]) -> list[Array]:
+def without_scalars(matrices: Sequence[AnyArray]) -> list[AnyArray]:
     """The same product without factors of one element, which would cost an axis each; at least one factor."""
     wide = [matrix for matrix in matrices if matrix.shape[0] > 1]
     scalars = [matrix for matrix in matrices if matrix.shape[0] == 1]
     return [reduce(mul, [*scalars, *wide[:1]]), *wide[1:]]
 
 
-def as_factors(xp: ModuleType, matrices: Sequence[Array], dtype: Any) -> list[Array]:
+def as_factors(xp: ModuleType, matrices: Sequence[AnyArray], dtype: Any) -> list[AnyArray]:
     """The factors (1, p_n, p_n) of M^T, by which `forward.matmul_by_modes` takes x to M x."""
     return [xp.astype(matrix.T[None, ...], dtype, copy=False) for matrix in matrices]
 
@@ -185,7 +186,7 @@ def frobenius(array: np.ndarray) -> float:
 
 
 def spectrum(
-    xp: ModuleType, matrices: Sequence[Array], stored: Sequence[Any] = (), assumed: bool | None = None
+    xp: ModuleType, matrices: Sequence[AnyArray], stored: Sequence[Any] = (), assumed: bool | None = None
 ) -> Spectrum:
     """Eigenvalues of all factors, with vectors where all are Hermitian, or assumed to be.
 
@@ -207,7 +208,7 @@ def _eigenvalues(matrix):
     return np.linalg.eigvals(matrix) if np.isfinite(matrix).all() else np.full(len(matrix), np.nan)
 
 
-def check_diagonalisable(matrices: Sequence[Array], name: str = "factors") -> None:
+def check_diagonalisable(matrices: Sequence[AnyArray], name: str = "factors") -> None:
     """LinAlgError where a factor is recorded whose eigenvalues have no derivatives that are worth the name.
 
     Their errors grow with the condition of the eigenvectors.
@@ -224,7 +225,7 @@ def check_diagonalisable(matrices: Sequence[Array], name: str = "factors") -> No
 
 
 def hermitian_spectrum(
-    xp: ModuleType, matrices: Sequence[Array], stored: Sequence[Any] = (), assumed: bool | None = None
+    xp: ModuleType, matrices: Sequence[AnyArray], stored: Sequence[Any] = (), assumed: bool | None = None
 ) -> Spectrum:
     """The spectrum of Hermitian factors; LinAlgError where one is not, NaN where JAX traces it."""
     if assumed:
@@ -237,7 +238,7 @@ def hermitian_spectrum(
     return Spectrum(*hermitian_eigh(xp, matrices, True if known else reduce(xp.logical_and, found)))
 
 
-def check_positive(xp: ModuleType, shifted: Array, shift: Array) -> Array:
+def check_positive(xp: ModuleType, shifted: AnyArray, shift: AnyArray) -> AnyArray:
     """Shifted eigenvalues; LinAlgError on NumPy arrays where one is not positive, elsewhere NaN for it."""
     if xp is np and not (shifted > 0).all() and not np.isnan(shifted).any():
         got = f"{shift}: least eigenvalue {shifted.min():.6g}"
@@ -246,8 +247,8 @@ def check_positive(xp: ModuleType, shifted: Array, shift: Array) -> Array:
 
 
 def hermitian_eigh(
-    xp: ModuleType, matrices: Sequence[Array], hermitian: bool | Array
-) -> tuple[list[Array], list[Array]]:
+    xp: ModuleType, matrices: Sequence[AnyArray], hermitian: bool | AnyArray
+) -> tuple[list[AnyArray], list[AnyArray]]:
     """Eigenvalues and vectors of Hermitian matrices; NaN where `hermitian` turns out to be false in JAX."""
     pairs = [xp.linalg.eigh((matrix + adjoint(matrix)) / 2) for matrix in matrices]
     values = [pair[0] for pair in pairs]
@@ -261,12 +262,12 @@ def np_complex(xp: ModuleType, dtype: Any) -> Any:
     return np.complex128 if dtype == xp.complex128 else np.complex64
 
 
-def kron_of_vectors(xp: ModuleType, vectors: Sequence[Array]) -> Array:
+def kron_of_vectors(xp: ModuleType, vectors: Sequence[AnyArray]) -> AnyArray:
     """The Kronecker product (P,) of vectors."""
     return reduce(lambda a, b: xp.reshape(a[:, None] * b[None, :], (-1,)), vectors)
 
 
-def check_regular(xp: ModuleType, values: Array, shift: Array | None) -> Array:
+def check_regular(xp: ModuleType, values: AnyArray, shift: AnyArray | None) -> AnyArray:
     """Eigenvalues plus the shift; LinAlgError on NumPy arrays where one of them is zero to rounding."""
     shifted = values if shift is None else values + shift
     if xp is np and values.size:
@@ -279,11 +280,11 @@ def check_regular(xp: ModuleType, values: Array, shift: Array | None) -> Array:
 
 def logdet_gradients(
     xp: ModuleType,
-    matrices: Sequence[Array],
-    shift: Array | None,
+    matrices: Sequence[AnyArray],
+    shift: AnyArray | None,
     stored: Sequence[Any] = (),
     assumed: bool | None = None,
-) -> tuple[list[Array], Array | None]:
+) -> tuple[list[AnyArray], AnyArray | None]:
     """d log det(M + s I): N arrays G_n with sum(G_n dF_n), and what multiplies ds.
 
     Every entry of a factor counts as free, also where the factor is Hermitian.
@@ -305,8 +306,8 @@ def logdet_gradients(
 
 
 def hermitian_logdet_gradients(
-    xp: ModuleType, values: Sequence[Array], vectors: Sequence[Array], shifted: Array
-) -> tuple[list[Array], Array]:
+    xp: ModuleType, values: Sequence[AnyArray], vectors: Sequence[AnyArray], shifted: AnyArray
+) -> tuple[list[AnyArray], AnyArray]:
     """`logdet_gradients` from the spectrum of Hermitian factors and the P shifted eigenvalues."""
     weights = 1 / shifted
     by_mode = _contractions(xp, weights, values)
@@ -350,7 +351,7 @@ def _stacked_inverses(xp, values, n, matrix, shift):
     return total.T
 
 
-def dense_shifted(factors: Sequence[Array], shift: Any = None) -> np.ndarray:
+def dense_shifted(factors: Sequence[AnyArray], shift: Any = None) -> np.ndarray:
     """M + s I multiplied out on NumPy arrays, at least in float32, for dense definitions."""
     factors = [np.asarray(factor) for factor in factors]
     dtype = np.result_type(*factors, *([1j] if np.iscomplexobj(shift) else []))

@@ -2,13 +2,14 @@
 
 from types import ModuleType
 
-from ketcore.arrays.namespaces import Array, is_complex
+from ketcore.array_types import AnyArray
+from ketcore.arrays.namespaces import is_complex
 
 # Integers of so many bits are floats of any width.
 _BITS = 120
 
 
-def sign_power(xp: ModuleType, sign: Array, power: int) -> Array:
+def sign_power(xp: ModuleType, sign: AnyArray, power: int) -> AnyArray:
     """A sign (0 or of modulus 1) to a positive power, exact for 1, -1, i and -i whatever the power.
 
     A float does not tell whether an integer beyond 2^53 is even, and a modulus that is rounded would vanish.
@@ -32,7 +33,7 @@ def _unit(xp, number):
     return number / xp.where(size > 0, size, xp.ones_like(size))
 
 
-def multiple(number: Array, times: int) -> Array:
+def multiple(number: AnyArray, times: int) -> AnyArray:
     """`number` times an integer that may be beyond the floats: 0 stays 0, the rest overflows to infinity.
 
     >>> import numpy as np

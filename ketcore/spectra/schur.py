@@ -16,14 +16,15 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import adjoint, complex_dtype, identity
-from ketcore.arrays.namespaces import Array, is_complex, to_host
+from ketcore.arrays.namespaces import is_complex, to_host
 from ketcore.spectra import decompositions
 
 
 def triangular_solver(
-    xp: ModuleType, matrices: Sequence[Array], shift: Array, axis: int, dtype: Any
-) -> Callable[[Array], Array]:
+    xp: ModuleType, matrices: Sequence[AnyArray], shift: AnyArray, axis: int, dtype: Any
+) -> Callable[[AnyArray], AnyArray]:
     """A function of b, of `dtype`, that gives (M + s I)^-1 b: by complex Schur forms, made once.
 
     Where a factor is not finite all of it is NaN.

@@ -9,9 +9,10 @@ from functools import reduce
 from types import ModuleType
 from typing import Any
 
+from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.elementary import adjoint
-from ketcore.arrays.namespaces import Array, is_half, value_of
+from ketcore.arrays.namespaces import is_half, value_of
 
 # What SciPy's names of `assume_a` say of a matrix: whether it is Hermitian; None where real ones are.
 _ASSUMED = {
@@ -37,7 +38,7 @@ def assumed_hermitian(assume_a: Any, is_real: bool) -> bool | None:
     return is_real if found is None else found
 
 
-def is_hermitian(xp: ModuleType, matrices: Sequence[Array], stored: Sequence[Any] = ()) -> bool | Array:
+def is_hermitian(xp: ModuleType, matrices: Sequence[AnyArray], stored: Sequence[Any] = ()) -> bool | AnyArray:
     """Whether all matrices are Hermitian but for rounding; an array where JAX traces them.
 
     stored    the dtypes that they were rounded to, if these are coarser than their own
@@ -47,8 +48,8 @@ def is_hermitian(xp: ModuleType, matrices: Sequence[Array], stored: Sequence[Any
 
 
 def symmetry(
-    xp: ModuleType, matrices: Sequence[Array], stored: Sequence[Any], assumed: bool | None
-) -> tuple[bool | Array, bool]:
+    xp: ModuleType, matrices: Sequence[AnyArray], stored: Sequence[Any], assumed: bool | None
+) -> tuple[bool | AnyArray, bool]:
     """`is_hermitian`, or what is assumed; and whether that holds in the precision of the matrices as well."""
     if assumed is not None:
         return assumed, True
@@ -77,7 +78,7 @@ def slack(xp: ModuleType, dtype: Any, size: int) -> float:
     return 64 * float(xp.finfo(dtype).eps) * size**0.5
 
 
-def check_known(matrix: Array, assume_a: str | None) -> None:
+def check_known(matrix: AnyArray, assume_a: str | None) -> None:
     """TypeError where JAX traces a factor that would have to be looked at because it may not be Hermitian."""
     if is_traced(matrix):
         raise TypeError(

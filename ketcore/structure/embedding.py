@@ -11,10 +11,10 @@ from typing import Any, overload
 
 import numpy as np
 
-from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor
+from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, HostFactor
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import beside, identity
-from ketcore.arrays.namespaces import Array, accumulation_dtype, namespace_of, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, namespace_of, quiet
 from ketcore.objects import construction
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.shapes import check_dims, check_modes
@@ -105,7 +105,7 @@ def _blocks(op, dims):
     return [*units, blocks]
 
 
-def _split_operator(op: Array, dims: Sequence[int]) -> list[Array]:
+def _split_operator(op: AnyArray, dims: Sequence[int]) -> list[AnyArray]:
     """Arrays (R, d_n, d_n) whose sum of Kronecker products is `op` (d, d), by an SVD per mode but the last.
 
     The zero matrix has one term of zeros.

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any, overload
 
-from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor
+from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, HostFactor
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import widened
-from ketcore.arrays.namespaces import Array, quiet
+from ketcore.arrays.namespaces import quiet
 from ketcore.objects import construction
 from ketcore.objects.alignment import check_same_split
 from ketcore.objects.ket import Ket
@@ -204,7 +204,7 @@ def _as_kronecker(n, matrix):
     return KroneckerMatrix([array])
 
 
-def _checked(matrices: Sequence[Any], axis: int, what: str) -> tuple[Any, list[Array]]:
+def _checked(matrices: Sequence[Any], axis: int, what: str) -> tuple[Any, list[AnyArray]]:
     """Dense matrices of one number of rows (axis 0) or columns (axis 1)."""
     xp, matrices, _ = check_floating("matrices", construction.dense_factors(list(matrices)))
     shapes = [tuple(matrix.shape) for matrix in matrices]

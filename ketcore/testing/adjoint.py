@@ -5,11 +5,14 @@ from math import prod
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.testing.dense import tolerance
-from ketcore.testing.values import Array, call_untouched, to_numpy
+from ketcore.testing.values import call_untouched, to_numpy
 
 
-def assert_adjoint(A: Callable[[Array], Array], AH: Callable[[Array], Array], x: Array, y: Array) -> None:
+def assert_adjoint(
+    A: Callable[[AnyArray], AnyArray], AH: Callable[[AnyArray], AnyArray], x: AnyArray, y: AnyArray
+) -> None:
     """Fail unless <A x, y> = <x, A^H y>, the first argument of <,> conjugated as in np.vdot.
 
     A, AH   callables: a linear map and what should be its adjoint

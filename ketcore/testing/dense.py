@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.testing.values import Array, dtype_name, to_wide
+from ketcore.array_types import AnyArray
+from ketcore.testing.values import dtype_name, to_wide
 
 # (unit of the stored result, unit of the arithmetic): half precision is expected to accumulate in float32.
 _UNITS = {
@@ -42,7 +43,12 @@ def rounding_unit(dtype: Any) -> float:
 
 
 def assert_dense_equal(
-    actual: Array, expected: Array, *, terms: int = 1, scale: Array | float | None = None, dtype: Any = None
+    actual: AnyArray,
+    expected: AnyArray,
+    *,
+    terms: int = 1,
+    scale: AnyArray | float | None = None,
+    dtype: Any = None,
 ) -> None:
     """Fail unless `actual` has the shape of `expected` and its values to within `tolerance`.
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.testing.dense import tolerance
 from ketcore.testing.probes import (
     ROUNDING,
@@ -29,7 +30,7 @@ from ketcore.testing.probes import (
     nudged,
     pairing,
 )
-from ketcore.testing.values import Array, call_untouched, from_numpy, many, to_numpy, to_wide, widen
+from ketcore.testing.values import call_untouched, from_numpy, many, to_numpy, to_wide, widen
 
 # The largest of three random products sets the scale, because a single one can cancel.
 _PROBES = 3
@@ -40,7 +41,7 @@ _NOISE = 4.0
 def assert_vjp(
     function: Callable[..., Any],
     vjp: Callable[..., Any],
-    primals: Sequence[Array],
+    primals: Sequence[AnyArray],
     *,
     jvp: Callable[..., Any] | None = None,
     multilinear: bool = False,
@@ -97,7 +98,7 @@ def assert_vjp(
 def assert_jvp(
     function: Callable[..., Any],
     jvp: Callable[..., Any],
-    primals: Sequence[Array],
+    primals: Sequence[AnyArray],
     *,
     multilinear: bool = False,
     terms: int | None = None,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ketcore.array_types import AnyArray
 from ketcore.testing.dense import tolerance
 from ketcore.testing.probes import (
     ROUNDING,
@@ -16,13 +17,13 @@ from ketcore.testing.probes import (
     move_like,
     pairing,
 )
-from ketcore.testing.values import Array, from_numpy, many, to_numpy, to_wide, widen
+from ketcore.testing.values import from_numpy, many, to_numpy, to_wide, widen
 
 
 def assert_second_order(
     function: Callable[..., Any],
     vjp: Callable[..., Any],
-    primals: Sequence[Array],
+    primals: Sequence[AnyArray],
     *,
     jvp: Callable[..., Any] | None = None,
     vjp_jvp: Callable[..., Any] | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 import array_api_compat as compat
 import numpy as np
 
-Array = Any
+from ketcore.array_types import AnyArray
 
 
 def dtype_name(dtype: Any) -> str:
@@ -25,7 +25,7 @@ def dtype_name(dtype: Any) -> str:
         return str(dtype).rsplit(".", 1)[-1]
 
 
-def to_numpy(array: Array) -> np.ndarray:
+def to_numpy(array: AnyArray) -> np.ndarray:
     """A copy of `array` in NumPy: of the same dtype, or float32 where torch holds a bfloat16.
 
     >>> to_numpy(np.arange(3.0)).tolist()
@@ -44,7 +44,7 @@ def to_numpy(array: Array) -> np.ndarray:
     return np.array(np.from_dlpack(array))
 
 
-def from_numpy(values: np.ndarray, like: Array) -> Array:
+def from_numpy(values: np.ndarray, like: AnyArray) -> AnyArray:
     """`values` as an array of the library, device and dtype of `like`; only the real part if that is real."""
     dtype = like.dtype
     if is_complex(values) and not is_complex(like):
@@ -56,12 +56,12 @@ def from_numpy(values: np.ndarray, like: Array) -> Array:
     return moved if moved.dtype == dtype else xp.astype(moved, dtype)
 
 
-def is_complex(array: Array) -> bool:
+def is_complex(array: AnyArray) -> bool:
     """Whether the dtype of `array` is complex."""
     return dtype_name(array.dtype).startswith("complex")
 
 
-def widen(array: Array) -> Array:
+def widen(array: AnyArray) -> AnyArray:
     """`array` in float64, or complex128 where it is complex.
 
     raises  TypeError if its dtype is not floating or its library has no float64 (jax without x64)
@@ -79,18 +79,18 @@ def widen(array: Array) -> Array:
     return moved
 
 
-def to_wide(array: Array) -> np.ndarray:
+def to_wide(array: AnyArray) -> np.ndarray:
     """`array` in NumPy, as float64 or complex128."""
     array = to_numpy(array)
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 
-def many(arrays: Array | Sequence[Array]) -> tuple[Array, ...]:
+def many(arrays: AnyArray | Sequence[AnyArray]) -> tuple[AnyArray, ...]:
     """One array or several, as a tuple."""
     return tuple(arrays) if isinstance(arrays, tuple | list) else (arrays,)
 
 
-def call_untouched(function: Callable[..., Any], name: str, *groups: tuple[str, Sequence[Array]]) -> Any:
+def call_untouched(function: Callable[..., Any], name: str, *groups: tuple[str, Sequence[AnyArray]]) -> Any:
     """Call `function` on the arrays of all groups; fail if it wrote into one of them.
 
     groups  (word for messages, arrays) pairs, passed on in order
