@@ -22,6 +22,9 @@ from tests.require import require
 
 profiles.register()
 
+# Read by type checkers and never run: half of what is in them is wrong, and one needs torch.
+collect_ignore_glob = ["typing_uses*.py"]
+
 # What takes longest begins first, so that no worker of pytest-xdist is left with it at the end.
 LONG = ("test_sanitized", "test_notebooks", "test_nvrtc", "test_types")
 

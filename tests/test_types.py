@@ -68,7 +68,8 @@ def mypy(folder, paths):
 def pyright(folder, paths):
     settings = folder / "pyrightconfig.json"
     own = re.sub(r"^\s*//.*\n", "", (ROOT / "pyrightconfig.json").read_text(encoding="utf-8"), flags=re.M)
-    settings.write_text(json.dumps(json.loads(own) | {"include": paths, "extraPaths": [str(ROOT)]}))
+    merged = json.loads(own) | {"include": paths, "extraPaths": [str(ROOT)]}
+    settings.write_text(json.dumps(merged), encoding="utf-8")
     options = ["-p", str(settings), "--pythonpath", sys.executable, "--outputjson"]
     result = subprocess.run(
         [sys.executable, "-m", "pyright", *options],
