@@ -9,6 +9,7 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ketcore as kc
 from ketcore import (
     Ket,
     KroneckerMatrix,
@@ -115,7 +116,7 @@ def test_sparse_operands_are_refused_by_name(name):
 def test_sparse_factors_of_a_sum():
     s = KroneckerSum([scipy.sparse.csr_array(A), scipy.sparse.coo_matrix(B)])
     np.testing.assert_array_equal(s.to_dense(), KroneckerSum([A, B]).to_dense())
-    with pytest.raises(TypeError, match=r"a KroneckerMatrix must be made dense by to_dense"):
+    with pytest.raises(TypeError, match=r"factors must be dense, got KroneckerMatrix \(see to_dense\)"):
         KroneckerSum([OPERATORS["matrix"]])
 
 
@@ -248,3 +249,18 @@ def test_products_and_permutations_have_no_sums():
             call()
     with pytest.raises(TypeError, match="bad operand type for unary -: 'Permutation'"):
         assert -permutation
+
+
+@pytest.mark.parametrize("value", [kc.eye((2, 2)), kc.ket([1.0, 2.0], [3.0, 4.0])], ids=["matrix", "ket"])
+def test_an_object_among_arrays_is_no_sequence(value):
+    """It is the one that is refused, not the sequence that holds it."""
+    kind, factors = type(value).__name__, [np.eye(2)[None]]
+    for call, name in (
+        (lambda: kc.ket_rows(value, [0], (2, 2)), "leaves"),
+        (lambda: kc.kron_matmul(factors, value), "x"),
+        (lambda: kc.kron_solve(factors, value), "b"),
+        (lambda: kc.rows([*factors, value], [0]), "factors"),
+        (lambda: kc.KroneckerMatrix([np.eye(2), value]), "factors"),
+    ):
+        with pytest.raises(TypeError, match=rf"^{name} must be dense, got {kind} \(see to_dense\)$"):
+            call()

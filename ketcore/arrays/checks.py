@@ -53,6 +53,10 @@ def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, Sequen
     try:
         arrays = as_arrays(arrays)
     except TypeError:
+        objects = [a for a in arrays if opts_out(a)] if isinstance(arrays, list | tuple) else []
+        if objects:
+            kind = type(objects[0]).__name__
+            raise TypeError(f"{name} must be dense, got {kind} (see to_dense)") from None
         raise TypeError(f"{name} must be a sequence of arrays, got {type(arrays).__name__}") from None
     except ValueError:
         raise ValueError(f"{name} must be arrays or regular nested lists, got ragged lists") from None

@@ -12,7 +12,7 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating
 from ketcore.arrays.elementary import beside
-from ketcore.arrays.namespaces import is_array, is_floating, quiet
+from ketcore.arrays.namespaces import is_array, is_floating, opts_out, quiet
 from ketcore.divisors import suggest_dims
 from ketcore.shapes import Marks, check_dense_size, check_dims, check_size
 
@@ -91,7 +91,8 @@ def _dense_factor(factor, max_bytes):
         what = f"factor {tuple(factor.shape)} of {factor.dtype}"
         check_dense_size(prod(factor.shape), factor.dtype.itemsize, what, max_bytes)
         return factor.toarray()
-    return np.from_dlpack(factor) if hasattr(factor, "__dlpack__") else factor
+    # Operators and kets have the method to say that they are no arrays, which checks of arrays say by name.
+    return np.from_dlpack(factor) if hasattr(factor, "__dlpack__") and not opts_out(factor) else factor
 
 
 def stacked_terms(terms: Sequence[Sequence[Any]]) -> list[AnyArray]:
