@@ -1,6 +1,9 @@
 """What a test needs and may be missing: it skips with the reason, or fails where KETCORE_REQUIRE says so."""
 
 import os
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -17,3 +20,13 @@ def require(name: str, available: bool, reason: str) -> None:
     if name in required():
         pytest.fail(f"{name} is required and missing: {reason}", pytrace=False)
     pytest.skip(f"{name}: {reason}")
+
+
+def imported(name: str) -> Any:
+    """A module that a whole file of tests needs; where it is missing the file skips, or fails if required."""
+    if find_spec(name) is not None:
+        return import_module(name)
+    reason = f"{name} is not installed"
+    if name in required():
+        pytest.fail(f"{name} is required and missing: {reason}", pytrace=False)
+    pytest.skip(reason, allow_module_level=True)

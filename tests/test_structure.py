@@ -33,7 +33,7 @@ FLOORS = (
     ("fit",),
     ("linalg",),
     ("", "data"),
-    ("testing", "demo"),
+    ("testing", "demo", "torch"),
     ("cli",),
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
@@ -43,7 +43,7 @@ RUN_TIME = {"numpy", "scipy", "array_api_compat", "threadpoolctl"}
 BRIDGES = {
     "cupy": "cuda.*",
     "cupyx": "cuda.*",
-    "torch": "torch",
+    "torch": "torch*",
     "jax": "jax",
     "hypothesis": "testing*",
     "ml_dtypes": "testing*",

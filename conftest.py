@@ -1,0 +1,5 @@
+"""What pytest must not import where it is missing."""
+
+from importlib.util import find_spec
+
+collect_ignore_glob = [] if find_spec("torch") else ["ketcore/torch/*"]
