@@ -140,6 +140,13 @@ def reached_dims(dims: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(min(dim, -(-count // stride)) for dim, stride in zip(dims, strides(dims), strict=True))
 
 
+def broadcast(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    """The shape of two that were checked to broadcast, of ints or of what a compiler has in their place."""
+    longer = max(len(one), len(other))
+    pairs = zip(*((*[1] * (longer - len(each)), *each) for each in (one, other)), strict=True)
+    return tuple(q if p == 1 else p for p, q in pairs)
+
+
 def tree_split(order: int) -> int:
     """The number of modes under the left child of a balanced node over `order` modes.
 

@@ -170,6 +170,19 @@ def gather_kron_jvp(
     return xp.reshape(gather_jvp(lookup, narrowed(tangents, lookup.columns)), (*batch, lookup.columns))
 
 
+def gather_kron_shapes(
+    tables: Sequence[AnyArray],
+    index: AnyArray,
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    **options: object,
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `gather_kron`, of anything that has a shape."""
+    width = prod(table.shape[2] for table in tables) if columns is None else columns
+    return ((*index.shape[2 if per_term else 1 :], width),)
+
+
 @quiet
 def gather_kron_dense(
     tables: Sequence[AnyArray], index: Any, *, columns: int | None = None, per_term: bool = False

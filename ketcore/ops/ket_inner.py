@@ -22,6 +22,7 @@ from ketcore.arrays.checks import as_sequence, check_floating, check_like, check
 from ketcore.arrays.elementary import conjugated, elementwise_product, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
+from ketcore.shapes import broadcast
 
 # Up to so many entries a leaf costs less as part of a larger one than as a matrix of its own.
 _MERGED = 32
@@ -118,6 +119,13 @@ def ket_inner_jvp(
     moved = zip(others, terms.grams(xp, dv, wide_w), terms.grams(xp, wide_v, dw), strict=True)
     total = sum(xp.sum(other * (by_v + by_w), axis=(-2, -1)) for other, by_v, by_w in moved)
     return xp.astype(total, dtype, copy=False)
+
+
+def ket_inner_shapes(
+    v: Sequence[AnyArray], w: Sequence[AnyArray], **options: object
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `ket_inner`, of anything that has a shape."""
+    return (broadcast(v[0].shape[:-2], w[0].shape[:-2]),)
 
 
 @quiet
@@ -223,6 +231,13 @@ def ket_gram_jvp(
     total = sum(other * (a + b) for other, a, b in zip(others, by_v, by_w, strict=True))
     split = xp.reshape(total, (prod(first), rank, prod(second), other_rank))
     return xp.astype(xp.reshape(xp.sum(xp.sum(split, axis=1), axis=-1), (*first, *second)), dtype, copy=False)
+
+
+def ket_gram_shapes(
+    v: Sequence[AnyArray], w: Sequence[AnyArray], **options: object
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `ket_gram`, of anything that has a shape."""
+    return ((*v[0].shape[:-2], *w[0].shape[:-2]),)
 
 
 @quiet

@@ -230,6 +230,13 @@ def ket_rows_jvp(
     return xp.reshape(gather_jvp(lookup, moving), (*batch, lookup.columns))
 
 
+def ket_rows_shapes(
+    leaves: AnyArray, ids: AnyArray, dims: Sequence[int], *, columns: int | None = None, **options: object
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `ket_rows`, of anything that has a shape."""
+    return ((*ids.shape, prod(dims) if columns is None else columns),)
+
+
 @quiet
 def ket_rows_dense(
     leaves: AnyArray,

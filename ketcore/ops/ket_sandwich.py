@@ -20,6 +20,7 @@ from ketcore.arrays.elementary import conjugated, elementwise_product, transpose
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
 from ketcore.products.backward import summed_like
+from ketcore.shapes import broadcast
 
 
 @overload
@@ -132,6 +133,13 @@ def ket_sandwich_jvp(
     moved = zip(others, by_v, by_factors, by_w, strict=True)
     total = sum(xp.sum(o * (a + b + c), axis=(-3, -2, -1)) for o, a, b, c in moved)
     return xp.astype(total, call.dtype, copy=False)
+
+
+def ket_sandwich_shapes(
+    v: Sequence[AnyArray], factors: Sequence[AnyArray], w: Sequence[AnyArray], **options: object
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `ket_sandwich`, of anything that has a shape."""
+    return (broadcast(v[0].shape[:-2], w[0].shape[:-2]),)
 
 
 @quiet

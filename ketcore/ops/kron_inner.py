@@ -130,6 +130,13 @@ def kron_inner_jvp(
     return call.finished(sum(o * (x + y) for o, x, y in zip(others, by_a, by_b, strict=True)))
 
 
+def kron_inner_shapes(
+    a: Sequence[AnyArray], b: Sequence[AnyArray], **options: object
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `kron_inner`, of anything that has a shape."""
+    return ((),)
+
+
 @quiet
 def kron_inner_dense(
     a: Sequence[AnyArray], b: Sequence[AnyArray], shape: tuple[int, int] | None = None

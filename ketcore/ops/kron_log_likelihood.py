@@ -177,6 +177,13 @@ def kron_log_likelihood_jvp(
     return call.finished(call.half * (total - xp.astype(trace, total.dtype, copy=False)))
 
 
+def kron_log_likelihood_shapes(
+    factors: Sequence[AnyArray], y: AnyArray, shift: AnyArray, **options: object
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `kron_log_likelihood`, of anything that has a shape."""
+    return (tuple(y.shape[:-1]),)
+
+
 @quiet
 def kron_log_likelihood_dense(
     factors: Sequence[AnyArray], y: AnyArray, shift: Any, *, assume_a: str | None = None

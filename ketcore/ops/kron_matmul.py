@@ -217,6 +217,19 @@ def kron_matmul_jvp(
     return _finished(call, total)
 
 
+def kron_matmul_shapes(
+    factors: Sequence[AnyArray],
+    x: AnyArray,
+    shape: tuple[int, int] | None = None,
+    *,
+    axis: int = -1,
+    **options: object,
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `kron_matmul`, of anything that has a shape."""
+    columns = prod(factor.shape[2] for factor in factors) if shape is None else shape[1]
+    return ((*x.shape[:axis], columns, *x.shape[x.ndim + axis + 1 :]),)
+
+
 @quiet
 def kron_matmul_dense(
     factors: Sequence[AnyArray],

@@ -105,6 +105,11 @@ def kron_norm_jvp(
     return call.finished(total * call.inverse_root())
 
 
+def kron_norm_shapes(factors: Sequence[AnyArray], **options: object) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `kron_norm`, of anything that has a shape."""
+    return ((),)
+
+
 @quiet
 def kron_norm_dense(factors: Sequence[AnyArray], shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.linalg.norm.  Costs P Q memory."""

@@ -19,7 +19,7 @@ from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
 from ketcore.products.backward import matmul_vjp, summed_like
 from ketcore.products.forward import matmul_by_modes
-from ketcore.shapes import reached_dims
+from ketcore.shapes import broadcast, reached_dims
 
 
 @overload
@@ -151,6 +151,13 @@ def kron_sandwich_jvp(
     total = conjugated(dx) * call.product(call.wide, call.wide_y)
     total = total + conjugated(call.wide_x) * change
     return xp.astype(xp.sum(total, axis=-1), call.dtype, copy=False)
+
+
+def kron_sandwich_shapes(
+    x: AnyArray, factors: Sequence[AnyArray], y: AnyArray, **options: object
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `kron_sandwich`, of anything that has a shape."""
+    return (broadcast(x.shape[:-1], y.shape[:-1]),)
 
 
 @quiet

@@ -166,6 +166,13 @@ def kron_slogdet_jvp(
     return call.finished(1j * sign * xp.imag(change), xp.real(change))
 
 
+def kron_slogdet_shapes(
+    factors: Sequence[AnyArray], shift: AnyArray | None = None, **options: object
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `kron_slogdet`, of anything that has a shape."""
+    return ((), ())
+
+
 @quiet
 def kron_slogdet_dense(
     factors: Sequence[AnyArray], shift: Any = None, *, assume_a: str | None = None

@@ -211,6 +211,13 @@ def kron_solve_jvp(
     return call.finished(call.solve(right))
 
 
+def kron_solve_shapes(
+    factors: Sequence[AnyArray], b: AnyArray, shift: AnyArray | None = None, **options: object
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `kron_solve`, of anything that has a shape."""
+    return (tuple(b.shape),)
+
+
 @quiet
 def kron_solve_dense(
     factors: Sequence[AnyArray],

@@ -119,6 +119,11 @@ def kron_trace_jvp(
     return xp.astype(total, call.dtype, copy=False)
 
 
+def kron_trace_shapes(factors: Sequence[AnyArray], **options: object) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `kron_trace`, of anything that has a shape."""
+    return ((),)
+
+
 @quiet
 def kron_trace_dense(factors: Sequence[AnyArray], shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M multiplied out, then np.trace.  Costs P Q memory."""

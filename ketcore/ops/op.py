@@ -1,12 +1,13 @@
 """What an operation is, as data: the table `ketcore.ops.OPS` holds one `Op` for each.
 
 An adapter to a framework, a test and a page of documentation read it, so that none has a list of its own.
-The arguments of the four functions follow from it, in this order:
+The arguments of the five functions follow from it, in this order:
 
     forward   primals, constants, options, forward_options
     vjp       primals, constants, the cotangent of each output, options, vjp_options
     jvp       primals, constants, the tangent of each primal, options
     dense     primals, constants, those of the options that change a value
+    shapes    primals, constants, options
 
 Primals are what is differentiated, constants are arrays that are not.  A vjp returns one gradient per primal,
 and takes one cotangent per output.  Where there is a single primal its gradient stands alone, without a tuple
@@ -51,6 +52,7 @@ class Op(NamedTuple):
     vjp              its transposed derivative
     jvp              its forward derivative
     dense            its definition, on NumPy arrays
+    shapes           the shapes of the outputs, of anything that has shapes: what compilers ask for first
     primals          the differentiated arguments, in their order
     constants        the names of the array arguments that have no derivative, which follow the primals
     options          the names of the keywords that forward, vjp and jvp share
@@ -77,6 +79,7 @@ class Op(NamedTuple):
     vjp: Callable[..., Any]
     jvp: Callable[..., Any]
     dense: Callable[..., Any]
+    shapes: Callable[..., tuple[tuple[int, ...], ...]]
     primals: tuple[Arrays, ...]
     constants: tuple[str, ...] = ()
     options: tuple[str, ...] = ()

@@ -151,6 +151,13 @@ def row_kets_jvp(
     return _leaves(xp, moving, lookup, bad, batch)
 
 
+def row_kets_shapes(
+    factors: Sequence[AnyArray], ids: AnyArray, shape: tuple[int, int] | None = None, **options: object
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `row_kets`, of anything that has a shape."""
+    return tuple((*ids.shape, factor.shape[0], factor.shape[2]) for factor in factors)
+
+
 @quiet
 def row_kets_dense(
     factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | None = None

@@ -159,6 +159,14 @@ def rows_jvp(
     return xp.reshape(gather_jvp(lookup, narrowed(tangents, lookup.columns)), (*batch, lookup.columns))
 
 
+def rows_shapes(
+    factors: Sequence[AnyArray], ids: AnyArray, shape: tuple[int, int] | None = None, **options: object
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `rows`, of anything that has a shape."""
+    columns = prod(factor.shape[2] for factor in factors) if shape is None else shape[1]
+    return ((*ids.shape, columns),)
+
+
 @quiet
 def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
     """The definition on NumPy arrays: M built by np.kron, then indexed.  Costs P Q memory."""

@@ -67,7 +67,7 @@ class _Call(NamedTuple):
         if _is_plain(tensors):
             return operator.run(tensors, self.counts, self.options)
         arguments = operator.arguments(tensors, self.counts)
-        outputs = operator.forward(*arguments, *operator.encoded(self.options))
+        outputs = operator.forward(*arguments, **operator.encoded(self.options))
         return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
 
     def pull(self, tensors: Tensors, cotangents: Tensors) -> Tensors:
@@ -78,13 +78,12 @@ class _Call(NamedTuple):
             found = operator.run_vjp(tensors, self.counts, cotangents, self.options)
         else:
             arguments = *operator.arguments(tensors, self.counts), *operator.cotangents(cotangents)
-            found = operator.vjp(*arguments, *operator.encoded(self.options))
+            found = operator.vjp(*arguments, **operator.encoded(self.options))
         return tuple(one.conj().resolve_conj() for one in found)
 
     def traced(self, tensors: Tensors) -> Tensors:
         """`compute` by array code, which torch can differentiate and map."""
-        op = self.operator.op
-        return op.flat_outputs(op.forward(*self.operator.arguments(tensors, self.counts), **self.options))
+        return self.operator.traced(tensors, self.counts, self.options)
 
     def traced_pull(self, tensors: Tensors, cotangents: Tensors) -> Tensors:
         """`pull` by array code."""
@@ -96,8 +95,8 @@ class _Call(NamedTuple):
         """The tangents of the flat outputs along those of the arrays, by array code."""
         op = self.operator.op
         arguments = self.operator.arguments(tensors, self.counts)
-        return op.flat_outputs(op.jvp(*arguments, *op.unflatten(tuple(tangents), self.counts), **self.options))
-
+        tangents = op.unflatten(tuple(tangents), self.counts)
+        return op.flat_outputs(op.jvp(*arguments, *tangents, **self.options))
 
     def traced_curvature(self, tensors: Tensors, tangents: Tensors) -> tuple[Tensors, Callable[..., Tensors]]:
         """`traced_push`, and the function of cotangents that pulls it back to the arrays.
@@ -126,7 +125,7 @@ class _Recorded(torch.autograd.Function):
     def backward(ctx, *cotangents):
         tensors = ctx.saved_tensors
         if any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents)):
-            # Several gradients at once (is_grads_batched), in a way of torch's that takes no Function of ours.
+            # Several gradients at once (is_grads_batched), by a mechanism that knows no rules of ours.
             with _exact(tensors[-1]):
                 found = ctx.call.traced_pull(tensors, tuple(cotangents))
         elif torch.is_grad_enabled():
@@ -160,8 +159,8 @@ class _Transformed(_Recorded):
 
     @staticmethod
     def vmap(info, in_dims, call, *tensors):
-        constants = call.operator.constants
-        if call.operator.op.constants == ("ids",) and not any(d is not None for d in in_dims[1 + constants :]):
+        of_arrays = in_dims[1 + call.operator.constants :]
+        if call.operator.op.constants == ("ids",) and of_arrays == (None,) * len(of_arrays):
             # Rows are computed one by one, whatever the shape of their ids.
             return _apply(call, (tensors[0].movedim(in_dims[1], 0), *tensors[1:])), 0
         return _mapped(lambda *one: _apply(call, one), info.batch_size, in_dims[1:], tensors)
@@ -206,7 +205,7 @@ class _Pulled(torch.autograd.Function):
 
 
 def _mapped(function, count, in_dims, tensors):
-    """What torch.vmap asks for: the outputs of `count` calls, one after the other, stacked, and the dimension."""
+    """What torch.vmap asks for: the stacked outputs of `count` calls, and the dimension that counts them."""
 
     def one(n):
         pairs = zip(tensors, in_dims, strict=True)
@@ -226,7 +225,7 @@ def _apply(call, tensors):
         return call.compute(tensors)
     if _is_transformed():
         return _Transformed.apply(call, *tensors)
-    if torch.is_grad_enabled() and any(array.requires_grad for array in arrays) or _is_dual():
+    if (torch.is_grad_enabled() and any(array.requires_grad for array in arrays)) or _is_dual():
         return _Recorded.apply(call, *tensors)
     return call.compute(tensors)
 
@@ -314,10 +313,7 @@ class _Signature:
 
 
 def _are_tensors(values):
-    for value in values:
-        if not isinstance(value, torch.Tensor):
-            return False
-    return True
+    return all(isinstance(value, torch.Tensor) for value in values)
 
 
 def _integers(name, value, device):

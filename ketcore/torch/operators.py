@@ -3,17 +3,18 @@
 Every entry of the table becomes two operators with typed arguments, each one node for torch.compile and
 torch.export:
 
-    ketcore::rows(Tensor[] factors, Tensor ids, int[]? shape=None, bool? check=None) -> Tensor
-    ketcore::rows_vjp(Tensor[] factors, Tensor ids, Tensor cotangent, int[]? shape=None, ...) -> Tensor[]
+    ketcore::rows(Tensor[] factors, Tensor ids, *, int[]? shape=None, bool? check=None) -> Tensor
+    ketcore::rows_vjp(Tensor[] factors, Tensor ids, Tensor d_output, *, int[]? shape=None, ...) -> Tensor[]
 
-Tensors in host memory go to the engines as NumPy arrays of the same memory, others through array code.  The
-shape and dtype of a result that is not computed yet are found by array code on tensors without values.
+Tensors in host memory go to the engines as NumPy arrays of the same memory, others through array code.  What
+a compiler must know of a result that is not computed yet is in the table too, `Op.shapes`.
 
 The derivative of `NAME` is registered with torch as `NAME_vjp`.  `ketcore.torch.autograd` has the functions
 for users, with derivatives of every kind.
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import Parameter, signature
@@ -28,6 +29,9 @@ from ketcore.ops import Op
 # Without ml_dtypes NumPy has no bfloat16, and array code takes it.
 BFLOAT16 = np.dtype(import_module("ml_dtypes").bfloat16) if find_spec("ml_dtypes") else None
 
+# The type of `identities`, which the schema has as int[].
+_MODES = "modes"
+
 # What the type of an option is called in a schema of torch, by its annotation in the operation's signature.
 _TYPES: dict[Any, str] = {
     bool: "bool",
@@ -38,8 +42,8 @@ _TYPES: dict[Any, str] = {
     str | None: "str?",
     tuple[int, int] | None: "int[]?",
     Sequence[int]: "int[]",
-    # Modes of all terms or collections of them, as `_flat_modes` writes them down.
-    Sequence[Any]: "int[]",
+    # Modes of all terms, or collections of them: see `_flat_modes`.
+    Sequence[Any]: _MODES,
 }
 
 # Tensors one after the other.
@@ -51,8 +55,8 @@ _LIBRARY = torch.library.Library("ketcore", "DEF")
 class Operator:
     """An entry of the table, and the operators that torch has of it.
 
-    Tensors of a call come as one tuple: the constants, then the arrays of the primals, of which each primal has
-    as many as `counts` says.
+    Tensors of a call come as one tuple: the constants, then the arrays of the primals; `counts` says how many
+    each primal has.
 
     op        the entry
     forward   torch's operator of primals, constants and options
@@ -63,79 +67,104 @@ class Operator:
         parameters = signature(op.forward).parameters
         self.op = op
         self.constants = len(op.constants)
-        self._kinds = tuple(parameters[name].annotation for name in op.options)
-        self._defaults = tuple(parameters[name].default for name in op.options)
+        self._kinds = {name: _TYPES[parameters[name].annotation] for name in op.options}
+        self._defaults = [parameters[name].default for name in op.options]
         arrays = [_declared(primal.several, primal.optional, primal.name) for primal in op.primals]
         arrays += [f"Tensor {name}" for name in op.constants]
         cotangents = [_declared(output.several, False, f"d_{output.name}") for output in op.outputs]
         returned = ", ".join("Tensor[]" if output.several else "Tensor" for output in op.outputs)
         returned = f"({returned})" if len(op.outputs) > 1 else returned
-        self.forward = self._define(op.name, arrays, returned, self._kernel)
-        self.vjp = self._define(f"{op.name}_vjp", arrays + cotangents, "Tensor[]", self._kernel_vjp)
+        self.forward = self._define(op.name, arrays, returned, self._forward, self._fake)
+        names = arrays + cotangents
+        self.vjp = self._define(f"{op.name}_vjp", names, "Tensor[]", self._vjp, self._fake_vjp)
         register = torch.library.register_autograd
         register(f"ketcore::{op.name}", self._backward, setup_context=self._setup, lib=_LIBRARY)
         register(f"ketcore::{op.name}_vjp", _no_second_derivative, lib=_LIBRARY)
 
     def run(self, tensors: Tensors, counts: Sequence[int], options: dict[str, Any]) -> Tensors:
-        """The flat outputs, by the engine where it can see the tensors, else by array code."""
+        """The flat outputs, by the engine where NumPy can see the tensors, else by array code."""
         if not all(map(has_array, tensors)):
-            return self.op.flat_outputs(self.op.forward(*self.arguments(tensors, counts), **options))
-        arguments = self.arguments(tuple(map(_to_array, tensors)), counts)
-        return tuple(map(_to_tensor, self.op.flat_outputs(self.op.forward(*arguments, **options))))
+            return self.traced(tensors, counts, options)
+        return tuple(map(_to_tensor, self.traced(tuple(map(_to_array, tensors)), counts, options)))
 
     def run_vjp(
         self, tensors: Tensors, counts: Sequence[int], cotangents: Tensors, options: dict[str, Any]
     ) -> Tensors:
         """The flat gradients, not conjugated, of the cotangents of the flat outputs; as `run`."""
-        seen = all(map(has_array, tensors))
-        if seen:
-            tensors, cotangents = (tuple(map(_to_array, given)) for given in (tensors, cotangents))
+        if not all(map(has_array, tensors)):
+            return self.traced_vjp(tensors, counts, cotangents, options)
+        tensors, cotangents = (tuple(map(_to_array, given)) for given in (tensors, cotangents))
+        return tuple(map(_to_tensor, self.traced_vjp(tensors, counts, cotangents, options)))
+
+    def traced(self, tensors: Tensors, counts: Sequence[int], options: dict[str, Any]) -> Tensors:
+        """The flat outputs by the operation itself: on tensors, array code that torch can follow."""
+        return self.op.flat_outputs(self.op.forward(*self.arguments(tensors, counts), **options))
+
+    def traced_vjp(
+        self, tensors: Tensors, counts: Sequence[int], cotangents: Tensors, options: dict[str, Any]
+    ) -> Tensors:
+        """The flat gradients, not conjugated, by the operation itself."""
         arguments = *self.arguments(tensors, counts), self.op.cotangent(cotangents)
-        gradients = self.op.flat_gradients(self.op.vjp(*arguments, **options))
-        return tuple(map(_to_tensor, gradients)) if seen else gradients
+        return self.op.flat_gradients(self.op.vjp(*arguments, **options))
 
     def arguments(self, tensors: Sequence[Any], counts: Sequence[int]) -> tuple[Any, ...]:
         """Primals and constants, as the operation and torch's operators take them."""
         return *self.op.unflatten(tensors[self.constants :], counts), *tensors[: self.constants]
 
-    def encoded(self, options: dict[str, Any]) -> tuple[Any, ...]:
-        """The values of all options as torch's operators take them."""
-        found = map(options.get, self.op.options, self._defaults)
-        return tuple(map(_encoded, found, self._kinds))
+    def encoded(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Options as torch's operators take them."""
+        return {name: _encoded(value, self._kinds[name]) for name, value in options.items()}
 
     def cotangents(self, tensors: Tensors) -> Tensors:
         """Cotangents as `vjp` takes them, of one tensor for each flat output."""
         # The outputs of an operation are one sequence, or arrays.
         return (tensors,) if self.op.outputs[0].several else tensors
 
-    def _define(self, name, arrays, returned, kernel) -> Callable[..., Any]:
-        options = map(_declared_option, self.op.options, self._kinds, self._defaults)
-        schema = f"{name}({', '.join((*arrays, *options))}) -> {returned}"
+    def _define(self, name, arrays, returned, kernel, fake) -> Callable[..., Any]:
+        options = [*map(_declared_option, self._kinds, self._kinds.values(), self._defaults)]
+        words = (*arrays, *(["*", *options] if options else []))
+        schema = f"{name}({', '.join(words)}) -> {returned}"
         _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
-        def real(*arguments):
-            return kernel(arguments[: len(arrays)], self._decoded(arguments[len(arrays) :]))
+        def called(function):
+            # torch leaves off options that have their defaults.
+            def of(*given, **options):
+                return function(given, {n: _decoded(value, self._kinds[n]) for n, value in options.items()})
 
-        def fake(*arguments):
-            options = self._decoded(arguments[len(arrays) :])
-            if "check" in options:
-                options["check"] = False
-            return _each(_to_empty, kernel(arguments[: len(arrays)], options))
+            return of
 
-        _LIBRARY.impl(name, real, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"ketcore::{name}", fake, lib=_LIBRARY)
+        _LIBRARY.impl(name, called(kernel), "CompositeExplicitAutograd")
+        torch.library.register_fake(f"ketcore::{name}", called(fake), lib=_LIBRARY)
         return getattr(torch.ops.ketcore, name).default
 
-    def _kernel(self, given, options):
-        outputs = self.run(*self._tensors(given), options)
-        if self.op.outputs[0].several:
-            return list(outputs)
-        return outputs if len(outputs) > 1 else outputs[0]
+    def _forward(self, given, options):
+        return self._returned(self.run(*self._tensors(given), options))
 
-    def _kernel_vjp(self, given, options):
+    def _vjp(self, given, options):
         split = len(self.op.primals) + self.constants
         cotangents = given[split] if self.op.outputs[0].several else given[split:]
         return list(self.run_vjp(*self._tensors(given[:split]), tuple(cotangents), options))
+
+    def _fake(self, given, options):
+        """New tensors of the shapes and dtypes of the outputs, in C order as kernels return them."""
+        arrays = self.op.flatten(given[: len(self.op.primals)])[0]
+        shapes = self.op.shapes(*given, **options)
+        if self.op.outputs[0].several:
+            dtypes = [array.dtype for array in arrays]
+        else:
+            promoted = _promoted(arrays)
+            dtypes = [promoted.to_real() if output.real else promoted for output in self.op.outputs]
+        pairs = zip(shapes, dtypes, strict=True)
+        return self._returned([arrays[0].new_empty(shape, dtype=dtype) for shape, dtype in pairs])
+
+    def _fake_vjp(self, given, options):
+        arrays = self.op.flatten(given[: len(self.op.primals)])[0]
+        return [array.new_empty(array.shape) for array in arrays]
+
+    def _returned(self, outputs):
+        if self.op.outputs[0].several:
+            return list(outputs)
+        return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
     def _tensors(self, given):
         """Primals and constants as tensors and counts."""
@@ -143,22 +172,19 @@ class Operator:
         arrays, counts = self.op.flatten(given[:split])
         return (*given[split:], *arrays), counts
 
-    def _decoded(self, options):
-        """The keywords of the operation; options left off at the end, as torch leaves off defaults, have theirs."""
-        return dict(zip(self.op.options, map(_decoded, options, self._kinds), strict=False))
-
-    def _setup(self, ctx, inputs, output):
-        split = len(self.op.primals) + self.constants
-        tensors, ctx.counts = self._tensors(inputs[:split])
+    def _setup(self, ctx, inputs, output, keyword_only_inputs=None):
+        tensors, ctx.counts = self._tensors(inputs)
         ctx.save_for_backward(*tensors)
-        ctx.options = inputs[split:]
+        ctx.options, ctx.kinds = keyword_only_inputs or {}, [*map(type, inputs[: len(self.op.primals)])]
 
     def _backward(self, ctx, *cotangents):
         arguments = self.arguments(ctx.saved_tensors, ctx.counts)
         cotangents = [_each(torch.conj, cotangent) for cotangent in cotangents]
-        gradients = tuple(map(torch.conj, self.vjp(*arguments, *cotangents, *ctx.options)))
-        found = [list(one) if isinstance(one, tuple) else one for one in self.op.unflatten(gradients, ctx.counts)]
-        return (*found, *[None] * (self.constants + len(ctx.options)))
+        gradients = tuple(map(torch.conj, self.vjp(*arguments, *cotangents, **ctx.options)))
+        # torch takes a list of gradients for a list, and a tuple for a tuple.
+        pairs = zip(self.op.unflatten(gradients, ctx.counts), ctx.kinds, strict=True)
+        found = [kind(one) if isinstance(one, tuple) else one for one, kind in pairs]
+        return (*found, *[None] * self.constants)
 
 
 def _no_second_derivative(ctx, *cotangents):
@@ -172,38 +198,34 @@ def _declared(several, optional, name):
 
 
 def _declared_option(name, kind, default):
+    kind = "int[]" if kind == _MODES else kind
     if default is Parameter.empty:
-        return f"{_TYPES[kind]} {name}"
+        return f"{kind} {name}"
     text = "[]" if default == () else f'"{default}"' if isinstance(default, str) else default
-    return f"{_TYPES[kind]} {name}={text}"
+    return f"{kind} {name}={text}"
 
 
 def _encoded(value, kind):
     """The value of an option as its schema has it."""
-    if value is None and _TYPES[kind].endswith("?"):
+    if value is None:
         return None
-    if kind == Sequence[Any]:
+    if kind == _MODES:
         return _flat_modes(value)
-    if _TYPES[kind].startswith("int[]"):
-        return [*map(index, value)]
-    if _TYPES[kind].startswith("int"):
-        return index(value)
-    expected = {"bool": bool, "str": str, "float": float | int}[_TYPES[kind].rstrip("?")]
-    if not isinstance(value, expected):
-        raise TypeError
-    return value
+    if kind.startswith("int[]"):
+        return [index(each) for each in value]
+    return index(value) if kind.startswith("int") else value
 
 
 def _decoded(value, kind):
-    if kind == Sequence[Any]:
+    if kind == _MODES:
         return _modes(value)
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(value) if kind.startswith("int[]") and value is not None else value
 
 
 def _flat_modes(modes):
     """Modes as they are; collections of modes, one for each term, as the modes of each followed by -1."""
     if all(isinstance(one, int | np.integer) for one in modes):
-        return [*map(index, modes)]
+        return [index(mode) for mode in modes]
     return [index(mode) for term in modes for mode in (*sorted(term), -1)]
 
 
@@ -245,6 +267,11 @@ def _to_tensor(array):
     return torch.from_numpy(array)
 
 
-def _to_empty(tensor):
-    """A new tensor of the same shape, its entries in the order in which kernels return them."""
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+def _promoted(arrays):
+    """The dtype of the result: as ketcore has it, one without dimensions widens no other of its kind."""
+    shaped = [array.dtype for array in arrays if array.ndim]
+    dtype = reduce(torch.promote_types, shaped)
+    alone = [array for array in arrays if not array.ndim]
+    if any(array.is_complex() for array in alone):
+        return dtype.to_complex()
+    return dtype
