@@ -1,4 +1,4 @@
-"""A new operation takes six files: the page on architecture says which, and its suite finds it by itself.
+"""A new operation takes seven files: the page on architecture says which, and its suite finds it by itself.
 
 tests/toy_operation.py is added to a copy of the tree, in the files that docs/architecture.md names, and the
 tests of operations run on it in a process of their own.
@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 NAME = "kron_total"
 FUNCTIONS = [NAME + suffix for suffix in ("", "_dense", "_jvp", "_vjp")]
+SHAPES = f"{NAME}_shapes"
 LEFT_OUT = ("__pycache__", ".*", "*.ipynb", "results", "build", "*.egg-info")
 
 # What is about this operation, about the table, and about all that is public.
@@ -54,12 +55,12 @@ def add_operation(tree):
     ops, package = tree / "ketcore" / "ops", tree / "ketcore" / "__init__.py"
     shutil.copy(tree / "tests" / "toy_operation.py", ops / f"{NAME}.py")
     table = ops / "__init__.py"
-    functions = f"{NAME}, {NAME}_vjp, {NAME}_jvp, {NAME}_dense"
+    functions = f"{NAME}, {NAME}_vjp, {NAME}_jvp, {NAME}_dense, {SHAPES}"
     entry = f'    Op(\n        "{NAME}", {functions},\n        primals=(several("factors"),),\n    ),\n'
     insert(
         table,
         "from ketcore.ops.kron_trace import",
-        f"from ketcore.ops.{NAME} import {', '.join(FUNCTIONS)}\n",
+        f"from ketcore.ops.{NAME} import {', '.join((*FUNCTIONS, SHAPES))}\n",
     )
     insert(table, '    Op(\n        "kron_trace",', entry)
     strings = "".join(f'    "{name}",\n' for name in FUNCTIONS)
@@ -72,6 +73,9 @@ def add_operation(tree):
         '    "kron_matmul": ',
         f'    "{NAME}": lambda op, dtype: {strategy},\n',
     )
+    torch = tree / "ketcore" / "torch" / "functional.py"
+    insert(torch, '    "kron_trace",\n', f'    "{NAME}",\n')
+    insert(torch, "kron_trace = ", f"{NAME} = _function(ops.{NAME})\n")
     insert(tree / "README.md", "`kron_trace`.", f"`{NAME}`, ")
     changes = (tree / "CHANGELOG.md").read_text(encoding="utf-8")
     line = f"### Added\n\n- `{NAME}`: the sum of all entries."
@@ -100,13 +104,13 @@ def changed(tree):
     return {file.as_posix() for file, kept in zip(files, same, strict=True) if not kept}
 
 
-def test_a_new_operation_takes_the_six_files_of_the_page(tree):
+def test_a_new_operation_takes_the_seven_files_of_the_page(tree):
     add_operation(tree)
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = page.split("## To add an operation\n")[1].split("\n## ")[0]
     named = re.findall(r"^\| `([^`]*)` \|", section, re.MULTILINE)
     assert changed(tree) == {name.replace("NAME", NAME) for name in named}
-    assert len(named) <= 6
+    assert len(named) <= 7
 
 
 def test_its_suite_passes(tree):

@@ -56,6 +56,25 @@ def test_optional_primals_and_the_defaults_of_options(op):
 
 
 @every_op
+def test_the_shapes_of_outputs_are_known_before_them(op):
+    """Of anything that has a shape and a number of dimensions."""
+    assert names(op.shapes)[: len(arguments(op))] == arguments(op)
+
+    @given(problems(op))
+    def body(problem):
+        class Shaped:
+            def __init__(self, array):
+                self.shape, self.ndim = tuple(array.shape), array.ndim
+
+        primals = op.unflatten([*map(Shaped, problem.arrays)], problem.counts)
+        constants = () if problem.index is None else (Shaped(problem.index),)
+        outputs = problem.forward(*problem.arrays)
+        assert op.shapes(*primals, *constants, **problem.options) == tuple(output.shape for output in outputs)
+
+    body()
+
+
+@every_op
 def test_arrays_are_taken_apart_and_put_together(op):
     @given(problems(op))
     def body(problem):

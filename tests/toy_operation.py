@@ -72,6 +72,11 @@ def kron_total_dense(factors: Sequence[AnyArray]) -> np.ndarray:
     return np.sum(terms.dense_matrix(factors)).astype(np.result_type(*factors))
 
 
+def kron_total_shapes(factors: Sequence[AnyArray]) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the outputs of `kron_total`, of anything that has a shape."""
+    return ((),)
+
+
 def _level(xp, factors, dtype):
     """The factors at one scale, in the dtype of the sums, and the powers of two that made it."""
     wide = accumulation_dtype(xp, dtype)

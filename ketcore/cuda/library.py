@@ -1,7 +1,7 @@
 """CuPy, as far as ketcore knows it by name: whose arrays are its, where they lie, what stands for SciPy."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from inspect import signature
 from types import ModuleType
@@ -41,6 +41,37 @@ def cublas(array: Any) -> tuple[ModuleType, ModuleType, int] | None:
     import cupy
 
     return cupy, cupy.cuda.cublas, cupy.cuda.device.get_cublas_handle()
+
+
+def shared(tensor: Any) -> Any:
+    """An array of CuPy in the memory of another library's array; nothing waits."""
+    import cupy
+
+    return cupy.asarray(tensor)
+
+
+def contiguous(array: Any) -> Any:
+    """An array of CuPy in C order."""
+    import cupy
+
+    return cupy.ascontiguousarray(array)
+
+
+@contextmanager
+def working_for(
+    stream: Any, device: int, allocate: Callable[[int, int], int], release: Callable[[int, int], None]
+) -> Iterator[None]:
+    """A context in which CuPy works on the stream of another library and with its memory.
+
+    allocate   of a size in bytes and a device: where memory is
+    release    of what `allocate` returned, and the device
+    """
+    import cupy
+
+    memory = cupy.cuda.PythonFunctionAllocator(allocate, release)
+    current = cupy.cuda.Stream.from_external(stream)
+    with cupy.cuda.Device(device), current, cupy.cuda.using_allocator(memory.malloc):
+        yield
 
 
 def linear_operator_class() -> type:

@@ -20,6 +20,7 @@ from ketcore.arrays.namespaces import accumulation_dtype, is_numpy, quiet
 from ketcore.products import backward, forward, fused, plans, term_plans, term_products
 from ketcore.products.call import Call, Operands, checked, operands
 from ketcore.products.term_products import with_identities, without_identities
+from ketcore.shapes import broadcast
 
 
 @overload
@@ -226,8 +227,9 @@ def kron_matmul_shapes(
     **options: object,
 ) -> tuple[tuple[int, ...], ...]:
     """The shapes of the outputs of `kron_matmul`, of anything that has a shape."""
-    columns = prod(factor.shape[2] for factor in factors) if shape is None else shape[1]
-    return ((*x.shape[:axis], columns, *x.shape[x.ndim + axis + 1 :]),)
+    columns = prod(factor.shape[-1] for factor in factors) if shape is None else shape[1]
+    lead = reduce(broadcast, (factor.shape[:-3] for factor in factors), tuple(x.shape[:axis]))
+    return ((*lead, columns, *x.shape[x.ndim + axis + 1 :]),)
 
 
 @quiet

@@ -1,6 +1,8 @@
 """ketcore in PyTorch: its operations with torch's derivatives, and modules made of them.
 
-autograd    the operations of `ketcore.ops`, differentiable in every way that torch has
+functional  the operations of `ketcore.ops`, differentiable in every way that torch has
+memory      tensors as arrays of the engines' libraries, in the same memory
+operators   the operations as operators of torch, for compilers
 """
 
 try:

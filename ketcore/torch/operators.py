@@ -6,17 +6,15 @@ torch.export:
     ketcore::rows(Tensor[] factors, Tensor ids, *, int[]? shape=None, bool? check=None) -> Tensor
     ketcore::rows_vjp(Tensor[] factors, Tensor ids, Tensor d_output, *, int[]? shape=None, ...) -> Tensor[]
 
-Tensors in host memory go to the engines as NumPy arrays of the same memory, others through array code.  What
+Tensors go to the engines as arrays in the same memory (`ketcore.torch.memory`), or through array code.  What
 a compiler must know of a result that is not computed yet is in the table too, `Op.shapes`.
 
-The derivative of `NAME` is registered with torch as `NAME_vjp`.  `ketcore.torch.autograd` has the functions
+The derivative of `NAME` is registered with torch as `NAME_vjp`.  `ketcore.torch.functional` has the functions
 for users, with derivatives of every kind.
 """
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from importlib import import_module
-from importlib.util import find_spec
 from inspect import Parameter, signature
 from operator import index
 from typing import Any
@@ -25,9 +23,7 @@ import numpy as np
 import torch
 
 from ketcore.ops import Op
-
-# Without ml_dtypes NumPy has no bfloat16, and array code takes it.
-BFLOAT16 = np.dtype(import_module("ml_dtypes").bfloat16) if find_spec("ml_dtypes") else None
+from ketcore.torch.memory import bridge
 
 # The type of `identities`, which the schema has as int[].
 _MODES = "modes"
@@ -52,7 +48,7 @@ Tensors = tuple[torch.Tensor, ...]
 _LIBRARY = torch.library.Library("ketcore", "DEF")
 
 
-class Operator:
+class TorchOperator:
     """An entry of the table, and the operators that torch has of it.
 
     Tensors of a call come as one tuple: the constants, then the arrays of the primals; `counts` says how many
@@ -82,19 +78,24 @@ class Operator:
         register(f"ketcore::{op.name}_vjp", _no_second_derivative, lib=_LIBRARY)
 
     def run(self, tensors: Tensors, counts: Sequence[int], options: dict[str, Any]) -> Tensors:
-        """The flat outputs, by the engine where NumPy can see the tensors, else by array code."""
-        if not all(map(has_array, tensors)):
+        """The flat outputs, by an engine where one can see the tensors, else by array code."""
+        found = bridge(self.op, tensors)
+        if found is None:
             return self.traced(tensors, counts, options)
-        return tuple(map(_to_tensor, self.traced(tuple(map(_to_array, tensors)), counts, options)))
+        with found.current(tensors[0]):
+            arrays = tuple(map(found.to_array, tensors))
+            return tuple(map(found.to_tensor, self.traced(arrays, counts, options)))
 
     def run_vjp(
         self, tensors: Tensors, counts: Sequence[int], cotangents: Tensors, options: dict[str, Any]
     ) -> Tensors:
         """The flat gradients, not conjugated, of the cotangents of the flat outputs; as `run`."""
-        if not all(map(has_array, tensors)):
+        found = bridge(self.op, (*tensors, *cotangents))
+        if found is None:
             return self.traced_vjp(tensors, counts, cotangents, options)
-        tensors, cotangents = (tuple(map(_to_array, given)) for given in (tensors, cotangents))
-        return tuple(map(_to_tensor, self.traced_vjp(tensors, counts, cotangents, options)))
+        with found.current(tensors[0]):
+            arrays, pulled = (tuple(map(found.to_array, given)) for given in (tensors, cotangents))
+            return tuple(map(found.to_tensor, self.traced_vjp(arrays, counts, pulled, options)))
 
     def traced(self, tensors: Tensors, counts: Sequence[int], options: dict[str, Any]) -> Tensors:
         """The flat outputs by the operation itself: on tensors, array code that torch can follow."""
@@ -245,26 +246,6 @@ def _modes(flat):
 def _each(function, value):
     """The function of a tensor, or of each in a sequence of them."""
     return type(value)(map(function, value)) if isinstance(value, list | tuple) else function(value)
-
-
-def has_array(tensor: torch.Tensor) -> bool:
-    """Whether NumPy can see the values: they lie in host memory, in a dtype that it has."""
-    return tensor.is_cpu and (tensor.dtype is not torch.bfloat16 or BFLOAT16 is not None)
-
-
-def _to_array(tensor):
-    """The values of a tensor in the same memory; a copy where it is the conjugate of what it stores."""
-    if tensor.dtype is torch.bfloat16:
-        return tensor.detach().view(torch.int16).numpy().view(BFLOAT16)
-    return tensor.numpy(force=True)
-
-
-def _to_tensor(array):
-    # Of any strides and read-only, as views of one entry are.
-    array = np.require(array, requirements=("C", "W"))
-    if array.dtype == BFLOAT16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
 
 
 def _promoted(arrays):

@@ -14,7 +14,7 @@ from tests.problems import Problem, drawn, problems
 from tests.require import imported
 
 torch = imported("torch")
-from ketcore.torch import autograd  # noqa: E402
+from ketcore.torch import functional  # noqa: E402
 
 every_op = pytest.mark.parametrize("op", OPS, ids=[op.name for op in OPS])
 DTYPES = ("float64", "complex128")
@@ -54,7 +54,7 @@ def constants_of(problem):
 
 
 def function_of(op, problem):
-    function, constants = getattr(autograd, op.name), constants_of(problem)
+    function, constants = getattr(functional, op.name), constants_of(problem)
 
     def flat(*arrays):
         if problem.op is not op:  # of the Hermitian parts of factors, by which the problem is defined
@@ -77,15 +77,15 @@ def case(op, dtype="float64"):
 
 @cache
 def operator_of(op):
-    cells = [cell.cell_contents for cell in getattr(autograd, op.name).__closure__]
+    cells = [cell.cell_contents for cell in getattr(functional, op.name).__closure__]
     (found,) = [cell.operator for cell in cells if hasattr(cell, "operator")]
     return found
 
 
 def test_every_operation_has_its_function():
-    assert sorted(autograd.__all__) == sorted(op.name for op in OPS)
+    assert sorted(functional.__all__) == sorted(op.name for op in OPS)
     for op in OPS:
-        function = getattr(autograd, op.name)
+        function = getattr(functional, op.name)
         assert (function.__name__, function.__doc__) == (op.name, op.forward.__doc__)
 
 
@@ -172,7 +172,7 @@ def test_ids_are_mapped_over(name):
 
     def function(ids, *arrays):
         primals = op.unflatten(arrays, found.problem.counts)
-        outputs = getattr(autograd, name)(*primals, ids, **found.problem.options)
+        outputs = getattr(functional, name)(*primals, ids, **found.problem.options)
         return tuple(op.flat_outputs(outputs))
 
     mapped = torch.vmap(function, in_dims=(0, *[None] * split))(many, *arrays)
@@ -262,8 +262,6 @@ def test_second_derivatives_of_compiled_functions_are_refused(compiled):
         torch.autograd.grad(gradient.sum(), arrays)
     arguments, options = found.arguments(arrays)
     output = operator_of(OPS[1]).forward(*arguments, **options)
-    with pytest.raises(
-        NotImplementedError, match="second derivatives must be taken of functions of ketcore.torch"
-    ):
-        (gradient, *_) = torch.autograd.grad((output**2).sum(), arrays, create_graph=True)
+    (gradient, *_) = torch.autograd.grad((output**2).sum(), arrays, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives must be taken of functions of ketcore"):
         torch.autograd.grad(gradient.sum(), arrays)

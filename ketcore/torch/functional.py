@@ -23,7 +23,8 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from ketcore import ops
 from ketcore.arrays.checks import as_integers
 from ketcore.ops import OPS
-from ketcore.torch.operators import Operator, Tensors, has_array
+from ketcore.torch.memory import bridge
+from ketcore.torch.operators import Tensors, TorchOperator
 
 __all__ = [
     "gather_kron",
@@ -57,7 +58,7 @@ class _Call(NamedTuple):
     options  keywords of the operation
     """
 
-    operator: Operator
+    operator: TorchOperator
     counts: tuple[int, ...]
     options: dict[str, Any]
 
@@ -218,7 +219,7 @@ def _mapped(function, count, in_dims, tensors):
 def _apply(call, tensors):
     """The flat outputs of a call, by whichever of the three ways fits."""
     arrays = tensors[call.operator.constants :]
-    if not all(map(has_array, arrays)) or (torch.compiler.is_compiling() and _is_transformed()):
+    if bridge(call.operator.op, tensors) is None or (torch.compiler.is_compiling() and _is_transformed()):
         with _exact(arrays[0]):
             return call.traced(tensors)
     if torch.compiler.is_compiling():
@@ -272,7 +273,7 @@ class _Signature:
 
     def __init__(self, op):
         parameters = signature(op.forward).parameters
-        self.operator = Operator(op)
+        self.operator = TorchOperator(op)
         self.positional = [n for n, p in parameters.items() if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
         self.needed = [n for n in parameters if parameters[n].default is Parameter.empty]
         self.known = {*(primal.name for primal in op.primals), *op.constants, *op.options}
