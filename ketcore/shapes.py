@@ -8,13 +8,14 @@ products of the restricted factors, so that sums over cropped matrices stay fact
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import accumulate
 from math import inf, prod
 from numbers import Real
 from operator import index as as_integer
 from sys import float_info, maxsize
 from typing import Any
+
+from ketcore.tracing import decided
 
 Box = tuple[tuple[int, int], ...]
 # The modes that are identity matrices in each of R terms.
@@ -93,7 +94,7 @@ def integer_root(value: int, order: int) -> int:
         root = following
 
 
-@lru_cache
+@decided(128)
 def strides(dims: tuple[int, ...]) -> tuple[int, ...]:
     """How far one step of each digit moves a C-order index.
 
@@ -112,7 +113,7 @@ def offsets(dims: Sequence[int]) -> tuple[int, ...]:
     return tuple(accumulate(dims, initial=0))
 
 
-@lru_cache
+@decided(128)
 def halves_split(dims: tuple[int, ...]) -> int:
     """The number of modes in the left half: the split with the least qa + qb, the wider half right.
 
@@ -127,7 +128,7 @@ def halves_split(dims: tuple[int, ...]) -> int:
     return min(range(1, len(dims)), key=lambda h: (prod(dims[:h]) + prod(dims[h:]), h))
 
 
-@lru_cache
+@decided(128)
 def reached_dims(dims: tuple[int, ...], count: int) -> tuple[int, ...]:
     """How many values each digit takes among the numbers below `count`.
 
@@ -208,7 +209,7 @@ def check_addressable(shape: Sequence[int]) -> None:
     one.
     """
     most = maxsize // _WIDEST
-    if prod(max(size, 1) for size in shape) > most:
+    if prod([max(size, 1) for size in shape]) > most:
         raise MemoryError(f"the result must have at most {most} elements, got shape {tuple(shape)}")
 
 

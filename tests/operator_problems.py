@@ -4,12 +4,11 @@ Values are drawn well-conditioned, so that rounding stays at the tolerance of th
 values in [0.8, 1.2], of every structure that the operations tell apart.
 """
 
-import array_api_compat
 import numpy as np
 from hypothesis import strategies as st
 
 from ketcore import testing
-from ketcore.testing.values import is_complex
+from ketcore.arrays.namespaces import is_complex, namespace_of, quiet
 
 # General, Hermitian (which have eigenvectors), triangular (defective) and unitary (normal) factors.
 KINDS = ("general", "hermitian", "triangular", "unitary")
@@ -181,12 +180,12 @@ def kron_sandwich_problems(draw, op, dtype, problem):
 
 
 # In silence, as the operations are.
-@np.errstate(all="ignore")
+@quiet
 def hermitian_part(array):
     """(B + B^H) / 2 of arrays (R, p, p) of any library."""
-    xp = array_api_compat.array_namespace(array)
+    xp = namespace_of(array)
     turned = xp.permute_dims(array, (0, 2, 1))
-    turned = xp.conj(turned) if is_complex(array) else turned
+    turned = xp.conj(turned) if is_complex(xp, array.dtype) else turned
     return (array + turned) / 2
 
 
@@ -250,9 +249,9 @@ PROBLEMS = {
 
 
 def problems_to_compile(ops, dtype, problem):
-    """Problems for JAX of what is not multilinear: with a shift the factors are Hermitian.
+    """Problems of what is not multilinear: with a shift the factors are Hermitian.
 
-    As they must be where it traces them.
+    As they must be where they are traced.
     """
     rng = np.random.default_rng(23)
 

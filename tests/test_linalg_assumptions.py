@@ -140,7 +140,7 @@ def test_jit_of_what_is_assumed(name):
     found = jax.jit(lambda f: results(TAKING[name](f, right, assume_a="pos"))[-1])(factors)
     near(to_numpy(found), to_numpy(results(TAKING[name](definite(), np.arange(1.0, 7.0)))[-1]))
     function = "gaussian_log_likelihood" if name == "gaussian" else name.partition(" ")[0]
-    text = f"^A must be known by its values or by assume_a for {function}, got factor 0 that JAX traces"
+    text = f"^A must be known by its values or by assume_a for {function}, got factor 0 that is traced"
     with pytest.raises(TypeError, match=text):
         jax.jit(lambda f: results(TAKING[name](f, right))[-1])(factors)
 
@@ -150,12 +150,12 @@ def test_jit_of_what_must_be_looked_at():
     factors = [jax.numpy.asarray(f) for f in definite()]
     with pytest.raises(TypeError, match="A must be known by its values for svdvals, got factor 0"):
         jax.jit(lambda f: linalg.svdvals(MATRIX(f)).packed)(factors)
-    text = "assume_a must say that factors are Hermitian where JAX traces them and there is a shift, got 'gen"
+    text = "assume_a must say that factors are Hermitian where they are traced and there is a shift, got 'gen"
     ones = jax.numpy.ones(6)
     for kind in (MATRIX, SUM):
         with pytest.raises(TypeError, match=text):
             jax.jit(lambda f, kind=kind: linalg.solve(kind(f), ones, 0.5, assume_a="gen"))(factors)
-    text = "^x must be known by its values for recompress, got factor 0 that JAX traces"
+    text = "^x must be known by its values for recompress, got factor 0 that is traced"
     with pytest.raises(TypeError, match=text):
         jax.jit(lambda f: kc.recompress(MATRIX(f), 1).value.factors[0])(factors)
 

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "ketcore"
 # A room is a folder, or a file at the top.  A module imports only rooms of lower floors, and its own room
 # without a circle; operations do not even import one another.
 FLOORS = (
+    ("tracing",),
     ("_version", "shapes", "array_types"),
     ("divisors",),
     ("cuda",),

@@ -6,46 +6,93 @@ The libraries are looked up and not imported: who has an array of theirs has the
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
+from ketcore.tracing import is_compiling
+
+
+def is_torch(array: Any) -> bool:
+    """Whether `array` is a tensor of PyTorch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def is_jax(array: Any) -> bool:
+    """Whether `array` is one of JAX, or traced by it."""
+    return "jax" in sys.modules and not is_torch(array) and array_api_compat.is_jax_array(array)
 
 
 def detached(array: AnyArray) -> AnyArray:
     """The same values without what PyTorch and JAX record to differentiate them; others as they are."""
     if isinstance(array, np.ndarray):
         return array
-    if array_api_compat.is_torch_array(array):
+    if is_torch(array):
         return array.detach()
-    return sys.modules["jax"].lax.stop_gradient(array) if array_api_compat.is_jax_array(array) else array
+    return sys.modules["jax"].lax.stop_gradient(array) if is_jax(array) else array
 
 
 def is_recorded(arrays: Sequence[AnyArray]) -> bool:
-    """Whether what is computed of one of them may be differentiated: PyTorch records it, or JAX traces it."""
+    """Whether what is computed of one of them may be differentiated: PyTorch records it, or it is traced."""
     return any(not isinstance(array, np.ndarray) and _is_recorded(array) for array in arrays)
 
 
 def _is_recorded(array):
-    if array_api_compat.is_jax_array(array):
+    if is_jax(array):
         return isinstance(array, sys.modules["jax"].core.Tracer)
-    if not array_api_compat.is_torch_array(array):
+    if not is_torch(array):
         return False
     torch = sys.modules["torch"]
+    if is_traced(array):
+        return True
     if array.requires_grad:
         return torch.is_grad_enabled()
     return torch.autograd.forward_ad.unpack_dual(array).tangent is not None
 
 
 def is_traced(array: AnyArray) -> bool:
-    """Whether JAX traces an array that has no values: under jit or vmap, though not under grad alone."""
-    return array_api_compat.is_jax_array(array) and isinstance(
-        detached(array), sys.modules["jax"].core.Tracer
+    """Whether an array has no values that could be looked at, as while functions of it are traced.
+
+    So it is under jit and vmap of JAX, though not under its grad alone; where PyTorch compiles or exports,
+    under torch.func.vmap, and for fake tensors and those on the device "meta".
+    """
+    if is_torch(array):
+        return is_compiling() or array.is_meta or _is_symbolic(array)
+    return is_jax(array) and isinstance(detached(array), sys.modules["jax"].core.Tracer)
+
+
+def _is_symbolic(tensor):
+    """Whether a tensor outside of a compiler stands for values that it does not hold."""
+    torch = sys.modules["torch"]
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return isinstance(tensor, torch._subclasses.FakeTensor)
+
+
+def is_bare(tensors: Sequence[AnyArray]) -> bool:
+    """Whether these are tensors of PyTorch that are numbers in host memory and nothing else, as NumPy's are.
+
+    Not so where they are recorded or traced, within a transform of torch.func, or under a mode that watches
+    what PyTorch computes, as one that makes a graph of it does.
+    """
+    if is_compiling() or not all(map(is_torch, tensors)) or is_recorded(tensors):
+        return False
+    torch = sys.modules["torch"]
+    return not torch._C._len_torch_dispatch_stack() and all(
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        for tensor in tensors
     )
 
 
 def matrix_exponential(matrix: AnyArray) -> AnyArray:
     """exp of a square matrix of PyTorch or JAX, by the library itself, which has its derivatives."""
-    name = ("jax.scipy.linalg", "expm") if array_api_compat.is_jax_array(matrix) else ("torch", "matrix_exp")
+    name = ("jax.scipy.linalg", "expm") if is_jax(matrix) else ("torch", "matrix_exp")
     return getattr(import_module(name[0]), name[1])(matrix)

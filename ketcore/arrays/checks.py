@@ -4,18 +4,17 @@ Every message reads `<argument> must <rule>, got <value>`.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 from types import ModuleType
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import is_recorded, is_traced
 from ketcore.arrays.namespaces import (
     as_arrays,
+    device_of,
     extremes,
     index_dtype,
     is_array,
@@ -32,6 +31,7 @@ from ketcore.arrays.namespaces import (
     to_host,
 )
 from ketcore.shapes import check_addressable, check_dense_size
+from ketcore.tracing import kept
 
 # The dtypes of nearly all calls: what is one of these needs no second look.
 COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
@@ -78,7 +78,7 @@ def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, Sequen
 
 
 def check_constant(name: str, arrays: Sequence[Any], function: str, what: str = "one") -> None:
-    """TypeError where PyTorch or JAX would differentiate what `function` computes on the host.
+    """TypeError where PyTorch or JAX would differentiate, or trace, what `function` computes on the host.
 
     what    what to call an array in the message, in which {n} is its number
     """
@@ -86,7 +86,7 @@ def check_constant(name: str, arrays: Sequence[Any], function: str, what: str = 
         if is_array(array) and is_recorded([array]):
             rule, got = f"not require gradients for {function}, which has none", "that does"
             if is_traced(array):
-                rule, got = f"be known by its values for {function}", "that JAX traces"
+                rule, got = f"be known by its values for {function}", "that is traced"
             raise TypeError(f"{name} must {rule}, got {what.format(n=n)} {got}")
 
 
@@ -195,7 +195,7 @@ def to_namespace_of(array: AnyArray, xp: ModuleType, like: AnyArray) -> AnyArray
     if is_numpy(array):
         if is_numpy(like):
             return array
-        return xp.asarray(array, device=array_api_compat.device(like))
+        return xp.asarray(array, device=device_of(like))
     namespace("ids and factors", (array, like))
     return array
 
@@ -247,7 +247,7 @@ def check_identities(
 _COLLECTIONS = list | tuple | set | frozenset | range | np.ndarray
 
 
-@lru_cache(maxsize=1024)
+@kept(1024)
 def _checked_sets(identities, rows, columns, rank):
     # Sets that equal those of an earlier call hold the same modes, of whatever kinds their numbers are.
     return _checked_terms(identities, (rows, columns), rank)
@@ -313,7 +313,7 @@ def check_out(
     shape = tuple(shape)
     if out is None:
         check_addressable(shape)
-        return xp.empty(shape, dtype=dtype, device=array_api_compat.device(like))
+        return xp.empty(shape, dtype=dtype, device=device_of(like))
     if type(out) is not type(like) or not is_writeable_in_place(out):
         raise TypeError(f"out must be a NumPy or CuPy array like the factors, got {type(out).__name__}")
     if tuple(out.shape) != shape or out.dtype != dtype:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
-from ketcore.arrays.namespaces import accumulation_dtype, is_complex, is_numpy, namespace_of
+from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_complex, is_numpy, namespace_of
 
 
 def conjugated(array: AnyArray) -> AnyArray:
@@ -98,10 +97,10 @@ def beside(values: np.ndarray, like: AnyArray) -> AnyArray:
     """An array of NumPy as one of the library and the device of `like`."""
     if is_numpy(like):
         return values
-    return namespace_of(like).asarray(np.ascontiguousarray(values), device=array_api_compat.device(like))
+    return namespace_of(like).asarray(np.ascontiguousarray(values), device=device_of(like))
 
 
 def identity(size: int, like: AnyArray, dtype: Any = None) -> AnyArray:
     """The identity matrix (size, size) beside `like`, in its dtype unless another is given."""
-    device = array_api_compat.device(like)
+    device = device_of(like)
     return namespace_of(like).eye(size, dtype=like.dtype if dtype is None else dtype, device=device)

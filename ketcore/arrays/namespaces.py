@@ -1,6 +1,6 @@
 """What differs between array libraries: namespaces, dtypes, where values lie."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -8,12 +8,16 @@ import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
-from ketcore.arrays.autodiff import detached
+from ketcore.arrays.autodiff import detached, is_torch, is_traced
 from ketcore.cuda.library import host_values, is_cupy
+from ketcore.tracing import Arguments, Result, is_compiling, unless_compiling
 
-# Decorates every public function that computes: what is not finite, or leaves the range of its dtype,
-# propagates in silence.  Whether NumPy would warn depends on the kernel that BLAS has for this processor.
-quiet = np.errstate(all="ignore")
+
+def quiet(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Decorates every public function that computes: what is not finite, or leaves the range of its dtype,
+    propagates in silence.  Whether NumPy would warn depends on the kernel that BLAS has for this processor.
+    """
+    return unless_compiling(function, np.errstate(all="ignore")(function))
 
 
 def as_arrays(arrays: Sequence[Any]) -> tuple[AnyArray, ...]:
@@ -31,25 +35,38 @@ def opts_out(value: Any) -> bool:
 
 def is_array(value: Any) -> bool:
     """Whether `value` is an array of a library that follows the array API."""
-    return isinstance(value, np.ndarray) or array_api_compat.is_array_api_obj(value)
+    return isinstance(value, np.ndarray) or is_torch(value) or array_api_compat.is_array_api_obj(value)
 
 
 def namespace_of(array: AnyArray) -> ModuleType:
     """The array-API namespace of one array.  NumPy's is NumPy itself, which needs no wrapper."""
-    return np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
+    if isinstance(array, np.ndarray):
+        return np
+    # What array-api-compat keeps between calls, PyTorch does not trace without a warning.
+    if is_compiling() and is_torch(array):
+        from array_api_compat import torch
+
+        return torch
+    return array_api_compat.array_namespace(array)
+
+
+def device_of(array: AnyArray) -> Any:
+    """Where an array lies: what its library calls the device; None where JAX traces it."""
+    return array.device if is_torch(array) else array_api_compat.device(array)
 
 
 def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
     """The one namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
     if all(isinstance(a, np.ndarray) for a in arrays):
         return np
-    libraries = sorted({library_of(a) for a in arrays})
     try:
-        xp = array_api_compat.array_namespace(*arrays)
+        same = all(map(is_torch, arrays))
+        xp = namespace_of(arrays[0]) if same else array_api_compat.array_namespace(*arrays)
     except TypeError:
+        libraries = sorted({library_of(a) for a in arrays})
         raise TypeError(f"{name} must be arrays of one library, got {', '.join(libraries)}") from None
     # An array that JAX traces has no device yet.
-    devices = {str(array_api_compat.device(a)) for a in arrays} - {"None"}
+    devices = {str(device_of(a)) for a in arrays} - {"None"}
     if len(devices) > 1:
         raise TypeError(f"{name} must lie on one device, got {', '.join(sorted(devices))}")
     return xp
@@ -57,6 +74,9 @@ def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
 
 def library_of(array: Any) -> str:
     """The name of the package that the type of `array` comes from."""
+    # The name of a type's module is not traced.
+    if is_torch(array):
+        return "torch"
     return type(array).__module__.partition(".")[0]
 
 
@@ -76,29 +96,28 @@ def is_writeable_in_place(array: AnyArray) -> bool:
 
 
 def on_host(array: AnyArray) -> bool:
-    """Whether the values of `array` lie in host memory, so that reading them waits for no device."""
+    """Whether the values of `array`, if it has any, lie in host memory: reading them waits for no device."""
     if is_numpy(array):
         return True
-    # A traced array of JAX has no device yet; `extremes` finds out that it has no values either.
-    return str(array_api_compat.device(array)).lower().startswith(("cpu", "tfrt_cpu", "none"))
+    # A traced array of JAX has no device yet.
+    return str(device_of(array)).lower().startswith(("cpu", "tfrt_cpu", "none"))
 
 
 def extremes(array: AnyArray) -> tuple[int, int] | None:
     """The least and the largest of some integers; None where the array is traced and has no values."""
     if is_numpy(array):
         return array.min(), array.max()
-    xp = namespace_of(array)
-    try:
-        return int(xp.min(array)), int(xp.max(array))
-    except TypeError:  # what JAX raises where a traced array is asked for its values
+    if is_traced(array):
         return None
+    xp = namespace_of(array)
+    return int(xp.min(array)), int(xp.max(array))
 
 
 def to_host(array: AnyArray) -> np.ndarray:
     """The values of `array` as a NumPy array, cut off from its derivatives; waits for its device."""
     if is_cupy(array):
         return host_values(array)
-    if array_api_compat.is_torch_array(array):
+    if is_torch(array):
         # NumPy does not take the views that are conjugates or negatives for torch.
         array = array.detach().resolve_conj().resolve_neg()
         try:
@@ -109,15 +128,12 @@ def to_host(array: AnyArray) -> np.ndarray:
 
 
 def value_of(array: AnyArray) -> Any:
-    """What an array without dimensions holds, as a Python number; None where JAX traces it without one."""
-    if isinstance(array, np.ndarray | np.generic):
-        return array.item()
-    if array_api_compat.is_torch_array(array):
-        return array.detach().item()
-    try:
-        return to_host(array).item()
-    except TypeError:  # what JAX raises where a traced array is asked for its values
+    """What an array without dimensions holds, as a Python number; None where it is traced without one."""
+    if is_traced(array):
         return None
+    if is_torch(array):
+        return array.detach().item()
+    return array.item() if isinstance(array, np.ndarray | np.generic) else to_host(array).item()
 
 
 def native(array: np.ndarray) -> np.ndarray:

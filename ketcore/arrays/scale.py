@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ketcore.array_types import AnyArray
-from ketcore.arrays.autodiff import detached
+from ketcore.arrays.autodiff import detached, is_traced
 from ketcore.arrays.elementary import widened
 from ketcore.arrays.namespaces import is_complex, is_numpy, namespace_of, to_host
 from ketcore.shapes import Marks
@@ -85,7 +85,7 @@ def _are_small(factors, axes, bound):
     """Whether no product of leaves of the largest numbers is above `bound`, squared."""
     for factor in factors:
         peak = float(np.abs(_real_view(factor.ravel("K"))).max())
-        bound /= max(1.0, peak * peak * prod(factor.shape[axis] for axis in _axes_of(factor, axes)))
+        bound /= max(1.0, peak * peak * prod([factor.shape[axis] for axis in _axes_of(factor, axes)]))
     return bound >= 1.0
 
 
@@ -139,14 +139,11 @@ def level_matrices(matrices: Sequence[AnyArray], fixed: Marks = ()) -> Sequence[
     """Matrices (p_n, q_n) of the same product at one level, as `level`, but of any library.
 
     Values are looked at in host memory, which waits for a device; powers of two are constants, so that
-    gradients go through them.  Matrices that JAX traces are left as they are.
+    gradients go through them.  Matrices that are traced are left as they are.
     """
-    if len(matrices) < 2:
+    if len(matrices) < 2 or any(map(is_traced, matrices)):
         return matrices
-    try:
-        looks = [to_host(matrix) for matrix in matrices]
-    except TypeError:  # what JAX raises where a traced array is asked for its values
-        return matrices
+    looks = [to_host(matrix) for matrix in matrices]
     _, shifts = level(looks, (-2, -1), fixed=fixed)
     if shifts is None or is_numpy(matrices[0]):
         return shifted(matrices, shifts)

@@ -2,11 +2,11 @@
 
 from types import ModuleType
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
-from ketcore.arrays.namespaces import is_numpy
+from ketcore.arrays.autodiff import is_bare, is_jax, is_torch
+from ketcore.arrays.namespaces import device_of, is_numpy, to_host
 
 # A float32 sum of sixteen terms of one sign is off by less than 1e-6 of itself; longer ones are summed
 # in float64.
@@ -78,10 +78,13 @@ def sum_by_index(xp: ModuleType, values: AnyArray, index: AnyArray, count: int) 
     """
     if is_numpy(values):
         return _numpy_sum_by_index(values, index, count)
-    zeros = xp.zeros((count, values.shape[1]), dtype=values.dtype, device=array_api_compat.device(values))
-    if array_api_compat.is_jax_array(values):
+    if is_bare((values, index)):
+        # PyTorch takes up to three times as long, and many times that where its threads share their cores.
+        return xp.asarray(_numpy_sum_by_index(to_host(values), to_host(index), count))
+    zeros = xp.zeros((count, values.shape[1]), dtype=values.dtype, device=device_of(values))
+    if is_jax(values):
         return zeros.at[index].add(values)
-    if array_api_compat.is_torch_array(values):
+    if is_torch(values):
         return _accumulate_wide(xp, values, lambda wide: zeros.to(wide.dtype).index_add(0, index, wide))
     # No function of the array API scatters.  A product with a 0/1 matrix would spread NaN to every index.
     nothing = xp.zeros_like(values)
@@ -90,7 +93,10 @@ def sum_by_index(xp: ModuleType, values: AnyArray, index: AnyArray, count: int) 
 
 
 def _accumulate_wide(xp, values, total):
-    """`total` of float64 copies where `values` is float32, so that long sums keep their digits."""
-    if values.dtype != xp.float32:
+    """`total` of float64 copies where `values` is float32, so that long sums keep their digits.
+
+    The GPUs of Apple have no float64.
+    """
+    if values.dtype != xp.float32 or values.device.type == "mps":
         return total(values)
     return xp.astype(total(xp.astype(values, xp.float64)), values.dtype)

@@ -1,5 +1,6 @@
 """CuPy, as far as ketcore knows it by name: whose arrays are its, where they lie, what stands for SciPy."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
@@ -7,7 +8,6 @@ from inspect import signature
 from types import ModuleType
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 
@@ -18,7 +18,8 @@ def is_installed() -> bool:
 
 def is_cupy(array: Any) -> bool:
     """Whether `array` is one of CuPy."""
-    return array_api_compat.is_cupy_array(array)
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
 
 
 def host_values(array: Any) -> np.ndarray:

@@ -14,7 +14,7 @@ import array_api_compat
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.elementary import elementwise_product
-from ketcore.arrays.namespaces import to_host
+from ketcore.arrays.namespaces import device_of, to_host
 from ketcore.fit.als import Found
 from ketcore.fit.flat_leaves import (
     epsilon,
@@ -61,7 +61,7 @@ def fit_terms(leaves: Sequence[AnyArray], options: Options) -> Found:
 
 def _nothing(xp, leaves):
     """One term of zeros."""
-    device = array_api_compat.device(leaves[0])
+    device = device_of(leaves[0])
     zeros = [xp.zeros((1, leaf.shape[1]), dtype=leaf.dtype, device=device) for leaf in leaves]
     return Found(zeros, 0.0, True, 0)
 

@@ -12,6 +12,7 @@ import array_api_compat
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import conjugated
+from ketcore.arrays.namespaces import device_of
 
 
 def epsilon(array: AnyArray) -> float:
@@ -91,5 +92,5 @@ def zeros_of(array: AnyArray) -> AnyArray:
 
 def like(xp: ModuleType, values: Any, array: AnyArray) -> AnyArray:
     """NumPy `values` in the dtype, the library and on the device of `array`."""
-    moved = xp.asarray(values, device=array_api_compat.device(array))
+    moved = xp.asarray(values, device=device_of(array))
     return xp.astype(moved, array.dtype, copy=False)

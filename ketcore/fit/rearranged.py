@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import frexp, hypot, isfinite, prod
 
-import array_api_compat
-
 from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import conjugated
+from ketcore.arrays.namespaces import device_of
 from ketcore.fit.flat_leaves import kron_of_leaves, length
 from ketcore.fit.sources import Rows
 from ketcore.shapes import halves_split
@@ -181,7 +180,7 @@ class Halves:
 def padded_block(xp, block, shape):
     """A block with zeros below and to the right."""
     rows, columns = block.shape
-    where = {"dtype": block.dtype, "device": array_api_compat.device(block)}
+    where = {"dtype": block.dtype, "device": device_of(block)}
     if columns < shape[1]:
         block = xp.concat([block, xp.zeros((rows, shape[1] - columns), **where)], axis=1)
     if rows < shape[0]:

@@ -9,7 +9,7 @@ import numpy as np
 from ketcore.array_types import ArrayT, Seed
 from ketcore.arrays.checks import check_constant
 from ketcore.arrays.elementary import elementwise_product, padded, widened
-from ketcore.arrays.namespaces import is_half, quiet, to_host
+from ketcore.arrays.namespaces import device_of, is_half, quiet, to_host
 from ketcore.fit.fewer_terms import fit_terms
 from ketcore.fit.flat_leaves import epsilon, flat_leaves, inner_products, terms_norm, zeros_of
 from ketcore.fit.result import Callback, Fit, Options, check_options
@@ -155,7 +155,7 @@ def _ket_fit(x, options):
     ]
     found = [fit_terms(leaves, options) for leaves in entries]
     terms = max((one.leaves[0].shape[0] for one in found), default=1)
-    whole = xp.zeros((0, terms, sum(x.dims)), dtype=x.dtype, device=array_api_compat.device(x.packed))
+    whole = xp.zeros((0, terms, sum(x.dims)), dtype=x.dtype, device=device_of(x.packed))
     if found:
         whole = xp.stack([padded(xp, xp.concat(one.leaves, axis=1), terms, 0) for one in found])
     whole = xp.astype(xp.reshape(whole, (*x.batch_shape, terms, sum(x.dims))), x.dtype, copy=False)

@@ -9,6 +9,7 @@ import array_api_compat
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import conjugated, elementwise_product
+from ketcore.arrays.namespaces import device_of
 from ketcore.fit.als import damped_solve, gram_of_others
 from ketcore.fit.flat_leaves import inner_products, terms_norm
 from ketcore.fit.rearranged import Halves
@@ -88,7 +89,7 @@ class WeightedTarget(DenseTarget):
         for box in boxes:
             part = self._box_gamma(mode, leaves, box)[:, None, :, :]
             if len(boxes) > 1 or box[mode] != (0, halves.col_dims[mode]):
-                digits = xp.arange(halves.col_dims[mode], device=array_api_compat.device(part))
+                digits = xp.arange(halves.col_dims[mode], device=device_of(part))
                 inside = (digits >= box[mode][0]) & (digits < box[mode][1])
                 part = part * xp.astype(inside, part.dtype)[None, :, None, None]
             total = total + part

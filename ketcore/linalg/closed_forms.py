@@ -119,7 +119,7 @@ def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[A
 
 
 def check_finite(xp: ModuleType, matrices: Sequence[AnyArray], function: str, first: int = 0) -> None:
-    """LinAlgError where a factor holds NaN or infinity, TypeError where JAX traces it without values.
+    """LinAlgError where a factor holds NaN or infinity, TypeError where it is traced without values.
 
     first    the number of the first factor
     """
@@ -127,7 +127,7 @@ def check_finite(xp: ModuleType, matrices: Sequence[AnyArray], function: str, fi
         finite = value_of(xp.all(xp.isfinite(matrix)))
         if finite is None:
             known = "its values or by assume_a" if function in _ASSUMING else "its values"
-            raise TypeError(f"A must be known by {known} for {function}, got factor {n} that JAX traces")
+            raise TypeError(f"A must be known by {known} for {function}, got factor {n} that is traced")
         if not finite:
             raise np.linalg.LinAlgError(f"A must be finite for {function}, got NaN or infinity in factor {n}")
 

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, overload
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, Lists
 from ketcore.arrays import namespaces, solvers
 from ketcore.arrays.elementary import real_dtype
-from ketcore.arrays.namespaces import accumulation_dtype, is_half, namespace, namespace_of, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_half, namespace, namespace_of, quiet
 from ketcore.cuda import library
 from ketcore.linalg import closed_forms, preconditioners
 from ketcore.linalg.closed_forms import System
@@ -168,7 +167,7 @@ class _System:
         """All elements, zero where they are not observed."""
         if self.index is None:
             return values
-        device = array_api_compat.device(self.b)
+        device = device_of(self.b)
         whole = self.xp.zeros(self.size, dtype=values.dtype, device=device)
         whole[self.index] = values
         return whole
@@ -176,7 +175,7 @@ class _System:
     def ones(self):
         """A one for each observed element, in the real dtype."""
         dtype = real_dtype(self.xp, self.dtype)
-        return self.xp.ones(self.count, dtype=dtype, device=array_api_compat.device(self.b))
+        return self.xp.ones(self.count, dtype=dtype, device=device_of(self.b))
 
     def finished(self, x):
         x = self.extended(x) if self.whole else x

@@ -91,7 +91,7 @@ def _check_solution(factors, shift, b, x):
     """As with NumPy: an eigenvalue and the shift leave a few roundings of the largest of them."""
     matrices, largest = _exact(factors), [_largest(part) for part in (b, x)]
     number: Any = shift if isinstance(shift, Number) else value_of(shift)
-    # What JAX traces cannot be looked at.
+    # What is traced cannot be looked at.
     if None in (number, *largest) or not isfinite(largest[0]):
         return
     xp = array_api_compat.array_namespace(b)

@@ -7,12 +7,17 @@ process may use, for tests and reports; one that cannot take a lookup then says 
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, Protocol
 
+import numpy as np
+
 from ketcore.array_types import AnyArray
+from ketcore.arrays.autodiff import is_bare
 from ketcore.arrays.checks import check_like, check_out
 from ketcore.arrays.elementary import reshaped
+from ketcore.arrays.namespaces import namespace_of, to_host
 from ketcore.cuda.library import on_device_of
 from ketcore.lookups import on_arrays, on_cuda, on_numpy
 from ketcore.lookups.lookup import Lookup
@@ -136,17 +141,36 @@ def gather_jvp(lookup: Lookup, tangents: Sequence[AnyArray]) -> AnyArray:
 
 def gather_vjp(lookup: Lookup, cotangent: AnyArray, deterministic: bool) -> tuple[AnyArray, ...]:
     """`Engine.pull`."""
+    lookup, cotangent, returned = _in_host_memory(lookup, cotangent)
     with on_device_of(lookup.tables[0]):
-        return engine(lookup).pull(lookup, cotangent, deterministic)
+        return tuple(map(returned, engine(lookup).pull(lookup, cotangent, deterministic)))
 
 
 def packed_vjp(lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, deterministic: bool) -> AnyArray:
     """`Engine.pull_packed`."""
+    lookup, cotangent, returned = _in_host_memory(lookup, cotangent)
     with on_device_of(lookup.tables[0]):
-        return engine(lookup).pull_packed(lookup, dims, cotangent, deterministic)
+        return returned(engine(lookup).pull_packed(lookup, dims, cotangent, deterministic))
 
 
 def gather_records(lookup: Lookup, cotangent: AnyArray) -> AnyArray:
     """`Engine.records`."""
+    lookup, cotangent, returned = _in_host_memory(lookup, cotangent)
     with on_device_of(lookup.tables[0]):
-        return engine(lookup).records(lookup, cotangent)
+        return returned(engine(lookup).records(lookup, cotangent))
+
+
+def _in_host_memory(lookup, cotangent):
+    """Both as arrays of NumPy that share the memory of bare tensors, and what makes tensors of results.
+
+    NumPy's engine pulls back several times as fast as array code.  All else stays as it is, and so does
+    bfloat16, which NumPy does not have.
+    """
+    arrays = (*lookup.tables, lookup.index, cotangent)
+    if not is_bare(arrays) or "bfloat16" in {str(array.dtype).rpartition(".")[2] for array in arrays}:
+        return lookup, cotangent, lambda found: found
+    *tables, index, cotangent = map(to_host, arrays)
+    dtype, xp = np.dtype(str(lookup.dtype).rpartition(".")[2]), namespace_of(lookup.index)
+    records = None if lookup.records is None else to_host(lookup.records)
+    found = replace(lookup, tables=tuple(tables), index=index, dtype=dtype, records=records)
+    return found, cotangent, xp.asarray

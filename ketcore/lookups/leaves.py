@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from types import ModuleType
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
-from ketcore.arrays.namespaces import accumulation_dtype, is_numpy
+from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_numpy
 from ketcore.lookups.digits import split_digits
 from ketcore.lookups.lookup import Lookup
 from ketcore.shapes import offsets
@@ -30,7 +29,7 @@ def leaves(
     tables   those of the lookup, or their tangents
     """
     index = lookup.index[..., start:stop]
-    if tables is lookup.tables and lookup.records is not None and is_numpy(lookup.records):
+    if is_numpy(lookup.records) and tables is lookup.tables:
         return _of_records(lookup, index)
     dtype = accumulation_dtype(xp, lookup.dtype)
     if lookup.kind == "terms":
@@ -78,7 +77,7 @@ def table_rows(xp: ModuleType, table: AnyArray, index: AnyArray) -> AnyArray:
 
 def flat_index(xp: ModuleType, chosen: AnyArray, length: int) -> AnyArray:
     """Positions of (term, index) in a table whose terms are laid end to end."""
-    terms = xp.arange(chosen.shape[0], dtype=chosen.dtype, device=array_api_compat.device(chosen))
+    terms = xp.arange(chosen.shape[0], dtype=chosen.dtype, device=device_of(chosen))
     return xp.reshape(terms[:, None] * length + chosen, (-1,))
 
 

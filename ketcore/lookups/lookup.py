@@ -5,7 +5,6 @@ Letters: N order, R rank, B output rows, t_n and q_n rows and columns of table n
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import pairwise
 from math import prod
 from types import ModuleType
@@ -16,7 +15,7 @@ import numpy as np
 from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import outside
 from ketcore.arrays.elementary import padded
-from ketcore.arrays.namespaces import cast_gradient, index_dtype, is_numpy
+from ketcore.arrays.namespaces import cast_gradient, device_of, index_dtype, is_numpy
 from ketcore.shapes import offsets, reached_dims
 
 
@@ -60,7 +59,7 @@ class Lookup:
         """R, the number of terms."""
         return self.tables[0].shape[0]
 
-    @cached_property
+    @property
     def widths(self) -> tuple[int, ...]:
         """q_0, ..., q_{N-1}."""
         return tuple(table.shape[2] for table in self.tables)
@@ -70,7 +69,7 @@ class Lookup:
         """`eps`, or None without LayerNorm: how `ketcore.lookups.tree` is told."""
         return self.eps if self.layernorm else None
 
-    @cached_property
+    @property
     def kept(self) -> int:
         """How many entries of the left half reach into the first `columns` columns."""
         return -(-self.columns // prod(self.widths[self.split :]))
@@ -127,7 +126,8 @@ def made_safe(xp: ModuleType, lookup: Lookup) -> tuple[Lookup, AnyArray | None]:
 
 def _lengths(xp, lookup):
     """What the indices of each mode must stay below, shaped to compare with them."""
-    lengths = xp.asarray([table.shape[1] for table in lookup.tables], dtype=lookup.index.dtype)
+    sizes, index = [table.shape[1] for table in lookup.tables], lookup.index
+    lengths = xp.asarray(sizes, dtype=index.dtype, device=device_of(index))
     return xp.reshape(lengths, (-1,) + (1,) * (lookup.index.ndim - 1))
 
 

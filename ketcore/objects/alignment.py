@@ -266,7 +266,7 @@ def _merged(xp: ModuleType, factors: Sequence[AnyArray]) -> AnyArray:
 
     raises   MemoryError, naming the size, above 2**30 bytes
     """
-    shape = tuple(prod(f.shape[axis] for f in factors) for axis in (-2, -1))
+    shape = tuple(prod([f.shape[axis] for f in factors]) for axis in (-2, -1))
     if len(factors) > 1:
         shape = (*factors[0].shape[:-2], *shape)
         check_result_size("modes that are merged", shape, itemsize(factors[0]), factors[0].dtype)

@@ -19,7 +19,15 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import real_dtype, unboxed
-from ketcore.arrays.namespaces import accumulation_dtype, is_array, is_complex, is_half, namespace_of, quiet
+from ketcore.arrays.namespaces import (
+    accumulation_dtype,
+    device_of,
+    is_array,
+    is_complex,
+    is_half,
+    namespace_of,
+    quiet,
+)
 from ketcore.ops.ket_inner import ket_inner
 from ketcore.shapes import Marks
 
@@ -99,7 +107,7 @@ def carried(
         changed, flags = change(factors[n]), np.array([place == n for place in at])
         if not flags.all():
             xp = array_api_compat.array_namespace(changed)
-            mask = xp.asarray(flags[:, None, None], device=array_api_compat.device(changed))
+            mask = xp.asarray(flags[:, None, None], device=device_of(changed))
             changed = xp.where(mask, changed, xp.astype(factors[n], changed.dtype, copy=False))
         found[n] = changed
     return found, [known - {place} for known, place in zip(identities, at, strict=True)]
@@ -146,7 +154,7 @@ def ket_norm(factors: Sequence[AnyArray]) -> AnyArray:
     dtype = real_dtype(xp, factors[0].dtype)
     *batch, rank, _ = factors[0].shape
     if rank == 0:
-        return unboxed(xp.zeros(tuple(batch), dtype=dtype, device=array_api_compat.device(factors[0])))
+        return unboxed(xp.zeros(tuple(batch), dtype=dtype, device=device_of(factors[0])))
     units, peaks = scale.unit_leaves(factors)
     length = reduce(mul, peaks, root_of_squared(ket_inner(units, units)))
     return unboxed(xp.astype(length, dtype, copy=False))
@@ -156,7 +164,7 @@ def ket_norm(factors: Sequence[AnyArray]) -> AnyArray:
 def contracted(factors: Sequence[AnyArray], x: AnyArray) -> AnyArray:
     """sum_j v[j] x[j] for kets v and x (Q,) or (Q, n): mode by mode, the first one by a single GEMM."""
     xp, arrays, dtype = check_floating("kets and x", (*factors, x))
-    size = prod(f.shape[-1] for f in factors)
+    size = prod([f.shape[-1] for f in factors])
     if x.ndim not in (1, 2) or x.shape[0] != size:
         raise ValueError(f"x must have shape ({size},) or ({size}, n), got {tuple(x.shape)}")
     *wide, z = (xp.astype(a, accumulation_dtype(xp, dtype), copy=False) for a in arrays)

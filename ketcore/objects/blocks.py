@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import check_out, to_namespace_of
 from ketcore.arrays.elementary import itemsize, transposed
-from ketcore.arrays.namespaces import is_numpy, namespace_of, on_host
+from ketcore.arrays.namespaces import device_of, is_numpy, namespace_of, on_host
 from ketcore.lookups.digits import split_digits
 from ketcore.objects.indexing import COUNTED, Selector, parse_key
 from ketcore.ops import gather_kron, rows
@@ -74,7 +73,7 @@ def block(factors: Sequence[AnyArray], shape: tuple[int, int], key: Any) -> AnyA
         check_result_size("key", found, entry, dtype, "iter_row_blocks(size)")
     if 0 in found:
         check_addressable(found)
-        xp, device = namespace_of(factors[0]), array_api_compat.device(factors[0])
+        xp, device = namespace_of(factors[0]), device_of(factors[0])
         return xp.zeros(found, dtype=factors[0].dtype, device=device)
     lines, turned = _cheapest(factors, row, column)
     if lines is None:

@@ -12,12 +12,11 @@ from operator import index as as_integer
 from operator import or_
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import to_namespace_of
-from ketcore.arrays.namespaces import index_dtype, is_array, namespace_of, on_host, to_host
+from ketcore.arrays.namespaces import device_of, index_dtype, is_array, namespace_of, on_host, to_host
 
 Selector = int | range | AnyArray
 
@@ -129,7 +128,7 @@ def take(array: AnyArray, selectors: Sequence[Selector]) -> AnyArray:
     before = axes[0] if axes[-1] - axes[0] == len(axes) - 1 else 0
     bad = reduce(or_, xp.broadcast_arrays(*(index < 0 for index in arrays)))
     after = taken.ndim - before - bad.ndim
-    nan = xp.asarray(float("nan"), dtype=array.dtype, device=array_api_compat.device(array))
+    nan = xp.asarray(float("nan"), dtype=array.dtype, device=device_of(array))
     return xp.where(xp.reshape(bad, (1,) * before + tuple(bad.shape) + (1,) * after), nan, taken)
 
 

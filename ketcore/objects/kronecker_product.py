@@ -176,7 +176,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
             return self.to_kronecker().trace()
         xp, like, dtype = kind_of(self.parts)
         wide = accumulation_dtype(xp, dtype)
-        size = prod(part.size for part in self.parts if isinstance(part, Identity))
+        size = prod([part.size for part in self.parts if isinstance(part, Identity)])
         others = level_parts([part for part in self.parts if not isinstance(part, Identity)])
         sums = [xp.sum(xp.astype(diagonal_of(part, like), wide)) for part in others]
         total = reduce(mul, sums, xp.astype(xp.ones_like(like), wide)) * float(size)

@@ -12,7 +12,6 @@ from math import prod
 from types import ModuleType
 from typing import Any, Generic, overload
 
-import array_api_compat
 import numpy as np
 
 from ketcore import ops
@@ -20,7 +19,14 @@ from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, Lists, Untyped
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating, to_namespace_of
 from ketcore.arrays.elementary import conjugated, identity
-from ketcore.arrays.namespaces import accumulation_dtype, is_array, is_numpy, namespace, namespace_of
+from ketcore.arrays.namespaces import (
+    accumulation_dtype,
+    device_of,
+    is_array,
+    is_numpy,
+    namespace,
+    namespace_of,
+)
 from ketcore.objects import arithmetic, operands
 from ketcore.shapes import check_int
 
@@ -111,7 +117,7 @@ def values_of(parts: Sequence[Any]) -> list[AnyArray]:
 def kind_of(parts: Sequence[Any]) -> tuple[ModuleType, AnyArray, Any]:
     """The namespace, a zero of the library, device and dtype of results, and that dtype."""
     xp, values, dtype = check_floating("parts", values_of(parts) or [np.zeros(())])
-    return xp, xp.zeros((), dtype=dtype, device=array_api_compat.device(values[0])), dtype
+    return xp, xp.zeros((), dtype=dtype, device=device_of(values[0])), dtype
 
 
 def transposed_part(part: Any) -> Any:
@@ -183,7 +189,7 @@ def diagonal_of(part: Any, like: AnyArray) -> AnyArray:
     """The diagonal (n,) of a square part, beside `like`."""
     xp = namespace_of(like)
     if isinstance(part, Identity):
-        return xp.ones(part.size, dtype=like.dtype, device=array_api_compat.device(like))
+        return xp.ones(part.size, dtype=like.dtype, device=device_of(like))
     if isinstance(part, Diagonal):
         return part.values
     return part.diagonal() if is_sparse(part) else xp.linalg.diagonal(part)
@@ -191,7 +197,7 @@ def diagonal_of(part: Any, like: AnyArray) -> AnyArray:
 
 def picked_rows(part: Any, index: np.ndarray, like: AnyArray) -> AnyArray:
     """The rows (b, q) of a part, in the dtype and beside `like`."""
-    xp, device = namespace_of(like), array_api_compat.device(like)
+    xp, device = namespace_of(like), device_of(like)
     if is_sparse(part):
         return xp.astype(part.tocsr()[index].toarray(), like.dtype)
     index = to_namespace_of(index, xp, like)
@@ -211,8 +217,8 @@ def multiplied(parts: Sequence[Any], x: AnyArray) -> AnyArray:
     x = xp.astype(x, accumulation_dtype(xp, dtype), copy=False)
     lead, _, trail = x.shape
     units = _units(level_parts(parts))
-    sizes = [prod(part.shape[1] for part in unit) for unit in units]
-    results = [prod(part.shape[0] for part in unit) for unit in units]
+    sizes = [prod([part.shape[1] for part in unit]) for unit in units]
+    results = [prod([part.shape[0] for part in unit]) for unit in units]
     for n in sorted(range(len(units)), key=lambda n: results[n] / sizes[n]):
         spread = xp.reshape(x, (lead * prod(sizes[:n]), sizes[n], prod(sizes[n + 1 :]) * trail))
         x = _times(xp, units[n], spread)

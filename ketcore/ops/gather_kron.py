@@ -195,7 +195,7 @@ def gather_kron_dense(
         index = np.broadcast_to(index[:, None], (len(tables), rank, *index.shape[1:]))
     batch = index.shape[2:]
     dtype = np.result_type(*tables)
-    width = prod(table.shape[2] for table in tables)
+    width = prod([table.shape[2] for table in tables])
     rows = np.zeros((*batch, width), accumulation_dtype(np, dtype))
     for b in np.ndindex(batch):
         for k in range(rank):
@@ -212,7 +212,7 @@ def _lookup(tables, index, columns, per_term, check):
     index, checked = _check_indices(index, lead, [table.shape[1] for table in tables], check)
     index = to_namespace_of(index, xp, tables[0])
     batch = tuple(index.shape[len(lead) :])
-    columns = check_columns("columns", columns, prod(table.shape[2] for table in tables))
+    columns = check_columns("columns", columns, prod([table.shape[2] for table in tables]))
     cut = narrowed(tables, columns)
     lookup = Lookup(
         tables=cut,

@@ -11,7 +11,7 @@ Letters: N order, p_n size of factor n, P = prod p_n, s shift, ... batch.
 """
 
 from collections.abc import Sequence
-from math import log, pi
+from math import log, pi, prod
 from typing import Any, overload
 
 import numpy as np
@@ -50,7 +50,7 @@ def kron_log_likelihood(
     returns  (...) in the real dtype of `factors` and `y`; 16-bit storage is computed in float32
     raises   TypeError, ValueError on kinds and shapes; numpy.linalg.LinAlgError where a factor is not
              Hermitian, and on NumPy where M + s I is not positive definite.  The result is NaN then on other
-             libraries, and for both where JAX traces the factors
+             libraries, and for both where the factors are traced
     cost     time O(|y| sum p_n + sum p_n^3), memory O(|y| + P)
 
     >>> a, b = np.array([[[2.0, 1.0], [1.0, 2.0]]]), np.array([[[1.0]]])
@@ -217,7 +217,7 @@ class _Call:
         self.working = decompositions.array_dtype(xp, self.dtype)
         exact = decompositions.factor_dtype(xp, self.dtype)
         self.matrices, self.shifts = decompositions.level_as_matrices(xp, self.factors, exact)
-        self.size = int(np.prod([matrix.shape[0] for matrix in self.matrices]))
+        self.size = prod([matrix.shape[0] for matrix in self.matrices])
         if not self.y.ndim or self.y.shape[-1] != self.size:
             raise ValueError(
                 f"y must have {self.size} entries along its last axis, got shape {tuple(self.y.shape)}"

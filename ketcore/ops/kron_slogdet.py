@@ -54,7 +54,7 @@ def kron_slogdet(
              singular matrix gives 0 and -inf.  16-bit storage is computed in float32
     raises   TypeError, ValueError on kinds and shapes; MemoryError, naming the size, above `max_bytes`
     cost     O(sum p_n^3); with a shift O(P) time and memory more, and factors that are not Hermitian wait for
-             a device.  Where JAX traces the factors they must be Hermitian if there is a shift, or the result
+             a device.  Where the factors are traced they must be Hermitian if there is a shift, or the result
              is NaN
 
     >>> a, b = np.array([[[0.0, 2.0], [1.0, 0.0]]]), np.array([[[3.0]]])

@@ -91,7 +91,7 @@ def kron_solve(
              an error of its own)
     cost     time O(|b| sum p_n) without a shift or with Hermitian factors.  Otherwise back substitution with
              Schur forms made by SciPy, which waits for a device and loops over the digits of all factors but
-             the largest.  Where JAX traces the factors this is left out: with a shift they must be Hermitian
+             the largest.  Where the factors are traced this is left out: with a shift they must be Hermitian
              then, or the result is NaN.  Factors that PyTorch or JAX record take three times as long
 
     >>> a, b = np.array([[[2.0, 0.0], [1.0, 1.0]]]), np.array([[[4.0]]])
@@ -248,7 +248,7 @@ class _Call:
         self.xp = xp = namespace("factors and b", (*self.factors, self.b))
         if axis not in (-1, -2):
             raise ValueError(f"axis must be -1 or -2, got {axis}")
-        size = prod(factor.shape[1] for factor in self.factors)
+        size = prod([factor.shape[1] for factor in self.factors])
         if self.b.ndim < -axis or self.b.shape[axis] != size:
             raise ValueError(f"b must have {size} entries along axis {axis}, got shape {tuple(self.b.shape)}")
         self.assumed = symmetry.assumed_hermitian(assume_a, not is_complex(xp, dtype))

@@ -9,24 +9,24 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache, reduce
+from functools import reduce
 from math import prod
 from operator import add
 from typing import Any, overload
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_like, check_shape, check_tables, check_tangents
 from ketcore.arrays.elementary import as_dtype, beside, elementwise_product
-from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, index_dtype, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, device_of, index_dtype, quiet
 from ketcore.lookups.digits import split_digits
 from ketcore.lookups.segments import segment_sum
 from ketcore.products import terms
 from ketcore.products.backward import merged_tangent, unmerged
 from ketcore.products.forward import merged_modes
+from ketcore.tracing import decided
 
 # Elements that factors may be merged to.
 _MERGED = 1 << 20
@@ -156,7 +156,7 @@ class _Call:
                 masks = [beside(mask[:, None, :], like) for mask in masks]
             yield masks
             return
-        device = array_api_compat.device(like)
+        device = device_of(like)
         step = max(1, _CHUNK // (len(self.factors) * max(1, like.shape[0])))
         for start in range(0, self.count, step):
             ids = np.arange(start, min(start + step, self.count))
@@ -205,12 +205,12 @@ class _Call:
             if mask is not None:
                 cotangent = xp.where(mask, cotangent, xp.zeros_like(cotangent))
             diagonal = xp.sum(cotangent, axis=0)[:, :, None]
-            eye = xp.eye(size, dtype=xp.bool, device=array_api_compat.device(cotangent))
+            eye = xp.eye(size, dtype=xp.bool, device=device_of(cotangent))
             found += unmerged(xp, self.wide[group], xp.where(eye, diagonal, xp.zeros_like(diagonal)))
         return found
 
 
-@lru_cache(maxsize=256)
+@decided(256)
 def _square_groups(row_dims, col_dims):
     """Slices of neighbours that are square together, as short as can be; None where there are none."""
     found, start = [], 0

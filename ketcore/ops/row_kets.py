@@ -176,7 +176,7 @@ def _lookup(factors, ids, shape, check):
     """The lookup of each row's leaves, with no bad index, and the mask (B,) of rows that had one."""
     xp, factors, dtype = check_tables("factors", factors)
     count, columns = check_shape(shape, factors)
-    full = prod(factor.shape[2] for factor in factors)
+    full = prod([factor.shape[2] for factor in factors])
     if columns != full:
         raise ValueError(f"shape must keep all {full} columns, since a ket has no cropped ones, got {shape}")
     ids, checked = check_index("ids", ids, count, check)

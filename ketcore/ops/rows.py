@@ -172,7 +172,7 @@ def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | N
     """The definition on NumPy arrays: M built by np.kron, then indexed.  Costs P Q memory."""
     factors = [np.asarray(factor) for factor in factors]
     dtype = np.result_type(*factors)
-    full = [prod(factor.shape[axis] for factor in factors) for axis in (1, 2)]
+    full = [prod([factor.shape[axis] for factor in factors]) for axis in (1, 2)]
     dense = np.zeros(full, accumulation_dtype(np, dtype))
     for terms in zip(*factors, strict=True):
         term = np.ones((1, 1), dense.dtype)

@@ -6,7 +6,6 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from ketcore.cuda import launcher
 from ketcore.products import fused, plans, term_plans
 from ketcore.products.term_products import without_identities
 from ketcore.shapes import Marks, check_addressable, reached_dims
+from ketcore.tracing import decided, kept
 
 _PATHS = (None, *plans.PATHS, term_plans.TERMS, "fused")
 
@@ -192,7 +192,7 @@ def _check_arrays(factors, x):
     return xp, factors, x, dtype
 
 
-@lru_cache(maxsize=1024)
+@decided(1024)
 def _dims(shapes):
     """Of factors of these shapes (row dims, column dims), (P, Q), and whether they are batches."""
     if any(len(shape) < 3 or shape[-3] != shapes[0][-3] for shape in shapes):
@@ -205,7 +205,7 @@ def _dims(shapes):
     return dims, (prod(dims[0]), prod(dims[1])), max(map(len, shapes)) > 3
 
 
-@lru_cache(maxsize=1024)
+@kept(1024)
 def _sizes(shapes, given, axis, shape):
     """The sizes of factors and x of these shapes."""
     dims, full, batched = _dims(shapes)

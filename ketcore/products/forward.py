@@ -40,7 +40,7 @@ def matmul_by_modes(factors: Sequence[AnyArray], x: AnyArray, axis: int) -> AnyA
     *lead, rows, trail = x.shape
     flat = xp.reshape(x, (prod(lead), rows, trail))
     plan = plan_of(xp, factors, flat.shape[0], trail)
-    y = apply(xp, factors, flat, plan, prod(factor.shape[2] for factor in factors))
+    y = apply(xp, factors, flat, plan, prod([factor.shape[2] for factor in factors]))
     return xp.reshape(y, (*lead, y.shape[1], trail))
 
 

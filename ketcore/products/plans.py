@@ -15,12 +15,12 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n
 """
 
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 from itertools import pairwise, product
 from math import ceil, inf, prod
 from typing import NamedTuple
 
 from ketcore.shapes import halves_split, reached_dims
+from ketcore.tracing import decided, is_compiling
 
 PATHS = ("modes", "halves", "dense")
 
@@ -42,6 +42,9 @@ _LANE_BYTES = 32
 # Bytes that go in and out of a step of one chunk: few enough that the next step finds them in a cache, and so
 # many that the calls of a chunk do not count.
 CHUNK_BYTES = 1 << 20
+
+# Rows, or columns, of products that are compiled: enough that merging factors for them counts little.
+_TYPICAL = 1 << 10
 
 # No size that fits a machine is cut by this; a product of several stays a float.
 _HUGE = 1 << 200
@@ -127,10 +130,32 @@ def matmul_plan(
     >>> plan.path, [step.rows for step in plan.steps]
     ('modes', [16, 16, 16])
     """
+    dims, idle = (tuple(row_dims), tuple(col_dims)), frozenset(identities)
+    if is_compiling():
+        plan = _plan(*dims, max(rank, 1), *typical(trail), idle, itemsize, path)
+        return plan if trail == 1 else with_trail(plan, trail)
     # Sizes that differ little share a plan; what runs are the sizes as they are.
     rounded = 1 << (batch - 1).bit_length() if batch > 1 else 1
-    dims, idle = (tuple(row_dims), tuple(col_dims)), frozenset(identities)
     return _plan(*dims, max(rank, 1), rounded, max(trail, 1), idle, itemsize, path)
+
+
+def typical(trail: int) -> tuple[int, int]:
+    """The batch and the trail that a product is planned for while PyTorch compiles, when they are symbols."""
+    return (_TYPICAL, 1) if trail == 1 else (1, _TYPICAL)
+
+
+def with_trail(plan: MatmulPlan, trail: int) -> MatmulPlan:
+    """A plan for the `typical` trail with another one."""
+    # What `_replace` of a tuple does is not traced.
+    steps = []
+    for step in plan.steps:
+        inner, size_in, size_out = (
+            size // _TYPICAL * trail for size in (step.inner, step.size_in, step.size_out)
+        )
+        terms = step.terms_in, step.terms_out
+        sizes = step.outer, step.rows, step.columns, inner, *terms, size_in, size_out
+        steps.append(Step(step.start, step.stop, *sizes, step.cyclic))
+    return MatmulPlan(plan.path, tuple(steps), plan.leftward, plan.nested, plan.chunk, plan.largest)
 
 
 def matmul_cost(
@@ -196,7 +221,7 @@ class Problem(NamedTuple):
     high: int
 
 
-@lru_cache(maxsize=1024)
+@decided(1024)
 def _plan(rows, columns, rank, batch, trail, identities, itemsize, path):
     live = [n for n in range(len(rows)) if n not in identities]
     if not live:

@@ -15,13 +15,13 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 from ketcore.products import plans
 from ketcore.products.plans import Cost, MatmulPlan, Problem
 from ketcore.shapes import Marks, reached_dims
+from ketcore.tracing import decided, is_compiling
 
 # The path of products that are added up; the others are those of `plans`.
 TERMS = "terms"
@@ -92,8 +92,19 @@ def terms_plan(
     >>> [part.window for part in terms_plan((2,) * 12, (2,) * 12, chain, 1, path="terms").parts]
     [(0, 4), (3, 8), (7, 12)]
     """
+    dims = tuple(row_dims), tuple(col_dims)
+    if is_compiling():
+        plan = _terms_plan(*dims, identities, *plans.typical(trail), itemsize, path)
+        return plan if trail == 1 else _with_trail(plan, trail)
     rounded = 1 << (batch - 1).bit_length() if batch > 1 else 1
-    return _terms_plan(tuple(row_dims), tuple(col_dims), identities, rounded, max(trail, 1), itemsize, path)
+    return _terms_plan(*dims, identities, rounded, max(trail, 1), itemsize, path)
+
+
+def _with_trail(plan, trail):
+    if isinstance(plan, MatmulPlan):
+        return plans.with_trail(plan, trail)
+    parts = [Part(*part[:-1], plans.with_trail(part.plan, trail)) for part in plan.parts]
+    return TermsPlan(plan.row_dims, plan.col_dims, tuple(parts))
 
 
 def terms_cost(
@@ -137,7 +148,7 @@ class _Sum(NamedTuple):
     itemsize: int
 
 
-@lru_cache(maxsize=256)
+@decided(256)
 def _terms_plan(rows, columns, identities, batch, trail, itemsize, path):
     square = frozenset(n for n, (p, q) in enumerate(zip(rows, columns, strict=True)) if p == q)
     idle = tuple(known & square for known in identities)

@@ -10,22 +10,21 @@ Letters: N order, R rank, p and q rows and columns of a window, P = prod p_n, Q 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 from types import ModuleType
 from typing import NamedTuple
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import padded
-from ketcore.arrays.namespaces import is_numpy, is_writeable_in_place
+from ketcore.arrays.namespaces import device_of, is_numpy, is_writeable_in_place
 from ketcore.arrays.threads import run_chunks
 from ketcore.products import backward, forward
 from ketcore.products.plans import MatmulPlan
 from ketcore.products.term_plans import Part, TermsPlan
 from ketcore.shapes import Marks
+from ketcore.tracing import kept
 
 # Places of entries that the matrices of one plan may be made from: half a megabyte.
 _PLACES = 1 << 16
@@ -115,7 +114,7 @@ def with_identities(
     for n in touched:
         factor, flags = found[n], [n in known for known in identities]
         if any(flags):
-            eye = xp.eye(*factor.shape[-2:], dtype=factor.dtype, device=array_api_compat.device(factor))
+            eye = xp.eye(*factor.shape[-2:], dtype=factor.dtype, device=device_of(factor))
             whole = xp.broadcast_to(eye, factor.shape)
             found[n] = whole if all(flags) else xp.where(_mask(xp, flags, factor), whole, factor)
     return found
@@ -143,7 +142,7 @@ def added(total: AnyArray | None, more: AnyArray) -> AnyArray:
 
 
 def _mask(xp, flags, like):
-    return xp.asarray(np.array(flags)[:, None, None], device=array_api_compat.device(like))
+    return xp.asarray(np.array(flags)[:, None, None], device=device_of(like))
 
 
 def _taken(xp, array, terms):
@@ -151,7 +150,7 @@ def _taken(xp, array, terms):
     first, last = terms[0], terms[-1]
     if list(terms) == list(range(first, last + 1)):
         return array[first : last + 1, ...]
-    return xp.take(array, xp.asarray(np.array(terms), device=array_api_compat.device(array)), axis=0)
+    return xp.take(array, xp.asarray(np.array(terms), device=device_of(array)), axis=0)
 
 
 def _numpy_apply(factors, x, plan, columns, out):
@@ -265,7 +264,7 @@ def _one_mode(factors, part):
     return (terms[0] if len(terms) == 1 else terms.sum(axis=0)).T
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _recipe(plan, turned):
     """None where there is nothing to merge, or too much; `turned` for factors whose columns come first."""
     terms, sizes, size = [], [], 0
@@ -297,7 +296,7 @@ def _recipe(plan, turned):
 def _count(plan, window, identities):
     """How many entries a term has in the matrix of its window."""
     sizes = zip(range(*window), plan.row_dims[slice(*window)], plan.col_dims[slice(*window)], strict=True)
-    return prod(min(p, q) if n in identities else p * q for n, p, q in sizes)
+    return prod([min(p, q) if n in identities else p * q for n, p, q in sizes])
 
 
 def _entries(plan, rank, turned, window, identities):
@@ -319,7 +318,7 @@ def _entries(plan, rank, turned, window, identities):
             rows = np.repeat(rows * p, len(i)) + np.tile(i, len(rows))
             columns = np.repeat(columns * q, len(j)) + np.tile(j, len(columns))
         first += rank * p * q
-    return columns * prod(p for p, _ in dims[slice(*window)]) + rows, sources
+    return columns * prod([p for p, _ in dims[slice(*window)]]) + rows, sources
 
 
 def _places(targets, sources, k, term, one):

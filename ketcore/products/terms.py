@@ -7,7 +7,7 @@ runs over a range of its own, so that sums over its elements are products over m
 """
 
 from collections.abc import Sequence
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import product as pairs
 from math import prod
 from types import ModuleType
@@ -19,6 +19,7 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import as_dtype, beside, conjugated, elementwise_product, padded, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient
 from ketcore.shapes import prefix_boxes
+from ketcore.tracing import kept
 
 
 def products_of_others(xp: ModuleType, arrays: Sequence[AnyArray]) -> list[AnyArray]:
@@ -33,7 +34,7 @@ def products_of_others(xp: ModuleType, arrays: Sequence[AnyArray]) -> list[AnyAr
     return found[::-1]
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def diagonal_masks(dims: tuple[int, ...], count: int) -> list[np.ndarray]:
     """Which digits the boxes of [0, count) hold: per mode a bool array (boxes, p_n)."""
     boxes = prefix_boxes(count, dims)
@@ -58,7 +59,7 @@ class Block(NamedTuple):
     places: list[np.ndarray]
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def _leading_block(row_dims, col_dims, shape):
     sides = (prefix_boxes(count, dims) for count, dims in zip(shape, (row_dims, col_dims), strict=True))
     boxes = [list(zip(*box, strict=True)) for box in pairs(*sides)]
@@ -140,7 +141,7 @@ def dense_matrix(factors: Sequence[AnyArray], shape: tuple[int, int] | None = No
     wide = [np.asarray(factor) for factor in factors]
     dtype = accumulation_dtype(np, np.result_type(*wide))
     total = sum(reduce(np.kron, matrices) for matrices in zip(*(f.astype(dtype) for f in wide), strict=True))
-    rows, columns = (prod(factor.shape[axis] for factor in wide) for axis in (1, 2))
+    rows, columns = (prod([factor.shape[axis] for factor in wide]) for axis in (1, 2))
     total = np.zeros((rows, columns), dtype) + total
     return total if shape is None else total[: shape[0], : shape[1]]
 

@@ -27,7 +27,7 @@ from ketcore.arrays import scale
 from ketcore.arrays.autodiff import is_recorded, is_traced
 from ketcore.arrays.checks import check_floating, check_tables
 from ketcore.arrays.elementary import adjoint, complex_dtype, conjugated, identity
-from ketcore.arrays.namespaces import accumulation_dtype, is_complex, is_numpy, namespace, to_host
+from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_complex, is_numpy, namespace, to_host
 from ketcore.products.forward import matmul_by_modes
 from ketcore.spectra.powers import multiple
 from ketcore.spectra.symmetry import is_hermitian
@@ -88,7 +88,7 @@ def check_shift(shift: Any, xp: ModuleType, like: AnyArray, dtype: Any) -> tuple
         shift = np.asarray(shift)
         shift = shift.astype(np.float64) if shift.dtype.kind in "iu" else shift
         if not is_numpy(like) and shift.dtype.kind in "fc":
-            shift = xp.asarray(shift, device=array_api_compat.device(like))
+            shift = xp.asarray(shift, device=device_of(like))
     _, (shift,), _ = check_floating("shift", (shift,))
     namespace("factors and shift", (like, shift))
     if shift.ndim:
@@ -190,7 +190,7 @@ def spectrum(
 ) -> Spectrum:
     """Eigenvalues of all factors, with vectors where all are Hermitian, or assumed to be.
 
-    Where JAX traces the factors they must be Hermitian: if they are not, all values are NaN.
+    Where the factors are traced they must be Hermitian: if they are not, all values are NaN.
     """
     hermitian = is_hermitian(xp, matrices, stored) if assumed is None else assumed
     if hermitian is not False:
@@ -199,7 +199,7 @@ def spectrum(
         check_diagonalisable(matrices)
         return Spectrum([xp.linalg.eigvals(matrix) for matrix in matrices], None)
     found = [_eigenvalues(to_host(matrix)) for matrix in matrices]
-    device, dtype = array_api_compat.device(matrices[0]), complex_dtype(xp, matrices[0].dtype)
+    device, dtype = device_of(matrices[0]), complex_dtype(xp, matrices[0].dtype)
     return Spectrum([xp.asarray(v.astype(np_complex(xp, dtype)), device=device) for v in found], None)
 
 
@@ -227,7 +227,7 @@ def check_diagonalisable(matrices: Sequence[AnyArray], name: str = "factors") ->
 def hermitian_spectrum(
     xp: ModuleType, matrices: Sequence[AnyArray], stored: Sequence[Any] = (), assumed: bool | None = None
 ) -> Spectrum:
-    """The spectrum of Hermitian factors; LinAlgError where one is not, NaN where JAX traces it."""
+    """The spectrum of Hermitian factors; LinAlgError where one is not, NaN where it is traced."""
     if assumed:
         return Spectrum(*hermitian_eigh(xp, matrices, True))
     found = [is_hermitian(xp, [matrix], stored) for matrix in matrices]
@@ -249,7 +249,7 @@ def check_positive(xp: ModuleType, shifted: AnyArray, shift: AnyArray) -> AnyArr
 def hermitian_eigh(
     xp: ModuleType, matrices: Sequence[AnyArray], hermitian: bool | AnyArray
 ) -> tuple[list[AnyArray], list[AnyArray]]:
-    """Eigenvalues and vectors of Hermitian matrices; NaN where `hermitian` turns out to be false in JAX."""
+    """Eigenvalues and vectors of Hermitian matrices; NaN where they are traced and are not."""
     pairs = [xp.linalg.eigh((matrix + adjoint(matrix)) / 2) for matrix in matrices]
     values = [pair[0] for pair in pairs]
     if hermitian is not True:

@@ -13,12 +13,11 @@ from math import prod
 from types import ModuleType
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import adjoint, complex_dtype, identity
-from ketcore.arrays.namespaces import is_complex, to_host
+from ketcore.arrays.namespaces import device_of, is_complex, to_host
 from ketcore.spectra import decompositions
 
 
@@ -33,7 +32,7 @@ def triangular_solver(
     from scipy.linalg import schur  # here, because scipy.linalg is slow to import
 
     real, dtype = not is_complex(xp, dtype), complex_dtype(xp, dtype)
-    device = array_api_compat.device(matrices[0])
+    device = device_of(matrices[0])
     hosted = [to_host(matrix) for matrix in matrices]
     if not all(np.isfinite(matrix).all() for matrix in hosted):
         return lambda b: xp.full_like(b, xp.nan)
@@ -67,7 +66,7 @@ def _ordered(xp, hosted, triangles, c, shift):
     split = xp.permute_dims(xp.reshape(c, (batch, *dims, trail)), axes)
     flat = xp.reshape(split, (1, prod(dims), batch * trail))
     parts = [(triangles[n], plain[n]) for n in order]
-    one = xp.ones((1,), dtype=c.dtype, device=array_api_compat.device(c))
+    one = xp.ones((1,), dtype=c.dtype, device=device_of(c))
     found = xp.reshape(_substitute(xp, parts, flat, one, shift), split.shape)
     back = tuple(axes.index(i) for i in range(len(axes)))
     return xp.reshape(xp.permute_dims(found, back), c.shape)

@@ -39,7 +39,7 @@ def assumed_hermitian(assume_a: Any, is_real: bool) -> bool | None:
 
 
 def is_hermitian(xp: ModuleType, matrices: Sequence[AnyArray], stored: Sequence[Any] = ()) -> bool | AnyArray:
-    """Whether all matrices are Hermitian but for rounding; an array where JAX traces them.
+    """Whether all matrices are Hermitian but for rounding; an array where they are traced.
 
     stored    the dtypes that they were rounded to, if these are coarser than their own
     """
@@ -79,9 +79,9 @@ def slack(xp: ModuleType, dtype: Any, size: int) -> float:
 
 
 def check_known(matrix: AnyArray, assume_a: str | None) -> None:
-    """TypeError where JAX traces a factor that would have to be looked at because it may not be Hermitian."""
+    """TypeError where a factor is traced that would have to be looked at because it may not be Hermitian."""
     if is_traced(matrix):
         raise TypeError(
-            "assume_a must say that factors are Hermitian where JAX traces them and there is a shift, "
+            "assume_a must say that factors are Hermitian where they are traced and there is a shift, "
             f"got {assume_a!r}"
         )

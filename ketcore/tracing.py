@@ -1,0 +1,73 @@
+"""Whether torch.compile or torch.export traces a call, and what such a call cannot go through.
+
+Nothing that is traced has values.  Code asks here before it looks at one; whether an array has values at all
+is asked of `ketcore.arrays.autodiff`.  PyTorch is looked up and not imported: who compiles with it has it.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def is_compiling() -> bool:
+    """Whether torch.compile or torch.export traces this call."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
+
+
+def unless_compiling(
+    function: Callable[Arguments, Result], wrapped: Callable[Arguments, Result]
+) -> Callable[Arguments, Result]:
+    """`wrapped`, a form of `function` that PyTorch cannot trace; while it compiles the function itself."""
+
+    @wraps(function)
+    def chosen(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
+        return (function if is_compiling() else wrapped)(*args, **options)
+
+    return chosen
+
+
+def kept(most: int) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Decorates a function of integers whose last results, at most so many, are kept between calls."""
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        # Sizes that PyTorch traces are symbols, of which no cache should keep any.
+        return unless_compiling(function, lru_cache(most)(function))
+
+    return decorate
+
+
+def decided(most: int) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """As `kept`, for what takes long to trace: while PyTorch compiles it is called, with sizes as they are.
+
+    These, which may be symbols, become constants of what is compiled.
+    """
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        cached = lru_cache(most)(function)
+
+        def constant(*args: Any) -> Result:
+            return cached(*args)
+
+        # All that torch.compiler.assume_constant_result does, which would import PyTorch.
+        constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+        @wraps(function)
+        def chosen(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
+            assert not options
+            return constant(*_fixed(args)) if is_compiling() else cached(*args)
+
+        return chosen
+
+    return decorate
+
+
+def _fixed(value: Any) -> Any:
+    """Sizes in nested tuples as plain integers."""
+    if isinstance(value, tuple):
+        return tuple([_fixed(each) for each in value])
+    return int(value) if isinstance(value, int) else value
