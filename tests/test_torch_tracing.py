@@ -1,16 +1,20 @@
 """ketcore's array code where PyTorch traces it: no value is looked at, and nothing breaks a graph."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import ketcore as kc
 from ketcore.ops import OPS
 from tests.operator_problems import problems_to_compile
 from tests.problems import Problem, drawn
 from tests.require import imported
 
 torch = imported("torch")
+
+from torch._dynamo.testing import CompileCounter  # noqa: E402
 
 BY_NAME = {op.name: op for op in OPS}
 RNG = np.random.default_rng(31)
@@ -34,6 +38,8 @@ every_problem = pytest.mark.parametrize(
 @pytest.fixture(autouse=True)
 def _nothing_compiled_before():
     torch.compiler.reset()
+    # What pytest keeps of every log, PyTorch would take most of the time to write.
+    logging.getLogger("torch.__trace").setLevel(logging.WARNING)
 
 
 def on_torch(problem, move=torch.as_tensor):
@@ -103,3 +109,114 @@ def test_vmap_over_what_is_differentiated(problem):
     for n in (0, 1):
         expected = everything(problem, [array[n] for array in stacked])
         torch.testing.assert_close([part[n] for part in found], list(expected))
+
+
+FACTORS = [torch.as_tensor(RNG.standard_normal((2, 5, 3))) for _ in range(3)]
+LEAVES = torch.as_tensor(RNG.standard_normal((125, 2, 9)))
+X = torch.as_tensor(RNG.standard_normal((125, 4)))
+IDS = torch.tensor([0, 99, 7, 7])
+
+
+@pytest.mark.parametrize("check", [None, True])
+def test_an_id_out_of_range_gives_nan_and_no_gradient_where_it_is_traced(check):
+    ids, cotangent = torch.tensor([3, -1, 100, 2**62]), torch.ones(4, 27, dtype=torch.float64)
+
+    def function(ids):
+        rows = kc.rows(FACTORS, ids, (100, 27), check=check)
+        return rows, kc.rows_vjp(FACTORS, ids, cotangent, (100, 27), check=check)
+
+    rows, gradients = torch.compile(function, fullgraph=True, backend="eager")(ids)
+    assert torch.isnan(rows[1:]).all()
+    torch.testing.assert_close(rows[0], kc.rows(FACTORS, ids[:1], (100, 27))[0])
+    torch.testing.assert_close(gradients, kc.rows_vjp(FACTORS, ids[:1], cotangent[:1], (100, 27)))
+    with pytest.raises(IndexError, match=r"ids must lie in \[0, 100\), got -1"):
+        function(ids)
+
+
+SIZED = {
+    "rows": (lambda ids: kc.rows(FACTORS, ids), 0),
+    "ket_rows": (lambda ids: kc.ket_rows(LEAVES, ids, (3, 3, 3), True), 0),
+    "gather_kron": (lambda ids: kc.gather_kron(FACTORS, torch.stack([ids % 5] * 3)), 0),
+    "kron_matmul": (lambda ids: kc.kron_matmul(FACTORS, ids[:, None] * X[None, :, 0]), 0),
+    "kron_matmul of columns": (lambda ids: kc.kron_matmul(FACTORS, X[:, :1] * ids, axis=-2), 0),
+    "kron_matmul of local terms": (
+        lambda ids: kc.kron_matmul(
+            [torch.ones(2, 5, 5, dtype=torch.float64)] * 3,
+            X[:, :1] * ids,
+            axis=-2,
+            identities=(frozenset({0}), frozenset({1})),
+        ),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_one_graph_serves_batches_of_every_size(name):
+    function, axis = SIZED[name]
+    counter = CompileCounter()
+    compiled = torch.compile(function, fullgraph=True, backend=counter)
+    for size in (5, 9, 40):
+        ids = torch.arange(size)
+        torch._dynamo.mark_dynamic(ids, axis)
+        torch.testing.assert_close(compiled(ids), function(ids))
+    assert counter.frame_count == 1
+
+
+def test_vmap_over_ids():
+    ids = torch.stack([IDS, IDS - 1])
+    found = torch.func.vmap(lambda row: kc.rows(FACTORS, row, (100, 27)))(ids)
+    torch.testing.assert_close(found[0], kc.rows(FACTORS, IDS, (100, 27)))
+    assert torch.isnan(found[1, 0]).all()
+    torch.testing.assert_close(found[1, 1:], kc.rows(FACTORS, IDS[1:] - 1, (100, 27)))
+
+
+K = kc.KroneckerMatrix(FACTORS, (100, 20))
+METHODS = {
+    "rows": lambda: K.rows(IDS),
+    "ids": lambda: K[IDS],
+    "matmul": lambda: K.matmul(X[:20]),
+    "rmatmul": lambda: K.rmatmul(X[:100].T),
+    "trace": lambda: K.trace(),
+    "made inside": lambda: kc.KroneckerMatrix([2 * factor for factor in FACTORS], (100, 20)).rows(IDS),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_of_matrices_compile(name):
+    compiled = torch.compile(METHODS[name], fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(), METHODS[name]())
+
+
+def test_what_must_be_looked_at_says_so():
+    factors, b = [torch.ones(1, 3, 3, device="meta"), torch.ones(1, 2, 2, device="meta")], torch.ones(6)
+    text = "assume_a must say that factors are Hermitian where they are traced and there is a shift, got 'gen"
+    with pytest.raises(TypeError, match=text):
+        kc.kron_solve(factors, b.to("meta"), 1.0, assume_a="gen")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "bfloat16"])
+@pytest.mark.parametrize("name", ["rows", "gather_kron", "ket_rows"])
+def test_gradients_of_bare_tensors_are_those_of_array_code(name, dtype):
+    dtype = getattr(torch, dtype)
+    factors = [factor.to(dtype).mT.contiguous().mT for factor in FACTORS]
+    ids = torch.arange(200) % 100
+    cotangent = torch.as_tensor(RNG.standard_normal((200, 27))).to(dtype)
+    if dtype.is_complex:
+        cotangent = (cotangent * (1 + 2j)).conj()
+    call = {
+        "rows": lambda *f: kc.rows_vjp(f, ids, cotangent),
+        "gather_kron": lambda *f: kc.gather_kron_vjp(f, torch.stack([ids % 5] * 3), cotangent),
+        "ket_rows": lambda *_: kc.ket_rows_vjp(LEAVES.to(dtype), ids, cotangent, (3, 3, 3)),
+    }[name]
+    bare = call(*factors)
+    with torch.utils.flop_counter.FlopCounterMode(display=False):  # a mode that watches what PyTorch computes
+        watched = call(*factors)
+    torch.testing.assert_close(bare, watched, rtol=2e-2 if dtype.itemsize == 2 else 1e-4, atol=1e-2)
+
+
+def test_a_long_sum_of_a_bare_tensor_keeps_its_digits():
+    factor, ids = torch.ones(1, 1, 1), torch.zeros(1 << 18, dtype=torch.int64)
+    cotangent = torch.full((1 << 18, 1), 0.1)
+    (found,) = kc.rows_vjp((factor,), ids, cotangent)
+    assert abs(float(found) / (float(cotangent[0]) * (1 << 18)) - 1) < 1e-6

@@ -96,11 +96,10 @@ def is_writeable_in_place(array: AnyArray) -> bool:
 
 
 def on_host(array: AnyArray) -> bool:
-    """Whether the values of `array`, if it has any, lie in host memory: reading them waits for no device."""
+    """Whether `array` has its values in host memory, so that reading them waits for no device."""
     if is_numpy(array):
         return True
-    # A traced array of JAX has no device yet.
-    return str(device_of(array)).lower().startswith(("cpu", "tfrt_cpu", "none"))
+    return not is_traced(array) and str(device_of(array)).lower().startswith(("cpu", "tfrt_cpu"))
 
 
 def extremes(array: AnyArray) -> tuple[int, int] | None:

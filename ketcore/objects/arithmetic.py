@@ -12,7 +12,6 @@ from operator import mul, truediv
 from sys import float_info
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
@@ -106,7 +105,7 @@ def carried(
     for n in set(at) or modes[:1]:
         changed, flags = change(factors[n]), np.array([place == n for place in at])
         if not flags.all():
-            xp = array_api_compat.array_namespace(changed)
+            xp = namespace_of(changed)
             mask = xp.asarray(flags[:, None, None], device=device_of(changed))
             changed = xp.where(mask, changed, xp.astype(factors[n], changed.dtype, copy=False))
         found[n] = changed

@@ -12,7 +12,6 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any, Generic, overload
 
-import array_api_compat
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -21,7 +20,7 @@ from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Key, Lists, 
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating
 from ketcore.arrays.elementary import conjugated, itemsize
-from ketcore.arrays.namespaces import quiet
+from ketcore.arrays.namespaces import namespace_of, quiet
 from ketcore.objects import arithmetic, construction, display
 from ketcore.objects.indexing import parse_key, take
 from ketcore.objects.operands import operand
@@ -287,7 +286,7 @@ class Ket(Scalable, Generic[ArrayT]):
         """
         if self.rank == 0:
             return self
-        xp = array_api_compat.array_namespace(self.packed)
+        xp = namespace_of(self.packed)
         units, _ = scale.unit_leaves(self.factors)
         length = arithmetic.root_of_squared(ket_inner(units, units))
         length = xp.where(length > 0, length, xp.ones_like(length))
@@ -312,7 +311,7 @@ class Ket(Scalable, Generic[ArrayT]):
         """
         what = f"{self.shape} array of {self.dtype}"
         shapes.check_dense_size(prod(self.shape), itemsize(self.packed), what, max_bytes)
-        xp = array_api_compat.array_namespace(self.packed)
+        xp = namespace_of(self.packed)
         words = prod(self.batch_shape)
         leaves = xp.reshape(self.packed, (words, *self.packed.shape[-2:]))
         ids = np.arange(words).reshape(self.batch_shape)
@@ -357,6 +356,6 @@ def _batched(left, right):
         raise ValueError(f"kets must have batch shapes that broadcast, got {batches}") from None
     arrays = []
     for array in (left, right):
-        xp = array_api_compat.array_namespace(array)
+        xp = namespace_of(array)
         arrays.append(xp.broadcast_to(array, (*batch, *array.shape[-2:])))
     return arrays
