@@ -17,7 +17,7 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import is_bare
 from ketcore.arrays.checks import check_like, check_out
 from ketcore.arrays.elementary import reshaped
-from ketcore.arrays.namespaces import namespace_of, to_host
+from ketcore.arrays.namespaces import is_numpy, namespace_of, to_host
 from ketcore.cuda.library import on_device_of
 from ketcore.lookups import on_arrays, on_cuda, on_numpy
 from ketcore.lookups.lookup import Lookup
@@ -167,7 +167,7 @@ def _in_host_memory(lookup, cotangent):
     bfloat16, which NumPy does not have.
     """
     arrays = (*lookup.tables, lookup.index, cotangent)
-    if not is_bare(arrays) or "bfloat16" in {str(array.dtype).rpartition(".")[2] for array in arrays}:
+    if is_numpy(cotangent) or not is_bare(arrays) or "bfloat16" in {str(array.dtype).rpartition(".")[2] for array in arrays}:
         return lookup, cotangent, lambda found: found
     *tables, index, cotangent = map(to_host, arrays)
     dtype, xp = np.dtype(str(lookup.dtype).rpartition(".")[2]), namespace_of(lookup.index)
