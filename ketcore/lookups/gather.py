@@ -166,8 +166,11 @@ def _in_host_memory(lookup, cotangent):
     NumPy's engine pulls back several times as fast as array code.  All else stays as it is, and so does
     bfloat16, which NumPy does not have.
     """
+    if is_numpy(cotangent):
+        return lookup, cotangent, lambda found: found
     arrays = (*lookup.tables, lookup.index, cotangent)
-    if is_numpy(cotangent) or not is_bare(arrays) or "bfloat16" in {str(array.dtype).rpartition(".")[2] for array in arrays}:
+    names = {str(array.dtype).rpartition(".")[2] for array in arrays} if is_bare(arrays) else {"bfloat16"}
+    if "bfloat16" in names:
         return lookup, cotangent, lambda found: found
     *tables, index, cotangent = map(to_host, arrays)
     dtype, xp = np.dtype(str(lookup.dtype).rpartition(".")[2]), namespace_of(lookup.index)
