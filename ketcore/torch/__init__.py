@@ -3,9 +3,18 @@
 functional  the operations of `ketcore.ops`, differentiable in every way that torch has
 memory      tensors as arrays of the engines' libraries, in the same memory
 operators   the operations as operators of torch, for compilers
+autograd            the operations of `ketcore.ops`, differentiable in every way that torch has
+embedding_tables    what embedding layers share: checks of their arguments, what options do to rows
+ket_table           the parameters and rows of a table of kets
+xs_table            the parameters and rows of a table that is a Kronecker matrix
+embeddings          EmbeddingKet and EmbeddingKetXS, in the place of torch.nn.Embedding
 """
 
 try:
     import torch as _torch  # noqa: F401
 except ImportError as error:
     raise ImportError("ketcore.torch needs PyTorch: pip install 'ketcore[torch]'") from error
+
+from ketcore.torch.embeddings import EmbeddingKet, EmbeddingKetXS
+
+__all__ = ["EmbeddingKet", "EmbeddingKetXS"]

@@ -1,0 +1,162 @@
+"""What the embedding layers share: how their parameters start, what their options do to rows.
+
+    nn.Embedding's option      a table of kets (Ket)              a Kronecker matrix (XS)
+    padding_idx                the record stays, no gradient      the row is zero, no gradient
+    max_norm                   the record is scaled in place      the output is scaled
+    scale_grad_by_freq         the gradient of a row is divided by the number of its ids in the call
+    sparse                     sparse gradient of the records     refused
+
+Letters: N order, R rank, p_n and q_n rows and columns of factor n.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from ketcore.shapes import check_int, check_size
+
+
+def table_size(num_embeddings: int, embedding_dim: int) -> tuple[int, int]:
+    """The two sizes of a table, checked."""
+    return check_int("num_embeddings", num_embeddings, 1), check_int("embedding_dim", embedding_dim, 1)
+
+
+def table_dtype(dtype: torch.dtype | None) -> torch.dtype:
+    """`dtype`, or torch's default; TypeError unless it is floating or complex."""
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype.is_complex):
+        raise TypeError(f"dtype must be a floating or complex dtype, got {dtype}")
+    return dtype
+
+
+def padding_row(padding_idx: int | None, num_embeddings: int) -> int | None:
+    """`padding_idx` counted from the start; negative ones count from the end, as those of nn.Embedding."""
+    if padding_idx is None:
+        return None
+    row = check_int("padding_idx", padding_idx, -(2**63))
+    if not -num_embeddings <= row < num_embeddings:
+        raise IndexError(f"padding_idx must lie in [{-num_embeddings}, {num_embeddings}), got {row}")
+    return row % num_embeddings
+
+
+def largest_norm(max_norm: float | None) -> float | None:
+    """`max_norm`, checked."""
+    return None if max_norm is None else check_size("max_norm", max_norm)
+
+
+def leaf_std(std: float, order: int, rank: int) -> float:
+    """The standard deviation of leaves whose sum of `rank` products of `order` has that of `std`.
+
+    >>> leaf_std(1.0, 2, 16)
+    0.5
+    """
+    return (std / rank**0.5) ** (1 / order)
+
+
+def check_ids(name: str, ids: Any) -> Tensor:
+    """A tensor of int32 or int64 ids; TypeError that names it otherwise."""
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"{name} must be a tensor of integers, got {type(ids).__name__}")
+    if ids.dtype in (torch.int64, torch.int32):
+        return ids
+    if ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool:
+        raise TypeError(f"{name} must have an integer dtype, got {ids.dtype}")
+    return ids.long()
+
+
+@contextmanager
+def own_precision(like: Tensor) -> Iterator[None]:
+    """The dtype of the parameters also under autocast, which casts products and no lookups."""
+    kind = like.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        yield
+        return
+    with torch.autocast(kind, enabled=False):
+        yield
+
+
+def moved(ids: Tensor, permutation: Tensor | None) -> Tensor:
+    """The rows of the table in which words `ids` lie; what is out of range stays so, to be refused."""
+    if permutation is None:
+        return ids
+    last = permutation.shape[0] - 1
+    inside = (ids >= 0) & (ids <= last)
+    return torch.where(inside, permutation[ids.clamp(0, last)].to(ids.dtype), ids)
+
+
+def norm_scale(rows: Tensor, max_norm: float, norm_type: float) -> Tensor:
+    """The factors (..., 1) that bring longer rows to `max_norm`, and leave others alone."""
+    half = rows.dtype in (torch.float16, torch.bfloat16)
+    wide = rows.float() if half else rows
+    norm = torch.linalg.vector_norm(wide, norm_type, dim=-1, keepdim=True)
+    # The small number is that of nn.Embedding.  Short rows divide by max_norm, so that no gradient of the
+    # branch that is not taken is infinite.
+    scale = torch.where(norm > max_norm, max_norm / (norm.clamp(min=max_norm) + 1e-7), 1.0)
+    return scale.to(rows.dtype) if half else scale
+
+
+class _FrequencyScaled(torch.autograd.Function):
+    """Rows as they are, whose gradient is divided by how often the id of a row stands in the call."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(rows: Tensor, count: Tensor) -> Tensor:
+        return rows.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None]:
+        (count,) = ctx.saved_tensors
+        return cotangents[0] / count[..., None].to(cotangents[0].dtype), None
+
+
+def frequency_scaled(rows: Tensor, ids: Tensor) -> Tensor:
+    """`rows` (..., columns) with the gradient of each divided by the number of its ids."""
+    flat = ids.reshape(-1)
+    # Sorting has a shape that is known beforehand, which torch.unique has not.
+    ordered = flat.sort().values
+    count = torch.searchsorted(ordered, flat, right=True) - torch.searchsorted(ordered, flat)
+    return _FrequencyScaled.apply(rows, count.reshape(ids.shape))
+
+
+def as_permutation(permutation: Any, num_embeddings: int, device: Any) -> Tensor:
+    """A permutation of the numbers below `num_embeddings`, int32 where they fit."""
+    found = torch.as_tensor(permutation)
+    if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
+        raise TypeError(f"permutation must have an integer dtype, got {found.dtype}")
+    if found.shape != (num_embeddings,):
+        raise ValueError(f"permutation must have shape ({num_embeddings},), got {tuple(found.shape)}")
+    if found.device.type != "meta":
+        expected = torch.arange(num_embeddings, device=found.device)
+        if not torch.equal(found.long().sort().values, expected):
+            raise ValueError(f"permutation must hold every number below {num_embeddings} once, got others")
+    dtype = torch.int32 if num_embeddings <= 2**31 else torch.int64
+    # A copy: a buffer that a caller could write to would not stay a permutation.
+    return found.to(device=device, dtype=dtype, copy=True)
+
+
+def refuse_weight(module: nn.Module) -> NoReturn:
+    """AttributeError in place of a dense table that nobody asked for."""
+    kind = type(module).__name__
+    raise AttributeError(f"{kind} must be made dense by to_dense(max_bytes=), got a use of its weight")
+
+
+def described(facts: dict[str, Any], usual: dict[str, Any]) -> str:
+    """`name=value` for those of `facts` that are not as usual."""
+    return ", ".join(f"{name}={value}" for name, value in facts.items() if value != usual.get(name))
+
+
+def given_parameter(value: Any, shape: Sequence[int], name: str, device: Any, dtype: Any) -> Tensor:
+    """A tensor given for a parameter, in the shape that it must have."""
+    tensor = torch.as_tensor(value, device=device, dtype=dtype).detach()
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
+    table_dtype(tensor.dtype)
+    return tensor

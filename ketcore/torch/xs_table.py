@@ -1,0 +1,192 @@
+"""A table of words as one Kronecker matrix: what `EmbeddingKetXS` and `EmbeddingBagKetXS` share.
+
+    table[i] = sum_k  F_0[k, i_0] (x) F_1[k, i_1] (x) ... (x) F_{N-1}[k, i_{N-1}]
+
+with i_n the n-th digit of i, the first the most significant: words share leaves digit by digit.
+
+Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n, Q = prod q_n.
+
+Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020 (word2ketXS).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import ketcore as kc
+from ketcore.shapes import check_dense_size, check_dims, check_int, check_size
+from ketcore.torch.autograd import rows
+from ketcore.torch.embedding_tables import (
+    as_permutation,
+    frequency_scaled,
+    given_parameter,
+    largest_norm,
+    leaf_std,
+    moved,
+    norm_scale,
+    own_precision,
+    padding_row,
+    refuse_weight,
+    table_dtype,
+    table_size,
+)
+
+
+class XSTable(nn.Module):
+    """The parameters of a table (num_embeddings, embedding_dim) that is a Kronecker matrix, and its rows."""
+
+    factors: nn.ParameterList
+    row_scale: nn.Parameter | None
+    permutation: Tensor | None
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None,
+        max_norm: float | None,
+        norm_type: float,
+        scale_grad_by_freq: bool,
+        sparse: bool,
+        *,
+        order: int,
+        rank: int,
+        row_dims: Sequence[int] | None,
+        col_dims: Sequence[int] | None,
+        row_scale: bool | float,
+        permutation: Any,
+        std: float,
+        _weight: Sequence[Tensor] | None,
+        _freeze: bool,
+        device: Any,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = table_size(num_embeddings, embedding_dim)
+        self.padding_idx = padding_row(padding_idx, self.num_embeddings)
+        self.max_norm, self.norm_type = largest_norm(max_norm), float(norm_type)
+        self.scale_grad_by_freq = bool(scale_grad_by_freq)
+        if sparse:
+            raise ValueError("sparse must be False for a table whose words share leaves, got True")
+        self.sparse = False
+        self.std = check_size("std", std)
+        self.row_scale_start = _start("row_scale", row_scale)
+        self.relative_error: float | None = None
+        self._set_dims(order, rank, row_dims, col_dims, _weight)
+        self._set_parameters(_weight, not _freeze, device, dtype)
+        found = None if permutation is None else as_permutation(permutation, self.num_embeddings, device)
+        self.register_buffer("permutation", found)
+        if _weight is None:
+            self.reset_parameters()
+
+    def _set_dims(self, order, rank, row_dims, col_dims, weight):
+        """The dims and the rank, of the factors where they are given."""
+        if weight is not None:
+            shapes = [tuple(factor.shape) for factor in weight]
+            if not shapes or any(len(shape) != 3 or shape[0] != shapes[0][0] for shape in shapes):
+                raise ValueError(f"_weight must be arrays (rank, rows, columns) of one rank, got {shapes}")
+            rank, row_dims, col_dims = shapes[0][0], [s[1] for s in shapes], [s[2] for s in shapes]
+        sizes = {"row_dims": self.num_embeddings, "col_dims": self.embedding_dim}
+        known = next((len(dims) for dims in (row_dims, col_dims) if dims is not None), None)
+        self.order = check_int("order", order, 1) if known is None else known
+        self.rank = check_int("rank", rank, 1)
+        self.row_dims = _dims("row_dims", row_dims, sizes["row_dims"], self.order)
+        self.col_dims = _dims("col_dims", col_dims, sizes["col_dims"], self.order)
+
+    def _set_parameters(self, weight, trained, device, dtype):
+        """The factors and the scales of rows, of values that reset_parameters replaces unless given."""
+        shapes = [(self.rank, p, q) for p, q in zip(self.row_dims, self.col_dims, strict=True)]
+        if weight is None:
+            dtype = table_dtype(dtype)
+            factors = [torch.empty(shape, device=device, dtype=dtype) for shape in shapes]
+        else:
+            pairs = zip(weight, shapes, strict=True)
+            factors = [given_parameter(factor, shape, "_weight", device, dtype) for factor, shape in pairs]
+        self.factors = nn.ParameterList(nn.Parameter(factor, requires_grad=trained) for factor in factors)
+        if self.row_scale_start is None:
+            self.register_parameter("row_scale", None)
+        else:
+            start = torch.full((self.num_embeddings,), self.row_scale_start)
+            start = start.to(device=factors[0].device, dtype=factors[0].dtype)
+            self.row_scale = nn.Parameter(start, requires_grad=trained)
+
+    def reset_parameters(self) -> None:
+        """Draw the factors such that entries of the table have standard deviation `std` (times the start of
+        `row_scale`, where that is a number)."""
+        deviation = leaf_std(self.std, self.order, self.rank)
+        for factor in self.factors:
+            nn.init.normal_(factor, std=deviation)
+        if self.row_scale is not None and self.row_scale_start is not None:
+            nn.init.constant_(self.row_scale, self.row_scale_start)
+
+    def matrix(self) -> kc.KroneckerMatrix[Tensor]:
+        """The factors as a Kronecker matrix (num_embeddings, embedding_dim), which shares and trains them.
+
+        It is the table itself where there is no `padding_idx`, `max_norm`, `row_scale` and `permutation`:
+        those are what `forward` does to its rows.
+        """
+        return kc.KroneckerMatrix(list(self.factors), (self.num_embeddings, self.embedding_dim))
+
+    def to_dense(self, max_bytes: float = 2**30) -> Tensor:
+        """The rows of all words, as `forward` gives them: (num_embeddings, embedding_dim).
+
+        Raises
+        ------
+        MemoryError
+            where it would take more than `max_bytes`; the message has the size.
+        """
+        like = self.factors[0]
+        elements = self.num_embeddings * self.embedding_dim
+        check_dense_size(elements, like.element_size(), "table", max_bytes)
+        return self._rows(torch.arange(self.num_embeddings, device=like.device))
+
+    def balance(self) -> None:
+        """Give the leaves of all modes one norm, which changes no row; weight decay treats them alike then."""
+        with torch.no_grad():
+            balanced = self.matrix().balance().factors
+            for factor, value in zip(self.factors, balanced, strict=True):
+                factor.copy_(value)
+
+    def _rows(self, ids):
+        """The rows of checked ids, with the options in force."""
+        factors, shape = tuple(self.factors), (self.num_embeddings, self.embedding_dim)
+        with own_precision(factors[0]):
+            found = rows(factors, moved(ids, self.permutation), shape)
+            if self.row_scale is not None:
+                # One number a row is a matrix of one column: what is out of range has no gradient either.
+                scale = rows((self.row_scale[None, :, None],), ids, (self.num_embeddings, 1))
+                found = found * scale
+            if self.max_norm is not None:
+                found = found * norm_scale(found, self.max_norm, self.norm_type)
+        if self.padding_idx is not None:
+            found = found.masked_fill((ids == self.padding_idx)[..., None], 0)
+        return frequency_scaled(found, ids) if self.scale_grad_by_freq else found
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weight":
+            refuse_weight(self)
+        return super().__getattr__(name)
+
+
+def _start(name, value):
+    """Where the scales of rows begin: None for False, 1 for True."""
+    if isinstance(value, bool):
+        return 1.0 if value else None
+    return check_size(name, value)
+
+
+def _dims(name, dims, size, order):
+    """`dims` that reach `size`, of the order of the layer; those of suggest_dims where there are none."""
+    if dims is None:
+        return kc.suggest_dims(size, order)
+    found = check_dims(name, dims)
+    if len(found) != order:
+        raise ValueError(f"{name} must be {order} ints, got {found}")
+    product = 1
+    for dim in found:
+        product *= dim
+    if product < size:
+        raise ValueError(f"{name} must have a product of at least {size}, got {found}")
+    return found
