@@ -7,7 +7,10 @@ autograd            the operations of `ketcore.ops`, differentiable in every way
 embedding_tables    what embedding layers share: checks of their arguments, what options do to rows
 ket_table           the parameters and rows of a table of kets
 xs_table            the parameters and rows of a table that is a Kronecker matrix
+nearest_tables      parameters whose tables are near given ones
 embeddings          EmbeddingKet and EmbeddingKetXS, in the place of torch.nn.Embedding
+embedding_bag       EmbeddingBagKet and EmbeddingBagKetXS, in the place of torch.nn.EmbeddingBag
+word2ket            layers of the word2ket package
 """
 
 try:
@@ -15,6 +18,8 @@ try:
 except ImportError as error:
     raise ImportError("ketcore.torch needs PyTorch: pip install 'ketcore[torch]'") from error
 
+from ketcore.torch.embedding_bag import EmbeddingBagKet, EmbeddingBagKetXS
 from ketcore.torch.embeddings import EmbeddingKet, EmbeddingKetXS
+from ketcore.torch.word2ket import from_word2ket
 
-__all__ = ["EmbeddingKet", "EmbeddingKetXS"]
+__all__ = ["EmbeddingBagKet", "EmbeddingBagKetXS", "EmbeddingKet", "EmbeddingKetXS", "from_word2ket"]

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from ketcore.shapes import check_int, check_size
 
+# The name of the one parameter of a layer of the word2ket package.
+WORD2KET_LEAVES = "weight_leafs"
+
 
 def table_size(num_embeddings: int, embedding_dim: int) -> tuple[int, int]:
     """The two sizes of a table, checked."""
@@ -148,9 +151,13 @@ def refuse_weight(module: nn.Module) -> NoReturn:
     raise AttributeError(f"{kind} must be made dense by to_dense(max_bytes=), got a use of its weight")
 
 
-def described(facts: dict[str, Any], usual: dict[str, Any]) -> str:
-    """`name=value` for those of `facts` that are not as usual."""
-    return ", ".join(f"{name}={value}" for name, value in facts.items() if value != usual.get(name))
+def described(module: Any, *names: str) -> str:
+    """Sizes, then `name=value`: of `names`, and of the options that are not as nn.Embedding has them."""
+    usual = {"padding_idx": None, "max_norm": None, "norm_type": 2.0, "scale_grad_by_freq": False}
+    usual |= {"sparse": False, "layernorm": False, "mode": None, "include_last_offset": False}
+    options = [name for name, value in usual.items() if getattr(module, name, value) != value]
+    facts = [f"{name}={getattr(module, name)!r}" for name in (*names, *options)]
+    return ", ".join([str(module.num_embeddings), str(module.embedding_dim), *facts])
 
 
 def given_parameter(value: Any, shape: Sequence[int], name: str, device: Any, dtype: Any) -> Tensor:
@@ -160,3 +167,9 @@ def given_parameter(value: Any, shape: Sequence[int], name: str, device: Any, dt
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
     table_dtype(tensor.dtype)
     return tensor
+
+
+def packed_word2ket(leafs: Tensor) -> Tensor:
+    """The leaves (order, rank, words, q) of the word2ket package as records (words, rank, order q)."""
+    order, rank, words, width = leafs.shape
+    return leafs.permute(2, 1, 0, 3).reshape(words, rank, order * width)

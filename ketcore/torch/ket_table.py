@@ -21,12 +21,15 @@ import ketcore as kc
 from ketcore.shapes import check_dense_size, check_dims, check_int, check_size
 from ketcore.torch.autograd import ket_rows
 from ketcore.torch.embedding_tables import (
+    WORD2KET_LEAVES,
+    described,
     frequency_scaled,
     given_parameter,
     largest_norm,
     leaf_std,
     norm_scale,
     own_precision,
+    packed_word2ket,
     padding_row,
     refuse_weight,
     table_dtype,
@@ -43,22 +46,22 @@ class KetTable(nn.Module):
         self,
         num_embeddings: int,
         embedding_dim: int,
-        padding_idx: int | None,
-        max_norm: float | None,
-        norm_type: float,
-        scale_grad_by_freq: bool,
-        sparse: bool,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
         *,
-        order: int,
-        rank: int,
-        dims: Sequence[int] | None,
-        layernorm: bool,
-        eps: float,
-        std: float,
-        _weight: Tensor | None,
-        _freeze: bool,
-        device: Any,
-        dtype: torch.dtype | None,
+        order: int = 4,
+        rank: int = 1,
+        dims: Sequence[int] | None = None,
+        layernorm: bool = False,
+        eps: float = 1e-5,
+        std: float = 1.0,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim = table_size(num_embeddings, embedding_dim)
@@ -126,8 +129,12 @@ class KetTable(nn.Module):
         with own_precision(self.leaves):
             return self._expanded(torch.arange(self.num_embeddings, device=self.leaves.device))
 
+    def extra_repr(self) -> str:
+        """What the layer was made with."""
+        return described(self, "order", "rank", "dims")
+
     def balance(self) -> None:
-        """Give the leaves of all modes one norm, which changes no row; weight decay treats them alike then."""
+        """Give the leaves of all modes one norm, for weight decay and half precision; no row changes."""
         with torch.no_grad():
             self.leaves.copy_(self.ket().balance().packed)
 
@@ -158,6 +165,12 @@ class KetTable(nn.Module):
         inside = (found >= 0) & (found < self.num_embeddings)
         found, scale = found[inside], scale[inside]
         self.leaves[found] = self.leaves[found] * (scale ** (1 / self.order))[..., None]
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        leafs = state_dict.pop(f"{prefix}{WORD2KET_LEAVES}", None)
+        if leafs is not None:
+            state_dict[f"{prefix}leaves"] = packed_word2ket(leafs)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def __getattr__(self, name: str) -> Any:
         if name == "weight":

@@ -19,7 +19,9 @@ import ketcore as kc
 from ketcore.shapes import check_dense_size, check_dims, check_int, check_size
 from ketcore.torch.autograd import rows
 from ketcore.torch.embedding_tables import (
+    WORD2KET_LEAVES,
     as_permutation,
+    described,
     frequency_scaled,
     given_parameter,
     largest_norm,
@@ -45,23 +47,23 @@ class XSTable(nn.Module):
         self,
         num_embeddings: int,
         embedding_dim: int,
-        padding_idx: int | None,
-        max_norm: float | None,
-        norm_type: float,
-        scale_grad_by_freq: bool,
-        sparse: bool,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
         *,
-        order: int,
-        rank: int,
-        row_dims: Sequence[int] | None,
-        col_dims: Sequence[int] | None,
-        row_scale: bool | float,
-        permutation: Any,
-        std: float,
-        _weight: Sequence[Tensor] | None,
-        _freeze: bool,
-        device: Any,
-        dtype: torch.dtype | None,
+        order: int = 2,
+        rank: int = 10,
+        row_dims: Sequence[int] | None = None,
+        col_dims: Sequence[int] | None = None,
+        row_scale: bool | float = False,
+        permutation: Any = None,
+        std: float = 1.0,
+        _weight: Sequence[Tensor] | None = None,
+        _freeze: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim = table_size(num_embeddings, embedding_dim)
@@ -142,8 +144,12 @@ class XSTable(nn.Module):
         check_dense_size(elements, like.element_size(), "table", max_bytes)
         return self._rows(torch.arange(self.num_embeddings, device=like.device))
 
+    def extra_repr(self) -> str:
+        """What the layer was made with."""
+        return described(self, "order", "rank", "row_dims", "col_dims")
+
     def balance(self) -> None:
-        """Give the leaves of all modes one norm, which changes no row; weight decay treats them alike then."""
+        """Give the leaves of all modes one norm, for weight decay and half precision; no row changes."""
         with torch.no_grad():
             balanced = self.matrix().balance().factors
             for factor, value in zip(self.factors, balanced, strict=True):
@@ -163,6 +169,12 @@ class XSTable(nn.Module):
         if self.padding_idx is not None:
             found = found.masked_fill((ids == self.padding_idx)[..., None], 0)
         return frequency_scaled(found, ids) if self.scale_grad_by_freq else found
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        leafs = state_dict.pop(f"{prefix}{WORD2KET_LEAVES}", None)
+        if leafs is not None:
+            state_dict |= {f"{prefix}factors.{n}": factor for n, factor in enumerate(leafs)}
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def __getattr__(self, name: str) -> Any:
         if name == "weight":

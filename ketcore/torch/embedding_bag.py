@@ -1,0 +1,355 @@
+"""Sums, means and maxima of bags of embeddings, in the place of `torch.nn.EmbeddingBag`.
+
+Letters: B bags, L ids of all bags.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ketcore.array_types import Seed
+from ketcore.torch.embedding_tables import check_ids
+from ketcore.torch.ket_table import KetTable
+from ketcore.torch.nearest_tables import fitted_factors, fitted_leaves
+from ketcore.torch.xs_table import XSTable
+
+_MODES = ("sum", "mean", "max")
+
+
+class EmbeddingBagKetXS(XSTable):
+    """Reduced bags of rows of one Kronecker matrix, in the place of `torch.nn.EmbeddingBag`.
+
+    Parameters
+    ----------
+    num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq, sparse
+        As of `EmbeddingKetXS`, in the order of `nn.EmbeddingBag`.
+    mode : "sum", "mean" or "max", default "mean"
+        How the rows of a bag are reduced; a bag without ids gives zeros.
+    include_last_offset : bool, default False
+        `offsets` has one number more, where the last bag ends.
+    padding_idx : int, optional
+        Ids that count for nothing: their rows are in no sum, mean or maximum, and have no gradient.
+    order, rank, row_dims, col_dims, row_scale, permutation, std, _weight, _freeze, device, dtype
+        As of `EmbeddingKetXS`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        On arguments, as of `EmbeddingKetXS`.
+
+    Notes
+    -----
+    The L rows of all bags are made before they are reduced: memory O(L embedding_dim).
+
+    Examples
+    --------
+    >>> layer = EmbeddingBagKetXS(1000, 16, mode="sum")
+    >>> layer(torch.tensor([4, 7, 7, 999]), torch.tensor([0, 3])).shape
+    torch.Size([2, 16])
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        mode: str = "mean",
+        sparse: bool = False,
+        _weight: Sequence[Tensor] | None = None,
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        order: int = 2,
+        rank: int = 10,
+        row_dims: Sequence[int] | None = None,
+        col_dims: Sequence[int] | None = None,
+        row_scale: bool | float = False,
+        permutation: Any = None,
+        std: float = 1.0,
+        _freeze: bool = False,
+    ) -> None:
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            sparse,
+            order=order,
+            rank=rank,
+            row_dims=row_dims,
+            col_dims=col_dims,
+            row_scale=row_scale,
+            permutation=permutation,
+            std=std,
+            _weight=_weight,
+            _freeze=_freeze,
+            device=device,
+            dtype=dtype,
+        )
+        self.mode, self.include_last_offset = _checked_mode(mode), bool(include_last_offset)
+
+    def forward(
+        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """The reduced bags.
+
+        Parameters
+        ----------
+        input : tensor, (B, n) or (L,) of any integer dtype
+            Ids, 0 <= id < num_embeddings: of B bags of n, or of bags one after the other.
+        offsets : tensor, (B,) of any integer dtype
+            Where each bag begins, from 0 on and ascending; for one-dimensional `input` alone.  With
+            `include_last_offset` (B + 1,), the last of which is where the last bag ends.
+        per_sample_weights : tensor, of the shape of `input` and the dtype of the parameters, optional
+            What multiplies each row; for ``mode="sum"`` alone.
+
+        Returns
+        -------
+        tensor, (B, embedding_dim)
+            In the dtype of the parameters.
+        """
+        return _reduced(self, input, offsets, per_sample_weights)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        embeddings: Tensor,
+        freeze: bool = True,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        mode: str = "mean",
+        sparse: bool = False,
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+        *,
+        order: int = 2,
+        rank: int = 10,
+        row_dims: Sequence[int] | None = None,
+        col_dims: Sequence[int] | None = None,
+        permutation: Any = None,
+        rng: Seed = None,
+    ) -> Self:
+        """A layer near a given table, as `EmbeddingKetXS.from_pretrained`."""
+        factors, error = fitted_factors(embeddings, order, rank, row_dims, col_dims, permutation, rng)
+        layer = cls(
+            *embeddings.shape,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            mode,
+            sparse,
+            factors,
+            include_last_offset,
+            padding_idx,
+            permutation=permutation,
+            _freeze=freeze,
+        )
+        layer.relative_error = error
+        return layer
+
+
+class EmbeddingBagKet(KetTable):
+    """Reduced bags of rows that are kets, in the place of `torch.nn.EmbeddingBag`.
+
+    Parameters
+    ----------
+    num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq, sparse
+        As of `EmbeddingKet`, in the order of `nn.EmbeddingBag`.
+    mode, include_last_offset, padding_idx
+        As of `EmbeddingBagKetXS`.
+    order, rank, dims, layernorm, eps, std, _weight, _freeze, device, dtype
+        As of `EmbeddingKet`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        On arguments, as of `EmbeddingKet`.
+
+    Notes
+    -----
+    The L rows of all bags are made before they are reduced: memory O(L embedding_dim).
+
+    Examples
+    --------
+    >>> EmbeddingBagKet(1000, 16, mode="max")(torch.tensor([[4, 7, 7], [1, 2, 999]])).shape
+    torch.Size([2, 16])
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        mode: str = "mean",
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        order: int = 4,
+        rank: int = 1,
+        dims: Sequence[int] | None = None,
+        layernorm: bool = False,
+        eps: float = 1e-5,
+        std: float = 1.0,
+        _freeze: bool = False,
+    ) -> None:
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            sparse,
+            order=order,
+            rank=rank,
+            dims=dims,
+            layernorm=layernorm,
+            eps=eps,
+            std=std,
+            _weight=_weight,
+            _freeze=_freeze,
+            device=device,
+            dtype=dtype,
+        )
+        self.mode, self.include_last_offset = _checked_mode(mode), bool(include_last_offset)
+
+    def forward(
+        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """The reduced bags (B, embedding_dim), of arguments as `EmbeddingBagKetXS.forward` has them."""
+        return _reduced(self, input, offsets, per_sample_weights)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        embeddings: Tensor,
+        freeze: bool = True,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        mode: str = "mean",
+        sparse: bool = False,
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+        *,
+        order: int = 4,
+        rank: int = 1,
+        dims: Sequence[int] | None = None,
+    ) -> Self:
+        """A layer near a given table, as `EmbeddingKet.from_pretrained`."""
+        leaves, dims, error = fitted_leaves(embeddings, order, rank, dims)
+        layer = cls(
+            *embeddings.shape,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            mode,
+            sparse,
+            leaves,
+            include_last_offset,
+            padding_idx,
+            dims=dims,
+            _freeze=freeze,
+        )
+        layer.relative_error = error
+        return layer
+
+
+def _checked_mode(mode):
+    if mode not in _MODES:
+        raise ValueError(f"mode must be one of {_MODES}, got {mode!r}")
+    return mode
+
+
+def _reduced(layer, input, offsets, weights):
+    """What both layers compute."""
+    ids = check_ids("input", input)
+    bag, inside, bags = _bags(ids, offsets, layer.include_last_offset)
+    _check_weights(weights, ids, layer)
+    ids = ids.reshape(-1)
+    rows = layer._rows(ids)
+    if layer.padding_idx is not None:
+        inside = inside & (ids != layer.padding_idx)
+    half = rows.dtype in (torch.float16, torch.bfloat16)
+    # Long sums of half precision lose digits, those of nn.EmbeddingBag do not.
+    wide = rows.float() if half else rows
+    if weights is not None:
+        wide = wide * weights.reshape(-1, 1)
+    found = _maxima(wide, bag, inside, bags) if layer.mode == "max" else _sums(wide, bag, inside, bags)
+    if layer.mode == "mean":
+        count = inside.new_zeros(bags, dtype=wide.dtype).index_add(0, bag, inside.to(wide.dtype))
+        found = found / count.real.clamp(min=1)[:, None]
+    return found.to(rows.dtype)
+
+
+def _sums(rows, bag, inside, bags):
+    kept = rows.masked_fill(~inside[:, None], 0)
+    return rows.new_zeros(bags, rows.shape[1]).index_add(0, bag, kept)
+
+
+def _maxima(rows, bag, inside, bags):
+    if rows.is_complex():
+        raise TypeError(f"mode must be sum or mean for complex rows, got max and {rows.dtype}")
+    least = float("-inf")
+    kept = rows.masked_fill(~inside[:, None], least)
+    start = rows.new_full((bags, rows.shape[1]), least)
+    found = start.scatter_reduce(0, bag[:, None].expand_as(kept), kept, "amax")
+    filled = inside.new_zeros(bags, dtype=torch.int64).index_add(0, bag, inside.long()) > 0
+    return found.masked_fill(~filled[:, None], 0)
+
+
+def _bags(ids, offsets, include_last):
+    """Of each id its bag, and whether it is in one; the number of bags."""
+    if ids.ndim == 2:
+        if offsets is not None:
+            raise ValueError("offsets must be None for two-dimensional input, got a tensor")
+        bags, length = ids.shape
+        number = torch.arange(bags, device=ids.device)[:, None].expand(bags, length).reshape(-1)
+        return number, torch.ones_like(number, dtype=torch.bool), bags
+    if ids.ndim != 1:
+        raise ValueError(f"input must have one or two dimensions, got shape {tuple(ids.shape)}")
+    offsets = check_ids("offsets", offsets).long()
+    if offsets.ndim != 1 or offsets.shape[0] < (1 if include_last or ids.shape[0] else 0):
+        raise ValueError(f"offsets must be a vector with a number for each bag, got {tuple(offsets.shape)}")
+    bags = offsets.shape[0] - bool(include_last)
+    _check_offsets(offsets, ids.shape[0])
+    place = torch.arange(ids.shape[0], device=ids.device)
+    number = torch.searchsorted(offsets.contiguous(), place, right=True) - 1
+    inside = (number >= 0) & (number < bags)
+    return number.clamp(0, max(bags - 1, 0)), inside, bags
+
+
+def _check_offsets(offsets, length):
+    """Offsets on the host begin with 0, ascend and end within the input; no value of others is looked at."""
+    if offsets.device.type != "cpu" or torch.compiler.is_compiling() or not offsets.shape[0]:
+        return
+    steps = torch.cat([offsets, offsets.new_tensor([length])]).diff()
+    if int(offsets[0]) or bool((steps < 0).any()):
+        raise ValueError(f"offsets must ascend from 0 to at most {length}, got {offsets.tolist()}")
+
+
+def _check_weights(weights, ids, layer):
+    if weights is None:
+        return
+    if layer.mode != "sum":
+        raise ValueError(f"per_sample_weights must be None unless mode is sum, got mode {layer.mode}")
+    if weights.shape != ids.shape:
+        raise ValueError(f"per_sample_weights must have shape {tuple(ids.shape)}, got {tuple(weights.shape)}")
+    dtype = next(layer.parameters()).dtype
+    if weights.dtype != dtype:
+        raise TypeError(f"per_sample_weights must have dtype {dtype}, got {weights.dtype}")

@@ -1,0 +1,150 @@
+"""Parameters of embedding layers whose tables are near given ones.
+
+A Kronecker matrix comes from `nearest_kronecker`.  Kets of two leaves are truncated singular value
+decompositions; of more leaves they are found by alternating least squares, for many words at once:
+
+    G[r, s] = prod_{m != n} <v_m[r], v_m[s]>        G v_n = T . conj(v_m), m != n        mode by mode
+
+Letters: N order, R rank, q_n dims; in einsum z word, r rank, a b c ... modes.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import ketcore as kc
+from ketcore.shapes import check_dims, check_int
+from ketcore.torch.embedding_tables import as_permutation, leaf_std
+
+# Sweeps of alternating least squares: rank one settles within a few, and more terms gain little beyond.
+_SWEEPS = 50
+# Numbers of a chunk of words, times the rank: some 64 MB of doubles.
+_CHUNK = 1 << 23
+
+
+def fitted_factors(
+    embeddings: Tensor,
+    order: int,
+    rank: int,
+    row_dims: Sequence[int] | None,
+    col_dims: Sequence[int] | None,
+    permutation: Any,
+    rng: Any,
+) -> tuple[list[Tensor], float]:
+    """Factors (rank, p_n, q_n) of a Kronecker matrix near the table, and its relative error."""
+    table, rank = _checked(embeddings), check_int("rank", rank, 1)
+    if permutation is not None:
+        moved = torch.empty_like(table)
+        moved[as_permutation(permutation, table.shape[0], table.device).long()] = table
+        table = moved
+    count = len(next((dims for dims in (row_dims, col_dims) if dims is not None), ())) or order
+    row_dims = kc.suggest_dims(table.shape[0], count) if row_dims is None else row_dims
+    col_dims = kc.suggest_dims(table.shape[1], count) if col_dims is None else col_dims
+    fit = kc.nearest_kronecker(table, row_dims, col_dims, rank, rng=rng)
+    factors = [factor.contiguous() for factor in fit.value.factors]
+    return _with_terms(factors, rank), float(fit.error)
+
+
+def _with_terms(factors, rank):
+    """Factors of fewer terms with further ones of zero, of which all leaves but the last are not zero: a term
+    of zeros alone would have no gradient."""
+    missing, std = rank - factors[0].shape[0], leaf_std(1.0, len(factors), rank)
+    if not missing:
+        return factors
+    more = [std * torch.randn_like(factor[:1].expand(missing, -1, -1)) for factor in factors]
+    more[-1].zero_()
+    return [torch.cat(pair) for pair in zip(factors, more, strict=True)]
+
+
+def fitted_leaves(
+    embeddings: Tensor, order: int, rank: int, dims: Sequence[int] | None
+) -> tuple[Tensor, tuple[int, ...], float]:
+    """Records (words, rank, sum dims) of kets near the rows of the table, dims, and the relative error."""
+    table, rank = _checked(embeddings), check_int("rank", rank, 1)
+    words, columns = table.shape
+    dims = kc.suggest_dims(columns, order) if dims is None else check_dims("dims", dims)
+    if prod(dims) < columns:
+        raise ValueError(f"dims must have a product of at least {columns}, got {dims}")
+    wide = torch.complex128 if table.is_complex() else torch.float64
+    leaves = table.new_empty((words, rank, sum(dims)))
+    lost = 0.0
+    size = max(_CHUNK // (prod(dims) * rank), 1)
+    for start in range(0, words, size):
+        block = table[start : start + size].to(wide)
+        full = torch.nn.functional.pad(block, (0, prod(dims) - columns)).reshape(-1, *dims)
+        found = _by_svd(full, rank) if len(dims) < 3 else _by_sweeps(full, rank)
+        leaves[start : start + size] = kc.Ket(found).balance().packed.to(table.dtype)
+        stored = kc.Ket.from_packed(leaves[start : start + size].to(wide), dims).to_dense()
+        lost += float((stored[:, :columns] - block).abs().square().sum())
+    given = float(table.to(wide).abs().square().sum())
+    return leaves, dims, (lost / given) ** 0.5 if given else 0.0
+
+
+def _by_svd(rows, rank):
+    """The nearest kets of one leaf or two; a term of zeros has one leaf that is not zero."""
+    matrices = rows.reshape(*rows.shape[:2], -1)
+    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
+    left, right = left.mT * values[..., None], right
+    short = rank - left.shape[1]
+    if short > 0:
+        left = torch.cat([left, left.new_zeros(len(rows), short, left.shape[2])], 1)
+        right = torch.cat(
+            [right, right.new_full((len(rows), short, right.shape[2]), right.shape[2] ** -0.5)], 1
+        )
+    left, right = left[:, :rank], right[:, :rank]
+    return (left * right,) if rows.ndim == 2 else (left, right)
+
+
+def _by_sweeps(rows, rank):
+    """Near kets of three leaves or more, by alternating least squares from singular vectors of every mode."""
+    order = rows.ndim - 1
+    letters = "abcdefghijklmnopq"[:order]
+    leaves = [_start(rows.movedim(mode + 1, 1), rank) for mode in range(order)]
+    for _ in range(_SWEEPS):
+        for mode in range(order):
+            others = [n for n in range(order) if n != mode]
+            gram = 1.0
+            for n in others:
+                gram = gram * (leaves[n].conj() @ leaves[n].mT)
+            terms = ",".join(f"zr{letters[n]}" for n in others)
+            equation = f"z{letters},{terms}->zr{letters[mode]}"
+            right = torch.einsum(equation, rows, *(leaves[n].conj() for n in others))
+            leaves[mode] = torch.linalg.solve(_damped(gram), right)
+    return leaves
+
+
+def _start(rows, rank):
+    """Singular vectors (words, rank, q) of the first mode; beyond their number, fixed random vectors."""
+    vectors = torch.linalg.svd(rows.reshape(*rows.shape[:2], -1), full_matrices=False)[0].mT[:, :rank]
+    short = rank - vectors.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    more = torch.randn(short, rows.shape[1], generator=generator, dtype=torch.float64).to(rows)
+    return torch.cat([vectors, more.expand(len(rows), short, rows.shape[1])], 1)
+
+
+def _damped(gram):
+    """Gram matrices, of terms that may be parallel or zero, with a little on their diagonals."""
+    size = gram.diagonal(dim1=-2, dim2=-1).real.mean(-1)
+    little = 1e-10 * size + torch.finfo(torch.float64).tiny
+    return gram + little[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+
+
+def _checked(embeddings):
+    """The table, whose gradient nobody asked for."""
+    if not isinstance(embeddings, Tensor):
+        raise TypeError(f"embeddings must be a tensor, got {type(embeddings).__name__}")
+    if embeddings.ndim != 2 or 0 in embeddings.shape:
+        raise ValueError(
+            "embeddings must have shape (num_embeddings, embedding_dim) and entries, "
+            f"got {tuple(embeddings.shape)}"
+        )
+    if not (embeddings.is_floating_point() or embeddings.is_complex()):
+        raise TypeError(f"embeddings must have a floating or complex dtype, got {embeddings.dtype}")
+    if embeddings.is_meta:
+        raise ValueError("embeddings must have values, got a tensor on meta")
+    if not bool(torch.isfinite(embeddings).all()):
+        raise ValueError("embeddings must hold finite values, got NaN or infinity")
+    return embeddings.detach()
