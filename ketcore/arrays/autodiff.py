@@ -6,7 +6,7 @@ The libraries are looked up and not imported: who has an array of theirs has the
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
@@ -90,6 +90,33 @@ def is_bare(tensors: Sequence[AnyArray]) -> bool:
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         for tensor in tensors
     )
+
+
+class LeafView(NamedTuple):
+    """What is copied and pickled for a view of a tensor that PyTorch trains, so that it stays a view of that
+    tensor; the view itself PyTorch would refuse to copy."""
+
+    leaf: AnyArray
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+
+def as_leaf_view(array: AnyArray) -> AnyArray:
+    """What to copy or pickle for `array`: mostly itself."""
+    if isinstance(array, np.ndarray) or not array_api_compat.is_torch_array(array):
+        return array
+    leaf = array._base
+    if leaf is None or not leaf.is_leaf:
+        return array
+    return LeafView(leaf, tuple(array.shape), array.stride(), array.storage_offset())
+
+
+def from_leaf_view(found: AnyArray) -> AnyArray:
+    """The array of which `as_leaf_view` made `found`."""
+    if not isinstance(found, LeafView):
+        return found
+    return found.leaf.as_strided(found.shape, found.strides, found.offset)
 
 
 def matrix_exponential(matrix: AnyArray) -> AnyArray:

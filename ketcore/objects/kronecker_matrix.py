@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from ketcore import ops, shapes
 from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Index, Key, Lists, Seed, Untyped
+from ketcore.arrays.autodiff import as_leaf_view, from_leaf_view
 from ketcore.arrays.checks import check_floating, check_identities, check_shape, check_tables
 from ketcore.arrays.elementary import conjugated, itemsize, transposed, unboxed
 from ketcore.arrays.namespaces import quiet
@@ -164,6 +165,12 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def T(self) -> "KroneckerMatrix[ArrayT]":  # noqa: N802 - NumPy's name
         """The transpose; shares the factors."""
         return KroneckerMatrix([transposed(f) for f in self.factors], self.shape[::-1], self.term_identities)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"factors": tuple(map(as_leaf_view, self.factors))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {"factors": tuple(map(from_leaf_view, state["factors"]))})
 
     def __len__(self) -> int:
         return shapes.checked_length(self.shape[0])

@@ -278,7 +278,7 @@ def _checked_mode(mode):
 
 def _reduced(layer, input, offsets, weights):
     """What both layers compute."""
-    ids = check_ids("input", input)
+    ids = check_ids("input", input, next(layer.parameters()))
     bag, inside, bags = _bags(ids, offsets, layer.include_last_offset)
     _check_weights(weights, ids, layer)
     ids = ids.reshape(-1)
@@ -323,7 +323,7 @@ def _bags(ids, offsets, include_last):
         return number, torch.ones_like(number, dtype=torch.bool), bags
     if ids.ndim != 1:
         raise ValueError(f"input must have one or two dimensions, got shape {tuple(ids.shape)}")
-    offsets = check_ids("offsets", offsets).long()
+    offsets = check_ids("offsets", offsets, ids).long()
     if offsets.ndim != 1 or offsets.shape[0] < (1 if include_last or ids.shape[0] else 0):
         raise ValueError(f"offsets must be a vector with a number for each bag, got {tuple(offsets.shape)}")
     bags = offsets.shape[0] - bool(include_last)
@@ -348,6 +348,8 @@ def _check_weights(weights, ids, layer):
         return
     if layer.mode != "sum":
         raise ValueError(f"per_sample_weights must be None unless mode is sum, got mode {layer.mode}")
+    if not isinstance(weights, Tensor):
+        raise TypeError(f"per_sample_weights must be a tensor, got {type(weights).__name__}")
     if weights.shape != ids.shape:
         raise ValueError(f"per_sample_weights must have shape {tuple(ids.shape)}, got {tuple(weights.shape)}")
     dtype = next(layer.parameters()).dtype

@@ -11,6 +11,7 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any, NoReturn
 
 import torch
@@ -27,11 +28,11 @@ def table_size(num_embeddings: int, embedding_dim: int) -> tuple[int, int]:
     return check_int("num_embeddings", num_embeddings, 1), check_int("embedding_dim", embedding_dim, 1)
 
 
-def table_dtype(dtype: torch.dtype | None) -> torch.dtype:
-    """`dtype`, or torch's default; TypeError unless it is floating or complex."""
+def table_dtype(dtype: torch.dtype | None, name: str = "dtype") -> torch.dtype:
+    """`dtype`, or torch's default; TypeError that names it unless it is floating or complex."""
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype.is_complex):
-        raise TypeError(f"dtype must be a floating or complex dtype, got {dtype}")
+        raise TypeError(f"{name} must be floating or complex, got {dtype}")
     return dtype
 
 
@@ -45,9 +46,11 @@ def padding_row(padding_idx: int | None, num_embeddings: int) -> int | None:
     return row % num_embeddings
 
 
-def largest_norm(max_norm: float | None) -> float | None:
-    """`max_norm`, checked."""
-    return None if max_norm is None else check_size("max_norm", max_norm)
+def norm_options(max_norm: float | None, norm_type: float) -> tuple[float | None, float]:
+    """`max_norm` and the p of the norm, which may be infinite, checked."""
+    if isinstance(norm_type, bool) or not isinstance(norm_type, Real):
+        raise TypeError(f"norm_type must be a real number, got {norm_type!r}")
+    return None if max_norm is None else check_size("max_norm", max_norm), float(norm_type)
 
 
 def leaf_std(std: float, order: int, rank: int) -> float:
@@ -59,10 +62,15 @@ def leaf_std(std: float, order: int, rank: int) -> float:
     return (std / rank**0.5) ** (1 / order)
 
 
-def check_ids(name: str, ids: Any) -> Tensor:
-    """A tensor of int32 or int64 ids; TypeError that names it otherwise."""
+def check_ids(name: str, ids: Any, parameter: Tensor) -> Tensor:
+    """A tensor of int32 or int64 ids, beside a parameter of the layer; TypeError that names it otherwise."""
     if not isinstance(ids, Tensor):
         raise TypeError(f"{name} must be a tensor of integers, got {type(ids).__name__}")
+    if ids.is_nested:
+        raise TypeError(f"{name} must be no nested tensor, got one")
+    if ids.device != parameter.device:
+        got = f"{ids.device} and {parameter.device}"
+        raise TypeError(f"{name} must lie on the device of the parameters, got {got}")
     if ids.dtype in (torch.int64, torch.int32):
         return ids
     if ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool:
@@ -165,7 +173,7 @@ def given_parameter(value: Any, shape: Sequence[int], name: str, device: Any, dt
     tensor = torch.as_tensor(value, device=device, dtype=dtype).detach()
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
-    table_dtype(tensor.dtype)
+    table_dtype(tensor.dtype, name)
     return tensor
 
 

@@ -113,7 +113,7 @@ class EmbeddingKetXS(XSTable):
         tensor, (..., embedding_dim)
             In the dtype of the parameters.
         """
-        return self._rows(check_ids("input", input))
+        return self._rows(check_ids("input", input, self.factors[0]))
 
     @classmethod
     def from_pretrained(
@@ -270,7 +270,7 @@ class EmbeddingKet(KetTable):
         tensor, (..., embedding_dim)
             In the dtype of the parameters.
         """
-        return self._rows(check_ids("input", input))
+        return self._rows(check_ids("input", input, self.leaves))
 
     @classmethod
     def from_pretrained(

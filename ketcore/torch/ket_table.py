@@ -25,8 +25,8 @@ from ketcore.torch.embedding_tables import (
     described,
     frequency_scaled,
     given_parameter,
-    largest_norm,
     leaf_std,
+    norm_options,
     norm_scale,
     own_precision,
     packed_word2ket,
@@ -66,7 +66,7 @@ class KetTable(nn.Module):
         super().__init__()
         self.num_embeddings, self.embedding_dim = table_size(num_embeddings, embedding_dim)
         self.padding_idx = padding_row(padding_idx, self.num_embeddings)
-        self.max_norm, self.norm_type = largest_norm(max_norm), float(norm_type)
+        self.max_norm, self.norm_type = norm_options(max_norm, norm_type)
         self.scale_grad_by_freq, self.sparse = bool(scale_grad_by_freq), bool(sparse)
         self.layernorm, self.eps = bool(layernorm), check_size("eps", eps)
         self.std = check_size("std", std)
@@ -159,12 +159,13 @@ class KetTable(nn.Module):
     @torch.no_grad()
     def _renormalise(self, ids):
         """Scale the records of `ids`, in place, whose rows are longer than max_norm: every leaf alike."""
-        found = torch.unique(ids)
-        scale = norm_scale(self._expanded(found), self.max_norm, self.norm_type)
-        # On a device an id out of range is not refused, and has no record.
-        inside = (found >= 0) & (found < self.num_embeddings)
-        found, scale = found[inside], scale[inside]
-        self.leaves[found] = self.leaves[found] * (scale ** (1 / self.order))[..., None]
+        flat = ids.reshape(-1)
+        if flat.device.type != "cpu":
+            # On the host ket_rows refuses what is out of range; elsewhere it has no record to write to.
+            flat = flat.clamp(0, self.num_embeddings - 1)
+        scale = norm_scale(self._expanded(flat), self.max_norm, self.norm_type)
+        # An id that stands here twice is written twice, and the same.
+        self.leaves[flat] = self.leaves[flat] * (scale ** (1 / self.order))[..., None]
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
         leafs = state_dict.pop(f"{prefix}{WORD2KET_LEAVES}", None)

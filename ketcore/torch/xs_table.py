@@ -24,9 +24,9 @@ from ketcore.torch.embedding_tables import (
     described,
     frequency_scaled,
     given_parameter,
-    largest_norm,
     leaf_std,
     moved,
+    norm_options,
     norm_scale,
     own_precision,
     padding_row,
@@ -68,7 +68,7 @@ class XSTable(nn.Module):
         super().__init__()
         self.num_embeddings, self.embedding_dim = table_size(num_embeddings, embedding_dim)
         self.padding_idx = padding_row(padding_idx, self.num_embeddings)
-        self.max_norm, self.norm_type = largest_norm(max_norm), float(norm_type)
+        self.max_norm, self.norm_type = norm_options(max_norm, norm_type)
         self.scale_grad_by_freq = bool(scale_grad_by_freq)
         if sparse:
             raise ValueError("sparse must be False for a table whose words share leaves, got True")
