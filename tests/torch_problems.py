@@ -12,6 +12,9 @@ from tests.require import imported
 torch: Any = imported("torch")
 kt: Any = imported("ketcore.torch")
 
+# Threads of torch would only wait for one another: all tensors are small, and tests run side by side.
+torch.set_num_threads(1)
+
 LAYERS = ("EmbeddingKetXS", "EmbeddingKet", "EmbeddingBagKetXS", "EmbeddingBagKet")
 XS, KET, BAG_XS, BAG = LAYERS
 
@@ -82,7 +85,7 @@ def gradients(layer, output):
     generator = torch.Generator().manual_seed(1)
     cotangent = torch.randn(output.shape, generator=generator, dtype=output.dtype)
     parameters = list(layer.parameters())
-    found = torch.autograd.grad(output, parameters, cotangent, allow_unused=True)
+    found = torch.autograd.grad(output, parameters, cotangent, allow_unused=True, retain_graph=True)
     pairs = zip(found, parameters, strict=True)
     return [torch.zeros_like(p) if g is None else g.to_dense() for g, p in pairs]
 

@@ -20,7 +20,7 @@ from ketcore.shapes import check_dims, check_int
 from ketcore.torch.embedding_tables import as_permutation, leaf_std
 
 # Sweeps of alternating least squares: rank one settles within a few, and more terms gain little beyond.
-_SWEEPS = 50
+_SWEEPS = 100
 # Numbers of a chunk of words, times the rank: some 64 MB of doubles.
 _CHUNK = 1 << 23
 
@@ -43,20 +43,26 @@ def fitted_factors(
     count = len(next((dims for dims in (row_dims, col_dims) if dims is not None), ())) or order
     row_dims = kc.suggest_dims(table.shape[0], count) if row_dims is None else row_dims
     col_dims = kc.suggest_dims(table.shape[1], count) if col_dims is None else col_dims
-    fit = kc.nearest_kronecker(table, row_dims, col_dims, rank, rng=rng)
-    factors = [factor.contiguous() for factor in fit.value.factors]
-    return _with_terms(factors, rank), float(fit.error)
+    # On the host: sweeps over small arrays take several times as long in torch.
+    wide = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
+    fit = kc.nearest_kronecker(wide.cpu().numpy(), row_dims, col_dims, rank, rng=rng)
+    factors = [torch.tensor(factor).to(table) for factor in fit.value.factors]
+    return _with_terms(factors, rank, 0), float(fit.error)
 
 
-def _with_terms(factors, rank):
-    """Factors of fewer terms with further ones of zero, of which all leaves but the last are not zero: a term
-    of zeros alone would have no gradient."""
-    missing, std = rank - factors[0].shape[0], leaf_std(1.0, len(factors), rank)
+def _with_terms(parts, rank, axis):
+    """Arrays of fewer terms along an axis with further ones of zero, in which the last leaf alone is zero: a
+    term of zeros in all leaves would have no gradient."""
+    missing = rank - parts[0].shape[axis]
     if not missing:
-        return factors
-    more = [std * torch.randn_like(factor[:1].expand(missing, -1, -1)) for factor in factors]
+        return parts
+    shapes = [(*part.shape[:axis], missing, *part.shape[axis + 1 :]) for part in parts]
+    std = leaf_std(1.0, len(parts), rank)
+    more = [
+        std * torch.randn(shape, dtype=part.dtype).to(part) for shape, part in zip(shapes, parts, strict=True)
+    ]
     more[-1].zero_()
-    return [torch.cat(pair) for pair in zip(factors, more, strict=True)]
+    return [torch.cat(pair, axis) for pair in zip(parts, more, strict=True)]
 
 
 def fitted_leaves(
@@ -76,7 +82,8 @@ def fitted_leaves(
         block = table[start : start + size].to(wide)
         full = torch.nn.functional.pad(block, (0, prod(dims) - columns)).reshape(-1, *dims)
         found = _by_svd(full, rank) if len(dims) < 3 else _by_sweeps(full, rank)
-        leaves[start : start + size] = kc.Ket(found).balance().packed.to(table.dtype)
+        found = _with_terms(kc.Ket(found).balance().factors, rank, 1)
+        leaves[start : start + size] = torch.cat(found, -1).to(table.dtype)
         stored = kc.Ket.from_packed(leaves[start : start + size].to(wide), dims).to_dense()
         lost += float((stored[:, :columns] - block).abs().square().sum())
     given = float(table.to(wide).abs().square().sum())
@@ -84,17 +91,9 @@ def fitted_leaves(
 
 
 def _by_svd(rows, rank):
-    """The nearest kets of one leaf or two; a term of zeros has one leaf that is not zero."""
-    matrices = rows.reshape(*rows.shape[:2], -1)
-    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
-    left, right = left.mT * values[..., None], right
-    short = rank - left.shape[1]
-    if short > 0:
-        left = torch.cat([left, left.new_zeros(len(rows), short, left.shape[2])], 1)
-        right = torch.cat(
-            [right, right.new_full((len(rows), short, right.shape[2]), right.shape[2] ** -0.5)], 1
-        )
-    left, right = left[:, :rank], right[:, :rank]
+    """The nearest kets of one leaf or two, of at most `rank` terms."""
+    left, values, right = torch.linalg.svd(rows.reshape(*rows.shape[:2], -1), full_matrices=False)
+    left, right = (left.mT * values[..., None])[:, :rank], right[:, :rank]
     return (left * right,) if rows.ndim == 2 else (left, right)
 
 
