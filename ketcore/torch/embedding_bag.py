@@ -141,7 +141,8 @@ class EmbeddingBagKetXS(XSTable):
         """A layer near a given table, as `EmbeddingKetXS.from_pretrained`."""
         factors, error = fitted_factors(embeddings, order, rank, row_dims, col_dims, permutation, rng)
         layer = cls(
-            *embeddings.shape,
+            embeddings.shape[0],
+            embeddings.shape[1],
             max_norm,
             norm_type,
             scale_grad_by_freq,
@@ -254,7 +255,8 @@ class EmbeddingBagKet(KetTable):
         """A layer near a given table, as `EmbeddingKet.from_pretrained`."""
         leaves, dims, error = fitted_leaves(embeddings, order, rank, dims)
         layer = cls(
-            *embeddings.shape,
+            embeddings.shape[0],
+            embeddings.shape[1],
             max_norm,
             norm_type,
             scale_grad_by_freq,

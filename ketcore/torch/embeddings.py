@@ -167,7 +167,8 @@ class EmbeddingKetXS(XSTable):
         """
         factors, error = fitted_factors(embeddings, order, rank, row_dims, col_dims, permutation, rng)
         layer = cls(
-            *embeddings.shape,
+            embeddings.shape[0],
+            embeddings.shape[1],
             padding_idx,
             max_norm,
             norm_type,
@@ -317,7 +318,8 @@ class EmbeddingKet(KetTable):
         """
         leaves, dims, error = fitted_leaves(embeddings, order, rank, dims)
         layer = cls(
-            *embeddings.shape,
+            embeddings.shape[0],
+            embeddings.shape[1],
             padding_idx,
             max_norm,
             norm_type,

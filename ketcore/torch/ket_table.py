@@ -142,11 +142,11 @@ class KetTable(nn.Module):
         options = {"columns": self.embedding_dim, "eps": self.eps}
         return ket_rows(self.leaves, ids, self.dims, self.layernorm, **options)
 
-    def _rows(self, ids):
+    def _rows(self, ids: Tensor) -> Tensor:
         """The rows of checked ids, with the options in force."""
         with own_precision(self.leaves):
             if self.max_norm is not None:
-                self._renormalise(ids)
+                self._renormalise(ids, self.max_norm)
             if self.sparse:
                 options = (self.dims, self.layernorm, self.embedding_dim, self.eps, self.padding_idx)
                 found = _SparseRows.apply(self.leaves, ids, *options)
@@ -157,21 +157,26 @@ class KetTable(nn.Module):
         return frequency_scaled(found, ids) if self.scale_grad_by_freq else found
 
     @torch.no_grad()
-    def _renormalise(self, ids):
+    def _renormalise(self, ids, max_norm):
         """Scale the records of `ids`, in place, whose rows are longer than max_norm: every leaf alike."""
         flat = ids.reshape(-1)
         if flat.device.type != "cpu":
             # On the host ket_rows refuses what is out of range; elsewhere it has no record to write to.
             flat = flat.clamp(0, self.num_embeddings - 1)
-        scale = norm_scale(self._expanded(flat), self.max_norm, self.norm_type)
+        scale = norm_scale(self._expanded(flat), max_norm, self.norm_type)
         # An id that stands here twice is written twice, and the same.
         self.leaves[flat] = self.leaves[flat] * (scale ** (1 / self.order))[..., None]
 
-    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ):
+        """Torch's, which also takes the tensor of the word2ket package under its old name."""
         leafs = state_dict.pop(f"{prefix}{WORD2KET_LEAVES}", None)
         if leafs is not None:
             state_dict[f"{prefix}leaves"] = packed_word2ket(leafs)
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def __getattr__(self, name: str) -> Any:
         if name == "weight":
@@ -191,8 +196,11 @@ class _SparseRows(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent):
-        leaves, ids = ctx.saved_tensors
+    # The decorator hides the names of the arguments.
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *cotangents: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (leaves, ids), (cotangent,) = ctx.saved_tensors, cotangents
         if leaves.is_complex():
             # torch's gradients are the conjugates of ketcore's.
             cotangent = cotangent.conj()

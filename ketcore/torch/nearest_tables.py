@@ -9,7 +9,9 @@ Letters: N order, R rank, q_n dims; in einsum z word, r rank, a b c ... modes.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from math import prod
+from string import ascii_letters
 from typing import Any
 
 import torch
@@ -19,8 +21,8 @@ import ketcore as kc
 from ketcore.shapes import check_dims, check_int
 from ketcore.torch.embedding_tables import as_permutation, leaf_std
 
-# Sweeps of alternating least squares: rank one settles within a few, and more terms gain little beyond.
-_SWEEPS = 100
+# Alternating least squares end after so many sweeps, or with one that adds less than this part of the rows.
+_SWEEPS, _GAIN = 100, 1e-7
 # Numbers of a chunk of words, times the rank: some 64 MB of doubles.
 _CHUNK = 1 << 23
 
@@ -100,18 +102,21 @@ def _by_svd(rows, rank):
 def _by_sweeps(rows, rank):
     """Near kets of three leaves or more, by alternating least squares from singular vectors of every mode."""
     order = rows.ndim - 1
-    letters = "abcdefghijklmnopq"[:order]
+    letters = ascii_letters.translate({ord("r"): None, ord("z"): None})[:order]
     leaves = [_start(rows.movedim(mode + 1, 1), rank) for mode in range(order)]
+    size = 0.0
     for _ in range(_SWEEPS):
+        before = size
         for mode in range(order):
             others = [n for n in range(order) if n != mode]
-            gram = 1.0
-            for n in others:
-                gram = gram * (leaves[n].conj() @ leaves[n].mT)
+            gram = reduce(torch.mul, [leaves[n].conj() @ leaves[n].mT for n in others])
             terms = ",".join(f"zr{letters[n]}" for n in others)
             equation = f"z{letters},{terms}->zr{letters[mode]}"
             right = torch.einsum(equation, rows, *(leaves[n].conj() for n in others))
             leaves[mode] = torch.linalg.solve(_damped(gram), right)
+        size = float((gram * (leaves[-1].conj() @ leaves[-1].mT)).real.sum())
+        if size - before <= _GAIN * size:
+            break
     return leaves
 
 

@@ -155,11 +155,12 @@ class XSTable(nn.Module):
             for factor, value in zip(self.factors, balanced, strict=True):
                 factor.copy_(value)
 
-    def _rows(self, ids):
+    def _rows(self, ids: Tensor) -> Tensor:
         """The rows of checked ids, with the options in force."""
-        factors, shape = tuple(self.factors), (self.num_embeddings, self.embedding_dim)
+        shape = (self.num_embeddings, self.embedding_dim)
+        factors: tuple[Tensor, ...] = tuple(self.factors)
         with own_precision(factors[0]):
-            found = rows(factors, moved(ids, self.permutation), shape)
+            found: Tensor = rows(factors, moved(ids, self.permutation), shape)
             if self.row_scale is not None:
                 # One number a row is a matrix of one column: what is out of range has no gradient either.
                 scale = rows((self.row_scale[None, :, None],), ids, (self.num_embeddings, 1))
@@ -170,11 +171,16 @@ class XSTable(nn.Module):
             found = found.masked_fill((ids == self.padding_idx)[..., None], 0)
         return frequency_scaled(found, ids) if self.scale_grad_by_freq else found
 
-    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ):
+        """Torch's, which also takes the tensor of the word2ket package under its old name."""
         leafs = state_dict.pop(f"{prefix}{WORD2KET_LEAVES}", None)
         if leafs is not None:
             state_dict |= {f"{prefix}factors.{n}": factor for n, factor in enumerate(leafs)}
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def __getattr__(self, name: str) -> Any:
         if name == "weight":
