@@ -103,9 +103,8 @@ def norm_scale(rows: Tensor, max_norm: float, norm_type: float) -> Tensor:
     half = rows.dtype in (torch.float16, torch.bfloat16)
     wide = rows.float() if half else rows
     norm = torch.linalg.vector_norm(wide, norm_type, dim=-1, keepdim=True)
-    # The small number is that of nn.Embedding.  Short rows divide by max_norm, so that no gradient of the
-    # branch that is not taken is infinite.
-    scale = torch.where(norm > max_norm, max_norm / (norm.clamp(min=max_norm) + 1e-7), 1.0)
+    # The small number is that of nn.Embedding.
+    scale = torch.where(norm > max_norm, max_norm / (norm + 1e-7), 1.0)
     return scale.to(rows.dtype) if half else scale
 
 
