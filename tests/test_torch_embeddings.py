@@ -378,7 +378,8 @@ def test_autocast_leaves_rows_in_their_dtype(name, options):
     with torch.autocast("cpu", torch.bfloat16):
         rows = layer(ids)
         loss = torch.nn.functional.linear(rows, torch.ones(2, 12)).sum()
-    assert torch.equal(rows, expected)
+    # Records that were scaled once may be a rounding too long the second time.
+    torch.testing.assert_close(rows, expected)
     assert rows.dtype == torch.float32
     loss.backward()
     assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
