@@ -19,6 +19,12 @@ LAYERS = ("EmbeddingKetXS", "EmbeddingKet", "EmbeddingBagKetXS", "EmbeddingBagKe
 XS, KET, BAG_XS, BAG = LAYERS
 
 
+def made(name, *sizes, **options):
+    """A layer by the name of its class, of one and the same seed."""
+    torch.manual_seed(0)
+    return getattr(kt, name)(*sizes, **options)
+
+
 def kron_table(layer):
     """The table of a layer by torch.kron, which autograd differentiates: what its docstring says."""
     return _ket_table(layer) if hasattr(layer, "leaves") else _xs_table(layer)
