@@ -11,6 +11,8 @@ nearest_tables      parameters whose tables are near given ones
 embeddings          EmbeddingKet and EmbeddingKetXS, in the place of torch.nn.Embedding
 embedding_bag       EmbeddingBagKet and EmbeddingBagKetXS, in the place of torch.nn.EmbeddingBag
 word2ket            layers of the word2ket package
+inputs      what a module asks of the tensors that it is given
+linear      KroneckerLinear, for nn.Linear
 """
 
 try:
@@ -23,3 +25,5 @@ from ketcore.torch.embeddings import EmbeddingKet, EmbeddingKetXS
 from ketcore.torch.word2ket import from_word2ket
 
 __all__ = ["EmbeddingBagKet", "EmbeddingBagKetXS", "EmbeddingKet", "EmbeddingKetXS", "from_word2ket"]
+from ketcore.torch.linear import KroneckerLinear
+__all__ = ["KroneckerLinear"]
