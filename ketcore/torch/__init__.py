@@ -13,6 +13,10 @@ embedding_bag       EmbeddingBagKet and EmbeddingBagKetXS, in the place of torch
 word2ket            layers of the word2ket package
 inputs      what a module asks of the tensors that it is given
 linear      KroneckerLinear, for nn.Linear
+head                TiedHead: scores of all words by the table of an embedding, in whole or in part
+sampled_softmax     the cross entropy over many words, from the scores of few
+inputs              what a module asks of the tensors that it is given
+linear              KroneckerLinear, in the place of torch.nn.Linear
 """
 
 try:
@@ -27,3 +31,14 @@ from ketcore.torch.word2ket import from_word2ket
 __all__ = ["EmbeddingBagKet", "EmbeddingBagKetXS", "EmbeddingKet", "EmbeddingKetXS", "from_word2ket"]
 from ketcore.torch.linear import KroneckerLinear
 __all__ = ["KroneckerLinear"]
+from ketcore.torch.head import TiedHead, TopK, logits, sampled_softmax_loss, top_k
+__all__ = [
+    "EmbeddingKet",
+    "EmbeddingKetXS",
+    "KroneckerLinear",
+    "TiedHead",
+    "TopK",
+    "logits",
+    "sampled_softmax_loss",
+    "top_k",
+]
