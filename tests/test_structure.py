@@ -45,6 +45,8 @@ BRIDGES = {
     "cupy": "cuda.*",
     "cupyx": "cuda.*",
     "torch": "torch*",
+    "peft": "torch.peft_layers",
+    "safetensors": "torch.lokr_files",
     "jax": "jax",
     "hypothesis": "testing*",
     "ml_dtypes": "testing*",

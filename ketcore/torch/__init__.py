@@ -17,6 +17,10 @@ head                TiedHead: scores of all words by the table of an embedding, 
 sampled_softmax     the cross entropy over many words, from the scores of few
 inputs              what a module asks of the tensors that it is given
 linear              KroneckerLinear, in the place of torch.nn.Linear
+lokr                LoKrLinear: a linear layer fine-tuned by a Kronecker product
+lokr_files          LoKr adapters in the files of PEFT and LyCORIS
+peft_patch          patch_peft: LoKr adapters of a model of PEFT, run without their products
+peft_layers         the layers that it puts there; needs PEFT
 """
 
 try:
@@ -27,6 +31,11 @@ except ImportError as error:
 from ketcore.torch.embedding_bag import EmbeddingBagKet, EmbeddingBagKetXS
 from ketcore.torch.embeddings import EmbeddingKet, EmbeddingKetXS
 from ketcore.torch.word2ket import from_word2ket
+from ketcore.torch.head import TiedHead, TopK, logits, sampled_softmax_loss, top_k
+from ketcore.torch.linear import KroneckerLinear
+from ketcore.torch.lokr import LoKrLinear, LoKrWeights, lokr_conv2d, lokr_linear
+from ketcore.torch.lokr_files import load_lokr, read_lokr
+from ketcore.torch.peft_patch import PeftPatch, patch_peft
 
 __all__ = ["EmbeddingBagKet", "EmbeddingBagKetXS", "EmbeddingKet", "EmbeddingKetXS", "from_word2ket"]
 from ketcore.torch.linear import KroneckerLinear
@@ -36,9 +45,17 @@ __all__ = [
     "EmbeddingKet",
     "EmbeddingKetXS",
     "KroneckerLinear",
+    "LoKrLinear",
+    "LoKrWeights",
+    "PeftPatch",
     "TiedHead",
     "TopK",
+    "load_lokr",
     "logits",
+    "lokr_conv2d",
+    "lokr_linear",
+    "patch_peft",
+    "read_lokr",
     "sampled_softmax_loss",
     "top_k",
 ]
