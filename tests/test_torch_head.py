@@ -57,6 +57,9 @@ def made(kind, dtype=torch.float64):
 
 def table(embedding):
     """The table as look-ups give it."""
+    if isinstance(embedding, EmbeddingKet) and embedding.max_norm is not None:
+        # A look-up writes to the records, of which what was computed before could not be differentiated.
+        return embedding.to_dense()
     return embedding(torch.arange(WORDS))
 
 

@@ -43,7 +43,7 @@ def sampled_loss(
     ignored = targets_of == ignore_index
     right = targets_of.masked_fill(ignored, 0)
     # The look-up would name ids.
-    if right.device.type == "cpu" and right.numel() and not 0 <= right.min() <= right.max() < words:
+    if _is_readable(right) and right.numel() and not 0 <= right.min() <= right.max() < words:
         bad = right[(right < 0) | (right >= words)][0]
         raise IndexError(f"targets must lie in [0, {words}) or be {ignore_index}, got {int(bad)}")
     score = (flat[:, None, :] @ rows(right)[:, :, None])[:, 0]
@@ -86,6 +86,11 @@ def drawn(
     return found, torch.log(torch.log1p(1 / (wide + 1)) / log(words + 1))
 
 
+def _is_readable(tensor):
+    """Whether looking at values costs little: on the host, and not while torch.compile traces."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def _by_frequency(frequency, count, words, device, generator):
     if frequency.shape != (words,):
         raise ValueError(f"distribution must have shape ({words},), got {tuple(frequency.shape)}")
@@ -94,10 +99,10 @@ def _by_frequency(frequency, count, words, device, generator):
         raise TypeError(f"distribution must be real and on {device}, got {facts}")
     wide = frequency.detach().double()
     total = wide.cumsum(0)
-    if device.type == "cpu" and not (wide.min() >= 0 and 0 < total[-1] < torch.inf):
+    if _is_readable(wide) and not (wide.min() >= 0 and 0 < total[-1] < torch.inf):
         raise ValueError("distribution must be finite, not negative, and not zero everywhere, got others")
     at = torch.rand(count, device=device, dtype=torch.float64, generator=generator) * total[-1]
     # A number that rounding brings to the total lies beyond the last word of a positive frequency.
-    last = wide.nonzero()[-1, 0]
+    last = words - 1 - (wide > 0).flip(0).int().argmax()
     found = torch.minimum(torch.searchsorted(total, at, right=True), last)
     return found, torch.log(wide[found] / total[-1])
