@@ -370,6 +370,12 @@ def test_complex_scores_have_no_order():
     [
         ({"targets": torch.tensor([0, 23])}, IndexError, "targets must lie in [0, 23) or be -100, got 23"),
         ({"targets": torch.tensor([-1, 2])}, IndexError, "targets must lie in [0, 23) or be -100, got -1"),
+        ({"targets": [0, 1]}, TypeError, "targets must be a tensor of integers, got list"),
+        (
+            {"targets": torch.tensor([0, 1], device="meta")},
+            TypeError,
+            "targets and hidden must lie on one device, got meta, cpu",
+        ),
         ({"targets": torch.ones(2)}, TypeError, "targets must have an integer dtype, got torch.float32"),
         (
             {"targets": torch.tensor([1])},

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ketcore.shapes import check_int
-from ketcore.torch.embedding_tables import check_ids
 
 Distribution = Literal["log_uniform", "uniform"] | Tensor
 
@@ -31,7 +30,14 @@ def sampled_loss(
     generator: torch.Generator | None,
 ) -> Tensor:
     """The loss of `sampled_softmax_loss`; `rows` gives the rows of a table of so many words."""
-    targets = check_ids("targets", targets).long()
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a tensor of integers, got {type(targets).__name__}")
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        raise TypeError(f"targets must have an integer dtype, got {targets.dtype}")
+    if targets.device != hidden.device:
+        devices = f"{targets.device}, {hidden.device}"
+        raise TypeError(f"targets and hidden must lie on one device, got {devices}")
+    targets = targets.long()
     if targets.shape != hidden.shape[:-1]:
         shapes = f"{tuple(targets.shape)} and {tuple(hidden.shape)}"
         raise ValueError(f"targets must have the shape of hidden without its last axis, got {shapes}")
