@@ -21,6 +21,14 @@ lokr                LoKrLinear: a linear layer fine-tuned by a Kronecker product
 lokr_files          LoKr adapters in the files of PEFT and LyCORIS
 peft_patch          patch_peft: LoKr adapters of a model of PEFT, run without their products
 peft_layers         the layers that it puts there; needs PEFT
+linear              KroneckerLinear, for nn.Linear
+embedding_bag       EmbeddingBagKet and EmbeddingBagKetXS, in the place of torch.nn.EmbeddingBag
+word2ket            layers of the word2ket package
+ketify              ketify: layers of ketcore in the place of those of any model
+module_groups       the modules of a model by the weights that they share
+replacements        the layers that ketify puts in their place
+ketify_report       what ketify did, as a table
+tied_names          what models of the transformers library say about tied parameters
 """
 
 try:
@@ -32,6 +40,8 @@ from ketcore.torch.embedding_bag import EmbeddingBagKet, EmbeddingBagKetXS
 from ketcore.torch.embeddings import EmbeddingKet, EmbeddingKetXS
 from ketcore.torch.word2ket import from_word2ket
 from ketcore.torch.head import TiedHead, TopK, logits, sampled_softmax_loss, top_k
+from ketcore.torch.ketify import ketify
+from ketcore.torch.ketify_report import KetifyReport, Replaced, Skipped
 from ketcore.torch.linear import KroneckerLinear
 from ketcore.torch.lokr import LoKrLinear, LoKrWeights, lokr_conv2d, lokr_linear
 from ketcore.torch.lokr_files import load_lokr, read_lokr
@@ -44,6 +54,7 @@ from ketcore.torch.head import TiedHead, TopK, logits, sampled_softmax_loss, top
 __all__ = [
     "EmbeddingKet",
     "EmbeddingKetXS",
+    "KetifyReport",
     "KroneckerLinear",
     "LoKrLinear",
     "LoKrWeights",
@@ -51,6 +62,10 @@ __all__ = [
     "TiedHead",
     "TopK",
     "load_lokr",
+    "Replaced",
+    "Skipped",
+    "from_word2ket",
+    "ketify",
     "logits",
     "lokr_conv2d",
     "lokr_linear",
