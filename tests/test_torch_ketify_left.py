@@ -76,6 +76,9 @@ def test_reasons_of_what_is_tied_to_what_is_left():
     model["c"].table = nn.Parameter(model["c"].weight)
     model.register_parameter("table", model["d"].weight)
     model["e"], model["f"] = nn.Embedding(60, 16), nn.Embedding(60, 16)
+    # Two parameters of one memory, which are not tied for torch.
+    model["g"] = nn.Embedding.from_pretrained(model["f"].weight.detach(), freeze=False)
+    model["h"] = nn.Embedding(60, 16)
     _, report = drawn(model, exclude="b.head", include=["[!e]*"])
     assert {each.name: each.reason for each in report.skipped} == {
         "a.words": "its weight is that of 'a.head', which is left",
@@ -85,6 +88,8 @@ def test_reasons_of_what_is_tied_to_what_is_left():
         "c": "it holds more than its weight",
         "d": "its weight is also 'table'",
         "e": "not included",
+        "f": "its weight is also 'g.weight'",
+        "g": "its weight is also 'f.weight'",
     }
     assert model["a"].words.weight is model["a"].head.weight
 

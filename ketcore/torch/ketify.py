@@ -20,6 +20,9 @@ from ketcore.torch.tied_names import rename_tied, tied_names
 
 __all__ = ["Selection", "ketify"]
 
+# The names in an error: enough to see what they look like.
+_SHOWN = 8
+
 Selection: TypeAlias = str | Iterable[str] | Callable[[str, nn.Module], bool]
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -207,8 +210,9 @@ def _check_groups(model, groups, done, linears, choice) -> None:
         raise ValueError(f"model must have some {wanted}, got a {type(model).__name__} without")
     members = [member for group in groups for member in group.members]
     if groups and not any(choice.included(member) for member in members):
-        names = ", ".join(repr(name) for member in members for name in member.names)
-        raise ValueError(f"include must choose some of {names}, got none of them")
+        names = [repr(name) for member in members for name in member.names]
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        raise ValueError(f"include must choose some of {shown}, got none of them")
 
 
 def _left(model, group: Group, choice: _Choice, options: LayerOptions) -> list[Skipped]:

@@ -74,13 +74,34 @@ def grouped(model: nn.Module, members: list[Member]) -> list[Group]:
         if isinstance(member.module, (*TABLES, nn.Linear)):
             weight = member.module._parameters.get("weight")
             found[id(member.module if weight is None else weight)].append(member)
-    holders: dict[int, list[str]] = defaultdict(list)
-    inside = {id(member.module) for group in found.values() for member in group}
+    groups = [sorted(group, key=_rank) for group in found.values()]
+    held = _held(model)
+    return [Group(tuple(group), tuple(_holders(group, held))) for group in groups]
+
+
+def _held(model: nn.Module) -> dict[object, list[tuple[nn.Module, str, str]]]:
+    """Every holder of a tensor, (module, "weight", "encoder.weight"), by where the numbers are."""
+    held: dict[object, list[tuple[nn.Module, str, str]]] = defaultdict(list)
     for name, module in model.named_modules():
-        for last, parameter in module._parameters.items():
-            if parameter is not None and not (last == "weight" and id(module) in inside):
-                holders[id(parameter)].append(f"{name}.{last}" if name else last)
-    return [Group(tuple(sorted(group, key=_rank)), tuple(holders[key])) for key, group in found.items()]
+        for last, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                held[_place(tensor)].append((module, last, f"{name}.{last}" if name else last))
+    return held
+
+
+def _place(tensor: Tensor) -> object:
+    """Equal for tensors that begin at the same number: a second Parameter may be of the same memory."""
+    plain = type(tensor.data) is Tensor and not tensor.is_meta and tensor.numel()
+    return (tensor.device, tensor.data_ptr()) if plain else id(tensor)
+
+
+def _holders(group, held):
+    """The names of what holds the weight of a group, and is not the weight of a member."""
+    weight = group[0].module._parameters.get("weight")
+    inside = {id(member.module) for member in group}
+    for module, last, name in () if weight is None else held[_place(weight)]:
+        if last != "weight" or id(module) not in inside:
+            yield name
 
 
 def _rank(member):
