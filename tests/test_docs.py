@@ -3,12 +3,14 @@
 import doctest
 import re
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from ketcore.cuda import table
 from ketcore.ops import OPS
+from tests.require import require
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = (".", "docs", "bench", "examples")
@@ -17,6 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+IMPORTED = re.compile(r"^>>> (?:import|from) (\w+)", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Names of files in backticks, as seen from the root; NAME stands for one that is yet to be.
 FILE = re.compile(r"`((?:ketcore|tests|bench|docs|\.ci)/[\w./]*\w)`")
@@ -99,6 +102,8 @@ def test_files_that_sources_speak_of_exist():
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_code_runs(page):
+    for name in set(IMPORTED.findall(page.read_text(encoding="utf-8"))):
+        require(name, find_spec(name) is not None, f"{name} is not installed")
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     failed, _ = doctest.testfile(str(page), module_relative=False, optionflags=flags)
     assert not failed
