@@ -70,6 +70,21 @@ def test_what_cannot_be_replaced_is_left_with_its_reason(make, text):
     assert [line.names for line in report.replaced] == [("words",)]
 
 
+def test_what_layers_of_ketcore_hold_is_theirs():
+    class Adapter(nn.Module):
+        __module__ = "ketcore.torch"
+
+        def __init__(self):
+            super().__init__()
+            self.base, self.words = nn.Linear(16, 16), nn.Embedding(60, 16)
+
+    model = nn.Sequential(Adapter(), nn.Embedding(60, 16))
+    _, report = drawn(model, linears=True)
+    assert [line.names for line in report.replaced] == [("1",)]
+    assert not report.skipped
+    assert type(model[0].base) is nn.Linear
+
+
 def test_reasons_of_what_is_tied_to_what_is_left():
     model = nn.ModuleDict({"a": Tied(), "b": Tied(), "c": nn.Embedding(60, 16), "d": nn.Embedding(60, 16)})
     hooked(model["a"].head)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import ketcore as kc
+import ketcore.torch as kt
 from ketcore import linalg
 
 t = torch.eye(2)
@@ -28,6 +29,9 @@ def right() -> None:
     reveal_type(linalg.svd(K).S)  # Ket[Tensor]
     reveal_type(K + K.astype("complex64"))  # KroneckerMatrix[Tensor]
     reveal_type(kc.digits(torch.arange(4), (2, 2)))  # tuple[Tensor, ...]
+    reveal_type(kt.ketify(torch.nn.Sequential())[0])  # Sequential
+    reveal_type(kt.ketify(torch.nn.Embedding(4, 2))[0])  # Module
+    reveal_type(kt.ketify(torch.nn.Sequential())[1])  # KetifyReport
 
 
 def wrong() -> None:
