@@ -88,8 +88,9 @@ def ketify(
         Of the linear layers.
     factorise : bool
         True: the new weights are the nearest to the old ones, which is a warning with the relative errors,
-        since weights that were trained dense are mostly far from any such. False: they are drawn, with
-        entries of the size of the old ones; for a model that is to be trained, or loaded.
+        since weights that were trained dense are mostly far from any such; a large table may take minutes.
+        False: they are drawn, with entries of the size of the old ones; for a model that is to be trained,
+        or loaded.
     include, exclude : str, iterable of str, or callable (name, module) -> bool
         Which modules: patterns of their names as those of `fnmatch` ("transformer.wte", "*.mlp.*"), or a
         predicate. A module is chosen by any of its names.
