@@ -220,3 +220,12 @@ def test_biases_that_are_tied_stay_so(tmp_path):
         loaded, _ = ketify(transformers.BertForMaskedLM(config).eval(), rank=2, factorise=False)
     safetensors_torch.load_model(loaded, tmp_path / "model.safetensors")
     torch.testing.assert_close(loaded(IDS).logits, model(IDS).logits)
+
+
+def test_a_model_inside_another_keeps_its_ties():
+    outer, _ = ketify(torch.nn.ModuleDict({"language": made("gpt2")}), rank=2, factorise=False)
+    model = outer["language"]
+    expected = {f"lm_head.embedding.factors.{n}": f"transformer.wte.factors.{n}" for n in range(2)}
+    assert model.all_tied_weights_keys == model._tied_weights_keys == expected
+    model.tie_weights()
+    assert model.lm_head.embedding.factors[0] is model.transformer.wte.factors[0]
