@@ -104,7 +104,7 @@ class LeafView(NamedTuple):
 
 def as_leaf_view(array: AnyArray) -> AnyArray:
     """What to copy or pickle for `array`: mostly itself."""
-    if isinstance(array, np.ndarray) or not array_api_compat.is_torch_array(array):
+    if isinstance(array, np.ndarray) or not is_torch(array):
         return array
     leaf = array._base
     if leaf is None or not leaf.is_leaf:

@@ -1,9 +1,9 @@
 """ketcore in PyTorch: its operations with torch's derivatives, and modules made of them.
 
-functional  the operations of `ketcore.ops`, differentiable in every way that torch has
-memory      tensors as arrays of the engines' libraries, in the same memory
-operators   the operations as operators of torch, for compilers
-autograd            the operations of `ketcore.ops`, differentiable in every way that torch has
+functional          the operations of `ketcore.ops`, differentiable in every way that torch has
+memory              tensors as arrays of the engines' libraries, in the same memory
+operators           the operations as operators of torch, for compilers
+inputs              what a module asks of the tensors that it is given
 embedding_tables    what embedding layers share: checks of their arguments, what options do to rows
 ket_table           the parameters and rows of a table of kets
 xs_table            the parameters and rows of a table that is a Kronecker matrix
@@ -11,19 +11,13 @@ nearest_tables      parameters whose tables are near given ones
 embeddings          EmbeddingKet and EmbeddingKetXS, in the place of torch.nn.Embedding
 embedding_bag       EmbeddingBagKet and EmbeddingBagKetXS, in the place of torch.nn.EmbeddingBag
 word2ket            layers of the word2ket package
-inputs      what a module asks of the tensors that it is given
-linear      KroneckerLinear, for nn.Linear
 head                TiedHead: scores of all words by the table of an embedding, in whole or in part
 sampled_softmax     the cross entropy over many words, from the scores of few
-inputs              what a module asks of the tensors that it is given
 linear              KroneckerLinear, in the place of torch.nn.Linear
 lokr                LoKrLinear: a linear layer fine-tuned by a Kronecker product
 lokr_files          LoKr adapters in the files of PEFT and LyCORIS
 peft_patch          patch_peft: LoKr adapters of a model of PEFT, run without their products
 peft_layers         the layers that it puts there; needs PEFT
-linear              KroneckerLinear, for nn.Linear
-embedding_bag       EmbeddingBagKet and EmbeddingBagKetXS, in the place of torch.nn.EmbeddingBag
-word2ket            layers of the word2ket package
 ketify              ketify: layers of ketcore in the place of those of any model
 module_groups       the modules of a model by the weights that they share
 replacements        the layers that ketify puts in their place
@@ -36,9 +30,9 @@ try:
 except ImportError as error:
     raise ImportError("ketcore.torch needs PyTorch: pip install 'ketcore[torch]'") from error
 
+from ketcore.torch import functional
 from ketcore.torch.embedding_bag import EmbeddingBagKet, EmbeddingBagKetXS
 from ketcore.torch.embeddings import EmbeddingKet, EmbeddingKetXS
-from ketcore.torch.word2ket import from_word2ket
 from ketcore.torch.head import TiedHead, TopK, logits, sampled_softmax_loss, top_k
 from ketcore.torch.ketify import ketify
 from ketcore.torch.ketify_report import KetifyReport, Replaced, Skipped
@@ -46,12 +40,11 @@ from ketcore.torch.linear import KroneckerLinear
 from ketcore.torch.lokr import LoKrLinear, LoKrWeights, lokr_conv2d, lokr_linear
 from ketcore.torch.lokr_files import load_lokr, read_lokr
 from ketcore.torch.peft_patch import PeftPatch, patch_peft
+from ketcore.torch.word2ket import from_word2ket
 
-__all__ = ["EmbeddingBagKet", "EmbeddingBagKetXS", "EmbeddingKet", "EmbeddingKetXS", "from_word2ket"]
-from ketcore.torch.linear import KroneckerLinear
-__all__ = ["KroneckerLinear"]
-from ketcore.torch.head import TiedHead, TopK, logits, sampled_softmax_loss, top_k
 __all__ = [
+    "EmbeddingBagKet",
+    "EmbeddingBagKetXS",
     "EmbeddingKet",
     "EmbeddingKetXS",
     "KetifyReport",
@@ -59,13 +52,14 @@ __all__ = [
     "LoKrLinear",
     "LoKrWeights",
     "PeftPatch",
-    "TiedHead",
-    "TopK",
-    "load_lokr",
     "Replaced",
     "Skipped",
+    "TiedHead",
+    "TopK",
     "from_word2ket",
+    "functional",
     "ketify",
+    "load_lokr",
     "logits",
     "lokr_conv2d",
     "lokr_linear",

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ketcore.shapes import check_int
-from ketcore.torch.autograd import ket_rows, kron_matmul
 from ketcore.torch.embeddings import EmbeddingKet, EmbeddingKetXS
+from ketcore.torch.functional import ket_rows, kron_matmul
 from ketcore.torch.inputs import check_agree
 from ketcore.torch.sampled_softmax import Distribution, sampled_loss
 

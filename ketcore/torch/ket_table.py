@@ -19,7 +19,6 @@ from torch.autograd.function import once_differentiable
 
 import ketcore as kc
 from ketcore.shapes import check_dense_size, check_dims, check_int, check_size
-from ketcore.torch.autograd import ket_rows
 from ketcore.torch.embedding_tables import (
     WORD2KET_LEAVES,
     described,
@@ -35,6 +34,7 @@ from ketcore.torch.embedding_tables import (
     table_dtype,
     table_size,
 )
+from ketcore.torch.functional import ket_rows
 
 
 class KetTable(nn.Module):

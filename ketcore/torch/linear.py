@@ -17,7 +17,7 @@ from ketcore.divisors import suggest_dims
 from ketcore.fit.nearest import nearest_kronecker
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.shapes import check_dims, check_int
-from ketcore.torch.autograd import kron_matmul
+from ketcore.torch.functional import kron_matmul
 from ketcore.torch.inputs import check_agree
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.shapes import check_int
-from ketcore.torch.autograd import kron_matmul
+from ketcore.torch.functional import kron_matmul
 from ketcore.torch.inputs import check_agree
 
 # The tensors of an adapter, under the names that PEFT and LyCORIS store them by.

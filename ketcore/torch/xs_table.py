@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 import ketcore as kc
 from ketcore.shapes import check_dense_size, check_dims, check_int, check_size
-from ketcore.torch.autograd import rows
 from ketcore.torch.embedding_tables import (
     WORD2KET_LEAVES,
     as_permutation,
@@ -34,6 +33,7 @@ from ketcore.torch.embedding_tables import (
     table_dtype,
     table_size,
 )
+from ketcore.torch.functional import rows
 
 
 class XSTable(nn.Module):
