@@ -31,6 +31,8 @@ BARE_FILE = re.compile(r"(?<![\w/*-])(\w+\.(?:py|cu|cuh))\b")
 SOURCES = sorted(path for kind in ("py", "cu", "cuh") for path in (ROOT / "ketcore").rglob(f"*.{kind}"))
 # Names that begin with one of these are of other packages, or of arguments; these two are so as a whole.
 ELSEWHERE = {"np", "xp", "jax", "torch", "nn", "scipy", "cola", "tests", "bench", "A", "op", "launch"}
+# What modules of torch are called in examples.
+ELSEWHERE |= {"model", "base", "wo"}
 OF_ARGUMENTS = {"lookup.dtype", "table.vjp"}
 
 

@@ -119,7 +119,7 @@ def test_values_and_gradients_are_those_of_the_engine(op):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_derivatives_of_every_kind(op, dtype):
-    """Backwards, forwards, several at once, and second ones backwards and forwards, by torch's own checker."""
+    """Backwards, forwards, several at once, and second ones of both kinds, by torch's own checker."""
     found = case(op, dtype)
     arrays = found.recorded()
     check = torch.autograd.gradcheck
