@@ -7,6 +7,7 @@ is asked of `ketcore.arrays.autodiff`.  PyTorch is looked up and not imported: w
 import sys
 from collections.abc import Callable
 from functools import lru_cache, wraps
+from operator import index
 from typing import Any, ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
@@ -70,4 +71,5 @@ def _fixed(value: Any) -> Any:
     """Sizes in nested tuples as plain integers."""
     if isinstance(value, tuple):
         return tuple([_fixed(each) for each in value])
-    return int(value) if isinstance(value, int) else value
+    # PyTorch makes a constant of a symbol where an index is asked for; of int(symbol) it makes a symbol.
+    return index(value) if isinstance(value, int) else value

@@ -265,3 +265,35 @@ def test_second_derivatives_of_compiled_functions_are_refused(compiled):
     (gradient, *_) = torch.autograd.grad((output**2).sum(), arrays, create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivatives must be taken of functions of ketcore"):
         torch.autograd.grad(gradient.sum(), arrays)
+
+
+TRANSFORMS = {
+    "grad": lambda found: torch.func.grad(found.loss, argnums=tuple(range(len(found.arrays)))),
+    "jvp": lambda found: lambda *arrays: torch.func.jvp(found.function, arrays, arrays),
+    "vmap": lambda found: lambda *arrays: torch.vmap(found.function)(*(torch.stack([a, -a]) for a in arrays)),
+    "hessian": lambda found: torch.func.hessian(found.loss),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "transform"),
+    [("rows", "grad"), ("rows", "jvp"), ("rows", "vmap"), ("rows", "hessian"), ("kron_matmul", "jvp")],
+)
+def test_compiled_transforms(name, transform, compiled):
+    """By array code, for which no rule is registered that torch.compile would not see: right, in one graph."""
+    found = case(*(op for op in OPS if op.name == name))
+    function = TRANSFORMS[transform](found)
+    close(compiled(function)(*found.arrays), function(*found.arrays))
+
+
+def test_a_compiled_transform_cannot_look_whether_factors_are_hermitian(compiled):
+    factors = (torch.tensor([[[3.0, 1.0], [0.0, 2.0]]]),)
+    b = torch.ones(2)
+
+    def gradient(assume_a):
+        solve = functional.kron_solve
+        return torch.func.grad(lambda b: solve(factors, b, 1.0, assume_a=assume_a).sum())
+
+    with pytest.raises(Exception, match="assume_a must say what the factors are"):
+        compiled(gradient(None))(b)
+    close(gradient(None)(b), torch.linalg.solve((factors[0][0] + torch.eye(2)).T, torch.ones(2)))

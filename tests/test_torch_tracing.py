@@ -2,12 +2,14 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 import ketcore as kc
 from ketcore.ops import OPS
+from tests import profiles
 from tests.operator_problems import problems_to_compile
 from tests.problems import Problem, drawn
 from tests.require import imported
@@ -54,15 +56,23 @@ def everything(problem, arrays):
     return (*outputs, *problem.vjp(*arrays, cotangents), *problem.jvp(*arrays, *arrays))
 
 
+# What layers are made of; PyTorch takes seconds to trace each of the others.
+COMMON = {"rows", "gather_kron", "kron_matmul", "row_kets"}
+
+
 @every_problem
 def test_forward_vjp_and_jvp_compile_in_one_graph(problem):
     problem = on_torch(problem)
-    compiled = torch.compile(lambda *arrays: everything(problem, arrays), fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(*problem.arrays), everything(problem, problem.arrays))
+    most = problem.op.name in COMMON or profiles.is_thorough()
+    function = partial(everything, problem) if most else lambda arrays: problem.forward(*arrays)
+    compiled = torch.compile(lambda *arrays: function(arrays), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(*problem.arrays), function(problem.arrays))
 
 
 @every_problem
 def test_gradients_go_through_a_compiled_function(problem):
+    if problem.op.name not in COMMON:
+        profiles.only_thorough("derivatives of what PyTorch takes seconds to trace")
     problem = on_torch(problem, lambda a: a.clone().requires_grad_(a.is_floating_point()))
     compiled = torch.compile(problem.forward, fullgraph=True, backend="aot_eager")
 
@@ -161,6 +171,15 @@ def test_one_graph_serves_batches_of_every_size(name):
         torch._dynamo.mark_dynamic(ids, axis)
         torch.testing.assert_close(compiled(ids), function(ids))
     assert counter.frame_count == 1
+
+
+def test_factors_of_other_sizes_are_compiled_anew():
+    """PyTorch makes symbols of the sizes that changed: of those of factors plans make constants again."""
+    compiled = torch.compile(kc.kron_matmul, fullgraph=True, backend="eager")
+    for p, q in ((2, 3), (4, 5), (6, 7)):
+        factors = [torch.ones(2, p, q, dtype=torch.float64)] * 2
+        x = torch.ones(3, p * p, dtype=torch.float64)
+        torch.testing.assert_close(compiled(factors, x), kc.kron_matmul(factors, x))
 
 
 def test_vmap_over_ids():

@@ -219,7 +219,10 @@ def _mapped(function, count, in_dims, tensors):
 def _apply(call, tensors):
     """The flat outputs of a call, by whichever of the three ways fits."""
     arrays = tensors[call.operator.constants :]
-    if bridge(call.operator.op, tensors) is None or (torch.compiler.is_compiling() and _is_transformed()):
+    transformed = torch.compiler.is_compiling() and _is_transformed()
+    if transformed:
+        _check_assumed(call)
+    if transformed or bridge(call.operator.op, tensors) is None:
         with _exact(arrays[0]):
             return call.traced(tensors)
     if torch.compiler.is_compiling():
@@ -229,6 +232,15 @@ def _apply(call, tensors):
     if (torch.is_grad_enabled() and any(array.requires_grad for array in arrays)) or _is_dual():
         return _Recorded.apply(call, *tensors)
     return call.compute(tensors)
+
+
+def _check_assumed(call):
+    """ValueError where array code would have to look at values that a compiler does not have."""
+    op = call.operator.op
+    given = any(count and primal.optional for primal, count in zip(op.primals, call.counts, strict=True))
+    if "assume_a" in op.options and call.options.get("assume_a") is None and given:
+        rule = "say what the factors are where there is a shift, in a compiled torch.func transform"
+        raise ValueError(f"assume_a must {rule}, got None")
 
 
 def _is_plain(tensors):
