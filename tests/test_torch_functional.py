@@ -280,7 +280,7 @@ TRANSFORMS = {
     [("rows", "grad"), ("rows", "jvp"), ("rows", "vmap"), ("rows", "hessian"), ("kron_matmul", "jvp")],
 )
 def test_compiled_transforms(name, transform, compiled):
-    """By array code, for which no rule is registered that torch.compile would not see: right, in one graph."""
+    """By array code, which has no rules that torch.compile would not see: right, in one graph."""
     found = case(*(op for op in OPS if op.name == name))
     function = TRANSFORMS[transform](found)
     close(compiled(function)(*found.arrays), function(*found.arrays))
