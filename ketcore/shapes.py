@@ -95,7 +95,7 @@ def integer_root(value: int, order: int) -> int:
 
 
 @decided(128)
-def strides(dims: tuple[int, ...]) -> tuple[int, ...]:
+def strides(dims: Sequence[int]) -> tuple[int, ...]:
     """How far one step of each digit moves a C-order index.
 
     >>> strides((2, 3, 4))

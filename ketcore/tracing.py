@@ -8,10 +8,9 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from operator import index
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 def is_compiling() -> bool:
@@ -20,49 +19,46 @@ def is_compiling() -> bool:
     return torch is not None and torch.compiler.is_compiling()
 
 
-def unless_compiling(
-    function: Callable[Arguments, Result], wrapped: Callable[Arguments, Result]
-) -> Callable[Arguments, Result]:
+def unless_compiling(function: FunctionT, wrapped: Callable[..., Any]) -> FunctionT:
     """`wrapped`, a form of `function` that PyTorch cannot trace; while it compiles the function itself."""
 
     @wraps(function)
-    def chosen(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
+    def chosen(*args: Any, **options: Any) -> Any:
         return (function if is_compiling() else wrapped)(*args, **options)
 
-    return chosen
+    return cast(FunctionT, chosen)
 
 
-def kept(most: int) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+def kept(most: int) -> Callable[[FunctionT], FunctionT]:
     """Decorates a function of integers whose last results, at most so many, are kept between calls."""
 
-    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    def decorate(function: FunctionT) -> FunctionT:
         # Sizes that PyTorch traces are symbols, of which no cache should keep any.
         return unless_compiling(function, lru_cache(most)(function))
 
     return decorate
 
 
-def decided(most: int) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+def decided(most: int) -> Callable[[FunctionT], FunctionT]:
     """As `kept`, for what takes long to trace: while PyTorch compiles it is called, with sizes as they are.
 
     These, which may be symbols, become constants of what is compiled.
     """
 
-    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    def decorate(function: FunctionT) -> FunctionT:
         cached = lru_cache(most)(function)
 
-        def constant(*args: Any) -> Result:
+        def constant(*args: Any) -> Any:
             return cached(*args)
 
         # All that torch.compiler.assume_constant_result does, which would import PyTorch.
         constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
         @wraps(function)
-        def chosen(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
-            assert not options
+        def chosen(*args: Any) -> Any:
             return constant(*_fixed(args)) if is_compiling() else cached(*args)
 
-        return chosen
+        return cast(FunctionT, chosen)
 
     return decorate
 

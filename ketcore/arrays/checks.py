@@ -236,7 +236,8 @@ def check_identities(
     dims         those of rows and those of columns
     """
     if type(identities) is tuple and set(map(type, identities)) == {frozenset}:
-        return _checked_sets(identities, *map(tuple, dims), rank)
+        rows, columns = map(tuple, dims)
+        return _checked_sets(identities, rows, columns, rank)
     found = as_sequence("identities", identities)
     if found and all(isinstance(each, _COLLECTIONS) for each in found):
         return _checked_terms(found, dims, rank)

@@ -1,6 +1,6 @@
 """What differs between array libraries: namespaces, dtypes, where values lie."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import detached, is_torch, is_traced
 from ketcore.cuda.library import host_values, is_cupy
-from ketcore.tracing import Arguments, Result, is_compiling, unless_compiling
+from ketcore.tracing import FunctionT, is_compiling, unless_compiling
 
 
-def quiet(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def quiet(function: FunctionT) -> FunctionT:
     """Decorates every public function that computes: what is not finite, or leaves the range of its dtype,
     propagates in silence.  Whether NumPy would warn depends on the kernel that BLAS has for this processor.
     """

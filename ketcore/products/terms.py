@@ -74,7 +74,8 @@ def _leading_block(row_dims, col_dims, shape):
 
 def leading_block(factors: Sequence[AnyArray], shape: tuple[int, int]) -> Block:
     """The leading block `shape` of the matrix of factors (R, p_n, q_n)."""
-    return _leading_block(*(tuple([f.shape[axis] for f in factors]) for axis in (1, 2)), shape)
+    rows, columns = (tuple([factor.shape[axis] for factor in factors]) for axis in (1, 2))
+    return _leading_block(rows, columns, shape)
 
 
 def reached(xp: ModuleType, factors: Sequence[AnyArray], block: Block, dtype: Any) -> list[AnyArray]:

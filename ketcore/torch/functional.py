@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
@@ -109,7 +109,8 @@ class _Call(NamedTuple):
         def pushed(*arrays):
             return self.traced_push((*tensors[:split], *arrays), tangents)
 
-        return torch.func.vjp(pushed, *tensors[split:])
+        outputs, pull = torch.func.vjp(pushed, *tensors[split:])[:2]
+        return outputs, pull
 
 
 class _Recorded(torch.autograd.Function):
@@ -356,7 +357,7 @@ def _function(forward: FunctionT) -> FunctionT:
             return forward(*args, **kwargs)
         return op.cotangent(_apply(*bound))
 
-    return function
+    return cast(FunctionT, function)
 
 
 gather_kron = _function(ops.gather_kron)

@@ -116,7 +116,7 @@ class TorchOperator:
         """Options as torch's operators take them."""
         return {name: _encoded(value, self._kinds[name]) for name, value in options.items()}
 
-    def cotangents(self, tensors: Tensors) -> Tensors:
+    def cotangents(self, tensors: Tensors) -> tuple[Any, ...]:
         """Cotangents as `vjp` takes them, of one tensor for each flat output."""
         # The outputs of an operation are one sequence, or arrays.
         return (tensors,) if self.op.outputs[0].several else tensors
