@@ -108,8 +108,9 @@ class Op(NamedTuple):
 
     def flat_outputs(self, outputs: Any) -> tuple[AnyArray, ...]:
         """What forward or jvp returned, as arrays."""
-        given = (outputs,) if len(self.outputs) == 1 else outputs
-        parts = [_parts(each, value) for each, value in zip(self.outputs, given, strict=True)]
+        if len(self.outputs) == 1:
+            return _parts(self.outputs[0], outputs)
+        parts = [_parts(each, value) for each, value in zip(self.outputs, outputs, strict=True)]
         return sum(parts, ())
 
     def cotangent(self, arrays: Sequence[AnyArray]) -> Any:

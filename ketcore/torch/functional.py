@@ -50,6 +50,8 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 # torch.nn.Embedding does, and so does everything else.
 _LOWERED = {"kron_matmul"}
 
+_SEQUENCES = (tuple, list, torch.nn.ParameterList)
+
 
 class _Call(NamedTuple):
     """What a call is told besides its tensors, which are the constants and then the arrays of the primals.
@@ -64,9 +66,13 @@ class _Call(NamedTuple):
 
     def compute(self, tensors: Tensors) -> Tensors:
         """The flat outputs, by the engine."""
-        operator = self.operator
         if _is_plain(tensors):
-            return operator.run(tensors, self.counts, self.options)
+            return self.operator.run(tensors, self.counts, self.options)
+        return self.node(tensors)
+
+    def node(self, tensors: Tensors) -> Tensors:
+        """The flat outputs by torch's operator, which whatever traces or looks on sees as one node."""
+        operator = self.operator
         arguments = operator.arguments(tensors, self.counts)
         outputs = operator.forward(*arguments, **operator.encoded(self.options))
         return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
@@ -75,7 +81,7 @@ class _Call(NamedTuple):
         """The gradients of the arrays, as torch has them, by the engine."""
         operator = self.operator
         cotangents = tuple(one.conj() for one in cotangents)
-        if _is_plain((*tensors, *cotangents)):
+        if not torch.compiler.is_compiling() and _is_plain((*tensors, *cotangents)):
             found = operator.run_vjp(tensors, self.counts, cotangents, self.options)
         else:
             arguments = *operator.arguments(tensors, self.counts), *operator.cotangents(cotangents)
@@ -219,18 +225,19 @@ def _mapped(function, count, in_dims, tensors):
 
 def _apply(call, tensors):
     """The flat outputs of a call, by whichever of the three ways fits."""
-    arrays = tensors[call.operator.constants :]
-    transformed = torch.compiler.is_compiling() and _is_transformed()
+    compiles = torch.compiler.is_compiling()
+    transformed = compiles and _is_transformed()
     if transformed:
         _check_assumed(call)
     if transformed or bridge(call.operator.op, tensors) is None:
-        with _exact(arrays[0]):
+        with _exact(tensors[-1]):
             return call.traced(tensors)
-    if torch.compiler.is_compiling():
-        return call.compute(tensors)
+    if compiles:
+        return call.node(tensors)
     if _is_transformed():
         return _Transformed.apply(call, *tensors)
-    if (torch.is_grad_enabled() and any(array.requires_grad for array in arrays)) or _is_dual():
+    # Constants are integers, which require no gradient.
+    if (torch.is_grad_enabled() and _is_trained(tensors)) or _is_dual():
         return _Recorded.apply(call, *tensors)
     return call.compute(tensors)
 
@@ -244,9 +251,17 @@ def _check_assumed(call):
         raise ValueError(f"assume_a must {rule}, got None")
 
 
+def _is_trained(tensors):
+    # Here and below a loop takes half the time of any() or all(), and every call comes by.
+    for tensor in tensors:  # noqa: SIM110
+        if tensor.requires_grad:
+            return True
+    return False
+
+
 def _is_plain(tensors):
     """Whether tensors hold values and nothing looks on, so that an engine may be called at once."""
-    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+    if is_in_torch_dispatch_mode():
         return False
     for tensor in tensors:
         if type(tensor) is not torch.Tensor and type(tensor) is not torch.nn.Parameter:
@@ -309,7 +324,7 @@ class _Signature:
             value = given.pop(primal.name, None)
             if not primal.several:
                 value = () if value is None and primal.optional else (value,)
-            elif not isinstance(value, list | tuple | torch.nn.ParameterList):
+            elif not isinstance(value, _SEQUENCES):
                 return None
             counts.append(len(value))
             arrays.extend(value)
@@ -327,7 +342,10 @@ class _Signature:
 
 
 def _are_tensors(values):
-    return all(isinstance(value, torch.Tensor) for value in values)
+    for value in values:  # noqa: SIM110
+        if not isinstance(value, torch.Tensor):
+            return False
+    return True
 
 
 def _integers(name, value, device):
@@ -348,14 +366,15 @@ def _beside(arrays, value):
 def _function(forward: FunctionT) -> FunctionT:
     """The function of torch that an operation of the table becomes."""
     (op,) = (op for op in OPS if op.forward is forward)
-    of = _Signature(op)
+    of, alone = _Signature(op), len(op.outputs) == 1 and not op.outputs[0].several
 
     @wraps(forward)
     def function(*args, **kwargs):
         bound = of.bound(args, kwargs)
         if bound is None:
             return forward(*args, **kwargs)
-        return op.cotangent(_apply(*bound))
+        outputs = _apply(*bound)
+        return outputs[0] if alone else tuple(outputs)
 
     return cast(FunctionT, function)
 
