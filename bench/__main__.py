@@ -11,6 +11,8 @@ from pathlib import Path
 from bench.machine import THREAD_VARIABLES
 from bench.workloads import DTYPES
 
+_FAMILY_HELP = "rows and kets (default), products, or training steps of layers"
+
 
 def main() -> None:
     options = _parse(sys.argv[1:])
@@ -19,9 +21,10 @@ def main() -> None:
 
         return run(options)
     from bench import report
+    from bench.families import FAMILIES
 
     results = report.merge([_spawn(options, threads) for threads in options.threads])
-    print(report.table(results))
+    print(FAMILIES[options.family].table(results))
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1), encoding="utf-8")
     if options.plot:
@@ -31,7 +34,7 @@ def main() -> None:
 def _parse(arguments):
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     add = parser.add_argument
-    add("--family", choices=("rows", "algebra"), default="rows", help="rows and kets (default), or products")
+    add("--family", choices=("rows", "algebra", "layers"), default="rows", help=_FAMILY_HELP)
     add("--quick", action="store_true", help="float32, one thread, few batches, short samples")
     add("--only", default="", metavar="REGEX", help="workloads whose name, as in the table, matches")
     add("--threads", type=_numbers, metavar="N,...", help="1: CPU time; more: wall time (default 1,2)")
@@ -59,6 +62,8 @@ def _numbers(text):
 def _spawn(options, threads):
     """Results of a process of its own: libraries read the number of threads when they load, and may crash."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"JAX_PLATFORMS": "cpu"}
+    # Else torch's profiler writes a line for every start and stop.
+    environment |= {"KINETO_LOG_LEVEL": "99"}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "results.json")
         command = [sys.executable, "-m", "bench", f"--worker={target}", f"--only={options.only}"]

@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench import report
 from bench import workloads as tables
 from bench.algebra import definition
 from bench.algebra import peers as algebra_peers
 from bench.algebra import workloads as algebra
+from bench.layers import peers as layer_peers
+from bench.layers import report as layer_report
+from bench.layers import workloads as layers
+from bench.memory import peak_tensor_memory
 from bench.peers import builders
 
 
@@ -18,6 +23,8 @@ class Family:
     seconds     timing of one case, all contestants together; and with --quick
     patience    one call longer than this many seconds is hardly repeated
     leaves_out  whether the hopelessly slow on a small batch are left out of larger ones
+    table       the text of the results
+    memory      call -> bytes that it takes at the most, asked of every contestant; None: see the records
     """
 
     workloads: Callable
@@ -27,6 +34,8 @@ class Family:
     seconds: tuple[float, float]
     patience: float
     leaves_out: bool = False
+    table: Callable = report.table
+    memory: Callable | None = None
 
 
 def _defined(case):
@@ -38,5 +47,15 @@ FAMILIES = {
     "rows": Family(tables.workloads, tables.make_case, builders, lambda case: None, (0.7, 0.15), 0.5),
     "algebra": Family(
         algebra.workloads, algebra.make_case, algebra_peers.builders, _defined, (0.15, 0.05), 0.15, True
+    ),
+    "layers": Family(
+        layers.workloads,
+        layers.make_case,
+        layer_peers.builders,
+        lambda case: None,
+        (1.5, 0.5),
+        1.0,
+        table=layer_report.table,
+        memory=peak_tensor_memory,
     ),
 }

@@ -18,7 +18,8 @@ from itertools import product
 from pathlib import Path
 
 from bench.machine import THREAD_VARIABLES
-from bench.measure import clock, peak_memory, rounds
+from bench.measure import clock, rounds
+from bench.memory import peak_tensor_memory
 from bench.report import seconds
 
 FEATURES = (1024, 2048, 4096)
@@ -67,7 +68,7 @@ def _record(features, tokens, name, duration):
     samples = rounds(calls, probes, 1, duration, duration)
     times = {key: statistics.median(found) for key, found in samples.items()}
     spread = {key: statistics.quantiles(found, n=4)[::2] for key, found in samples.items() if len(found) > 1}
-    memory = {key: _peak_memory(call) for key, call in calls.items()}
+    memory = {key: peak_tensor_memory(call) for key, call in calls.items()}
     return {
         "features": features, "tokens": tokens, "adapter": name, "times": times, "quartiles": spread,
         "memory": memory, "time ratio": times["PEFT"] / times["ketcore"],
@@ -103,29 +104,6 @@ def _calls(features, tokens, adapter):
     for mine, theirs in zip(calls["ketcore"](), calls["PEFT"](), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
     return calls
-
-
-def _peak_memory(call):
-    """Bytes of tensors and of NumPy's arrays at the most, beyond those that were there."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        call()
-    held = most = 0
-    for event in sorted(_allocations(found), key=lambda event: event.start_time_ns):
-        held += event.extra_fields.alloc_size
-        most = max(most, held)
-    return most + peak_memory(call)
-
-
-def _allocations(found):
-    """The allocations and releases of a profile, at any depth of its tree of events."""
-    pending = list(found.profiler.kineto_results.experimental_event_tree())
-    while pending:
-        event = pending.pop()
-        pending += event.children
-        if event.tag.name == "Allocation":
-            yield event
 
 
 def _line(record):

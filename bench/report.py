@@ -31,22 +31,33 @@ def merge(parts: list[dict]) -> dict:
 
 def table(results: dict) -> str:
     """All of it as text: a table for each number of threads, who is missing, who wins."""
-    machine = results["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    lines = [
-        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}",
-        versions,
-        LEGEND,
-    ]
+    lines = [*opening(results), LEGEND]
     extras = _extras(results["records"])
     for threads in sorted({record["threads"] for record in results["records"]}):
         records = [record for record in results["records"] if record["threads"] == threads]
-        lines += [_clock(threads), "", HEADER + "".join(f" {name:>22}" for name in extras)]
+        lines += [clock_of(threads), "", HEADER + "".join(f" {name:>22}" for name in extras)]
         lines += [_line(record, extras) for record in records]
         lines += ["", *_summary(records), ""]
-    lines += [f"{name}: not installed" for name in results["missing"]]
+    return "\n".join(lines + troubles(results))
+
+
+def opening(results: dict) -> list[str]:
+    """The machine and the versions."""
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    return [f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}", versions]
+
+
+def troubles(results: dict) -> list[str]:
+    """Who is missing, and what was not timed."""
+    lines = [f"{name}: not installed" for name in results["missing"]]
     lines += [f"a measuring process ended with status {status}" for status in results["status"] if status]
-    return "\n".join(lines + _troubles(results["records"]))
+    return lines + _troubles(results["records"])
+
+
+def clock_of(threads: int) -> str:
+    """How times on so many threads were taken."""
+    return "1 thread, CPU time" if threads == 1 else f"{threads} threads, wall time"
 
 
 def ratio(record: dict, kinds: tuple[str, ...]) -> float | None:
@@ -83,7 +94,7 @@ def plot(results: dict, path: str) -> None:
     for panel, (count, words) in zip(panels, product(threads, kinds), strict=True):
         chosen = [record for record in records if record["threads"] == count]
         _panel(panel, chosen, names, kinds[words])
-        panel.set_title(f"{_clock(count)}: best {words}", size=10)
+        panel.set_title(f"{clock_of(count)}: best {words}", size=10)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
@@ -118,10 +129,6 @@ def _best(record, kinds):
 def _extras(records):
     contestants = [contestant for record in records for contestant in record["contestants"]]
     return list(dict.fromkeys(c["name"] for c in contestants if c["kind"] == "extra"))
-
-
-def _clock(threads):
-    return "1 thread, CPU time" if threads == 1 else f"{threads} threads, wall time"
 
 
 def _line(record, extras):

@@ -55,10 +55,19 @@ def _workload(workload, family, threads, contestants, missing, options):
         # More ids, or a gradient as well, cannot take less time; other pairs of cases say nothing.
         if task == "forward":
             bounds[dtype] = {t.name: t.median for t in timings if t.timed}
-        sound = {timing.name for timing in timings if timing.status == "ok"}
-        record = _record(case, threads, [entrant for entrant in entrants if entrant.name in sound])
-        records.append(record | {"contestants": [timing.record() for timing in timings] + failed})
+        names = {timing.name for timing in timings if timing.status == "ok"}
+        sound = [entrant for entrant in entrants if entrant.name in names]
+        record, sizes = _record(case, threads, sound), _sizes(sound, family)
+        timed = [timing.record() | sizes.get(timing.name, {}) for timing in timings]
+        records.append(record | {"contestants": timed + failed})
     return sorted(records, key=lambda record: options.dtype.index(record["dtype"]))
+
+
+def _sizes(sound, family):
+    """Name -> what a call takes and what is held between calls, where the family asks."""
+    if family.memory is None:
+        return {}
+    return {entrant.name: {"memory": family.memory(entrant.call), "held": entrant.held} for entrant in sound}
 
 
 def _failed(entrant, status):

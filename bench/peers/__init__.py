@@ -50,6 +50,11 @@ def torch_contestant(name: str, kind: str, case, forward: Callable, parameters: 
     """A contestant from a torch expression: `forward()` -> rows, `to_common(gradients)` -> common form."""
     import torch
 
+    if case.task == "step":
+        from bench.peers.steps import step_contestant
+
+        return step_contestant(name, kind, case, forward, parameters, to_common)
+
     cotangent = torch.from_numpy(case.cotangent)
 
     def value():
