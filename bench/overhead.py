@@ -1,9 +1,10 @@
 """`python -m bench.overhead`: what a call of `ketcore.torch.functional.rows` takes beyond the work itself.
 
-Without gradients, beyond the same operation on the same NumPy arrays.  Forward and backward, over the least
-that torch lets one write with transforms that work: an operator by `define` and `impl`, and around it a
-Function with `setup_context`, with nothing checked.  One thread, CPU time, by turns: medians and quartiles;
-overheads and ratios are those of medians.
+Without gradients, beyond the same operation on the same NumPy arrays; `conversions` is that operation on
+tensors, made arrays by torch's own functions, and nothing else.  Forward and backward, over the least that
+torch lets one write with transforms that work: an operator by `define` and `impl`, and around it a Function
+with `setup_context`, with nothing checked.  One thread, CPU time, single calls by turns: medians and
+quartiles of calls, and of the differences and ratios within a turn.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from itertools import product
+from operator import sub, truediv
 from pathlib import Path
 from time import perf_counter
 
@@ -62,9 +64,15 @@ def _record(workload, batch, duration):
         "batch": batch,
         "times": times,
         "quartiles": {name: statistics.quantiles(found, n=4)[::2] for name, found in samples.items()},
-        "overhead": times["function"] - times["NumPy"],
-        "ratio": times["function, gradients"] / times["bare scheme, gradients"],
+        "overhead": _summary(sub, samples["function"], samples["NumPy"]),
+        "added": _summary(sub, samples["function"], samples["conversions"]),
+        "ratio": _summary(truediv, samples["function, gradients"], samples["bare scheme, gradients"]),
     }
+
+
+def _summary(operation, left, right):
+    """The quartiles of what is found in each turn: low, median, high."""
+    return statistics.quantiles(map(operation, left, right), n=4)
 
 
 def _samples(calls, duration):
@@ -102,8 +110,14 @@ def _calls(case):
     trained = [factor.clone().requires_grad_() for factor in factors]
     ids, cotangent = torch.from_numpy(case.ids), torch.from_numpy(case.cotangent)
     library, bare = _bare_scheme(torch, kc)
+
+    def conversions():
+        arrays = [factor.numpy() for factor in factors]
+        return torch.from_numpy(kc.rows(arrays, ids.numpy(), shape))
+
     return library, {
         "NumPy": lambda: kc.rows(case.tables, case.ids, shape),
+        "conversions": conversions,
         "function": lambda: functional.rows(factors, ids, shape),
         "NumPy, gradients": lambda: (
             kc.rows(case.tables, case.ids, shape),
@@ -158,10 +172,12 @@ def _bare_scheme(torch, kc):
 
 
 def _text(record):
-    lines = [
-        f"{record['workload']}, {record['batch']} ids: {seconds(record['overhead'])} over NumPy without "
-        f"gradients; {record['ratio']:.2f} times the bare scheme with them"
-    ]
+    lines = [f"{record['workload']}, {record['batch']} ids"]
+    for key, words in (("overhead", "over NumPy"), ("added", "over conversions")):
+        low, middle, high = (f"{1e6 * time:.1f}us" for time in record[key])
+        lines.append(f"    {middle} {words}, quartiles {low}..{high}")
+    low, middle, high = record["ratio"]
+    lines.append(f"    {middle:.2f} times the bare scheme with gradients, quartiles {low:.2f}..{high:.2f}")
     for name, time in record["times"].items():
         low, high = record["quartiles"][name]
         lines.append(f"    {name:<24} {seconds(time):>7}   {seconds(low)}..{seconds(high)}")
