@@ -1,9 +1,12 @@
 """Small models for the tests of ketify, and what they ask of it."""
 
-import torch
-from torch import nn
+from tests.require import imported
 
-from ketcore.torch.ketify import ketify
+torch = imported("torch")
+
+from torch import nn  # noqa: E402
+
+from ketcore.torch.ketify import ketify  # noqa: E402
 
 IDS = torch.tensor([[3, 0, 59], [7, 7, 12]])
 
