@@ -6,6 +6,7 @@ The libraries are looked up and not imported: who has an array of theirs has the
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import array_api_compat
@@ -50,18 +51,28 @@ def _is_recorded(array):
         return True
     if array.requires_grad:
         return torch.is_grad_enabled()
-    return torch.autograd.forward_ad.unpack_dual(array).tangent is not None
+    forward_ad, functorch = torch.autograd.forward_ad, torch._C._functorch
+    if not functorch.is_functorch_wrapped_tensor(array):
+        return forward_ad.unpack_dual(array).tangent is not None
+    # A level of torch.func knows what it records itself; of those around it nothing says what has tangents.
+    return forward_ad._current_level >= 0 or _is_recorded(functorch.get_unwrapped(array))
 
 
 def is_traced(array: AnyArray) -> bool:
     """Whether an array has no values that could be looked at, as while functions of it are traced.
 
     So it is under jit and vmap of JAX, though not under its grad alone; where PyTorch compiles or exports,
-    under torch.func.vmap, and for fake tensors and those on the device "meta".
+    under torch.func.vmap and torch.func.linearize, and for fake tensors and those on the device "meta".
     """
     if is_torch(array):
-        return is_compiling() or array.is_meta or _is_symbolic(array)
+        return is_compiling() or array.is_meta or _is_graphed() or _is_symbolic(array)
     return is_jax(array) and isinstance(detached(array), sys.modules["jax"].core.Tracer)
+
+
+def _is_graphed():
+    """Whether PyTorch makes a graph of what it computes, as make_fx and torch.func.linearize do."""
+    torch = sys.modules["torch"]
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def _is_symbolic(tensor):
@@ -123,3 +134,28 @@ def matrix_exponential(matrix: AnyArray) -> AnyArray:
     """exp of a square matrix of PyTorch or JAX, by the library itself, which has its derivatives."""
     name = ("jax.scipy.linalg", "expm") if is_jax(matrix) else ("torch", "matrix_exp")
     return getattr(import_module(name[0]), name[1])(matrix)
+
+
+def solve(xp: ModuleType, matrix: AnyArray, right: AnyArray) -> AnyArray:
+    """M^-1 B for a square matrix, as `xp.linalg.solve`.
+
+    Of that PyTorch has wrong derivatives of forward derivatives, but not of the parts it is made of.
+    """
+    if not (is_torch(matrix) and is_recorded([matrix])):
+        return xp.linalg.solve(matrix, right)
+    linalg = sys.modules["torch"].linalg
+    packed, pivots, _ = linalg.lu_factor_ex(matrix)
+    return linalg.lu_solve(packed, pivots, right)
+
+
+def slogdet(xp: ModuleType, matrix: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """The sign and log |det M| of a square matrix, as `xp.linalg.slogdet`; see `solve`."""
+    if not (is_torch(matrix) and is_recorded([matrix])):
+        sign, logabsdet = xp.linalg.slogdet(matrix)
+        return sign, logabsdet
+    torch = sys.modules["torch"]
+    packed, pivots, _ = torch.linalg.lu_factor_ex(matrix)
+    diagonal = torch.linalg.diagonal(packed)
+    swaps = (pivots != torch.arange(1, len(matrix) + 1, device=matrix.device)).sum()
+    sign = torch.sgn(diagonal).prod() * (1 - 2 * (swaps % 2))
+    return sign, diagonal.abs().log().sum()

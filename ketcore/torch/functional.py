@@ -136,6 +136,8 @@ class _Recorded(torch.autograd.Function):
             # Several gradients at once (is_grads_batched), by a mechanism that knows no rules of ours.
             with _exact(tensors[-1]):
                 found = ctx.call.traced_pull(tensors, tuple(cotangents))
+        elif _is_dual_twice():
+            found = ctx.call.traced_pull(tensors, cotangents)
         elif torch.is_grad_enabled():
             found = _Pulled.apply(ctx.call, len(tensors), *tensors, *cotangents)
         else:
@@ -235,7 +237,10 @@ def _apply(call, tensors):
     if compiles:
         return call.node(tensors)
     if _is_transformed():
-        return _Transformed.apply(call, *tensors)
+        if not _is_dual_twice():
+            return _Transformed.apply(call, *tensors)
+        with _exact(tensors[-1]):
+            return call.traced(tensors)
     # Constants are integers, which require no gradient.
     if (torch.is_grad_enabled() and _is_trained(tensors)) or _is_dual():
         return _Recorded.apply(call, *tensors)
@@ -277,6 +282,16 @@ def _is_transformed():
 def _is_dual():
     """Whether tangents may be attached to tensors."""
     return torch.autograd.forward_ad._current_level >= 0
+
+
+def _is_dual_twice():
+    """Whether torch.func.jvp runs within another.
+
+    torch then calls the `jvp` of a Function without the tangents of the outer one, and its result has none.
+    """
+    levels = _is_dual() and torch._C._functorch.get_interpreter_stack()
+    jvp = torch._C._functorch.TransformType.Jvp
+    return bool(levels) and sum(level.key() == jvp for level in levels) > 1
 
 
 def _exact(like):
@@ -356,7 +371,8 @@ def _integers(name, value, device):
 
 def _beside(arrays, value):
     """A number as a tensor like the first of `arrays`; all else as it is."""
-    if not isinstance(value, int | float | complex) or not isinstance(arrays[0], torch.Tensor):
+    number = isinstance(value, int | float | complex) and not isinstance(value, bool)
+    if not number or not isinstance(arrays[0], torch.Tensor):
         return value
     dtype = arrays[0].dtype
     wide = torch.promote_types(dtype, torch.complex64) if isinstance(value, complex) else dtype
