@@ -21,6 +21,7 @@ import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ketcore import ops
+from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.checks import as_integers
 from ketcore.ops import OPS
 from ketcore.torch.memory import bridge
@@ -90,6 +91,7 @@ class _Call(NamedTuple):
 
     def traced(self, tensors: Tensors) -> Tensors:
         """`compute` by array code, which torch can differentiate and map."""
+        self._check_assumed(tensors)
         return self.operator.traced(tensors, self.counts, self.options)
 
     def traced_pull(self, tensors: Tensors, cotangents: Tensors) -> Tensors:
@@ -100,6 +102,7 @@ class _Call(NamedTuple):
 
     def traced_push(self, tensors: Tensors, tangents: Tensors) -> Tensors:
         """The tangents of the flat outputs along those of the arrays, by array code."""
+        self._check_assumed(tensors)
         op = self.operator.op
         arguments = self.operator.arguments(tensors, self.counts)
         tangents = op.unflatten(tuple(tangents), self.counts)
@@ -117,6 +120,19 @@ class _Call(NamedTuple):
 
         outputs, pull = torch.func.vjp(pushed, *tensors[split:])[:2]
         return outputs, pull
+
+    def _check_assumed(self, tensors):
+        """ValueError where array code would have to look at values that it cannot see."""
+        op, start = self.operator.op, self.operator.constants
+        if "assume_a" not in op.options or self.options.get("assume_a") is not None:
+            return
+        shifted = any(
+            count and primal.optional for primal, count in zip(op.primals, self.counts, strict=True)
+        )
+        factors = tensors[start : start + self.counts[0]]
+        if shifted and any(is_traced(factor) and not factor.is_meta for factor in factors):
+            rule = "say what the factors are where there is a shift and their values cannot be looked at"
+            raise ValueError(f"assume_a must {rule}, got None")
 
 
 class _Recorded(torch.autograd.Function):
@@ -228,10 +244,7 @@ def _mapped(function, count, in_dims, tensors):
 def _apply(call, tensors):
     """The flat outputs of a call, by whichever of the three ways fits."""
     compiles = torch.compiler.is_compiling()
-    transformed = compiles and _is_transformed()
-    if transformed:
-        _check_assumed(call)
-    if transformed or bridge(call.operator.op, tensors) is None:
+    if (compiles and _is_transformed()) or bridge(call.operator.op, tensors) is None:
         with _exact(tensors[-1]):
             return call.traced(tensors)
     if compiles:
@@ -245,15 +258,6 @@ def _apply(call, tensors):
     if (torch.is_grad_enabled() and _is_trained(tensors)) or _is_dual():
         return _Recorded.apply(call, *tensors)
     return call.compute(tensors)
-
-
-def _check_assumed(call):
-    """ValueError where array code would have to look at values that a compiler does not have."""
-    op = call.operator.op
-    given = any(count and primal.optional for primal, count in zip(op.primals, call.counts, strict=True))
-    if "assume_a" in op.options and call.options.get("assume_a") is None and given:
-        rule = "say what the factors are where there is a shift, in a compiled torch.func transform"
-        raise ValueError(f"assume_a must {rule}, got None")
 
 
 def _is_trained(tensors):
