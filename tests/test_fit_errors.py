@@ -20,6 +20,7 @@ MISTAKES = [
     (((2, 2), (2, 3)), {"tol": "1"}, TypeError, "tol must be a real number, got '1'"),
     (((2, 2), (2, 3), 1), {"restarts": -1}, ValueError, "restarts must be at least 0, got -1"),
     (((2, 2), (2, 3), 1), {"iterations": 0}, ValueError, "iterations must be at least 1, got 0"),
+    (((2, 2), (2, 3), 1), {"gain": -1}, ValueError, "gain must be at least 0 and finite, got -1"),
     (
         ((2, 2), (2, 3), 1),
         {"rng": "a"},

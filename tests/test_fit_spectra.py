@@ -127,6 +127,30 @@ def test_a_tolerance_gives_the_least_rank(spectrum, held, monkeypatch):
         assert fit.value.rank == least
 
 
+@pytest.mark.parametrize("spectrum", ["flat", "slow", "a power", "few", "geometric"])
+def test_a_gain_ends_the_passes_near_the_optimum(spectrum, monkeypatch):
+    A, passes, onto_left = with_spectrum(SPECTRA[spectrum]), [], rearranged.Halves.onto_left
+    monkeypatch.setattr(
+        rearranged.Halves, "onto_left", lambda self, right: passes.append(1) or onto_left(self, right)
+    )
+    settled = kc.nearest_kronecker(A, ROW_DIMS, COL_DIMS, 5, rng=0)
+    slow = len(passes)
+    fit = kc.nearest_kronecker(A, ROW_DIMS, COL_DIMS, 5, rng=0, gain=1e-3)
+    assert fit.converged
+    assert len(passes) - slow <= min(slow, 6)
+    assert settled.error * (1 - 1e-12) <= fit.error <= settled.error * 1.005 + 1e-12
+    assert abs(fit.error - relative_error(fit.value.to_dense(), A)) < 1e-12
+
+
+def test_a_gain_ends_the_sweeps():
+    A, dims = np.random.default_rng(0).standard_normal((27, 27)), (3, 3, 3)
+    settled = kc.nearest_kronecker(A, dims, dims, 2, rng=0, restarts=0)
+    fit = kc.nearest_kronecker(A, dims, dims, 2, rng=0, restarts=0, gain=1e-2)
+    assert fit.converged
+    assert fit.iterations < settled.iterations / 2
+    assert settled.error <= fit.error <= 1.02 * settled.error
+
+
 def test_a_seed_gives_the_same_fit():
     A = with_spectrum(SPECTRA["a power"])
     first, second = (kc.nearest_kronecker(A, ROW_DIMS, COL_DIMS, 3, rng=5) for _ in range(2))

@@ -122,13 +122,18 @@ def test_from_linear_finds_the_nearest():
     assert layer.bias is None
 
 
-def test_from_linear_keeps_terms_that_are_not_needed_at_zero():
+@pytest.mark.parametrize("weight", [torch.eye(4), torch.zeros(4, 4)])
+def test_terms_that_from_linear_does_not_need_are_zero_and_train(weight):
     linear = nn.Linear(4, 4, bias=False)
     with torch.no_grad():
-        linear.weight.copy_(torch.eye(4))
+        linear.weight.copy_(weight)
     layer = KroneckerLinear.from_linear(linear, rank=3)
-    torch.testing.assert_close(layer.to_dense(), torch.eye(4))
+    torch.testing.assert_close(layer.to_dense(), weight)
     assert layer.factors[0].shape[0] == 3
+    targets = torch.randn(9, 4)
+    (layer(torch.randn(9, 4)) - targets).square().sum().backward()
+    spare = layer.factors[-1].grad[1:].abs().amax((1, 2))
+    assert bool((spare > 0.1).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

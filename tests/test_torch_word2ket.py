@@ -12,7 +12,10 @@ from tests.require import imported
 
 torch = imported("torch")
 
-from tests.torch_problems import KET, XS, kt  # noqa: E402  (after the skip where torch is missing)
+import ketcore as kc  # noqa: E402  (after the skip where torch is missing)
+from ketcore.fit import rearranged  # noqa: E402
+from ketcore.torch import nearest_tables  # noqa: E402
+from tests.torch_problems import KET, XS, kt  # noqa: E402
 
 OUTPUTS = [
     (
@@ -180,6 +183,25 @@ def test_a_table_of_fewer_terms_leaves_terms_that_can_train(name):
     torch.optim.SGD(layer.parameters(), 0.1).step()
     moved = sum((p - k).abs().sum(dims) for p, k in zip(layer.parameters(), kept, strict=True))
     assert (moved > 0).all()
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_a_large_table_is_fitted_in_few_passes(order, monkeypatch):
+    """Three digits of the error, and so of what the terms catch of a table of noise a good part."""
+    monkeypatch.setattr(nearest_tables, "_LARGE", 0)
+    products, onto_left = [], rearranged.Halves.onto_left
+    monkeypatch.setattr(
+        rearranged.Halves, "onto_left", lambda self, right: products.append(1) or onto_left(self, right)
+    )
+    torch.manual_seed(0)
+    table = torch.randn(900, 900)
+    dims = [kc.suggest_dims(900, order)] * 2
+    layer = kt.EmbeddingKetXS.from_pretrained(table, order=order, rank=3, rng=0)
+    quick = len(products)
+    settled = kc.nearest_kronecker(table.numpy(), *dims, 3, rng=0, restarts=0)
+    assert 2 * quick < len(products) - quick
+    assert settled.error - 1e-6 <= layer.relative_error <= settled.error + 5e-4
+    assert abs(layer.relative_error - relative_error(layer, table)) < 1e-5
 
 
 def test_a_permuted_table():

@@ -20,7 +20,7 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import conjugated, elementwise_product, identity
 from ketcore.fit.flat_leaves import epsilon, inner_products, leaf_lengths, zeros_of
 
-# A sweep that gains less than this part of the error ends the iteration.
+# A sweep that gains less than this part of the error ends the iteration, where no other part is given.
 _GAIN = 1e-7
 
 
@@ -67,13 +67,19 @@ class Found(NamedTuple):
 
 
 def alternate(
-    target: Target, leaves: Sequence[AnyArray], limit: int, progress: Callable[[float], Any]
+    target: Target,
+    leaves: Sequence[AnyArray],
+    limit: int,
+    progress: Callable[[float], Any],
+    gain: float | None = None,
 ) -> Found:
     """Sweep over the modes until a sweep gains nothing, `limit` times at most.
 
     leaves    N arrays (R, d_n) to start from
     progress  called after each sweep with the norm of target minus terms, which does not increase
+    gain      the part of the error that a sweep must gain, or be the last; None for 1e-7
     """
+    gain = _GAIN if gain is None else gain
     leaves, scale = _normalised(leaves)
     floor = 4 * epsilon(scale) * target.norm
     error, sweeps, converged = None, 0, False
@@ -86,7 +92,7 @@ def alternate(
         error = sqrt(squared) if safe else target.residual(terms)
         sweeps += 1
         progress(error)
-        converged = error <= floor or (before is not None and before - error <= _GAIN * error)
+        converged = error <= floor or (before is not None and before - error <= gain * error)
     return Found(terms, target.residual(terms), converged, sweeps)
 
 

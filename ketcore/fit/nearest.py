@@ -49,6 +49,7 @@ def nearest_kronecker(
     iterations: int = 200,
     rng: Seed = None,
     callback: Callback | None = None,
+    gain: float | None = None,
 ) -> Fit[KroneckerMatrix[Host]]: ...
 @overload
 def nearest_kronecker(
@@ -63,6 +64,7 @@ def nearest_kronecker(
     iterations: int = 200,
     rng: Seed = None,
     callback: Callback | None = None,
+    gain: float | None = None,
 ) -> Fit[KroneckerMatrix[ForeignT]]: ...
 @quiet
 def nearest_kronecker(
@@ -77,6 +79,7 @@ def nearest_kronecker(
     iterations: int = 200,
     rng: Any = None,
     callback: Callback | None = None,
+    gain: float | None = None,
 ) -> Fit[KroneckerMatrix[Any]]:
     """The sum of few Kronecker products that is nearest to `A` in the Frobenius norm.
 
@@ -94,9 +97,11 @@ def nearest_kronecker(
               start; rng: None, a seed or a NumPy Generator
     callback  called after each sweep with the number of sweeps so far and the relative error of that start,
               which does not increase within a start
+    gain      where there is time for a near fit alone: what iterates ends with the first sweep, or pass over
+              a large matrix, that lessens the error by less than this part of it.  None: once it settles
     returns   Fit(value, error, converged, iterations), value a KroneckerMatrix of the shape and dtype of A.
-              N = 2: the optimum, where weights (a crop has 0 and 1) separate as w(i) = u(i_0) v(i_1), and a
-              local one otherwise.  N > 2: the best local optimum of all starts
+              N = 2: the optimum, where weights (a crop has 0 and 1) separate as w(i) = u(i_0) v(i_1) and no
+              `gain` is given, and a local one otherwise.  N > 2: the best local optimum of all starts
     raises    TypeError, ValueError on kinds, shapes and values; NaN and infinity are refused
     cost      N = 2: an SVD of p_0 q_0 x p_1 q_1, partial where that is large; N > 2: O(P Q R) a sweep.
               Memory: a copy of an array or of up to a million elements; of what is read by blocks, one of
@@ -108,7 +113,7 @@ def nearest_kronecker(
     >>> matrix.rank, error < 1e-14, float(matrix[0, 3].round(12))
     (1, True, 2.0)
     """
-    options = check_options(rank, tol, restarts, iterations, rng, callback)
+    options = check_options(rank, tol, restarts, iterations, rng, callback, gain)
     row_dims, col_dims = check_dims("row_dims", row_dims), check_dims("col_dims", col_dims)
     A = _as_kronecker(A)
     check_constant("A", A.factors if isinstance(A, KroneckerMatrix) else [A], "nearest_kronecker")
@@ -161,7 +166,7 @@ def from_dense(
     """`nearest_kronecker` of `A` with dims that `suggest_dims` chooses.
 
     order     the number N of modes; dims that are given must have as many
-    options   as of `nearest_kronecker`: weights, restarts, iterations, rng, callback
+    options   as of `nearest_kronecker`: weights, restarts, iterations, rng, callback, gain
     returns   Fit(value, error, converged, iterations)
     raises    as `nearest_kronecker`
 

@@ -41,9 +41,10 @@ class Options(NamedTuple):
     iterations: int
     rng: "np.random.Generator"
     callback: Callback | None
+    gain: float | None
 
 
-def check_options(rank, tol, restarts, iterations, rng, callback) -> Options:
+def check_options(rank, tol, restarts, iterations, rng, callback, gain=None) -> Options:
     """The options in their types; TypeError or ValueError that names the wrong one."""
     if rank is None and tol is None:
         raise ValueError("rank or tol must be given, got None for both")
@@ -56,6 +57,7 @@ def check_options(rank, tol, restarts, iterations, rng, callback) -> Options:
         check_int("iterations", iterations, 1),
         _generator(rng),
         callback,
+        None if gain is None else check_size("gain", gain),
     )
 
 

@@ -30,7 +30,7 @@ def fit_halves(halves: Halves, options: Options, cap: int | None = None) -> Foun
     cap = min(options.rank or _exact_rank(halves), cap or _exact_rank(halves))
     target = DenseTarget(halves) if halves.roots is None else WeightedTarget(halves)
     if options.tol is None:
-        triplets = singular_triplets(halves, cap, options.rng)
+        triplets = singular_triplets(halves, cap, options.rng, options.gain)
         begin = starts(halves, triplets, cap, options.restarts, options.rng)
         return best_of(target, begin, options, Progress(options.callback, halves.norm), 0.0)
     return _increasing(halves, target, options, cap)
@@ -54,7 +54,7 @@ def best_of(target: Any, begin: Any, options: Options, progress: Progress, goal:
     """The best fit from the starts `begin`; the first with a residual of at most `goal`, or of rounding."""
     best: Any = None
     for leaves in begin:
-        found = alternate(target, leaves, options.iterations, progress).or_zero(target.norm)
+        found = alternate(target, leaves, options.iterations, progress, options.gain).or_zero(target.norm)
         if best is None or found.residual < best.residual:
             best = found
         if best.residual <= max(goal, 64 * epsilon(leaves[0]) * target.norm):
@@ -66,7 +66,7 @@ def _two_modes(halves, options):
     """The optimum, by the leading singular triplets."""
     cap = options.rank or min(halves.shape)
     if options.tol is None:
-        rank, triplets = cap, singular_triplets(halves, cap, options.rng)
+        rank, triplets = cap, singular_triplets(halves, cap, options.rng, options.gain)
     else:
         rank, triplets = least_rank(halves, options.tol, cap, options.rng)
     rank = min(rank, numerical_rank(halves, triplets.values))
@@ -99,7 +99,7 @@ def _increasing(halves, target, options, cap):
     found = None
     while True:
         if triplets is None or len(triplets.values) < min(rank, *halves.shape):
-            triplets = singular_triplets(halves, min(cap, 2 * rank), rng)
+            triplets = singular_triplets(halves, min(cap, 2 * rank), rng, options.gain)
         begin = _grown(halves, triplets, rank, found, options)
         found = best_of(target, begin, options, progress, goal).or_before(found)
         if found.residual <= goal or rank >= cap:

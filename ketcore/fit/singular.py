@@ -46,8 +46,13 @@ class Triplets(NamedTuple):
         return sqrt(self.rest**2 + float(np.sum(self.values[rank:].astype(np.float64) ** 2)))
 
 
-def singular_triplets(halves: Halves, rank: int, rng: "np.random.Generator") -> Triplets:
+def singular_triplets(
+    halves: Halves, rank: int, rng: "np.random.Generator", gain: float | None = None
+) -> Triplets:
     """At least the leading min(rank, sides) triplets: all of them where T is small.
+
+    gain     a pass that lessens the distance of T to the sum by less than this part of it is the last; None:
+             the last is one after which the triplets have settled
 
     cost     a full SVD, or per pass two products of T with rank + 8 tables; memory then
              O(rank (d_left + d_right)) beside T or a block of it
@@ -57,7 +62,7 @@ def singular_triplets(halves: Halves, rank: int, rng: "np.random.Generator") -> 
         xp = halves.rows.xp
         left, values, right = xp.linalg.svd(halves.held, full_matrices=False)
         return Triplets(xp.permute_dims(left, (1, 0)), to_host(values), right, 0.0, True)
-    return _lanczos(halves, min(rank, side), rng)
+    return _lanczos(halves, min(rank, side), rng, gain)
 
 
 def least_rank(halves: Halves, tol: float, cap: int, rng: "np.random.Generator") -> tuple[int, Triplets]:
@@ -78,21 +83,24 @@ def numerical_rank(halves: Halves, values: np.ndarray) -> int:
     return max(1, int(np.sum(values > floor)))
 
 
-def _lanczos(halves, rank, rng):
+def _lanczos(halves, rank, rng, gain):
     """Block Lanczos on a basis of left tables; each pass adds the residuals of the leading triplets."""
     xp, side = halves.rows.xp, min(halves.shape)
     block = min(rank + _SPARE, side)
     most = max(6 * block, 60)
     start = random_values(halves.rows.sample, (block, halves.shape[1]), rng)
     basis = _orthonormal(xp, halves.onto_left(start))
-    image = halves.onto_right(basis)
+    image, before = halves.onto_right(basis), 0.0
     for _ in range(_PASSES):
         turns, values, right = xp.linalg.svd(image, full_matrices=False)
         left = xp.permute_dims(turns, (1, 0)) @ basis
         following = halves.onto_left(right[:block, :])
+        caught = float(np.sum(to_host(values[:rank]).astype(np.float64) ** 2))
         converged = _settled(halves, following[:rank, :], values, left) or basis.shape[0] >= side
-        if converged:
+        if converged or (gain is not None and _gains_little(halves, before, caught, gain)):
+            converged = True
             break
+        before = caught
         if basis.shape[0] + block > most and most < side:
             basis, image = left[: 2 * block, :], values[: 2 * block, None] * right[: 2 * block, :]
         known = basis.shape[0]
@@ -114,6 +122,13 @@ def _settled(halves, following, values, left):
     # What is left of the largest value is rounding, in the others too.
     floor = sqrt(epsilon(values)) * values + sqrt(max(halves.shape)) * epsilon(values) * values[0]
     return bool(xp.all(xp.sqrt(xp.sum(xp.abs(error) ** 2, axis=1)) <= floor))
+
+
+def _gains_little(halves, before, caught, gain):
+    """Whether a pass lessened the distance, of the square |T|^2 - caught, by no more than `gain` of it."""
+    rest = halves.norm**2 - caught
+    # What is left of a difference of squares below that is rounding.
+    return rest > sqrt(epsilon(halves.rows.sample)) * caught and caught - before <= 2 * gain * rest
 
 
 def _orthonormal(xp, rows):

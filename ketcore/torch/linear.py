@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from ketcore.divisors import suggest_dims
-from ketcore.fit.nearest import nearest_kronecker
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.shapes import check_dims, check_int
 from ketcore.torch.functional import kron_matmul
 from ketcore.torch.inputs import check_agree
+from ketcore.torch.nearest_tables import near_factors
 
 
 class KroneckerLinear(nn.Module):
@@ -130,7 +130,8 @@ class KroneckerLinear(nn.Module):
         Notes
         -----
         The nearest sum to a weight that was trained dense is mostly far away: compare `to_dense()`. Weights
-        in 16-bit types are factorised in float32. Where fewer than `rank` terms are exact, the rest are zero.
+        in 16-bit types are factorised in float32. Where fewer than `rank` terms are exact, the rest are zero, and
+        train. Of a weight of more than a million entries the error is near the least one in three digits.
 
         Examples
         --------
@@ -149,11 +150,10 @@ class KroneckerLinear(nn.Module):
             linear.in_features, linear.out_features, linear.bias is not None, order=order, rank=rank,
             in_dims=in_dims, out_dims=out_dims, device="meta", dtype=weight.dtype,
         ).to_empty(device=weight.device)  # fmt: skip
-        wide = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
-        found = nearest_kronecker(wide, made.out_dims, made.in_dims, rank, rng=0).value.balance()
+        found, _ = near_factors(weight, made.out_dims, made.in_dims, rank, 0)
         with torch.no_grad():
-            for factor, nearest in zip(made.factors, found.factors, strict=True):
-                factor.zero_()[: found.rank] = nearest.transpose(1, 2)
+            for factor, nearest in zip(made.factors, found, strict=True):
+                factor.copy_(nearest.transpose(1, 2))
             if made.bias is not None:
                 made.bias.copy_(linear.bias)
                 made.bias.requires_grad_(linear.bias.requires_grad)

@@ -23,6 +23,9 @@ from ketcore.torch.embedding_tables import as_permutation, leaf_std
 
 # Alternating least squares end after so many sweeps, or with one that adds less than this part of the rows.
 _SWEEPS, _GAIN = 100, 1e-7
+# A matrix of more elements, whose fit would take minutes, is fitted to so small a gain, from one start: a
+# beginning of training needs three digits of the error and no more.
+_LARGE, _LARGE_GAIN = 1 << 20, 1e-4
 # Numbers of a chunk of words, times the rank: some 64 MB of doubles.
 _CHUNK = 1 << 23
 
@@ -45,25 +48,42 @@ def fitted_factors(
     count = len(next((dims for dims in (row_dims, col_dims) if dims is not None), ())) or order
     row_dims = kc.suggest_dims(table.shape[0], count) if row_dims is None else row_dims
     col_dims = kc.suggest_dims(table.shape[1], count) if col_dims is None else col_dims
+    return near_factors(table, row_dims, col_dims, rank, rng)
+
+
+def near_factors(
+    table: Tensor, row_dims: Sequence[int], col_dims: Sequence[int], rank: int, rng: Any
+) -> tuple[list[Tensor], float]:
+    """Factors (rank, p_n, q_n) of a Kronecker matrix near a finite one, and its relative error.
+
+    >>> factors, error = near_factors(torch.eye(6), (2, 3), (2, 3), 2, 0)
+    >>> [tuple(factor.shape) for factor in factors], error < 1e-6
+    ([(2, 2, 2), (2, 3, 3)], True)
+    """
     # On the host: sweeps over small arrays take several times as long in torch.
     wide = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
-    fit = kc.nearest_kronecker(wide.cpu().numpy(), row_dims, col_dims, rank, rng=rng)
+    options: dict[str, Any] = {"gain": _LARGE_GAIN, "restarts": 0} if table.numel() > _LARGE else {}
+    fit = kc.nearest_kronecker(wide.cpu().numpy(), row_dims, col_dims, rank, rng=rng, **options)
     factors = [torch.tensor(factor).to(table) for factor in fit.value.factors]
     return _with_terms(factors, rank, 0), float(fit.error)
 
 
 def _with_terms(parts, rank, axis):
-    """Arrays of fewer terms along an axis with further ones of zero, in which the last leaf alone is zero: a
-    term of zeros in all leaves would have no gradient."""
+    """Arrays of fewer terms along an axis with further ones of zero, in which the last leaf alone is zero.
+
+    A term of zeros in all leaves would have no gradient.  The others are of the size of those that are there.
+    """
     missing = rank - parts[0].shape[axis]
     if not missing:
         return parts
     shapes = [(*part.shape[:axis], missing, *part.shape[axis + 1 :]) for part in parts]
-    std = leaf_std(1.0, len(parts), rank)
-    more = [
-        std * torch.randn(shape, dtype=part.dtype).to(part) for shape, part in zip(shapes, parts, strict=True)
-    ]
-    more[-1].zero_()
+    # A generator of its own: the random state of torch is the caller's.
+    generator = torch.Generator().manual_seed(0)
+    more = [part.new_zeros(shape) for part, shape in zip(parts, shapes, strict=True)]
+    for leaf, part in zip(more[:-1], parts[:-1], strict=True):
+        size = float(torch.linalg.vector_norm(part)) / part.numel() ** 0.5 or leaf_std(1.0, len(parts), rank)
+        drawn = torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype)
+        leaf.copy_(size * drawn)
     return [torch.cat(pair, axis) for pair in zip(parts, more, strict=True)]
 
 

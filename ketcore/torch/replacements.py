@@ -91,7 +91,9 @@ def _factorised(module: nn.Module, options: LayerOptions) -> tuple[Any, float | 
         linear = KroneckerLinear.from_linear(module, **options.linear)
         return linear, _norm(weight - linear.to_dense()) / _norm(weight)
     kind = TABLES[options.kind][type(module)]
-    table = kind.from_pretrained(weight, freeze=False, **_told(module), **options.table)
+    # The same model gives the same factors.
+    seed = {"rng": 0} if options.kind == "xs" else {}
+    table = kind.from_pretrained(weight, freeze=False, **_told(module), **options.table, **seed)
     return table, table.relative_error
 
 
