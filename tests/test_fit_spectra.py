@@ -236,7 +236,7 @@ def test_terms_that_spoil_the_block_are_left_out_of_a_crop():
 def test_a_fit_that_diverged_is_zero(residual, monkeypatch):
     A = np.random.default_rng(0).standard_normal((8, 8))
 
-    def diverged(target, leaves, limit, progress):
+    def diverged(target, leaves, *rest):
         return Found([1e9 * leaf for leaf in leaves], residual * target.norm, False, 1)
 
     alternate = search.alternate

@@ -193,6 +193,25 @@ BAD_ARGUMENTS = [
         TypeError,
         "dtype must be floating or complex, got torch.int64",
     ),
+    (
+        XS,
+        (4, 4),
+        {"dtype": torch.float8_e4m3fn},
+        TypeError,
+        "dtype must have at least 16 bits, got torch.float8",
+    ),
+    (KET, (4, 4), {"norm_type": float("nan")}, TypeError, "norm_type must be a real number, got nan"),
+    (XS, (4, 4), {"row_dims": 4}, TypeError, "row_dims must be a sequence of ints, got 4"),
+    (XS, (4, 4), {"permutation": "abcd"}, TypeError, "permutation must have an integer dtype, got <U4"),
+    (XS, (4, 4), {"_weight": 5}, TypeError, "_weight must be a sequence of arrays, got int"),
+    (XS, (4, 4), {"_weight": [1, 2]}, TypeError, "_weight must be a sequence of arrays, got some of int"),
+    (
+        XS,
+        (4, 4),
+        {"_weight": [torch.ones(1, 2, 2), torch.ones(1, 2, 2).double()]},
+        TypeError,
+        "_weight must be arrays of one dtype on one device, got torch.float32 on cpu, torch.float64 on cpu$",
+    ),
     (KET, (4, 4), {"dtype": "float32"}, TypeError, "dtype must be floating or complex, got float32"),
     (XS, (3, 4), {"permutation": [0, 1]}, ValueError, r"permutation must have shape \(3,\), got \(2,\)"),
     (XS, (3, 4), {"permutation": [0, 1, 1]}, ValueError, "permutation must hold every number below 3 once"),
@@ -239,6 +258,29 @@ BAD_ARGUMENTS = [
 def test_arguments_are_refused(name, sizes, options, error, text):
     with pytest.raises(error, match=f"^{text}"):
         made(name, *sizes, **options)
+
+
+def test_permutations_of_numpy():
+    """Ranks by argsort, turned round, which torch does not take as they are, and read-only ones."""
+    order = np.argsort([3, 9, 4, 1])[::-1]
+    kept = np.arange(4)[::-1].copy()
+    kept.flags.writeable = False
+    for permutation in (order, kept, order.astype(np.uint16), range(4)):
+        layer = made(XS, 4, 6, permutation=permutation)
+        assert layer.permutation.tolist() == list(permutation)
+        assert layer.permutation.dtype == torch.int32
+
+
+def test_a_permutation_lies_beside_the_factors():
+    permutation = torch.arange(4)
+    assert made(XS, 4, 6, permutation=permutation, device="meta").permutation.is_meta
+    weight = [torch.ones(1, 2, 2, device="meta")] * 2
+    assert made(XS, 4, 4, permutation=permutation, _weight=weight).permutation.is_meta
+
+
+def test_factors_may_come_one_by_one():
+    weight = [torch.ones(1, 2, 2), torch.ones(1, 2, 3)]
+    assert torch.equal(made(XS, 4, 6, _weight=iter(weight)).to_dense(), torch.ones(4, 6))
 
 
 @pytest.mark.parametrize("options", [{}, {"padding_idx": 0}, {"max_norm": 1.0}, {"scale_grad_by_freq": True}])

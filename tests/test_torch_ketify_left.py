@@ -129,6 +129,14 @@ def test_modules_are_chosen_by_names_or_by_a_predicate():
     assert replaced(min_parameters=960) == ["words", "tags", "wide"]
 
 
+@pytest.mark.parametrize("linears", [False, True])
+def test_lazy_modules_are_left(linears):
+    model = nn.Sequential(nn.Embedding(500, 32), nn.LazyLinear(5), nn.LazyBatchNorm1d())
+    model, report = ketify(model, factorise=False, linears=linears)
+    assert [each.names for each in report.replaced] == [("0",)]
+    assert model(torch.arange(4)).shape == (4, 5)
+
+
 def test_a_model_without_embeddings_is_refused():
     model = nn.Sequential(nn.Linear(4, 4))
     before = state(model)

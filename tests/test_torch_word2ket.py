@@ -133,6 +133,19 @@ def test_a_wrong_checkpoint_says_what_does_not_fit(arguments, error, text):
         kt.from_word2ket(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("leafs", "got"), [(torch.ones(3, 4), r"\(3, 4\)"), (torch.tensor(1.0), r"\(\)"), (5, "int")]
+)
+@pytest.mark.parametrize("name", [XS, KET])
+def test_what_are_no_leaves_in_a_checkpoint_is_named(name, leafs, got):
+    model = torch.nn.Sequential(getattr(kt, name)(9, 16, order=2, rank=1))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    text = rf"0\.weight_leafs must be a tensor \(order, rank, words, q\), got {got}"
+    with pytest.raises(RuntimeError, match=text):
+        model.load_state_dict({"0.weight_leafs": leafs})
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+
+
 def relative_error(layer, table):
     return float((layer.to_dense().detach() - table).norm() / table.norm())
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from numbers import Real
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +34,9 @@ def table_dtype(dtype: torch.dtype | None, name: str = "dtype") -> torch.dtype:
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype.is_complex):
         raise TypeError(f"{name} must be floating or complex, got {dtype}")
+    if dtype.itemsize < 2:
+        # Types of 8 bits have no arithmetic.
+        raise TypeError(f"{name} must have at least 16 bits, got {dtype}")
     return dtype
 
 
@@ -48,7 +52,7 @@ def padding_row(padding_idx: int | None, num_embeddings: int) -> int | None:
 
 def norm_options(max_norm: float | None, norm_type: float) -> tuple[float | None, float]:
     """`max_norm` and the p of the norm, which may be infinite, checked."""
-    if isinstance(norm_type, bool) or not isinstance(norm_type, Real):
+    if isinstance(norm_type, bool) or not isinstance(norm_type, Real) or norm_type != norm_type:
         raise TypeError(f"norm_type must be a real number, got {norm_type!r}")
     return None if max_norm is None else check_size("max_norm", max_norm), float(norm_type)
 
@@ -138,7 +142,13 @@ def frequency_scaled(rows: Tensor, ids: Tensor) -> Tensor:
 
 def as_permutation(permutation: Any, num_embeddings: int, device: Any) -> Tensor:
     """A permutation of the numbers below `num_embeddings`, int32 where they fit."""
-    found = torch.as_tensor(permutation)
+    found = permutation
+    if not isinstance(found, Tensor):
+        # Through NumPy, which copies: torch takes no negative strides, as those of np.argsort(counts)[::-1].
+        values = np.array(permutation)
+        if values.dtype.kind not in "iu":
+            raise TypeError(f"permutation must have an integer dtype, got {values.dtype}")
+        found = torch.from_numpy(values)
     if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
         raise TypeError(f"permutation must have an integer dtype, got {found.dtype}")
     if found.shape != (num_embeddings,):
@@ -174,6 +184,18 @@ def given_parameter(value: Any, shape: Sequence[int], name: str, device: Any, dt
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
     table_dtype(tensor.dtype, name)
     return tensor
+
+
+def take_word2ket(state_dict: dict[str, Any], prefix: str, errors: list[str]) -> Tensor | None:
+    """The leaves (order, rank, words, q) of a word2ket layer, out of a state dict; other things are an error
+    of the list."""
+    name = f"{prefix}{WORD2KET_LEAVES}"
+    leafs = state_dict.pop(name, None)
+    if leafs is None or (isinstance(leafs, Tensor) and leafs.ndim == 4):
+        return leafs
+    got = tuple(leafs.shape) if isinstance(leafs, Tensor) else type(leafs).__name__
+    errors.append(f"{name} must be a tensor (order, rank, words, q), got {got}")
+    return None
 
 
 def packed_word2ket(leafs: Tensor) -> Tensor:

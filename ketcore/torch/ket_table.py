@@ -20,7 +20,6 @@ from torch.autograd.function import once_differentiable
 import ketcore as kc
 from ketcore.shapes import check_dense_size, check_dims, check_int, check_size
 from ketcore.torch.embedding_tables import (
-    WORD2KET_LEAVES,
     described,
     frequency_scaled,
     given_parameter,
@@ -33,6 +32,7 @@ from ketcore.torch.embedding_tables import (
     refuse_weight,
     table_dtype,
     table_size,
+    take_word2ket,
 )
 from ketcore.torch.functional import ket_rows
 
@@ -171,7 +171,7 @@ class KetTable(nn.Module):
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ):
         """Torch's, which also takes the tensor of the word2ket package under its old name."""
-        leafs = state_dict.pop(f"{prefix}{WORD2KET_LEAVES}", None)
+        leafs = take_word2ket(state_dict, prefix, error_msgs)
         if leafs is not None:
             state_dict[f"{prefix}leaves"] = packed_word2ket(leafs)
         super()._load_from_state_dict(

@@ -130,8 +130,8 @@ class KroneckerLinear(nn.Module):
         Notes
         -----
         The nearest sum to a weight that was trained dense is mostly far away: compare `to_dense()`. Weights
-        in 16-bit types are factorised in float32. Where fewer than `rank` terms are exact, the rest are zero, and
-        train. Of a weight of more than a million entries the error is near the least one in three digits.
+        in 16-bit types are factorised in float32. Where fewer than `rank` terms are exact, the rest are zero,
+        and train. Of a weight of more than a million entries the error is near the least one in three digits.
 
         Examples
         --------

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 TABLES = (nn.Embedding, nn.EmbeddingBag)
 
@@ -91,7 +92,8 @@ def _held(model: nn.Module) -> dict[object, list[tuple[nn.Module, str, str]]]:
 
 def _place(tensor: Tensor) -> object:
     """Equal for tensors that begin at the same number: a second Parameter may be of the same memory."""
-    plain = type(tensor.data) is Tensor and not tensor.is_meta and tensor.numel()
+    # A lazy parameter has no memory before its module is called.
+    plain = not is_lazy(tensor) and type(tensor.data) is Tensor and not tensor.is_meta and tensor.numel()
     return (tensor.device, tensor.data_ptr()) if plain else id(tensor)
 
 

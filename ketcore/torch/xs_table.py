@@ -9,7 +9,7 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n
 Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020 (word2ketXS).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 import ketcore as kc
 from ketcore.shapes import check_dense_size, check_dims, check_int, check_size
 from ketcore.torch.embedding_tables import (
-    WORD2KET_LEAVES,
     as_permutation,
     described,
     frequency_scaled,
@@ -32,6 +31,7 @@ from ketcore.torch.embedding_tables import (
     refuse_weight,
     table_dtype,
     table_size,
+    take_word2ket,
 )
 from ketcore.torch.functional import rows
 
@@ -76,9 +76,12 @@ class XSTable(nn.Module):
         self.std = check_size("std", std)
         self.row_scale_start = _start("row_scale", row_scale)
         self.relative_error: float | None = None
+        _weight = None if _weight is None else _factors(_weight)
         self._set_dims(order, rank, row_dims, col_dims, _weight)
         self._set_parameters(_weight, not _freeze, device, dtype)
-        found = None if permutation is None else as_permutation(permutation, self.num_embeddings, device)
+        found = permutation
+        if permutation is not None:
+            found = as_permutation(permutation, self.num_embeddings, self.factors[0].device)
         self.register_buffer("permutation", found)
         if _weight is None:
             self.reset_parameters()
@@ -91,8 +94,7 @@ class XSTable(nn.Module):
                 raise ValueError(f"_weight must be arrays (rank, rows, columns) of one rank, got {shapes}")
             rank, row_dims, col_dims = shapes[0][0], [s[1] for s in shapes], [s[2] for s in shapes]
         sizes = {"row_dims": self.num_embeddings, "col_dims": self.embedding_dim}
-        known = next((len(dims) for dims in (row_dims, col_dims) if dims is not None), None)
-        self.order = check_int("order", order, 1) if known is None else known
+        self.order = order_of(order, row_dims, col_dims)
         self.rank = check_int("rank", rank, 1)
         self.row_dims = _dims("row_dims", row_dims, sizes["row_dims"], self.order)
         self.col_dims = _dims("col_dims", col_dims, sizes["col_dims"], self.order)
@@ -175,7 +177,7 @@ class XSTable(nn.Module):
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ):
         """Torch's, which also takes the tensor of the word2ket package under its old name."""
-        leafs = state_dict.pop(f"{prefix}{WORD2KET_LEAVES}", None)
+        leafs = take_word2ket(state_dict, prefix, error_msgs)
         if leafs is not None:
             state_dict |= {f"{prefix}factors.{n}": factor for n, factor in enumerate(leafs)}
         super()._load_from_state_dict(
@@ -186,6 +188,28 @@ class XSTable(nn.Module):
         if name == "weight":
             refuse_weight(self)
         return super().__getattr__(name)
+
+
+def order_of(order: int, row_dims: Sequence[int] | None, col_dims: Sequence[int] | None) -> int:
+    """The number of dims where some are given, and `order` where none are."""
+    for name, dims in (("row_dims", row_dims), ("col_dims", col_dims)):
+        if dims is not None:
+            return len(check_dims(name, dims))
+    return check_int("order", order, 1)
+
+
+def _factors(weight):
+    """Factors that are given, of one dtype on one device."""
+    if not isinstance(weight, Iterable):
+        raise TypeError(f"_weight must be a sequence of arrays, got {type(weight).__name__}")
+    factors = list(weight)
+    if wrong := [type(factor).__name__ for factor in factors if not hasattr(factor, "shape")]:
+        raise TypeError(f"_weight must be a sequence of arrays, got some of {wrong[0]}")
+    kinds = {(f.dtype, f.device) if isinstance(f, Tensor) else (f.dtype, None) for f in factors}
+    if len(kinds) > 1:
+        got = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
+        raise TypeError(f"_weight must be arrays of one dtype on one device, got {got}")
+    return factors
 
 
 def _start(name, value):
