@@ -268,3 +268,27 @@ def test_what_is_not_finite_propagates():
 def test_a_weight_too_large_to_form_is_refused():
     with pytest.raises(MemoryError, match="280 bytes"):
         made(dtype=torch.float32).to_dense(max_bytes=279)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [
+        (torch.int32, "dtype must be floating or complex, got torch.int32"),
+        (torch.float8_e4m3fn, "dtype must have at least 16 bits, got torch.float8_e4m3fn"),
+        ("float32", "dtype must be floating or complex, got float32"),
+    ],
+)
+def test_dtypes_that_are_refused(dtype, text):
+    with pytest.raises(TypeError, match=f"^{text}$"):
+        KroneckerLinear(4, 4, dtype=dtype)
+
+
+def test_weights_that_from_linear_refuses():
+    linear = nn.Linear(4, 4)
+    nn.init.constant_(linear.weight, float("nan"))
+    with pytest.raises(ValueError, match=r"^linear must have a finite weight, got NaN or infinity$"):
+        KroneckerLinear.from_linear(linear)
+    with pytest.raises(ValueError, match=r"^linear must have values, got a weight of a lazy layer$"):
+        KroneckerLinear.from_linear(nn.LazyLinear(4))
+    with pytest.raises(TypeError, match=r"^linear.weight must have at least 16 bits, got torch.float8"):
+        KroneckerLinear.from_linear(nn.Linear(4, 4).to(torch.float8_e4m3fn))

@@ -198,3 +198,29 @@ def test_half_precision_and_autocast(dtype):
 def test_other_refusals(call, error, text):
     with pytest.raises(error, match=re.escape(text)):
         call()
+
+
+@pytest.mark.parametrize(
+    ("w1", "error", "text"),
+    [
+        (torch.ones(2, 2).int(), TypeError, "weights must be floating tensors of one dtype, got torch.f"),
+        (torch.ones(2, 2).double(), TypeError, "weights must be floating tensors of one dtype, got torch.f"),
+        (5, TypeError, "weights must be floating tensors of one dtype, got int, torch.float32"),
+    ],
+)
+def test_weights_of_other_kinds_are_refused(w1, error, text):
+    weights = LoKrWeights(1.0, lokr_w1=w1, lokr_w2=torch.ones(4, 6))
+    with pytest.raises(error, match=f"^{text}"):
+        LoKrLinear.from_weights(nn.Linear(12, 8), weights)
+
+
+def test_scales_and_bases_that_are_refused():
+    base = nn.Linear(12, 8)
+    with pytest.raises(TypeError, match=r"^weights must be LoKrWeights, got int$"):
+        LoKrLinear.from_weights(base, 5)
+    with pytest.raises(TypeError, match=r"^alpha must be a real number, got 'a'$"):
+        LoKrLinear(base, alpha="a")
+    with pytest.raises(ValueError, match=r"^alpha must be finite, got nan$"):
+        LoKrLinear(base, alpha=float("nan"))
+    with pytest.raises(ValueError, match=r"^base must have a shape, got a lazy layer that was not called$"):
+        LoKrLinear(nn.LazyLinear(8))

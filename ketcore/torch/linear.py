@@ -12,10 +12,12 @@ from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ketcore.divisors import suggest_dims
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.shapes import check_dims, check_int
+from ketcore.torch.embedding_tables import table_dtype
 from ketcore.torch.functional import kron_matmul
 from ketcore.torch.inputs import check_agree
 from ketcore.torch.nearest_tables import near_factors
@@ -89,7 +91,7 @@ class KroneckerLinear(nn.Module):
         order, self.rank = check_int("order", order, 1), check_int("rank", rank, 1)
         self.in_dims = _dims("in_dims", in_dims, self.in_features, order)
         self.out_dims = _dims("out_dims", out_dims, self.out_features, order)
-        sizes = zip(self.in_dims, self.out_dims, strict=True)
+        dtype, sizes = table_dtype(dtype), zip(self.in_dims, self.out_dims, strict=True)
         empty = [torch.empty(self.rank, p, q, device=device, dtype=dtype) for p, q in sizes]
         self.factors = nn.ParameterList(empty)
         given = nn.Parameter(torch.empty(self.out_features, device=device, dtype=dtype)) if bias else None
@@ -142,9 +144,13 @@ class KroneckerLinear(nn.Module):
         """
         if not isinstance(linear, nn.Linear):
             raise TypeError(f"linear must be a torch.nn.Linear, got {type(linear).__name__}")
+        if is_lazy(linear.weight) or linear.weight.is_meta:
+            where = "of a lazy layer" if is_lazy(linear.weight) else "on the meta device"
+            raise ValueError(f"linear must have values, got a weight {where}")
         weight = linear.weight.detach()
-        if weight.is_meta:
-            raise ValueError("linear must have values, got a weight on the meta device")
+        table_dtype(weight.dtype, "linear.weight")
+        if not bool(weight.isfinite().all()):
+            raise ValueError("linear must have a finite weight, got NaN or infinity")
         # On the meta device nothing is drawn: making a layer of a layer leaves the random state alone.
         made = cls(
             linear.in_features, linear.out_features, linear.bias is not None, order=order, rank=rank,

@@ -12,11 +12,13 @@ ICLR 2024 (arXiv 2309.14859), section 4.
 """
 
 from collections.abc import Sequence
-from math import isqrt, sqrt
+from math import isfinite, isqrt, sqrt
+from numbers import Real
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.shapes import check_int
@@ -233,7 +235,7 @@ class LoKrLinear(nn.Module):
         rank = check_int("rank", rank, 1)
         most = None if decompose_factor is None else check_int("decompose_factor", decompose_factor, 1)
         a, b = (_divisor(size, most) for size in (base.out_features, base.in_features))
-        self.scale = 1.0 if alpha is None else float(alpha) / rank
+        self.scale = 1.0 if alpha is None else as_finite("alpha", alpha) / rank
         kind = {"device": base.weight.device, "dtype": base.weight.dtype}
         self._set_pair("lokr_w1", (a, b), rank if decompose_both else None, kind)
         self._set_pair("lokr_w2", (base.out_features // a, base.in_features // b), rank, kind)
@@ -276,6 +278,8 @@ class LoKrLinear(nn.Module):
     def _set_base(self, base: nn.Linear) -> None:
         if not isinstance(base, nn.Linear):
             raise TypeError(f"base must be a torch.nn.Linear, got {type(base).__name__}")
+        if is_lazy(base.weight):
+            raise ValueError("base must have a shape, got a lazy layer that was not called")
         self.base = base
 
     def _set_pair(self, name: str, sizes: tuple[int, int], rank: int | None, kind: dict[str, Any]) -> None:
@@ -340,7 +344,14 @@ class LoKrLinear(nn.Module):
 
 
 def check_weights(name: str, weights: LoKrWeights, shape: tuple[int, int]) -> None:
-    """ValueError unless these are the weights of a linear layer of `shape` (out_features, in_features)."""
+    """TypeError or ValueError unless these are the weights of a linear layer of `shape` (out_features,
+    in_features)."""
+    if not isinstance(weights, LoKrWeights):
+        raise TypeError(f"{name} must be LoKrWeights, got {type(weights).__name__}")
+    kinds = {str(getattr(t, "dtype", type(t).__name__)) for t in weights[1:] if t is not None}
+    wrong = [t for t in weights[1:] if not (t is None or (isinstance(t, Tensor) and t.is_floating_point()))]
+    if wrong or len(kinds) > 1:
+        raise TypeError(f"{name} must be floating tensors of one dtype, got {', '.join(sorted(kinds))}")
     if weights.lokr_t2 is not None or any(t is not None and t.ndim != 2 for t in weights[1:]):
         shapes = {key: tuple(t.shape) for key, t in zip(TENSORS, weights[1:], strict=True) if t is not None}
         raise ValueError(f"{name} must be those of a linear layer, of matrices alone, got {shapes}")
@@ -352,6 +363,19 @@ def check_weights(name: str, weights: LoKrWeights, shape: tuple[int, int]) -> No
             raise ValueError(f"{name} must hold {what}, got shapes {given}")
     if weights.shape != shape:
         raise ValueError(f"{name} must make a product of shape {shape}, got {weights.shape}")
+
+
+def as_finite(name: str, value: Any) -> float:
+    """A number as a finite float, of either sign; TypeError or ValueError that names it otherwise.
+
+    >>> as_finite("alpha", 2)
+    2.0
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if not isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return float(value)
 
 
 def _divisor(size, most):
