@@ -1,5 +1,7 @@
 """Where derivatives of PyTorch go wrong in silence: transforms within transforms, arrays closed over."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -163,3 +165,24 @@ def test_a_bool_is_no_shift():
     for module in (functional, kc):
         with pytest.raises(TypeError, match="shift must have a floating or complex dtype, got bool"):
             module.kron_solve([MATRIX[None]], B[:3], True)
+
+
+@pytest.mark.parametrize("name", ["rows", "kron_matmul"])
+def test_derivatives_by_the_vectorised_functions_of_torch(name):
+    """By torch's first vmap, which maps few operations: backwards, forwards, and both after the first."""
+    found = case(*(op for op in OPS if op.name == name))
+
+    def output(*arrays):
+        return found.function(*arrays)[0]
+
+    for function, of, how in (
+        (torch.autograd.functional.jacobian, output, "strategy"),
+        (torch.autograd.functional.hessian, found.loss, "outer_jacobian_strategy"),
+    ):
+        expected = function(of, found.arrays)
+        for mode in ("reverse-mode", "forward-mode"):
+            close(function(of, found.arrays, vectorize=True, **{how: mode}), expected)
+
+
+def test_functions_are_pickled_by_their_names():
+    assert pickle.loads(pickle.dumps(functional.rows)) is functional.rows

@@ -148,16 +148,15 @@ class _Recorded(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *cotangents):
         tensors = ctx.saved_tensors
-        if any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents)):
-            # Several gradients at once (is_grads_batched), by a mechanism that knows no rules of ours.
-            with _exact(tensors[-1]):
-                found = ctx.call.traced_pull(tensors, tuple(cotangents))
-        elif _is_dual_twice():
-            found = ctx.call.traced_pull(tensors, cotangents)
-        elif torch.is_grad_enabled():
-            found = _Pulled.apply(ctx.call, len(tensors), *tensors, *cotangents)
-        else:
-            found = ctx.call.pull(tensors, cotangents)
+
+        def pull(*cotangents):
+            if _is_dual_twice():
+                return ctx.call.traced_pull(tensors, cotangents)
+            if torch.is_grad_enabled():
+                return _Pulled.apply(ctx.call, len(tensors), *tensors, *cotangents)
+            return ctx.call.pull(tensors, cotangents)
+
+        found = _one_by_one(pull, cotangents)
         return (None, *[None] * ctx.call.operator.constants, *found)
 
     @staticmethod
@@ -167,7 +166,7 @@ class _Recorded(torch.autograd.Function):
         given = zip(tangents[split:], tensors[split:], strict=True)
         tangents = [torch.zeros_like(tensor) if one is None else one for one, tensor in given]
         with _exact(tensors[-1]):
-            return ctx.call.traced_push(tensors, tangents)
+            return _one_by_one(lambda *tangents: ctx.call.traced_push(tensors, tangents), tangents)
 
 
 class _Transformed(_Recorded):
@@ -208,9 +207,13 @@ class _Pulled(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *tangents):
         tensors, cotangents = ctx.saved_tensors[: ctx.split], ctx.saved_tensors[ctx.split :]
-        with _exact(tensors[-1]):
+
+        def curved(*tangents):
             pushed, pull = ctx.call.traced_curvature(tensors, tangents)
-            found = *pull(cotangents), *pushed
+            return *pull(cotangents), *pushed
+
+        with _exact(tensors[-1]):
+            found = _one_by_one(curved, tangents)
         return (None, None, *[None] * ctx.call.operator.constants, *found)
 
     @staticmethod
@@ -218,16 +221,37 @@ class _Pulled(torch.autograd.Function):
         pairs = zip(tangents, ctx.saved_tensors, strict=True)
         tangents = [torch.zeros_like(one) if tangent is None else tangent for tangent, one in pairs]
         tensors, cotangents = ctx.saved_tensors[: ctx.split], ctx.saved_tensors[ctx.split :]
+
+        def pushed(*tangents):
+            along = tangents[ctx.call.operator.constants : ctx.split]
+            curved = ctx.call.traced_curvature(tensors, along)[1](cotangents)
+            pulled = ctx.call.traced_pull(tensors, tangents[ctx.split :])
+            return tuple((one + other).resolve_conj() for one, other in zip(curved, pulled, strict=True))
+
         with _exact(tensors[-1]):
-            curved = ctx.call.traced_curvature(tensors, tangents[ctx.call.operator.constants : ctx.split])[1]
-            pairs = zip(
-                curved(cotangents), ctx.call.traced_pull(tensors, tuple(tangents[ctx.split :])), strict=True
-            )
-        return tuple((one + other).resolve_conj() for one, other in pairs)
+            return _one_by_one(pushed, tangents)
 
     @staticmethod
     def vmap(info, in_dims, call, split, *tensors):
         return _mapped(lambda *one: _Pulled.apply(call, split, *one), info.batch_size, in_dims[2:], tensors)
+
+
+def _one_by_one(function, tensors):
+    """Of several tensors at once, as is_grads_batched and vectorize=True give them, the function of each.
+
+    torch maps these by a mechanism that knows no rules of ours, and few of torch's own operations.
+    """
+    batched = [*map(torch._C._functorch.is_legacy_batchedtensor, tensors)]
+    if not any(batched):
+        return function(*tensors)
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    pairs = [*zip(tensors, batched, strict=True)]
+    stacks = [torch._remove_batch_dim(tensor, level, 1, 0) if one else tensor for tensor, one in pairs]
+    count = len(stacks[batched.index(True)])
+    dims = [0 if one else None for one in batched]
+    found, _ = _mapped(function, count, dims, stacks)
+    return tuple(torch._add_batch_dim(each, 0, level) for each in found)
 
 
 def _mapped(function, count, in_dims, tensors):
@@ -396,6 +420,8 @@ def _function(forward: FunctionT) -> FunctionT:
         outputs = _apply(*bound)
         return outputs[0] if alone else tuple(outputs)
 
+    # Where pickle finds it.
+    function.__module__ = __name__
     return cast(FunctionT, function)
 
 
