@@ -33,8 +33,12 @@ def kept(most: int) -> Callable[[FunctionT], FunctionT]:
     """Decorates a function of integers whose last results, at most so many, are kept between calls."""
 
     def decorate(function: FunctionT) -> FunctionT:
+        cached = lru_cache(most)(function)
         # Sizes that PyTorch traces are symbols, of which no cache should keep any.
-        return unless_compiling(function, lru_cache(most)(function))
+        chosen: Any = unless_compiling(function, cached)
+        # For tests, which ask for what is computed anew.
+        chosen.cache_clear = cached.cache_clear
+        return cast(FunctionT, chosen)
 
     return decorate
 
@@ -58,6 +62,7 @@ def decided(most: int) -> Callable[[FunctionT], FunctionT]:
         def chosen(*args: Any) -> Any:
             return constant(*_fixed(args)) if is_compiling() else cached(*args)
 
+        chosen.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
         return cast(FunctionT, chosen)
 
     return decorate
