@@ -136,7 +136,7 @@ def matrix_exponential(matrix: AnyArray) -> AnyArray:
     return getattr(import_module(name[0]), name[1])(matrix)
 
 
-def solve(xp: ModuleType, matrix: AnyArray, right: AnyArray) -> AnyArray:
+def dense_solve(xp: ModuleType, matrix: AnyArray, right: AnyArray) -> AnyArray:
     """M^-1 B for a square matrix, as `xp.linalg.solve`.
 
     Of that PyTorch has wrong derivatives of forward derivatives, but not of the parts it is made of.
@@ -148,8 +148,8 @@ def solve(xp: ModuleType, matrix: AnyArray, right: AnyArray) -> AnyArray:
     return linalg.lu_solve(packed, pivots, right)
 
 
-def slogdet(xp: ModuleType, matrix: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """The sign and log |det M| of a square matrix, as `xp.linalg.slogdet`; see `solve`."""
+def dense_slogdet(xp: ModuleType, matrix: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """The sign and log |det M| of a square matrix, as `xp.linalg.slogdet`; see `dense_solve`."""
     if not (is_torch(matrix) and is_recorded([matrix])):
         sign, logabsdet = xp.linalg.slogdet(matrix)
         return sign, logabsdet

@@ -16,7 +16,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Scalar
 from ketcore.arrays import scale
-from ketcore.arrays.autodiff import slogdet
+from ketcore.arrays.autodiff import dense_slogdet
 from ketcore.arrays.checks import check_like, check_spectrum, check_tangents
 from ketcore.arrays.elementary import real_dtype
 from ketcore.arrays.namespaces import as_arrays, cast_gradient, is_complex, quiet
@@ -205,7 +205,7 @@ class _Call:
         xp = self.xp
         if self.wide_shift is None:
             sizes = [matrix.shape[0] for matrix in self.matrices]
-            parts = [slogdet(xp, matrix) for matrix in self.matrices]
+            parts = [dense_slogdet(xp, matrix) for matrix in self.matrices]
             pairs = [(part, prod(sizes) // size) for part, size in zip(parts, sizes, strict=True)]
             return reduce(mul, [powers.sign_power(xp, part[0], k) for part, k in pairs]), reduce(
                 lambda a, b: a + b, [powers.multiple(part[1], k) for part, k in pairs]

@@ -21,7 +21,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Scalar
 from ketcore.arrays import scale
-from ketcore.arrays.autodiff import detached, is_recorded, solve
+from ketcore.arrays.autodiff import dense_solve, detached, is_recorded
 from ketcore.arrays.checks import check_floating, check_like, check_tangents
 from ketcore.arrays.elementary import adjoint, identity, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, is_complex, namespace, quiet
@@ -385,7 +385,7 @@ def _solve_by_modes(xp, matrices, b, axis):
         columns = xp.permute_dims(xp.reshape(b, (count, size, inner)), (1, 0, 2))
         columns = xp.reshape(columns, (size, count * inner))
         matrix = xp.astype(matrix, b.dtype, copy=False)
-        found = _solve_checked(n, matrix, columns) if xp is np else solve(xp, matrix, columns)
+        found = _solve_checked(n, matrix, columns) if xp is np else dense_solve(xp, matrix, columns)
         found = xp.permute_dims(xp.reshape(found, (size, count, inner)), (1, 0, 2))
         b = xp.reshape(found, b.shape)
     return b
