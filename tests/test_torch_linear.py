@@ -204,7 +204,7 @@ def test_repr():
         ({"order": 0}, ValueError, "order must be at least 1, got 0"),
         ({"rank": 0}, ValueError, "rank must be at least 1, got 0"),
         ({"in_dims": (3, 3)}, ValueError, "in_dims must have a product of at least 10, got (3, 3)"),
-        ({"out_dims": (7,)}, ValueError, "out_dims must be 2 ints, as order is, got (7,)"),
+        ({"in_dims": (3, 4), "out_dims": (7,)}, ValueError, "out_dims must be 2 ints, got (7,)"),
         ({"out_dims": 7}, TypeError, "out_dims must be a sequence of ints, got 7"),
     ],
 )

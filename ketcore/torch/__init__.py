@@ -3,7 +3,7 @@
 functional          the operations of `ketcore.ops`, differentiable in every way that torch has
 memory              tensors as arrays of the engines' libraries, in the same memory
 operators           the operations as operators of torch, for compilers
-inputs              what a module asks of the tensors that it is given
+inputs              what a module asks of the dims and tensors that it is given
 embedding_tables    what embedding layers share: checks of their arguments, what options do to rows
 ket_table           the parameters and rows of a table of kets
 xs_table            the parameters and rows of a table that is a Kronecker matrix

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ketcore.shapes import check_int, check_size
+from ketcore.torch.inputs import table_dtype
 
 # The name of the one parameter of a layer of the word2ket package.
 WORD2KET_LEAVES = "weight_leafs"
@@ -27,17 +28,6 @@ WORD2KET_LEAVES = "weight_leafs"
 def table_size(num_embeddings: int, embedding_dim: int) -> tuple[int, int]:
     """The two sizes of a table, checked."""
     return check_int("num_embeddings", num_embeddings, 1), check_int("embedding_dim", embedding_dim, 1)
-
-
-def table_dtype(dtype: torch.dtype | None, name: str = "dtype") -> torch.dtype:
-    """`dtype`, or torch's default; TypeError that names it unless it is floating or complex."""
-    dtype = torch.get_default_dtype() if dtype is None else dtype
-    if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype.is_complex):
-        raise TypeError(f"{name} must be floating or complex, got {dtype}")
-    if dtype.itemsize < 2:
-        # Types of 8 bits have no arithmetic.
-        raise TypeError(f"{name} must have at least 16 bits, got {dtype}")
-    return dtype
 
 
 def padding_row(padding_idx: int | None, num_embeddings: int) -> int | None:

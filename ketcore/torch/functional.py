@@ -17,6 +17,7 @@ from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, NamedTuple, TypeVar, cast
 
+import numpy as np  # noqa: F401  (for the examples that operations bring)
 import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 

@@ -10,7 +10,6 @@ Source: Panahi, Saeedi, Arodz, "word2ket", ICLR 2020 (word2ket; LayerNorm in sec
 """
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 import ketcore as kc
-from ketcore.shapes import check_dense_size, check_dims, check_int, check_size
+from ketcore.shapes import check_dense_size, check_int, check_size
 from ketcore.torch.embedding_tables import (
     described,
     frequency_scaled,
@@ -30,11 +29,11 @@ from ketcore.torch.embedding_tables import (
     packed_word2ket,
     padding_row,
     refuse_weight,
-    table_dtype,
     table_size,
     take_word2ket,
 )
 from ketcore.torch.functional import ket_rows
+from ketcore.torch.inputs import mode_dims, order_of, table_dtype
 
 
 class KetTable(nn.Module):
@@ -71,12 +70,8 @@ class KetTable(nn.Module):
         self.layernorm, self.eps = bool(layernorm), check_size("eps", eps)
         self.std = check_size("std", std)
         self.relative_error: float | None = None
-        self.order = check_int("order", order, 1) if dims is None else len(check_dims("dims", dims))
-        self.dims = (
-            kc.suggest_dims(self.embedding_dim, self.order) if dims is None else check_dims("dims", dims)
-        )
-        if prod(self.dims) < self.embedding_dim:
-            raise ValueError(f"dims must have a product of at least {self.embedding_dim}, got {self.dims}")
+        self.order = order_of(order, dims=dims)
+        self.dims = mode_dims("dims", dims, self.embedding_dim, self.order)
         if self.max_norm is not None and self.layernorm and self.order > 1:
             # A normalised row has its length whatever the lengths of its leaves are.
             raise ValueError(f"max_norm must be None with layernorm, got {max_norm}")

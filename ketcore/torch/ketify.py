@@ -88,7 +88,8 @@ def ketify(
         Of the linear layers.
     factorise : bool
         True: the new weights are the nearest to the old ones, which is a warning with the relative errors,
-        since weights that were trained dense are mostly far from any such; large tables take seconds each, and much longer at higher orders.
+        since weights that were trained dense are mostly far from any such; large tables take seconds each,
+        and much longer at higher orders.
         False: they are drawn, with entries of the size of the old ones; for a model that is to be trained,
         or loaded.
     include, exclude : str, iterable of str, or callable (name, module) -> bool

@@ -7,19 +7,17 @@ since x W^T is then `kron_matmul(factors, x)` as it stands.
 """
 
 from collections.abc import Sequence
-from math import prod, sqrt
+from math import sqrt
 from typing import Any, Self
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ketcore.divisors import suggest_dims
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
-from ketcore.shapes import check_dims, check_int
-from ketcore.torch.embedding_tables import table_dtype
+from ketcore.shapes import check_int
 from ketcore.torch.functional import kron_matmul
-from ketcore.torch.inputs import check_agree
+from ketcore.torch.inputs import check_agree, mode_dims, order_of, table_dtype
 from ketcore.torch.nearest_tables import near_factors
 
 
@@ -33,7 +31,7 @@ class KroneckerLinear(nn.Module):
     bias : bool
         Whether the layer adds a learned bias.
     order : int
-        The number N of factors of a term; dims that are given must have as many.
+        The number N of factors of a term, where no dims are given.
     rank : int
         The number R of terms, at least 1.
     in_dims, out_dims : sequence of N ints, optional
@@ -88,9 +86,9 @@ class KroneckerLinear(nn.Module):
         super().__init__()
         self.in_features = check_int("in_features", in_features, 1)
         self.out_features = check_int("out_features", out_features, 1)
-        order, self.rank = check_int("order", order, 1), check_int("rank", rank, 1)
-        self.in_dims = _dims("in_dims", in_dims, self.in_features, order)
-        self.out_dims = _dims("out_dims", out_dims, self.out_features, order)
+        order, self.rank = order_of(order, in_dims=in_dims, out_dims=out_dims), check_int("rank", rank, 1)
+        self.in_dims = mode_dims("in_dims", in_dims, self.in_features, order)
+        self.out_dims = mode_dims("out_dims", out_dims, self.out_features, order)
         dtype, sizes = table_dtype(dtype), zip(self.in_dims, self.out_dims, strict=True)
         empty = [torch.empty(self.rank, p, q, device=device, dtype=dtype) for p, q in sizes]
         self.factors = nn.ParameterList(empty)
@@ -239,14 +237,3 @@ class KroneckerLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, in_dims={self.in_dims}, "
             f"out_dims={self.out_dims}, rank={self.rank}, bias={self.bias is not None}"
         )
-
-
-def _dims(name: str, dims: Sequence[int] | None, features: int, order: int) -> tuple[int, ...]:
-    if dims is None:
-        return suggest_dims(features, order)
-    found = check_dims(name, dims)
-    if len(found) != order:
-        raise ValueError(f"{name} must be {order} ints, as order is, got {found}")
-    if prod(found) < features:
-        raise ValueError(f"{name} must have a product of at least {features}, got {found}")
-    return found

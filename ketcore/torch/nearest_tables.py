@@ -20,7 +20,7 @@ from torch import Tensor
 import ketcore as kc
 from ketcore.shapes import check_dims, check_int
 from ketcore.torch.embedding_tables import as_permutation, leaf_std
-from ketcore.torch.xs_table import order_of
+from ketcore.torch.inputs import order_of
 
 # Alternating least squares end after so many sweeps, or with one that adds less than this part of the rows.
 _SWEEPS, _GAIN = 100, 1e-7
@@ -46,7 +46,7 @@ def fitted_factors(
         moved = torch.empty_like(table)
         moved[as_permutation(permutation, table.shape[0], table.device).long()] = table
         table = moved
-    count = order_of(order, row_dims, col_dims)
+    count = order_of(order, row_dims=row_dims, col_dims=col_dims)
     row_dims = kc.suggest_dims(table.shape[0], count) if row_dims is None else row_dims
     col_dims = kc.suggest_dims(table.shape[1], count) if col_dims is None else col_dims
     return near_factors(table, row_dims, col_dims, rank, rng)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import ketcore as kc
-from ketcore.shapes import check_dense_size, check_dims, check_int, check_size
+from ketcore.shapes import check_dense_size, check_int, check_size
 from ketcore.torch.embedding_tables import (
     as_permutation,
     described,
@@ -29,11 +29,11 @@ from ketcore.torch.embedding_tables import (
     own_precision,
     padding_row,
     refuse_weight,
-    table_dtype,
     table_size,
     take_word2ket,
 )
 from ketcore.torch.functional import rows
+from ketcore.torch.inputs import mode_dims, order_of, table_dtype
 
 
 class XSTable(nn.Module):
@@ -93,11 +93,10 @@ class XSTable(nn.Module):
             if not shapes or any(len(shape) != 3 or shape[0] != shapes[0][0] for shape in shapes):
                 raise ValueError(f"_weight must be arrays (rank, rows, columns) of one rank, got {shapes}")
             rank, row_dims, col_dims = shapes[0][0], [s[1] for s in shapes], [s[2] for s in shapes]
-        sizes = {"row_dims": self.num_embeddings, "col_dims": self.embedding_dim}
-        self.order = order_of(order, row_dims, col_dims)
+        self.order = order_of(order, row_dims=row_dims, col_dims=col_dims)
         self.rank = check_int("rank", rank, 1)
-        self.row_dims = _dims("row_dims", row_dims, sizes["row_dims"], self.order)
-        self.col_dims = _dims("col_dims", col_dims, sizes["col_dims"], self.order)
+        self.row_dims = mode_dims("row_dims", row_dims, self.num_embeddings, self.order)
+        self.col_dims = mode_dims("col_dims", col_dims, self.embedding_dim, self.order)
 
     def _set_parameters(self, weight, trained, device, dtype):
         """The factors and the scales of rows, of values that reset_parameters replaces unless given."""
@@ -190,14 +189,6 @@ class XSTable(nn.Module):
         return super().__getattr__(name)
 
 
-def order_of(order: int, row_dims: Sequence[int] | None, col_dims: Sequence[int] | None) -> int:
-    """The number of dims where some are given, and `order` where none are."""
-    for name, dims in (("row_dims", row_dims), ("col_dims", col_dims)):
-        if dims is not None:
-            return len(check_dims(name, dims))
-    return check_int("order", order, 1)
-
-
 def _factors(weight):
     """Factors that are given, of one dtype on one device."""
     if not isinstance(weight, Iterable):
@@ -217,18 +208,3 @@ def _start(name, value):
     if isinstance(value, bool):
         return 1.0 if value else None
     return check_size(name, value)
-
-
-def _dims(name, dims, size, order):
-    """`dims` that reach `size`, of the order of the layer; those of suggest_dims where there are none."""
-    if dims is None:
-        return kc.suggest_dims(size, order)
-    found = check_dims(name, dims)
-    if len(found) != order:
-        raise ValueError(f"{name} must be {order} ints, got {found}")
-    product = 1
-    for dim in found:
-        product *= dim
-    if product < size:
-        raise ValueError(f"{name} must have a product of at least {size}, got {found}")
-    return found
