@@ -32,6 +32,12 @@ def right() -> None:
     reveal_type(kt.ketify(torch.nn.Sequential())[0])  # Sequential
     reveal_type(kt.ketify(torch.nn.Embedding(4, 2))[0])  # Module
     reveal_type(kt.ketify(torch.nn.Sequential())[1])  # KetifyReport
+    reveal_type(kt.functional.rows(K.factors, torch.arange(4)))  # Tensor
+    reveal_type(kt.functional.kron_matmul([t, t], x))  # Tensor
+    reveal_type(kt.EmbeddingKetXS(4, 2).matrix())  # KroneckerMatrix[Tensor]
+    reveal_type(kt.EmbeddingKet(4, 2).ket())  # Ket[Tensor]
+    reveal_type(kt.KroneckerLinear.from_linear(torch.nn.Linear(4, 2)))  # KroneckerLinear
+    reveal_type(kt.TiedHead(kt.EmbeddingKetXS(4, 2)).top_k(x, 2).indices)  # Tensor
 
 
 def wrong() -> None:
@@ -39,3 +45,5 @@ def wrong() -> None:
     _ = kc.KroneckerMatrix([np.eye(2)]) @ x  # wrong: operator, reportOperatorIssue
     _ = K + kc.eye((2, 2))  # wrong: operator, reportOperatorIssue
     linalg.solve(K, np.ones(4))  # wrong: arg-type, reportArgumentType
+    kt.KroneckerLinear("4", 2)  # wrong: arg-type, reportArgumentType
+    kt.EmbeddingKetXS(4, 2, sizes=(2, 2))  # wrong: call-arg, reportCallIssue
