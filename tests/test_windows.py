@@ -60,8 +60,9 @@ import importlib, pkgutil
 import ketcore as kc
 from ketcore import linalg
 from ketcore.arrays import threads
-for module in pkgutil.walk_packages(kc.__path__, "ketcore."):
-    importlib.import_module(module.name)
+for module in pkgutil.walk_packages(kc.__path__, "ketcore.", onerror=lambda name: None):
+    if not module.name.startswith("ketcore.torch"):  # which needs PyTorch
+        importlib.import_module(module.name)
 threads.thread_count = lambda: 2
 rng = np.random.default_rng(0)
 factors = [rng.standard_normal((2, 12, 12)) for _ in range(2)]
