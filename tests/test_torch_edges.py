@@ -185,3 +185,13 @@ def test_derivatives_by_the_vectorised_functions_of_torch():
 
 def test_functions_are_pickled_by_their_names():
     assert pickle.loads(pickle.dumps(functional.rows)) is functional.rows
+
+
+def test_what_has_no_tangent_is_constant():
+    factors = [torch.as_tensor(RNG.standard_normal((2, 3, 2))) for _ in range(2)]
+    forward, ids = torch.autograd.forward_ad, torch.arange(9)
+    tangent = factors[0] + 1
+    with forward.dual_level():
+        dual = functional.rows((forward.make_dual(factors[0], tangent), factors[1]), ids)
+        found = forward.unpack_dual(dual).tangent
+    close(found, kc.rows_jvp(factors, ids, (tangent, torch.zeros_like(factors[1]))))
