@@ -128,3 +128,21 @@ def test_ids_are_mapped_over_along_any_axis_by_one_call(monkeypatch):
     found = torch.vmap(lambda one: functional.rows(FACTORS, one), in_dims=1)(ids)
     assert len(calls) == 1
     assert torch.equal(found, functional.rows(FACTORS, ids.movedim(1, 0)))
+
+
+@pytest.mark.parametrize("shift", [1.5, 1.5 + 2j])
+def test_a_shift_without_values_widens_to_complex_numbers_alone(shift):
+    factors, b = [torch.eye(2)[None], torch.eye(3)[None]], torch.ones(6)
+    shift = torch.tensor(shift, dtype=torch.complex128 if isinstance(shift, complex) else torch.float64)
+    real = functional.kron_solve(factors, b, shift)
+    with torch._subclasses.FakeTensorMode() as mode:
+        fakes = [mode.from_tensor(array) for array in (*factors, b, shift)]
+        found = functional.kron_solve(fakes[:2], *fakes[2:])
+    assert found.dtype is real.dtype is (torch.complex64 if shift.is_complex() else torch.float32)
+
+
+def test_an_operator_called_by_itself_conjugates_its_gradients():
+    factors = [(factor * (1 + 2j)).requires_grad_() for factor in FACTORS]
+    outputs = torch.ops.ketcore.rows.default(factors, IDS), functional.rows(factors, IDS)
+    one, other = (torch.autograd.grad((out**2).real.sum(), factors) for out in outputs)
+    torch.testing.assert_close(one, other)
