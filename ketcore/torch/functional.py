@@ -25,7 +25,7 @@ from ketcore import ops
 from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.checks import as_integers
 from ketcore.ops import OPS
-from ketcore.torch.memory import bridge
+from ketcore.torch.memory import Bridge, bridge
 from ketcore.torch.operators import Tensors, TorchOperator
 
 __all__ = [
@@ -66,10 +66,10 @@ class _Call(NamedTuple):
     counts: tuple[int, ...]
     options: dict[str, Any]
 
-    def compute(self, tensors: Tensors) -> Tensors:
-        """The flat outputs, by the engine."""
+    def compute(self, tensors: Tensors, found: Bridge | None = None) -> Tensors:
+        """The flat outputs, by the engine, to which `found` is the way if it is known."""
         if _is_plain(tensors):
-            return self.operator.run(tensors, self.counts, self.options)
+            return self.operator.run(tensors, self.counts, self.options, found)
         return self.node(tensors)
 
     def node(self, tensors: Tensors) -> Tensors:
@@ -268,8 +268,8 @@ def _mapped(function, count, in_dims, tensors):
 
 def _apply(call, tensors):
     """The flat outputs of a call, by whichever of the three ways fits."""
-    compiles = torch.compiler.is_compiling()
-    if (compiles and _is_transformed()) or bridge(call.operator.op, tensors) is None:
+    compiles, found = torch.compiler.is_compiling(), bridge(call.operator.op, tensors)
+    if found is None or (compiles and _is_transformed()):
         with _exact(tensors[-1]):
             return call.traced(tensors)
     if compiles:
@@ -282,7 +282,7 @@ def _apply(call, tensors):
     # Constants are integers, which require no gradient.
     if (torch.is_grad_enabled() and _is_trained(tensors)) or _is_dual():
         return _Recorded.apply(call, *tensors)
-    return call.compute(tensors)
+    return call.compute(tensors, found)
 
 
 def _is_trained(tensors):

@@ -72,7 +72,7 @@ def _of_host_array(array):
     if not array.flags.carray:
         # Of any strides and read-only, as views of one entry are.
         array = np.require(array, requirements=("C", "A", "W"))
-    if array.dtype == BFLOAT16:
+    if array.itemsize == 2 and array.dtype == BFLOAT16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from ketcore.ops import Op
-from ketcore.torch.memory import bridge
+from ketcore.torch.memory import Bridge, bridge
 
 # The type of `identities`, which the schema has as int[].
 _MODES = "modes"
@@ -77,9 +77,14 @@ class TorchOperator:
         register(f"ketcore::{op.name}", self._backward, setup_context=self._setup, lib=_LIBRARY)
         register(f"ketcore::{op.name}_vjp", _no_second_derivative, lib=_LIBRARY)
 
-    def run(self, tensors: Tensors, counts: Sequence[int], options: dict[str, Any]) -> Tensors:
-        """The flat outputs, by an engine where one can see the tensors, else by array code."""
-        found = bridge(self.op, tensors)
+    def run(
+        self, tensors: Tensors, counts: Sequence[int], options: dict[str, Any], found: Bridge | None = None
+    ) -> Tensors:
+        """The flat outputs, by an engine where one can see the tensors, else by array code.
+
+        found   the way to the engine, from whoever asked for it before
+        """
+        found = found or bridge(self.op, tensors)
         if found is None:
             return self.traced(tensors, counts, options)
         with found.current(tensors[0]):
