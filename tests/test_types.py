@@ -12,6 +12,9 @@ import pytest
 
 from tests.require import require
 
+# One worker runs each checker, once for all tests: it takes a minute and more.
+pytestmark = pytest.mark.xdist_group("types")
+
 ROOT = Path(__file__).parent.parent
 USES = {"numpy": "typing_uses.py", "torch": "typing_uses_torch.py"}
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
