@@ -163,7 +163,7 @@ def gather_records(lookup: Lookup, cotangent: AnyArray) -> AnyArray:
 def _in_host_memory(lookup, cotangent):
     """Both as arrays of NumPy that share the memory of bare tensors, and what makes tensors of results.
 
-    NumPy's engine pulls back several times as fast as array code.  All else stays as it is, and so does
+    NumPy's engine pulls back faster than array code.  All else stays as it is, and so does
     bfloat16, which NumPy does not have.
     """
     if is_numpy(cotangent):

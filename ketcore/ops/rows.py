@@ -111,7 +111,7 @@ def rows_vjp(
     raises   as `rows`; TypeError, ValueError on the cotangent
     cost     time O(R |ids| Q), memory O(R |ids| (qa + qb)) for halves of qa qb = Q columns.  CPU tensors of
              PyTorch of which nothing is recorded or traced take the time of NumPy arrays, in the same memory;
-             others, and bfloat16, take array code, several times as long
+             others, and bfloat16, take array code, which is slower
 
     >>> a, b = np.ones((1, 2, 2)), np.ones((1, 3, 2))
     >>> [g.tolist() for g in rows_vjp((a, b), [5, 5], np.ones((2, 4)))]
