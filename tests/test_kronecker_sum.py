@@ -158,9 +158,9 @@ def test_half_precision_is_rounded_once():
             ValueError,
             r"sums must have equal dims to be added, got \(2, 3\) and \(3, 2\)",
         ),
-        (lambda s: s * s, TypeError, "unsupported operand"),
-        (lambda s: s + 1, TypeError, "unsupported operand"),
-        (lambda s: s - 1, TypeError, "unsupported operand"),
+        (lambda s: s * s, TypeError, "must be a number beside .* hadamard .*, got KroneckerSum"),
+        (lambda s: s + 1, TypeError, r"or an array beside to_dense\(\), got 1"),
+        (lambda s: s - 1, TypeError, "KroneckerSum adds to beside -, .* got 1"),
         (lambda s: s @ "a", TypeError, "unsupported operand"),
         (
             np.asarray,

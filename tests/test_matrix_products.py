@@ -240,8 +240,8 @@ def small():
             "x must be an array or a regular nested list, got",
         ),
         (lambda: small() @ None, TypeError, "unsupported operand"),
-        (lambda: small() @ 2.0, TypeError, "unsupported operand|numeric"),
-        (lambda: ket([1.0] * 4) @ small(), TypeError, "unsupported operand"),
+        (lambda: small() @ 2.0, TypeError, "KroneckerMatrix multiplies by @, or .* to_dense.*, got 2.0"),
+        (lambda: ket([1.0] * 4) @ small(), TypeError, r"or K\.T @ ket, got KroneckerMatrix"),
     ],
 )
 def test_what_does_not_fit_is_refused(operation, error, message):
@@ -258,11 +258,8 @@ IMPLICIT = [
     np.trace,
     np.diagonal,
     np.mean,
-    np.transpose,
     np.sort,
     np.ravel,
-    np.ndim,
-    np.size,
     np.exp,
     np.conj,
     lambda m: np.dot(m, np.ones(4)),
@@ -287,14 +284,14 @@ IMPLICIT = [
 @pytest.mark.parametrize("make", [small, lambda: ket([1.0, 2.0], [1.0, 3.0])])
 def test_nothing_goes_dense_silently(implicit, make):
     """Never a wrong number, an array of objects or a dense matrix: a TypeError that names the way."""
-    message = r"made dense by to_dense\(max_bytes=\)|does not support ufuncs|unsupported operand"
+    message = r"made dense by to_dense\(max_bytes=\)|does not support ufuncs|^other must be "
     with pytest.raises(TypeError, match=message):
         implicit(make())
 
 
 def test_numpy_reads_sizes_and_sums_by_methods():
     m = small()
-    assert np.shape(m) == (4, 4)
+    assert (np.shape(m), np.ndim(m), np.size(m), type(np.transpose(m))) == ((4, 4), 2, 16, type(m))
     # NumPy calls the method with its own keywords, which it refuses.
     with pytest.raises(TypeError, match="unexpected keyword argument"):
         np.sum(m)

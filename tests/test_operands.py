@@ -134,7 +134,9 @@ def test_what_is_no_number_does_not_scale(name):
     ]
     for value in no_numbers:
         for scale in (lambda v: operator * v, lambda v: v * operator, lambda v: operator / v):
-            with pytest.raises(TypeError, match=r"unsupported operand|multiply seq|does not support ufuncs"):
+            with pytest.raises(
+                TypeError, match=r"unsupported operand|does not support ufuncs|must be a number beside"
+            ):
                 scale(value)
     for value in (2, np.float32(2.0), np.array(2.0), np.uint8(2), Fraction(2)):
         np.testing.assert_allclose((operator * value).to_dense(), 2 * operator.to_dense())
@@ -236,19 +238,20 @@ def test_transposes_of_sparse_parts_are_views():
 def test_what_cannot_be_added_or_subtracted_says_so(name):
     operator, vector = OPERATORS[name], Ket([A[0], B[0]])
     for sign, call in (("\\+", lambda a, b: a + b), ("-", lambda a, b: a - b)):
-        for pair in ((operator, vector), (vector, operator), (operator, 2.0)):
-            names = "' and '".join(type(one).__name__ for one in pair)
-            with pytest.raises(TypeError, match=f"unsupported operand type.* {sign}: '{names}'"):
-                call(*pair)
+        for own, other in ((operator, vector), (vector, operator), (operator, 2.0)):
+            got = other if other == 2.0 else type(other).__name__
+            message = (
+                f"of a kind that {type(own).__name__} adds to beside {sign}, or .* to_dense\\(\\), got {got}"
+            )
+            with pytest.raises(TypeError, match=message):
+                call(own, other)
 
 
-def test_products_and_permutations_have_no_sums():
-    product, permutation = OPERATORS["product"], OPERATORS["permutation"]
-    for call in (lambda: product + product, lambda: product - product, lambda: OPERATORS["sum"] - product):
-        with pytest.raises(TypeError, match="unsupported operand type"):
-            call()
-    with pytest.raises(TypeError, match="bad operand type for unary -: 'Permutation'"):
-        assert -permutation
+def test_permutations_have_no_multiples():
+    with pytest.raises(
+        TypeError, match=r"a Permutation must go through to_dense\(\) for its multiples, got -1"
+    ):
+        assert -OPERATORS["permutation"]
 
 
 @pytest.mark.parametrize("value", [kc.eye((2, 2)), kc.ket([1.0, 2.0], [3.0, 4.0])], ids=["matrix", "ket"])

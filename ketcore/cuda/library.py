@@ -82,6 +82,16 @@ def linear_operator_class() -> type:
     return LinearOperator
 
 
+def zero_of_operator(operator: Any, dtype: np.dtype) -> Any:
+    """A zero without dimensions of CuPy for a LinearOperator of its own, of NumPy for all others."""
+    solvers = sys.modules.get("cupyx.scipy.sparse.linalg")
+    if solvers is None or not isinstance(operator, solvers.LinearOperator):
+        return np.zeros((), dtype)
+    import cupy
+
+    return cupy.zeros((), dtype)
+
+
 def device_cg() -> Callable[..., Any]:
     """The conjugate gradients of CuPy, under SciPy's names of the options."""
     from cupyx.scipy.sparse.linalg import cg

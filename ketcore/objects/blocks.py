@@ -67,7 +67,7 @@ def block(factors: Sequence[AnyArray], shape: tuple[int, int], key: Any) -> AnyA
     if not isinstance(row, range) and not isinstance(column, range):
         _check_broadcast([tuple(s.shape) for s in (row, column) if not isinstance(s, int)])
         return entries(factors, row, column)
-    found = (*_shape(row), *_shape(column))
+    found = (*shape_of(row), *shape_of(column))
     if isinstance(row, int | range):  # an array of row numbers says how many there are, as in `rows`
         entry, dtype = itemsize(factors[0]), factors[0].dtype
         check_result_size("key", found, entry, dtype, "iter_row_blocks(size)")
@@ -79,7 +79,7 @@ def block(factors: Sequence[AnyArray], shape: tuple[int, int], key: Any) -> AnyA
     if lines is None:
         # A range beside a number stays one, whose indices are made piece by piece.
         single = isinstance(row, int) or isinstance(column, int)
-        return entries(factors, *((row, column) if single else _outer(row, column)))
+        return entries(factors, *((row, column) if single else all_pairs(row, column)))
     picked = _read(lines)
     if not turned:
         return picked
@@ -93,7 +93,8 @@ def row_block(
     return _read(_lines(factors, selected, range(columns)), out)
 
 
-def _shape(selector):
+def shape_of(selector: Selector) -> tuple[int, ...]:
+    """The shape that a selector has in the result."""
     if isinstance(selector, range):
         # Not len(), which ends at 2**63.
         return ((selector[-1] - selector[0]) // selector.step + 1 if selector else 0,)
@@ -101,7 +102,7 @@ def _shape(selector):
 
 
 def _length(selector):
-    return prod(_shape(selector))
+    return prod(shape_of(selector))
 
 
 def _check_broadcast(shapes):
@@ -178,7 +179,7 @@ def _read(lines, out=None):
             _picked(lines, piece, place)
         else:
             place[...] = _kept(_picked(lines, piece), lines.columns)
-    return found.reshape((*_shape(lines.ids), width))
+    return found.reshape((*shape_of(lines.ids), width))
 
 
 def _picked(lines, ids, out=None):
@@ -193,7 +194,7 @@ def _picked(lines, ids, out=None):
         return gather_kron(lines.factors, index, columns=lines.span, check=False, out=out)
     # Numbers of a range are valid; those of an array are, or stand for none with -1.
     check = None if isinstance(ids, int | range) else False
-    return rows(lines.factors, _as_indices(ids), (prod(dims), lines.span), check=check, out=out)
+    return rows(lines.factors, as_indices(ids), (prod(dims), lines.span), check=check, out=out)
 
 
 def _kept(picked, columns):
@@ -204,13 +205,13 @@ def _kept(picked, columns):
     return xp.flip(picked[..., columns[-1] : columns[0] + 1 : -columns.step], axis=-1)
 
 
-def _outer(row, column):
+def all_pairs(row: Selector, column: Selector) -> tuple[AnyArray, AnyArray]:
     """Index arrays that broadcast to all pairs."""
-    row, column = _as_indices(row), _as_indices(column)
+    row, column = as_indices(row), as_indices(column)
     return row[(...,) + (None,) * column.ndim], column
 
 
-def _as_indices(selector):
+def as_indices(selector: Selector) -> AnyArray:
     """An index array; of Python ints where int64 does not hold them."""
     if isinstance(selector, range):
         ends = (selector[0], selector[-1]) if selector else (0,)
@@ -226,7 +227,7 @@ def _as_indices(selector):
 
 def digits_of(selector: Selector, dims: Sequence[int]) -> Sequence[AnyArray]:
     """The digits of some numbers as int64 arrays, one per mode; the numbers may be beyond int64."""
-    index = _as_indices(selector)
+    index = as_indices(selector)
     if index.dtype != object:
         return split_digits(index, dims)
     places = zip(strides(tuple(dims)), dims, strict=True)
@@ -239,11 +240,11 @@ def entries(factors: Sequence[AnyArray], row: Selector, column: Selector) -> Any
     Two ranges are pairs (i, j), and of one length.
     """
     if not is_numpy(factors[0]) or not all(isinstance(s, int | range) or is_numpy(s) for s in (row, column)):
-        return _entries(factors, _as_indices(row), _as_indices(column))
-    shape = np.broadcast_shapes(_shape(row), _shape(column))
+        return _entries(factors, as_indices(row), as_indices(column))
+    shape = np.broadcast_shapes(shape_of(row), shape_of(column))
     count, step = prod(shape), max(1, _PIECE // (4 * len(factors)))
     if count <= step:
-        return _entries(factors, _as_indices(row), _as_indices(column))
+        return _entries(factors, as_indices(row), as_indices(column))
     sides = [_flat(side, shape) for side in (row, column)]
     found = np.empty(count, factors[0].dtype)
     for start in range(0, count, step):
@@ -254,8 +255,8 @@ def entries(factors: Sequence[AnyArray], row: Selector, column: Selector) -> Any
 def _flat(side, shape) -> Callable[[int, int], AnyArray]:
     """What gives the indices start..stop of a side that is broadcast and then laid out flat."""
     if isinstance(side, range):
-        return lambda start, stop: _as_indices(side[start:stop])
-    flat = np.broadcast_to(_as_indices(side), shape).flat
+        return lambda start, stop: as_indices(side[start:stop])
+    flat = np.broadcast_to(as_indices(side), shape).flat
     return lambda start, stop: flat[start:stop]
 
 

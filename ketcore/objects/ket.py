@@ -48,6 +48,15 @@ class Ket(Scalable, Generic[ArrayT]):
     packed: ArrayT
     dims: tuple[int, ...]
 
+    _PRODUCTS = "contract(x), inner(ket) or K.T @ ket"
+    _INSTEAD = (
+        dict.fromkeys(("T", "H", "mT", "transpose", "adjoint", "toarray"), "to_dense()")
+        | dict.fromkeys(("matmul", "rmatmul", "dot", "matvec", "rmatvec", "matmat", "rmatmat"), "contract(x)")
+        | dict.fromkeys(("rows", "row_kets", "iter_row_blocks"), "ket[ids], which chooses from the batch,")
+        | dict.fromkeys(("trace", "diagonal", "sandwich", "as_linear_operator"), "a KroneckerMatrix")
+        | {"sum": "contract(ones)"}
+    )
+
     @overload
     def __init__(self: "Ket[Any]", factors: Sequence[Untyped]) -> None: ...
     @overload
@@ -136,6 +145,16 @@ class Ket(Scalable, Generic[ArrayT]):
         return (*self.batch_shape, prod(self.dims))
 
     @property
+    def ndim(self) -> int:
+        """The number of axes of `shape`: 1 for one vector."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many numbers the dense vectors hold, an int of Python."""
+        return prod(self.shape)
+
+    @property
     def order(self) -> int:
         """The number N of modes."""
         return len(self.dims)
@@ -173,7 +192,12 @@ class Ket(Scalable, Generic[ArrayT]):
         """
         return Ket.from_packed(take(self.packed, parse_key(key, self.batch_shape)), self.dims)
 
-    def __add__(self, other: "Ket[ArrayT]") -> "Ket[ArrayT]":
+    if TYPE_CHECKING:
+
+        def __add__(self, other: "Ket[ArrayT]") -> "Ket[ArrayT]": ...
+        def __sub__(self, other: "Ket[ArrayT]") -> "Ket[ArrayT]": ...
+
+    def _plus(self, other):
         """The sum: ranks add.  Batch shapes broadcast; `dims` must be equal."""
         if not isinstance(other, Ket):
             return NotImplemented
@@ -181,10 +205,6 @@ class Ket(Scalable, Generic[ArrayT]):
             raise ValueError(f"kets must have equal dims to be added, got {self.dims} and {other.dims}")
         xp, terms, _ = check_floating("kets", _batched(self.packed, other.packed))
         return Ket.from_packed(xp.concat(terms, axis=-2), self.dims)
-
-    if TYPE_CHECKING:
-
-        def __sub__(self, other: "Ket[ArrayT]") -> "Ket[ArrayT]": ...
 
     @quiet
     def _scaled(self, scalar, divide):

@@ -218,7 +218,12 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         kets: Any = ops.row_kets(self.factors, ids, self.shape, check=check)
         return Ket(kets)
 
-    def __add__(self, other: "KroneckerMatrix[ArrayT]") -> "KroneckerMatrix[ArrayT]":
+    if TYPE_CHECKING:
+
+        def __add__(self, other: "KroneckerMatrix[ArrayT]") -> "KroneckerMatrix[ArrayT]": ...
+        def __sub__(self, other: "KroneckerMatrix[ArrayT]") -> "KroneckerMatrix[ArrayT]": ...
+
+    def _plus(self, other):
         """The sum: ranks add.  Shapes must be equal, and dims split at common places (see `@`)."""
         if not isinstance(other, KroneckerMatrix):
             return NotImplemented
@@ -226,10 +231,6 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     def _scaled(self, scalar, divide):
         return KroneckerMatrix(*arithmetic.times_number(self, scalar, divide))
-
-    if TYPE_CHECKING:
-
-        def __sub__(self, other: "KroneckerMatrix[ArrayT]") -> "KroneckerMatrix[ArrayT]": ...
 
     @overload
     def __matmul__(self, other: "KroneckerMatrix[ArrayT]") -> "KroneckerMatrix[ArrayT]": ...
@@ -255,7 +256,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
             return KroneckerMatrix(*alignment.matrix_product(self, other))
         if isinstance(other, Ket):
             return Ket(alignment.ket_product(self, other))
-        return self.matmul(other) if operands.is_dense(other) else NotImplemented
+        return self.matmul(other) if operands.is_dense(other) else self._product(other)
 
     @overload
     def __rmatmul__(self, other: ArrayT | Lists) -> ArrayT: ...
@@ -264,7 +265,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def __rmatmul__(self, other: Any) -> Any:
         """other @ A for an array (..., rows): that of tied logits is `x @ table.T`."""
         if not operands.is_dense(other):
-            return NotImplemented
+            return super().__rmatmul__(other)
         return self.rmatmul(other)
 
     @overload
@@ -324,8 +325,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerMatrix([np.eye(2)]).kron(KroneckerMatrix([np.eye(3)])).shape
         (6, 6)
         """
-        _check_matrix(other)
-        return KroneckerMatrix(*alignment.matrix_kron(self, other))
+        return KroneckerMatrix(*alignment.matrix_kron(self, _as_matrix(other, "kron")))
 
     def conj(self) -> "KroneckerMatrix[ArrayT]":
         """The complex conjugate; a real matrix shares its factors."""
@@ -354,12 +354,14 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def inner(self: Any, other: "KroneckerMatrix[ArrayT]") -> ArrayT:
         """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
 
+        other    a KroneckerMatrix, KroneckerSum or KroneckerProduct
+
         cost     as `kron_inner`
 
         >>> float(KroneckerMatrix([np.eye(3)]).inner(KroneckerMatrix([np.ones((3, 3))])))
         3.0
         """
-        _check_matrix(other)
+        other = _as_matrix(other, "inner")
         alignment.check_same_split(self, other)
         return unboxed(ops.kron_inner(self.factors, other.factors, self.shape))
 
@@ -425,9 +427,16 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return sum(prod(f.shape) for f in self.factors)
 
 
-def _check_matrix(other):
-    if not isinstance(other, KroneckerMatrix):
-        raise TypeError(f"other must be a KroneckerMatrix, got {type(other).__name__}")
+def _as_matrix(other, function):
+    """Another operator as a KroneckerMatrix."""
+    if isinstance(other, KroneckerMatrix):
+        return other
+    if isinstance(other, Operator) and hasattr(other, "to_kronecker"):
+        return other.to_kronecker()
+    way = "ketcore.kron takes other kinds" if function == "kron" else "to_dense() makes arrays of other kinds"
+    raise TypeError(
+        f"other must be a KroneckerMatrix or have to_kronecker() ({way}), got {type(other).__name__}"
+    )
 
 
 @overload

@@ -3,7 +3,8 @@
     M = A_0 (x) A_1 (x) ... (x) A_{N-1}
 
 A product with a dense array takes one pass per part: a small matrix product for a dense one, an elementwise
-one for a `Diagonal`, none for an `Identity`, a sparse one for a matrix of scipy.sparse.
+one for a `Diagonal`, none for an `Identity`, a sparse one for a matrix of scipy.sparse, `matmat` for a linear
+operator.
 
 Letters: N order, p_n and q_n rows and columns of part n, P = prod p_n, Q = prod q_n.
 """
@@ -11,33 +12,45 @@ Letters: N order, p_n and q_n rows and columns of part n, P = prod p_n, Q = prod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from math import inf, prod
+from math import inf, prod, sqrt
 from operator import mul
-from typing import Any, Generic, overload
+from typing import TYPE_CHECKING, Any, Generic, overload
+
+import numpy as np
 
 from ketcore import shapes
-from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Lists, Untyped
+from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Index, Key, Lists, Untyped
+from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence
-from ketcore.arrays.elementary import itemsize, unboxed
-from ketcore.arrays.namespaces import accumulation_dtype, quiet
-from ketcore.objects import blocks
+from ketcore.arrays.elementary import itemsize, unboxed, widened
+from ketcore.arrays.namespaces import device_of, quiet
+from ketcore.objects import alignment, construction, part_blocks, part_products
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.objects.operator import Operator, Scalable
+from ketcore.objects.part_operators import is_operator
 from ketcore.objects.parts import (
     Diagonal,
     Identity,
     as_dense,
     as_part,
+    changed,
+    column_sums,
     conjugated_part,
     diagonal_of,
+    holds_values,
+    kind_arrays,
     kind_of,
     level_parts,
     multiplied,
     name_of,
+    numbers_of,
     on_rows,
-    picked_rows,
     scaled_part,
+    sum_of,
+    together,
+    trace_of,
     transposed_part,
     values_of,
 )
@@ -49,12 +62,14 @@ __all__ = ["Diagonal", "Identity", "KroneckerProduct"]
 class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
     """A matrix (P, Q) as one Kronecker product of parts of any kind.
 
-    parts    N matrices: dense arrays (p_n, q_n) or nested lists, `Diagonal`, `Identity`, or sparse matrices
-             of scipy.sparse (of CuPy beside its arrays), which are used as they are
+    parts    N matrices: dense arrays (p_n, q_n) or nested lists, `Diagonal`, `Identity`, sparse matrices of
+             scipy.sparse (of CuPy beside its arrays), or linear operators: what has shape, dtype, matmat and
+             rmatmat, as those of scipy.sparse.linalg and of ketcore have.  All are used as they are
     raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
 
     Immutable; `==` is identity.  Results have the promoted dtype of the parts and the other operand;
-    identities alone leave that of the operand, and count as NumPy's float64.
+    identities alone leave that of the operand, and count as NumPy's float64.  `+` and `-` give a
+    KroneckerMatrix, of one term more.
 
     >>> m = KroneckerProduct([Diagonal([1.0, 2.0]), Identity(2)])
     >>> (m @ [1.0, 1.0, 1.0, 1.0]).tolist()
@@ -119,14 +134,45 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """The complex conjugate."""
         return KroneckerProduct([conjugated_part(part) for part in self.parts])
 
+    def astype(self, dtype: object) -> "KroneckerProduct[Any]":
+        """The same matrix with parts of another floating or complex dtype; of identities alone the smallest
+        becomes a `Diagonal`.
+
+        >>> KroneckerProduct([Diagonal([1.0, 2.0])]).astype("float32").dtype
+        dtype('float32')
+        """
+        return KroneckerProduct(self._stored(self._with_numbers(), dtype))
+
+    @staticmethod
+    @quiet
+    def _stored(parts, dtype):
+        found = together(parts, lambda leaves: construction.cast(leaves, dtype, -1))
+
+        def cast(array):
+            return construction.cast([array], dtype, None)[0]
+
+        return [changed(part, cast) if is_operator(part) else part for part in found]
+
+    @quiet
+    def balance(self) -> "KroneckerProduct[ArrayT]":
+        """The same matrix with equal Frobenius norms of the parts that hold numbers, identities aside."""
+        return KroneckerProduct(together(self.parts, scale.balanced))
+
     @quiet
     def _scaled(self, scalar, divide):
-        """The first part that holds numbers carries the scalar; of identities alone, the smallest becomes a
-        `Diagonal`."""
-        known = [n for n, part in enumerate(self.parts) if not isinstance(part, Identity)]
-        at = known[0] if known else self.row_dims.index(min(self.row_dims))
-        parts = level_parts(self.parts)
+        """The first part that holds numbers carries the scalar, or else an operator; of identities alone, the
+        smallest becomes a `Diagonal`."""
+        parts = level_parts(self._with_numbers())
+        order = sorted(range(len(parts)), key=lambda n: not holds_values(parts[n]))
+        at = next(n for n in order if not isinstance(parts[n], Identity))
         return KroneckerProduct([*parts[:at], scaled_part(parts[at], scalar, divide), *parts[at + 1 :]])
+
+    def _with_numbers(self):
+        """The parts, of which one at least is no identity."""
+        if not all(isinstance(part, Identity) for part in self.parts):
+            return self.parts
+        at = self.row_dims.index(min(self.row_dims))
+        return [*self.parts[:at], Diagonal(np.ones(self.parts[at].size)), *self.parts[at + 1 :]]
 
     def kron(self, other: "KroneckerProduct[ArrayT]") -> "KroneckerProduct[ArrayT]":
         """The Kronecker product: the parts of both.
@@ -135,9 +181,31 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         (6, 6)
         """
         if not isinstance(other, KroneckerProduct):
-            raise TypeError(f"other must be a KroneckerProduct, got {type(other).__name__}")
+            rule = "a KroneckerProduct (ketcore.kron takes other kinds)"
+            raise TypeError(f"other must be {rule}, got {type(other).__name__}")
         return KroneckerProduct([*self.parts, *other.parts])
 
+    if TYPE_CHECKING:
+
+        def __add__(
+            self, other: "KroneckerProduct[ArrayT] | KroneckerMatrix[ArrayT] | KroneckerSum[ArrayT]"
+        ) -> KroneckerMatrix[ArrayT]: ...
+        def __sub__(
+            self, other: "KroneckerProduct[ArrayT] | KroneckerMatrix[ArrayT] | KroneckerSum[ArrayT]"
+        ) -> KroneckerMatrix[ArrayT]: ...
+
+    def _plus(self, other):
+        """The sum as a KroneckerMatrix, whose factors are dense."""
+        if isinstance(other, KroneckerProduct | KroneckerSum):
+            return self.to_kronecker() + other.to_kronecker()
+        return self.to_kronecker() + other if isinstance(other, KroneckerMatrix) else NotImplemented
+
+    @overload
+    def __matmul__(self, other: "KroneckerProduct[ArrayT]") -> "KroneckerProduct[ArrayT]": ...
+    @overload
+    def __matmul__(
+        self, other: KroneckerMatrix[ArrayT] | KroneckerSum[ArrayT]
+    ) -> KroneckerMatrix[ArrayT]: ...
     @overload
     def __matmul__(self, other: Ket[ArrayT]) -> Ket[ArrayT]: ...
     @overload
@@ -145,16 +213,50 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def __matmul__(self: "KroneckerProduct[Host]", other: Host) -> Host: ...
     def __matmul__(self, other: Any) -> Any:
-        """M @ other: a dense array gives an array, a Ket of the same dims a Ket of the same rank.
+        """M @ other: a dense array gives an array, a Ket of the same dims a Ket of the same rank, a
+        KroneckerProduct one part by part, a KroneckerMatrix or a KroneckerSum a KroneckerMatrix.
 
-        cost     for dense arrays one pass per part, those that shrink the array first
+        cost     for dense arrays one pass per part, those that shrink the array first.  Of two products
+                 diagonal parts stay diagonal, identities cost nothing, sparse ones stay sparse; modes
+                 that are split differently are merged, as dense ones
 
         >>> (KroneckerProduct([[[1.0, 1.0]], Identity(2)]) @ [1, 2, 3, 4]).tolist()
         [4.0, 6.0]
+        >>> m = KroneckerProduct([Diagonal([1.0, 2.0]), Identity(2)])
+        >>> (m @ m).parts[0].values.tolist()
+        [1.0, 4.0]
         """
+        return self._on_dense(other)
+
+    def _times(self, other):
         if isinstance(other, Ket):
             return self._on_ket(other)
-        return self._on_dense(other)
+        if isinstance(other, KroneckerProduct):
+            self._check_inner(self, other)
+            return KroneckerProduct(part_products.parts_product(self.parts, other.parts))
+        return self._times_operator(other, True)
+
+    def _times_left(self, other):
+        return self._times_operator(other, False)
+
+    def _times_operator(self, other, first):
+        """self @ other, or other @ self if not `first`, for sums of terms."""
+        if isinstance(other, KroneckerSum):
+            other = other.to_kronecker()
+        if not isinstance(other, KroneckerMatrix):
+            return NotImplemented
+        self._check_inner(*((self, other) if first else (other, self)))
+        mine, others = (self.col_dims, other.row_dims) if first else (self.row_dims, other.col_dims)
+        if mine == others:
+            return KroneckerMatrix(*part_products.parts_times_matrix(self.parts, other, first))
+        converted = self.to_kronecker()
+        return converted @ other if first else other @ converted
+
+    @staticmethod
+    def _check_inner(left, right):
+        if left.shape[1] != right.shape[0]:
+            shapes = f"{left.shape} and {right.shape}"
+            raise ValueError(f"matrices must have shapes (m, k) and (k, n) for @, got {shapes}")
 
     def _apply(self, x, turned):
         return multiplied(self.T.parts if turned else self.parts, x)
@@ -165,7 +267,78 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         # A leaf is a row vector: the part applies to its last axis.
         return Ket([on_rows(part, leaf) for part, leaf in zip(self.parts, ket.factors, strict=True)])
 
-    @quiet
+    def __getitem__(self, key: Key) -> ArrayT:
+        """The dense row, rows, element or block that NumPy's rules choose.
+
+        raises   as KroneckerMatrix; TypeError on indices that are traced
+        cost     O(N) times the output; indices on a device are read
+
+        >>> KroneckerProduct([Identity(10**6), Diagonal([1.0, 2.0])])[-1, -2:].tolist()
+        [0.0, 2.0]
+        """
+        return part_blocks.parts_block(self.parts, key)
+
+    def rows(self, ids: Index, *, out: ArrayT | None = None) -> ArrayT:
+        """The rows (..., columns) of `ids`, which count from 0; all are read and checked, on a device too.
+
+        raises   TypeError unless ids are integers, IndexError outside [0, rows)
+
+        >>> KroneckerProduct([Identity(2), Diagonal([1.0, 2.0])]).rows([3]).tolist()
+        [[0.0, 0.0, 0.0, 2.0]]
+        """
+        return self.row_kets(ids).to_dense(inf, out)
+
+    def row_kets(self, ids: Index) -> Ket[ArrayT]:
+        """The rows of `ids` as a batch of kets of rank 1; ids and errors as in `rows`."""
+        return part_blocks.parts_row_kets(self.parts, ids)
+
+    def inner(
+        self, other: "KroneckerProduct[ArrayT] | KroneckerMatrix[ArrayT] | KroneckerSum[ArrayT]"
+    ) -> ArrayT:
+        """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
+
+        cost     of two products that of their parts; a KroneckerMatrix meets dense factors
+
+        >>> float(KroneckerProduct([Identity(10**9)]).inner(KroneckerProduct([Identity(10**9)])))
+        1000000000.0
+        """
+        if not isinstance(other, KroneckerProduct):
+            return self.to_kronecker().inner(other)
+        alignment.check_same_split(self, other)
+        return _product_of(part_products.part_inner, self.parts, other.parts)
+
+    def norm(self) -> ArrayT:
+        """The Frobenius norm, real: the product of those of the parts.
+
+        >>> float(KroneckerProduct([Identity(4), Diagonal([3.0, 4.0])]).norm())
+        10.0
+        """
+        xp, like, _ = kind_of(self.parts)
+        leaves = [
+            xp.asarray([sqrt(part.size)], dtype=like.dtype, device=device_of(like))
+            if isinstance(part, Identity)
+            else numbers_of(part, like)
+            for part in self.parts
+        ]
+        return Ket(leaves).norm()
+
+    def sum(self, axis: int | None = None) -> ArrayT:
+        """The sum of all elements, or over the rows (axis 0) or columns (axis 1).
+
+        raises   ValueError on axis; MemoryError, naming the size, above 2**30 bytes
+
+        >>> KroneckerProduct([Identity(2), [[1.0, 2.0]]]).sum(axis=0).tolist()
+        [1.0, 2.0, 1.0, 2.0]
+        """
+        if axis is None:
+            return _product_of(sum_of, self.parts)
+        if axis not in (0, 1, -1, -2):
+            raise ValueError(f"axis must be None, 0 or 1 (or -2 or -1), got {axis}")
+        parts = self.parts if axis in (0, -2) else self.T.parts
+        _, like, dtype = kind_of(parts)
+        shapes.check_result_size("axis", (self.shape[1 if axis in (0, -2) else 0],), itemsize(like), dtype)
+        return Ket([column_sums(part, like) for part in parts]).to_dense(inf)
+
     def trace(self) -> ArrayT:
         """The sum of the diagonal: the product of traces where all parts are square, else over its elements.
 
@@ -174,13 +347,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """
         if self.row_dims != self.col_dims:
             return self.to_kronecker().trace()
-        xp, like, dtype = kind_of(self.parts)
-        wide = accumulation_dtype(xp, dtype)
-        size = prod([part.size for part in self.parts if isinstance(part, Identity)])
-        others = level_parts([part for part in self.parts if not isinstance(part, Identity)])
-        sums = [xp.sum(xp.astype(diagonal_of(part, like), wide)) for part in others]
-        total = reduce(mul, sums, xp.astype(xp.ones_like(like), wide)) * float(size)
-        return unboxed(xp.astype(total, dtype))
+        return _product_of(trace_of, self.parts)
 
     @quiet
     def diagonal(self, max_bytes: int = 2**30) -> ArrayT:
@@ -221,14 +388,10 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     def _row_reader(self):
         """A row is one product vector: the rows that its digits pick from the parts."""
-        _, like, _ = kind_of(self.parts)
+        return lambda start, stop: part_blocks.row_kets_at(self.parts, range(start, stop)).to_dense(inf)
 
-        def read(start, stop):
-            digits = blocks.digits_of(range(start, stop), self.row_dims)
-            leaves = [picked_rows(part, digit, like) for part, digit in zip(self.parts, digits, strict=True)]
-            return Ket([leaf[:, None, :] for leaf in leaves]).to_dense(inf)
-
-        return read
+    def _arrays(self):
+        return tuple(kind_arrays(self.parts))
 
     def _like(self):
         return kind_of(self.parts)[1]
@@ -242,3 +405,13 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     def _kinds(self):
         return ", ".join(f"{name_of(part)}{tuple(part.shape)}" for part in self.parts)
+
+
+@quiet
+def _product_of(number, *sides):
+    """The product over the modes of a number of the part there, or of the parts of two sides."""
+    xp, like, dtype = kind_of([part for side in sides for part in side])
+    like = widened(like)
+    levels = (level_parts(side) for side in sides)
+    total = reduce(mul, [number(*parts, like) for parts in zip(*levels, strict=True)], xp.ones_like(like))
+    return unboxed(xp.astype(total, dtype))

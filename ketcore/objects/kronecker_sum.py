@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import reduce
 from math import prod
 from operator import add
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, overload
 
 from ketcore import ops, shapes
-from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Key, Lists, Untyped
+from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Index, Key, Lists, Untyped
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import conjugated, identity, itemsize, transposed, unboxed, widened
 from ketcore.arrays.namespaces import accumulation_dtype, namespace, namespace_of, quiet
@@ -45,6 +45,9 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     """
 
     factors: tuple[ArrayT, ...]
+
+    # Its factors cannot trade scales, as those of a product do.
+    _INSTEAD: ClassVar[dict[str, str]] = {"balance": "to_kronecker().balance()"}
 
     @overload
     def __init__(self: "KroneckerSum[Any]", factors: Sequence[Untyped]) -> None: ...
@@ -110,6 +113,18 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """
         return self.to_kronecker()[key]
 
+    def rows(self: Any, ids: Index, check: bool | None = None, out: ArrayT | None = None) -> ArrayT:
+        """The rows (..., Q) of `ids`; everything as in `KroneckerMatrix.rows`, at N times the cost.
+
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).rows([1]).tolist()
+        [[4.0, 6.0]]
+        """
+        return self.to_kronecker().rows(ids, check, out)
+
+    def row_kets(self: Any, ids: Index, check: bool | None = None) -> Ket[ArrayT]:
+        """The rows of `ids` as a batch of kets of rank N; `check` as in `rows`."""
+        return self.to_kronecker().row_kets(ids, check)
+
     @quiet
     def _row_reader(self):
         return self.to_kronecker()._row_reader()
@@ -117,17 +132,20 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     if TYPE_CHECKING:
 
         @overload
+        def __add__(self, other: "KroneckerSum[ArrayT]") -> "KroneckerSum[ArrayT]": ...
+        @overload
+        def __add__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]: ...
+        def __add__(self, other: Any) -> Any: ...
+        def __radd__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]: ...
+        def __rsub__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]: ...
+        @overload
         def __sub__(self, other: "KroneckerSum[ArrayT]") -> "KroneckerSum[ArrayT]": ...
         @overload
         def __sub__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]: ...
         def __sub__(self, other: Any) -> Any: ...
 
-    @overload
-    def __add__(self, other: "KroneckerSum[ArrayT]") -> "KroneckerSum[ArrayT]": ...
-    @overload
-    def __add__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]: ...
     @quiet
-    def __add__(self, other: Any) -> Any:
+    def _plus(self, other):
         """Factor by factor with a Kronecker sum of equal dims; a KroneckerMatrix with a KroneckerMatrix."""
         if isinstance(other, KroneckerMatrix):
             return self.to_kronecker() + other
@@ -137,12 +155,6 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
             raise ValueError(f"sums must have equal dims to be added, got {self.dims} and {other.dims}")
         check_floating("sums", (*self.factors, *other.factors))
         return KroneckerSum([a + b for a, b in zip(self.factors, other.factors, strict=True)])
-
-    def __radd__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]:
-        return self + other if isinstance(other, KroneckerMatrix) else NotImplemented
-
-    def __rsub__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]:
-        return -self + other if isinstance(other, KroneckerMatrix) else NotImplemented
 
     def _scaled(self, scalar, divide):
         """Every factor carries the scalar: a Kronecker sum is linear in all of them together."""
@@ -166,24 +178,28 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> (KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]) @ [1, 1]).tolist()
         [6.0, 10.0]
         """
-        if isinstance(other, KroneckerSum):
-            return self.to_kronecker() @ other.to_kronecker()
-        if isinstance(other, Ket | KroneckerMatrix):
-            return self.to_kronecker() @ other
         return self._on_dense(other)
 
-    @overload
-    def __rmatmul__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]: ...
-    @overload
-    def __rmatmul__(self, other: ArrayT | Lists) -> ArrayT: ...
-    @overload
-    def __rmatmul__(self: Operator[Host], other: Host) -> Host: ...
-    # pyright does not see that the signatures of `Operator` are among these.
-    def __rmatmul__(self, other: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """other @ S for a dense array (..., Q) or a KroneckerMatrix."""
-        if isinstance(other, KroneckerMatrix):
-            return other @ self.to_kronecker()
-        return super().__rmatmul__(other)
+    def _times(self, other):
+        if isinstance(other, KroneckerSum):
+            return self.to_kronecker() @ other.to_kronecker()
+        return self.to_kronecker() @ other if isinstance(other, Ket | KroneckerMatrix) else NotImplemented
+
+    def _times_left(self, other):
+        return other @ self.to_kronecker() if isinstance(other, KroneckerMatrix) else NotImplemented
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __rmatmul__(self, other: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]: ...
+        @overload
+        def __rmatmul__(self, other: ArrayT | Lists) -> ArrayT: ...
+        @overload
+        def __rmatmul__(self: Operator[Host], other: Host) -> Host: ...
+        # pyright does not see that the signatures of `Operator` are among these.
+        def __rmatmul__(self, other: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+            """other @ S for a dense array (..., Q) or a KroneckerMatrix."""
+            ...
 
     def _apply(self, x, turned):
         return _contracted(self.factors if turned else [transposed(f) for f in self.factors], x)
@@ -207,6 +223,29 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def norm(self) -> ArrayT:
         """The Frobenius norm, real."""
         return self.to_kronecker().norm()
+
+    def inner(self, other: "KroneckerSum[ArrayT] | KroneckerMatrix[ArrayT]") -> ArrayT:
+        """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
+
+        other    a KroneckerSum, KroneckerMatrix or KroneckerProduct
+
+        >>> s = KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]])
+        >>> float(s.inner(s))
+        70.0
+        """
+        return self.to_kronecker().inner(other)
+
+    def sum(self, axis: int | None = None) -> ArrayT:
+        """The sum of all elements, or over the rows (axis 0) or columns (axis 1).
+
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).sum(axis=0).tolist()
+        [7.0, 9.0]
+        """
+        return self.to_kronecker().sum(axis)
+
+    def kron(self, other: "KroneckerMatrix[ArrayT] | KroneckerSum[ArrayT]") -> KroneckerMatrix[ArrayT]:
+        """The Kronecker product as a KroneckerMatrix: orders add, ranks multiply."""
+        return self.to_kronecker().kron(other)
 
     def to_kronecker(self) -> KroneckerMatrix[ArrayT]:
         """The same matrix as a sum of N Kronecker products.

@@ -8,7 +8,7 @@ import numpy as np
 
 from ketcore import ops
 from ketcore.array_types import AnyArray
-from ketcore.arrays.checks import check_dtype, plain
+from ketcore.arrays.checks import check_dtype, check_out, plain
 from ketcore.arrays.elementary import unboxed
 from ketcore.arrays.namespaces import (
     accumulation_dtype,
@@ -108,6 +108,15 @@ def applied_right(
     return xp.reshape(transform(xp.reshape(x, (prod(lead), rows, 1))), (*lead, columns))
 
 
+def written(result: AnyArray, out: AnyArray | None) -> AnyArray:
+    """A result, in `out` where that is given and fits."""
+    if out is None:
+        return result
+    out = check_out(out, result.shape, result.dtype, result, namespace_of(result))
+    out[...] = result
+    return out
+
+
 @quiet
 def sandwich(matrix: Any, x: Any, y: Any) -> AnyArray:
     """x^H A y for arrays (..., rows) and (..., columns)."""
@@ -118,8 +127,9 @@ def sandwich(matrix: Any, x: Any, y: Any) -> AnyArray:
     if x.ndim < 1 or y.ndim < 1 or (x.shape[-1], y.shape[-1]) != matrix.shape:
         rule = f"x and y must have shapes (..., {matrix.shape[0]}) and (..., {matrix.shape[1]})"
         raise ValueError(f"{rule}, got {tuple(x.shape)} and {tuple(y.shape)}")
-    if any(matrix.term_identities):
-        # The operation has no identities; products skip them, and never read what stands there.
+    known = getattr(matrix, "term_identities", None)
+    if known is None or any(known):
+        # The operation takes factors without identities; products skip those, and never read their values.
         xp = namespace("x and y", (x, y))
         image = y @ matrix.T
         dtype = xp.result_type(x, image)

@@ -1,16 +1,25 @@
 """What kets and operators share: no library makes arrays of them, numbers multiply them, operators stand
 beside `@` and are what solvers take.
 
-`Structured` and `Scalable` are for kets and operators, `Operator` for operators.  A class says what is its
-own: its arrays, `shape`, `dtype`, `T`, `conj`, `_scaled`, `_apply`, `_facts`.
+`Structured` is for all objects, `Scalable` for what numbers multiply, `Operator` for operators, `BarePart`
+for what is no operator by itself.  A class says what is its own: its arrays, `shape`, `dtype`, `T`, `conj`,
+`_scaled`, `_apply`, `_facts`.
+
+Sums and products of two objects are asked for in one place, `_sum` and `_product`: of the left one, then of
+the right one (`_plus`, `_times`, `_times_left`), and what neither knows is refused in words.
 """
 
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, overload
+from collections.abc import Sequence
+from math import prod
+from numbers import Complex
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, overload
 
 from ketcore.array_types import AnyArray, ArrayT, Host, Lists, Scalar
 from ketcore.arrays import solvers
-from ketcore.objects import arithmetic, display
-from ketcore.objects.operands import applied, applied_right, is_dense, operand
+from ketcore.objects import arithmetic, display, operands
+from ketcore.objects.alignment import aligned_inner
+from ketcore.objects.operands import applied, applied_right, as_array, is_dense, operand, written
+from ketcore.objects.refusals import factor_refusal, product_refusal, sum_refusal
 from ketcore.objects.row_blocks import RowBlocks
 from ketcore.shapes import check_int
 
@@ -34,6 +43,90 @@ class Structured:
     else:
         __array__ = __dlpack__ = __dlpack_device__ = _refuse_conversion
 
+    # What a class does not have though others do, and what serves instead.
+    _INSTEAD: ClassVar[dict[str, str]] = {}
+    # What serves where sums and multiples, or products, do not.
+    _SUMS: ClassVar[str] = "to_dense()"
+    _PRODUCTS: ClassVar[str] = "to_dense()"
+
+    # Checkers are told of + and - in the classes that have them, and of no attribute that is not there.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            kind, way = type(self).__name__, self._INSTEAD.get(name)
+            if way is None:
+                raise AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=self)
+            raise AttributeError(f"a {kind} has no {name}: {way} serves instead")
+
+        def __add__(self, other):
+            return self._sum(other, "+")
+
+        def __radd__(self, other):
+            return self._left_sum(other, "+")
+
+        def __sub__(self, other):
+            return self._sum(other, "-")
+
+        def __rsub__(self, other):
+            return self._left_sum(other, "-")
+
+        def __matmul__(self, other):
+            return self._product(other)
+
+        def __rmatmul__(self, other):
+            return _refused(other, product_refusal, self)
+
+        def __mul__(self, scalar):
+            return _refused(scalar, factor_refusal, self)
+
+        __rmul__ = __truediv__ = __rtruediv__ = __mul__
+
+        def __neg__(self):
+            raise factor_refusal(self, -1)
+
+    def _plus(self, other: "Structured") -> Any:
+        """The sum with another object, NotImplemented where this kind does not know that one."""
+        return NotImplemented
+
+    def _times(self, other: "Structured") -> Any:
+        """self @ other, NotImplemented where this kind does not know that one."""
+        return NotImplemented
+
+    def _times_left(self, other: "Structured") -> Any:
+        """other @ self, NotImplemented where this kind does not know that one."""
+        return NotImplemented
+
+    def _sum(self, other: Any, sign: str) -> Any:
+        """self + other or self - other: zero is that of every kind."""
+        if not isinstance(other, Structured):
+            if isinstance(other, Complex) and other == 0:
+                return self
+            return _refused(other, sum_refusal, self, sign)
+        found = NotImplemented
+        if sign == "+" or isinstance(other, Scalable):
+            other = other if sign == "+" else -other
+            found = self._plus(other)
+            found = other._plus(self) if found is NotImplemented else found
+        if found is NotImplemented:
+            raise sum_refusal(self, other, sign)
+        return found
+
+    def _left_sum(self, other: Any, sign: str) -> Any:
+        """other + self or other - self, where `other` is no object."""
+        if isinstance(other, Complex) and other == 0:
+            return self if sign == "+" else -self
+        return _refused(other, sum_refusal, self, sign)
+
+    def _product(self, other: Any) -> Any:
+        """self @ other for what is no array."""
+        if not isinstance(other, Structured):
+            return _refused(other, product_refusal, self)
+        found = self._times(other)
+        found = other._times_left(self) if found is NotImplemented else found
+        if found is NotImplemented:
+            raise product_refusal(self, other)
+        return found
+
     def _facts(self) -> dict[str, Any]:
         """What `repr` and notebooks show."""
         raise NotImplementedError
@@ -45,8 +138,15 @@ class Structured:
         return display.as_html(type(self).__name__, self._facts())
 
 
+def _refused(other: Any, refusal: Any, own: Structured, *rest: Any) -> Any:
+    """What `+`, `*` or `@` returns, or raises, beside what it does not take: others may know better."""
+    if is_dense(other) or arithmetic.is_scalar(other) or isinstance(other, Structured):
+        raise refusal(own, other, *rest)
+    return NotImplemented
+
+
 class Scalable(Structured):
-    """What numbers multiply and divide, in its own precision; `-` is by way of its `+`, if it has one."""
+    """What numbers multiply and divide, in its own precision."""
 
     def _scaled(self, scalar: Any, divide: bool) -> Self:
         """The object times a number, or over it."""
@@ -55,27 +155,43 @@ class Scalable(Structured):
     def __neg__(self) -> Self:
         return self * -1
 
-    # Checkers are told of + and - in the classes that have them.
-    if not TYPE_CHECKING:
-
-        def __sub__(self, other):
-            return self.__add__(-other) if isinstance(other, Scalable) else NotImplemented
-
-        def __add__(self, other):
-            return NotImplemented
-
     def __mul__(self, scalar: Scalar) -> Self:
         """The product with a number (scalars only), in the precision of the object."""
         if not arithmetic.is_scalar(scalar):
-            return NotImplemented
+            return _refused(scalar, factor_refusal, self)
         return self._scaled(scalar, False)
 
     __rmul__ = __mul__
 
     def __truediv__(self, scalar: Scalar) -> Self:
         if not arithmetic.is_scalar(scalar):
-            return NotImplemented
+            return _refused(scalar, factor_refusal, self)
         return self._scaled(scalar, True)
+
+
+# What operators have and parts do not; what all operators share is found in `Operator`.
+_OF_OPERATORS = """
+    T astype balance conj cost diagonal dtype inner kron nbytes norm order row_kets rows sum to_dense trace
+""".split()
+
+
+class BarePart(Structured):
+    """What is a part of a KroneckerProduct and no operator by itself."""
+
+    _SUMS = _PRODUCTS = "KroneckerProduct([part])"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            if name in _OF_OPERATORS or (name[0] != "_" and hasattr(Operator, name)):
+                way = f"KroneckerProduct([part]).{name} serves instead"
+                raise AttributeError(f"a {type(self).__name__} has no {name}: {way}")
+            return super().__getattr__(name)
+
+        def __getitem__(self, key):
+            raise TypeError(
+                f"a {type(self).__name__} has no elements: KroneckerProduct([part])[key] serves instead"
+            )
 
 
 class Operator(Structured, Generic[ArrayT]):
@@ -90,6 +206,44 @@ class Operator(Structured, Generic[ArrayT]):
         own: Any = self
         return own.T.conj()
 
+    @property
+    def mT(self) -> Self:  # noqa: N802 - the name of the array API
+        """The transpose: an operator has no batch."""
+        own: Any = self
+        return own.T
+
+    @property
+    def ndim(self) -> int:
+        """2."""
+        return 2
+
+    @property
+    def size(self: Any) -> int:
+        """rows * columns, an int of Python: that of the dense array."""
+        return prod(self.shape)
+
+    def transpose(self: Any, axes: Sequence[int] | None = None) -> Self:
+        """The transpose.
+
+        axes     None or (1, 0): there is no other order that transposes
+        raises   ValueError on axes
+        """
+        if axes is not None and tuple(axes) != (1, 0):
+            raise ValueError(f"axes must be None or (1, 0), got {axes}")
+        return self.T
+
+    def adjoint(self) -> Self:
+        """The conjugate transpose, by the name that linear operators of SciPy have for it."""
+        return self.H
+
+    def dot(self: Any, other: Any) -> Any:
+        """A @ other."""
+        return self @ other
+
+    def toarray(self: Any, max_bytes: int = 2**30) -> ArrayT:
+        """`to_dense`, by the name that sparse matrices of SciPy have for it."""
+        return self.to_dense(max_bytes)
+
     def __bool__(self) -> bool:
         """True: a size beyond 2**63, which `len` cannot have, is no reason to fail."""
         return True
@@ -103,9 +257,9 @@ class Operator(Structured, Generic[ArrayT]):
         raise NotImplementedError
 
     def _on_dense(self: Any, other: Any) -> Any:
-        """A @ other where that is dense."""
+        """A @ other where that is dense; refused in words where it is nothing that `@` takes."""
         if not is_dense(other):
-            return NotImplemented
+            return self._product(other)
         rows, columns = self.shape
         return applied(self._operand(other), rows, columns, lambda x: self._apply(x, False))
 
@@ -116,9 +270,30 @@ class Operator(Structured, Generic[ArrayT]):
     def __rmatmul__(self: Any, other: Any) -> Any:
         """other @ A for a dense array (..., rows)."""
         if not is_dense(other):
-            return NotImplemented
+            return _refused(other, product_refusal, self)
         rows, columns = self.shape
         return applied_right(self._operand(other), rows, columns, lambda x: self._apply(x, True))
+
+    def matmul(self: Any, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT:
+        """A @ x for an array (columns,) or (..., columns, n); `out` is written into and returned.
+
+        raises, cost   as `@`; with `out` a copy of the result more
+        """
+        return written(self._on_dense(as_array("x", x)), out)
+
+    def rmatmul(self: Any, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT:
+        """x @ A for an array (..., rows); `out`, errors and cost as in `matmul`."""
+        return written(Operator.__rmatmul__(self, as_array("x", x)), out)
+
+    def sandwich(self: Any, x: Any, y: Any) -> Any:
+        """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns); batches broadcast.
+
+        cost     that of A @ y and of one inner product
+        """
+        # What numbers multiply and is no operator is a ket.
+        if all(isinstance(each, Scalable) and not isinstance(each, Operator) for each in (x, y)):
+            return aligned_inner(x, self @ y)
+        return operands.sandwich(self, x, y)
 
     # Solvers of SciPy and CuPy take what has these four methods, as well as shape and dtype, as it is.
 
@@ -137,6 +312,10 @@ class Operator(Structured, Generic[ArrayT]):
     def rmatmat(self: Any, x: ArrayT | Lists) -> ArrayT:
         """As `rmatvec`, for several columns."""
         return self.H @ x
+
+    def _arrays(self: Any) -> tuple[AnyArray, ...]:
+        """The arrays that tell library, device and dtype; none where the operand does."""
+        return self.factors
 
     def _like(self: Any) -> AnyArray:
         """An array of the library and device of the operator."""

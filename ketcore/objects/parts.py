@@ -1,12 +1,14 @@
-"""The parts of a KroneckerProduct: dense matrices, `Diagonal`, `Identity`, sparse matrices of SciPy or CuPy.
+"""The parts of a KroneckerProduct: dense matrices, `Diagonal`, `Identity`, sparse matrices of SciPy or CuPy,
+linear operators.
 
-What the four kinds do differently is here, one visible `if` per kind in each function.
+What the five kinds do differently is here, one visible `if` per kind in each function.
 
 Letters: p and q rows and columns of a part, P and Q of the product of some.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from math import prod
 from types import ModuleType
@@ -18,7 +20,7 @@ from ketcore import ops
 from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, Lists, Untyped
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating, to_namespace_of
-from ketcore.arrays.elementary import conjugated, identity
+from ketcore.arrays.elementary import beside, conjugated, identity, itemsize, widened
 from ketcore.arrays.namespaces import (
     accumulation_dtype,
     device_of,
@@ -28,12 +30,22 @@ from ketcore.arrays.namespaces import (
     namespace_of,
 )
 from ketcore.objects import arithmetic, operands
-from ketcore.shapes import check_int
+from ketcore.objects.operator import BarePart, Operator, Scalable
+from ketcore.objects.part_operators import (
+    changed_operator,
+    check_operator,
+    conjugated_operator,
+    is_operator,
+    operator_arrays,
+    operator_times,
+    transposed_operator,
+)
+from ketcore.shapes import check_dense_size, check_int
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
-class Diagonal(Generic[ArrayT]):
-    """A diagonal matrix (n, n) as a part of a KroneckerProduct.
+class Diagonal(BarePart, Generic[ArrayT]):
+    """A diagonal matrix (n, n) as a part of a KroneckerProduct, which alone multiplies and adds.
 
     values   (n,) floating or complex, n >= 1
     raises   TypeError, ValueError on kinds and shapes
@@ -62,9 +74,12 @@ class Diagonal(Generic[ArrayT]):
         """(n, n)."""
         return self.values.shape[0], self.values.shape[0]
 
+    def _facts(self):
+        return {"shape": self.shape, "dtype": self.values.dtype}
 
-@dataclass(frozen=True, init=False, eq=False)
-class Identity:
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class Identity(BarePart):
     """The identity matrix (n, n) as a part of a KroneckerProduct: no numbers are stored.
 
     size     n, an int >= 1; TypeError, ValueError otherwise
@@ -83,6 +98,9 @@ class Identity:
         """(n, n)."""
         return self.size, self.size
 
+    def _facts(self):
+        return {"size": self.size}
+
 
 def is_sparse(part: Any) -> bool:
     """Whether `part` is a sparse matrix of SciPy or CuPy, by what all of those have."""
@@ -90,13 +108,18 @@ def is_sparse(part: Any) -> bool:
 
 
 def as_part(n: int, part: Any) -> Any:
-    """A part as it is kept: `Diagonal`, `Identity`, an array, a CSR or (its transpose) CSC matrix."""
+    """A part as it is kept: as it is; a list is an array, a sparse matrix CSR or (its transpose) CSC."""
     if isinstance(part, Diagonal | Identity):
         return part
-    if not is_sparse(part):
+    if is_sparse(part):
+        part = part if part.format in ("csr", "csc") else part.tocsr()
+        # Of the dtype that integers have as operands.
+        part = part.astype(np.float64) if part.dtype.kind in "biu" else part
+    elif is_operator(part):
+        check_operator(f"parts[{n}]", part)
+        return part
+    else:
         part = operands.as_array(f"parts[{n}]", part)
-    elif part.format not in ("csr", "csc"):
-        part = part.tocsr()
     if part.ndim != 2 or min(part.shape) < 1:
         raise ValueError(f"parts[{n}] must be a matrix of at least (1, 1), got shape {tuple(part.shape)}")
     check_floating(f"parts[{n}]", values_of([part]))
@@ -104,50 +127,95 @@ def as_part(n: int, part: Any) -> Any:
 
 
 def values_of(parts: Sequence[Any]) -> list[AnyArray]:
-    """The arrays that the parts hold: one each, none for an identity."""
+    """The arrays that the parts hold: one each, none for an identity or an operator."""
     found = []
     for part in parts:
         if isinstance(part, Diagonal):
             found.append(part.values)
-        elif not isinstance(part, Identity):
+        elif holds_values(part):
             found.append(part.data if is_sparse(part) else part)
+    return found
+
+
+def holds_values(part: Any) -> bool:
+    """Whether the entries of a part are in an array of its own."""
+    return type(part) is np.ndarray or not (isinstance(part, Identity) or is_operator(part))
+
+
+def kind_arrays(parts: Sequence[Any]) -> list[AnyArray]:
+    """Arrays that tell library, device and dtype of the parts; none for identities."""
+    found = values_of(parts)
+    if len(found) < len(parts):
+        found += [array for part in parts if is_operator(part) for array in operator_arrays(part)]
     return found
 
 
 def kind_of(parts: Sequence[Any]) -> tuple[ModuleType, AnyArray, Any]:
     """The namespace, a zero of the library, device and dtype of results, and that dtype."""
-    xp, values, dtype = check_floating("parts", values_of(parts) or [np.zeros(())])
-    return xp, xp.zeros((), dtype=dtype, device=device_of(values[0])), dtype
+    xp, arrays, dtype = check_floating("parts", kind_arrays(parts) or [np.zeros(())])
+    return xp, xp.zeros((), dtype=dtype, device=device_of(arrays[0])), dtype
 
 
 def transposed_part(part: Any) -> Any:
     """The transpose of a part."""
     if isinstance(part, Diagonal | Identity):
         return part
-    return part.T
+    return transposed_operator(part) if is_operator(part) else part.T
 
 
 def conjugated_part(part: Any) -> Any:
     """The complex conjugate of a part."""
-    if isinstance(part, Identity):
-        return part
-    if isinstance(part, Diagonal):
-        return Diagonal(conjugated(part.values))
-    return part.conj(copy=False) if is_sparse(part) else conjugated(part)
+    if is_operator(part):
+        return conjugated_operator(part)
+    return part.conj(copy=False) if is_sparse(part) else changed(part, conjugated)
 
 
 def scaled_part(part: Any, scalar: Any, divide: bool) -> Any:
     """A part times, or over, a number, in the precision of the part; an identity becomes a `Diagonal`."""
     if isinstance(part, Identity):
         part = Diagonal(np.ones(part.size))
+    if isinstance(part, Scalable):
+        return part / scalar if divide else part * scalar
+    return changed(part, partial(arithmetic.scaled, scalar=scalar, divide=divide))
+
+
+def changed(part: Any, change: Callable[[AnyArray], AnyArray]) -> Any:
+    """A part whose entries go through `change`, linear and elementwise; an identity as it is."""
+    if isinstance(part, Identity):
+        return part
     if isinstance(part, Diagonal):
-        return Diagonal(arithmetic.scaled(part.values, scalar, divide))
+        return Diagonal(change(part.values))
+    if is_operator(part):
+        return changed_operator(part, change)
     if not is_sparse(part):
-        return arithmetic.scaled(part, scalar, divide)
+        return change(part)
     part = part.copy()
-    # Scaled by the rule of all objects: the precision is that of the part.
-    part.data = arithmetic.scaled(part.data, scalar, divide)
+    part.data = change(part.data)
     return part
+
+
+def together(parts: Sequence[Any], change: Callable[[list[AnyArray]], Sequence[AnyArray]]) -> list[Any]:
+    """Parts whose entries change together: `change` takes leaves (1, n), one per part that holds values."""
+    values = values_of(parts)
+    if not values:
+        return list(parts)
+    xp = namespace("parts", values)
+    found = iter(change([xp.reshape(array, (1, -1)) for array in values]))
+
+    def replaced(array):
+        return xp.reshape(next(found), tuple(array.shape))
+
+    return [changed(part, replaced) if holds_values(part) else part for part in parts]
+
+
+def stored_parts(parts: Sequence[Any], dtype: Any) -> list[Any]:
+    """Parts in another dtype, at one level first where one leaves its range; operators as they are."""
+    return together(parts, lambda leaves: scale.stored(leaves, dtype, -1))
+
+
+def wide_parts(parts: Sequence[Any]) -> list[Any]:
+    """Parts in their accumulation dtype, at one level where they are NumPy's; operators as they are."""
+    return together(parts, lambda leaves: list(scale.level([widened(leaf) for leaf in leaves], -1)[0]))
 
 
 def level_parts(parts: Sequence[Any]) -> Sequence[Any]:
@@ -160,18 +228,11 @@ def level_parts(parts: Sequence[Any]) -> Sequence[Any]:
     if shifts is None:
         return parts
     rest: Any = iter(shifts)
-    return [p if isinstance(p, Identity) else _times_power(p, int(next(rest)[0]), wide) for p in parts]
 
+    def times_power(array):
+        return scale.times_power(array.astype(wide, copy=False), int(next(rest)[0]))
 
-def _times_power(part, shift, dtype):
-    """A part times 2^shift."""
-    if isinstance(part, Diagonal):
-        return Diagonal(_times_power(part.values, shift, dtype))
-    if not is_sparse(part):
-        return scale.times_power(part.astype(dtype, copy=False), shift)
-    part = part.copy()
-    part.data = _times_power(part.data, shift, dtype)
-    return part
+    return [changed(part, times_power) if holds_values(part) else part for part in parts]
 
 
 def as_dense(part: Any, like: AnyArray) -> AnyArray:
@@ -182,38 +243,118 @@ def as_dense(part: Any, like: AnyArray) -> AnyArray:
         xp, values = namespace_of(like), part.values
         # A product with the identity would spread what is not finite.
         return xp.where(identity(part.shape[0], like, xp.bool), values, xp.zeros_like(values))
+    if is_operator(part):
+        return _columns(part, identity(part.shape[1], like))
     return part.toarray() if is_sparse(part) else part
 
 
+def _columns(operator, units):
+    """The columns (p, n) of an operator that some of the identity's pick, in the precision of products."""
+    wide = widened(units)
+    return namespace_of(units).astype(operator_times(operator, wide), units.dtype, copy=False)
+
+
 def diagonal_of(part: Any, like: AnyArray) -> AnyArray:
-    """The diagonal (n,) of a square part, beside `like`."""
+    """The diagonal (n,) of a square part, beside `like`.
+
+    raises   MemoryError where a linear operator that is not one of ours is too large to be made dense
+    """
     xp = namespace_of(like)
     if isinstance(part, Identity):
         return xp.ones(part.size, dtype=like.dtype, device=device_of(like))
     if isinstance(part, Diagonal):
         return part.values
+    if isinstance(part, Operator):
+        return beside(part.diagonal(), like)  # type: ignore[attr-defined]
+    if is_operator(part):
+        _check_operator_size(part, like)
+        return xp.linalg.diagonal(as_dense(part, like))
     return part.diagonal() if is_sparse(part) else xp.linalg.diagonal(part)
 
 
-def picked_rows(part: Any, index: np.ndarray, like: AnyArray) -> AnyArray:
-    """The rows (b, q) of a part, in the dtype and beside `like`."""
-    xp, device = namespace_of(like), device_of(like)
+def trace_of(part: Any, like: AnyArray) -> Any:
+    """The trace of a square part, in the dtype of `like`."""
+    xp = namespace_of(like)
+    is_identity = isinstance(part, Identity)
+    return float(part.size) if is_identity else xp.sum(xp.astype(diagonal_of(part, like), like.dtype))
+
+
+def sum_of(part: Any, like: AnyArray) -> Any:
+    """The sum of all entries, in the dtype of `like`."""
+    xp = namespace_of(like)
+    return float(part.size) if isinstance(part, Identity) else xp.sum(column_sums(part, like))
+
+
+def column_sums(part: Any, like: AnyArray) -> AnyArray:
+    """The sums (q,) over the rows of a part, beside `like`."""
+    ones = namespace_of(like).ones(part.shape[0], dtype=like.dtype, device=device_of(like))
+    return on_rows(transposed_part(part), ones)
+
+
+def numbers_of(part: Any, like: AnyArray) -> AnyArray:
+    """All entries of a part that may be other than zero, (m,); none of an identity.
+
+    raises   MemoryError where a linear operator is too large to be made dense
+    """
+    if isinstance(part, Diagonal):
+        return part.values
+    if is_operator(part):
+        _check_operator_size(part, like)
+        part = as_dense(part, like)
+    elif is_sparse(part):
+        # What is stored twice at one place counts by its sum.
+        part = part.copy()
+        part.sum_duplicates()
+        return part.data
+    return namespace_of(part).reshape(part, (-1,))
+
+
+def _check_operator_size(operator, like):
+    what = f"part {tuple(operator.shape)} of {like.dtype}"
+    check_dense_size(prod(operator.shape), itemsize(like), what, 2**30)
+
+
+def picked(part: Any, rows: np.ndarray, columns: np.ndarray | range, like: AnyArray) -> AnyArray:
+    """The block (b, c) of the entries of a part at some rows and columns, in the dtype and beside `like`.
+
+    columns   indices, or a range for all of them
+    """
+    xp = namespace_of(like)
+    every = isinstance(columns, range)
     if is_sparse(part):
-        return xp.astype(part.tocsr()[index].toarray(), like.dtype)
-    index = to_namespace_of(index, xp, like)
+        block = part.tocsr()[rows]
+        block = block if every else block.tocsc()[:, columns]
+        return xp.astype(block.toarray(), like.dtype)
+    row_index = to_namespace_of(rows, xp, like)
+    column_index = to_namespace_of(np.asarray(columns), xp, like)
     if isinstance(part, Identity | Diagonal):
-        at = index[:, None] == xp.arange(part.shape[1], device=device)
+        at = row_index[:, None] == column_index
         if isinstance(part, Identity):
             return xp.astype(at, like.dtype)
+        values = xp.take(xp.astype(part.values, like.dtype), column_index)
         # Not a product with zeros, which infinity turns to NaN.
-        return xp.where(at, xp.astype(part.values, like.dtype), xp.zeros_like(like))
-    return xp.astype(xp.take(part, index, axis=0), like.dtype)
+        return xp.where(at, values, xp.zeros_like(values))
+    if is_operator(part):
+        return _picked_of_operator(part, row_index, column_index, like)
+    block = xp.take(part, row_index, axis=0)
+    return xp.astype(block if every else xp.take(block, column_index, axis=1), like.dtype)
+
+
+def _picked_of_operator(operator, rows, columns, like):
+    """By its product with as many columns of an identity as there are rows, or columns, to pick."""
+    xp = namespace_of(like)
+    if rows.shape[0] < columns.shape[0]:
+        return xp.matrix_transpose(_picked_of_operator(transposed_operator(operator), columns, rows, like))
+    every = xp.arange(operator.shape[1], device=device_of(like))
+    units = xp.astype(every[:, None] == columns, like.dtype)
+    return xp.take(_columns(operator, units), rows, axis=0)
 
 
 def multiplied(parts: Sequence[Any], x: AnyArray) -> AnyArray:
     """M x for x (lead, Q, trail): part by part, those that shrink it most first."""
-    xp = namespace("parts and x", (*values_of(parts), x))
-    dtype = xp.result_type(*values_of(parts), x)
+    arrays = kind_arrays(parts)
+    xp = namespace("parts and x", (*arrays, x))
+    dtype = xp.result_type(*arrays, x)
     x = xp.astype(x, accumulation_dtype(xp, dtype), copy=False)
     lead, _, trail = x.shape
     units = _units(level_parts(parts))
@@ -248,10 +389,11 @@ def _times(xp, unit, x):
         return x
     if isinstance(part, Diagonal):
         return x * xp.astype(part.values, x.dtype, copy=False)[:, None]
-    if is_sparse(part):
+    if not is_array(part):
         lead, _, trail = x.shape
         flat = xp.reshape(xp.permute_dims(x, (1, 0, 2)), (part.shape[1], lead * trail))
-        flat = part.astype(x.dtype, copy=False) @ flat
+        sparse = is_sparse(part)
+        flat = part.astype(x.dtype, copy=False) @ flat if sparse else operator_times(part, flat)
         return xp.permute_dims(xp.reshape(flat, (part.shape[0], lead, trail)), (1, 0, 2))
     factors = [xp.astype(matrix, x.dtype, copy=False).T[None, ...] for matrix in unit]
     if x.shape[-1] == 1:

@@ -21,10 +21,9 @@ from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import Diagonal, Identity, KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.objects.part_operators import is_operator
+from ketcore.objects.permutation import Permutation
 from ketcore.shapes import check_int
-
-# One of these makes a Kronecker product of matrices a KroneckerProduct.
-_PARTS = (KroneckerProduct, Diagonal, Identity)
 
 
 @overload
@@ -63,9 +62,9 @@ def kron(*matrices: Any) -> Any:
     """The Kronecker product of operators, first the most significant.
 
     matrices  KroneckerMatrix and KroneckerSum objects, dense or sparse matrices (p, q), which give a
-              KroneckerMatrix; or KroneckerProduct, Diagonal and Identity objects, dense or sparse matrices,
-              which give a KroneckerProduct where one is of the first three; or Ket objects alone
-    returns   a KroneckerMatrix, a KroneckerProduct or a Ket: orders add, ranks multiply
+              KroneckerMatrix; with a KroneckerProduct, Diagonal, Identity, Permutation or linear operator
+              among them a KroneckerProduct, of which see `parts`; or Ket, or Permutation, objects alone
+    returns   a KroneckerMatrix, a KroneckerProduct, a Ket or a Permutation: orders add, ranks multiply
     raises    TypeError on other mixtures; ValueError where one but the first is cropped
     cost      the numbers of the result
 
@@ -74,7 +73,9 @@ def kron(*matrices: Any) -> Any:
     """
     if not matrices:
         raise ValueError("matrices must hold at least one operator, got none")
-    if any(isinstance(matrix, _PARTS) for matrix in matrices):
+    if all(isinstance(matrix, Permutation) for matrix in matrices):
+        return reduce(lambda left, right: left.kron(right), matrices)
+    if any(map(_is_part, matrices)):
         return KroneckerProduct([part for matrix in matrices for part in _parts(matrix)])
     if not all(isinstance(matrix, Ket) for matrix in matrices):
         matrices = tuple(_as_kronecker(n, matrix) for n, matrix in enumerate(matrices))
@@ -181,11 +182,17 @@ def hadamard(left: KroneckerMatrix[ArrayT], right: KroneckerMatrix[ArrayT]) -> K
     return KroneckerMatrix(scale.stored(factors, dtype, None, identities), left.shape, identities)
 
 
+def _is_part(matrix):
+    """Whether `matrix` makes a Kronecker product a KroneckerProduct: what is no array, nor a sum of terms."""
+    if isinstance(matrix, KroneckerProduct | Diagonal | Identity):
+        return True
+    return is_operator(matrix) and not isinstance(matrix, KroneckerMatrix | KroneckerSum)
+
+
 def _parts(matrix):
     """What an operand of `kron` is in a KroneckerProduct."""
-    if isinstance(matrix, KroneckerMatrix | KroneckerSum | Ket):
-        rule = "dense, sparse, Diagonal, Identity or KroneckerProduct where one is of the last three"
-        raise TypeError(f"matrices must be {rule}, got {type(matrix).__name__}")
+    if isinstance(matrix, Ket):
+        raise TypeError("matrices must be all of type Ket where one is, got a Ket beside operators")
     return matrix.parts if isinstance(matrix, KroneckerProduct) else (matrix,)
 
 
