@@ -23,6 +23,7 @@ from ketcore.objects import arithmetic
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.objects.part_operators import is_operator
 from ketcore.shapes import as_float
 from ketcore.spectra import decompositions, symmetry
 
@@ -75,6 +76,7 @@ def kronecker_matrix(A: Any, function: str) -> KroneckerMatrix:
     if isinstance(A, KroneckerMatrix):
         return A
     if isinstance(A, KroneckerProduct):
+        check_no_operators(A, function)
         return A.to_kronecker()
     if isinstance(A, KroneckerSum):
         way = _WAYS_OF_SUMS.get(function, _WAYS[function])
@@ -82,6 +84,14 @@ def kronecker_matrix(A: Any, function: str) -> KroneckerMatrix:
             f"A must be a KroneckerMatrix for {function}, or go through {way}, got a KroneckerSum"
         )
     raise TypeError(f"A must be a KroneckerMatrix or a KroneckerSum for {function}, got {type(A).__name__}")
+
+
+def check_no_operators(A: KroneckerProduct, function: str) -> None:
+    """TypeError where a part is a linear operator, whose entries nobody has."""
+    for n, part in enumerate(A.parts):
+        if is_operator(part):
+            rule = f"no linear operators among its parts for {function} (to_kronecker() makes them dense)"
+            raise TypeError(f"A must have {rule}, got {type(part).__name__} as part {n}")
 
 
 def operator(A: Any, function: str) -> Any:

@@ -38,9 +38,7 @@ def norm(A: System[ArrayT], ord: float | str | None = None) -> ArrayT:
     (6.0, 9.0, True)
     """
     _check_order("ord", ord)
-    if isinstance(A, KroneckerProduct):
-        A = A.to_kronecker()
-    if ord in (None, "fro") and isinstance(A, KroneckerMatrix | KroneckerSum):
+    if ord in (None, "fro") and isinstance(A, KroneckerMatrix | KroneckerSum | KroneckerProduct):
         return A.norm()
     if ord == 2 and isinstance(A, KroneckerSum):
         return _spectral_norm_of_sum(A)

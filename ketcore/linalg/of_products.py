@@ -137,6 +137,7 @@ def _slogdet(part, look):
 
 def _wide(A, function, look):
     """The parts, sparse ones dense, in the accumulation dtype of A; LinAlgError where one is not finite."""
+    closed_forms.check_no_operators(A, function)
     found = []
     for n, part in enumerate(A.parts):
         if not isinstance(part, Identity):

@@ -170,9 +170,10 @@ class Scalable(Structured):
 
 
 # What operators have and parts do not; what all operators share is found in `Operator`.
-_OF_OPERATORS = """
-    T astype balance conj cost diagonal dtype inner kron nbytes norm order row_kets rows sum to_dense trace
-""".split()
+_OF_OPERATORS = frozenset(
+    {"T", "astype", "balance", "conj", "cost", "diagonal", "dtype", "inner", "kron", "nbytes", "norm"}
+    | {"order", "row_kets", "rows", "sum", "to_dense", "trace"}
+)
 
 
 class BarePart(Structured):

@@ -88,8 +88,10 @@ def operator_times(operator: Any, x: AnyArray) -> AnyArray:
         return xp.zeros(shape, dtype=x.dtype, device=device_of(x))
     try:
         found = operator.matmat(x)
-    except NotImplementedError:
-        raise TypeError(f"parts must have matmat and rmatmat for this product, got {name} without") from None
+    except (NotImplementedError, TypeError) as error:
+        # SciPy raises either for what was not given; of others the cause says what is wrong.
+        rule = "matmat and rmatmat for this product"
+        raise TypeError(f"parts must have {rule}, got {name}, which raises {error!r}") from error
     found = plain("parts", found)
     if not is_array(found) or tuple(found.shape) != shape:
         got = getattr(found, "shape", type(found).__name__)

@@ -200,10 +200,13 @@ def together(parts: Sequence[Any], change: Callable[[list[AnyArray]], Sequence[A
     if not values:
         return list(parts)
     xp = namespace("parts", values)
-    found = iter(change([xp.reshape(array, (1, -1)) for array in values]))
+    # A sparse matrix that stores nothing counts as a zero.
+    leaves = [xp.reshape(v, (1, -1)) if prod(v.shape) else xp.zeros_like(v, shape=(1, 1)) for v in values]
+    found = iter(change(leaves))
 
     def replaced(array):
-        return xp.reshape(next(found), tuple(array.shape))
+        size = prod(array.shape)
+        return xp.reshape(next(found)[:, :size], tuple(array.shape))
 
     return [changed(part, replaced) if holds_values(part) else part for part in parts]
 
@@ -305,7 +308,7 @@ def numbers_of(part: Any, like: AnyArray) -> AnyArray:
         # What is stored twice at one place counts by its sum.
         part = part.copy()
         part.sum_duplicates()
-        return part.data
+        return part.data if part.data.shape[0] else namespace_of(like).reshape(like * 0, (1,))
     return namespace_of(part).reshape(part, (-1,))
 
 
