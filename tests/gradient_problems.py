@@ -82,6 +82,20 @@ def definite(rng, dtype, sizes=SIZES):
     return found
 
 
+def pairs(rng, dtype):
+    """Those of two terms: of the whitened ones some are all equal, and all eigenvalues of one mode."""
+    return [*definite(rng, dtype), *definite(rng, dtype)]
+
+
+def distinct_pairs(rng, dtype):
+    return [*distinct(rng, dtype), *distinct(rng, dtype)]
+
+
+def beside_diagonal(rng, dtype):
+    """Those of a Kronecker sum."""
+    return [definite(rng, dtype)[0], definite(rng, dtype, (SIZES[1],))[0] + 2 * np.eye(SIZES[1])]
+
+
 def distinct(rng, dtype):
     """Hermitian ones whose product has no eigenvalue twice."""
     found = [random(rng, (p, p), dtype) for p in SIZES]
@@ -292,6 +306,22 @@ CASES = {
         distinct,
         lambda xp, f: linalg.gaussian_log_likelihood(product([symmetric(p) for p in f]), right(xp, f), 0.7),
         lambda xp, f: gaussian(xp, shifted(xp, dense(xp, [symmetric(p) for p in f]), 0.7), right(xp, f))),
+    "solve of two terms": (
+        pairs, lambda xp, f: linalg.solve(two_terms(f), right(xp, f[:2], (2,))),
+        lambda xp, f: xp.linalg.solve(dense_of_two(xp, f), right(xp, f[:2], (2,)))),
+    "solve of two terms by their shift": (
+        beside_diagonal, lambda xp, f: linalg.solve(with_identity(xp, f), right(xp, f), f[0][0, 0].real),
+        lambda xp, f: xp.linalg.solve(dense_with_identity(xp, f, f[0][0, 0].real), right(xp, f))),
+    "slogdet of two terms": (
+        pairs, lambda xp, f: list(linalg.slogdet(two_terms(f)))[1],
+        lambda xp, f: xp.linalg.slogdet(dense_of_two(xp, f))[1]),
+    "gaussian_log_likelihood of two terms": (
+        pairs, lambda xp, f: linalg.gaussian_log_likelihood(two_terms(f), right(xp, f[:2])),
+        lambda xp, f: gaussian(xp, dense_of_two(xp, f), right(xp, f[:2]))),
+    "gaussian_log_likelihood of two terms without equal eigenvalues": (
+        distinct_pairs,
+        lambda xp, f: linalg.gaussian_log_likelihood(two_terms(list(map(symmetric, f))), right(xp, f[:2])),
+        lambda xp, f: gaussian(xp, dense_of_two(xp, list(map(symmetric, f))), right(xp, f[:2]))),
     "expm": (general, lambda xp, f: linalg.expm(kc.KroneckerSum([0.1 * part for part in f])).to_dense(),
              lambda xp, f: xp.expm(0.1 * dense_sum(xp, f))),
     "sqrtm": (distinct, lambda xp, f: linalg.sqrtm(product([symmetric(part) for part in f])).to_dense(),
@@ -300,6 +330,25 @@ CASES = {
         distinct, lambda xp, f: linalg.sqrtm(product([-symmetric(f[0]), symmetric(f[1])])).to_dense(),
         lambda xp, f: 1j * root(xp, dense(xp, [symmetric(part) for part in f]))),
 }  # fmt: skip
+
+
+def two_terms(f):
+    return product(f[:2]) + product(f[2:])
+
+
+def dense_of_two(xp, f):
+    return xp.kron(*f[:2]) + xp.kron(*f[2:])
+
+
+def with_identity(xp, f):
+    """A (x) I + I (x) B, of which the identities are known."""
+    known = kc.KroneckerMatrix([xp.eye(f[0].shape[0], f[0]), f[1]], identities=[0])
+    return kc.KroneckerMatrix([f[0], xp.eye(f[1].shape[0], f[1])], identities=[1]) + known
+
+
+def dense_with_identity(xp, f, shift):
+    eyes = [xp.eye(part.shape[0], part) for part in f[:2]]
+    return shifted(xp, xp.kron(f[0], eyes[1]) + xp.kron(eyes[0], f[1]), shift)
 
 
 def least_squares(xp, matrix, b):

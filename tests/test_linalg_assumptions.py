@@ -29,6 +29,10 @@ def parted(factors):
     return kc.KroneckerProduct([factors[0], kc.Diagonal(factors[1][0, :])])
 
 
+def two_terms(factors):
+    return MATRIX(factors) + MATRIX([f @ f for f in factors])
+
+
 # What takes assume_a, of factors that are Hermitian and positive definite, and of right sides of 6 elements.
 TAKING = {
     "solve": lambda f, b, **how: linalg.solve(MATRIX(f), b, **how),
@@ -43,6 +47,9 @@ TAKING = {
     "slogdet of a sum": lambda f, b, **how: linalg.slogdet(SUM(f), 0.5, **how),
     "slogdet of parts": lambda f, b, **how: linalg.slogdet(parted(f), **how),
     "gaussian": lambda f, b, **how: linalg.gaussian_log_likelihood(MATRIX(f), b, 0.5, **how),
+    "solve of two terms": lambda f, b, **how: linalg.solve(two_terms(f), b, **how),
+    "slogdet of two terms": lambda f, b, **how: linalg.slogdet(two_terms(f), **how),
+    "gaussian of two terms": lambda f, b, **how: linalg.gaussian_log_likelihood(two_terms(f), b, **how),
     "eigvalsh": lambda f, b, **how: linalg.eigvalsh(MATRIX(f), **how),
     "eigvalsh of a sum": lambda f, b, **how: linalg.eigvalsh(SUM(f), **how),
     "eigh": lambda f, b, **how: linalg.eigh(MATRIX(f), **how).eigenvalues,
@@ -65,7 +72,7 @@ def test_what_is_true_may_be_assumed(xp, name):
     for assume_a in ("pos", "positive definite", "her", "hermitian", "sym", "symmetric", "gen", "general"):
         if assume_a.startswith("gen") and name in ("gaussian", "eigh", "eigvalsh", "eigvalsh of a sum"):
             continue
-        if not assume_a.startswith("pos") and name == "cholesky":
+        if not assume_a.startswith("pos") and (name == "cholesky" or name.endswith("of two terms")):
             continue
         for one, other in zip(
             results(call(factors, right, assume_a=assume_a)), results(call(factors, right)), strict=True
@@ -121,7 +128,7 @@ class Unread:
 def test_what_is_assumed_reads_no_value(xp, name, monkeypatch):
     factors, right = [xp.asarray(f) for f in definite()], xp.asarray(np.arange(1.0, 7.0))
     below = ["arrays.namespaces", "spectra.symmetry", "spectra.decompositions", "spectra.schur"]
-    names = ("closed_forms", "of_products", "solving", "of_sums", "norms", "factorisations")
+    names = ("closed_forms", "of_products", "solving", "of_sums", "norms", "factorisations", "of_two_terms")
     for module in (*below, *(f"linalg.{name}" for name in names)):
         for function in ("value_of", "to_host"):
             monkeypatch.setattr(f"ketcore.{module}.{function}", Unread(), raising=False)
@@ -131,7 +138,16 @@ def test_what_is_assumed_reads_no_value(xp, name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["solve with shift", "solve of a sum", "inv", "slogdet with shift", "gaussian", "eigvalsh"]
+    "name",
+    [
+        "solve with shift",
+        "solve of a sum",
+        "solve of two terms",
+        "inv",
+        "slogdet with shift",
+        "gaussian",
+        "eigvalsh",
+    ],
 )
 def test_jit_of_what_is_assumed(name):
     jax = pytest.importorskip("jax")
@@ -139,7 +155,7 @@ def test_jit_of_what_is_assumed(name):
     factors, right = [jax.numpy.asarray(f) for f in definite()], jax.numpy.arange(1.0, 7.0)
     found = jax.jit(lambda f: results(TAKING[name](f, right, assume_a="pos"))[-1])(factors)
     near(to_numpy(found), to_numpy(results(TAKING[name](definite(), np.arange(1.0, 7.0)))[-1]))
-    function = "gaussian_log_likelihood" if name == "gaussian" else name.partition(" ")[0]
+    function = "gaussian_log_likelihood" if name.startswith("gaussian") else name.partition(" ")[0]
     text = f"^A must be known by its values or by assume_a for {function}, got factor 0 that is traced"
     with pytest.raises(TypeError, match=text):
         jax.jit(lambda f: results(TAKING[name](f, right))[-1])(factors)

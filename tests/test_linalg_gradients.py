@@ -20,7 +20,8 @@ TWICE = (
     "solve", "solve with shift", "solve with a complex shift", "solve of Hermitian ones with shift",
     "solve by its shift", "solve of a sum", "solve of a Hermitian sum", "pinv", "pinv of low rank",
     "slogdet with shift", "sqrtm", "pinv of equal singular values",
-    "gaussian_log_likelihood of symmetrised ones",
+    "gaussian_log_likelihood of symmetrised ones", "solve of two terms",
+    "gaussian_log_likelihood of two terms without equal eigenvalues",
 )  # fmt: skip
 
 

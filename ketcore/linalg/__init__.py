@@ -9,8 +9,9 @@
     norm, cond, matrix_rank                 sizes
 
 Nearly all of it is exact for one Kronecker product (`A.rank == 1`, or of order 1) that is not cropped, and
-much of it for a KroneckerSum; what has no closed form raises a TypeError that names what does the work
-instead.  A KroneckerProduct counts as the KroneckerMatrix that it converts to.
+much of it for a KroneckerSum; `solve`, `slogdet`, `det` and `gaussian_log_likelihood` are for a sum of two
+products of Hermitian factors as well, of which one is positive definite; what has no closed form raises a
+TypeError that names what does the work instead.  A KroneckerProduct counts as the KroneckerMatrix that it converts to.
 
 Values decide here (a factor may be singular, or not Hermitian), so that these functions wait for a device;
 `assume_a` says what needs no look.  Tensors of PyTorch that require gradients, and arrays under jax.grad, are

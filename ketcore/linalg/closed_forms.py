@@ -65,6 +65,9 @@ _WAYS_OF_SUMS = {
 # The functions that `assume_a` spares every look at values.
 _ASSUMING = {"solve", "inv", "slogdet", "gaussian_log_likelihood", "eigh", "eigvalsh", "cholesky"}
 
+# The functions that `of_two_terms` has for a sum of two products.
+_OF_TWO_TERMS = {"solve", "slogdet", "det", "gaussian_log_likelihood"}
+
 
 # What linear algebra takes: one product of factors; or a Kronecker sum as well.
 Matrix: TypeAlias = KroneckerMatrix[ArrayT] | KroneckerProduct[ArrayT]
@@ -110,9 +113,10 @@ def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[A
     """
     A = kronecker_matrix(A, function)
     xp = array_api_compat.array_namespace(*A.factors)
-    way = _WAYS[function]
-    if A.order > 1 and A.rank > 1:
-        raise TypeError(f"A must have rank 1 for {function}, or go through {way}, got rank {A.rank}")
+    way, of_two = _WAYS[function], function in _OF_TWO_TERMS
+    if A.order > 1 and A.rank > (2 if of_two else 1):
+        ranks = "rank 1 or 2" if of_two else "rank 1"
+        raise TypeError(f"A must have {ranks} for {function}, or go through {way}, got rank {A.rank}")
     full = (prod(A.row_dims), prod(A.col_dims))
     if A.order > 1 and A.shape != full:
         raise ValueError(

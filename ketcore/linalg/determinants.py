@@ -10,7 +10,7 @@ from ketcore.array_types import ArrayT, Scalar
 from ketcore.arrays.checks import check_spectrum
 from ketcore.arrays.elementary import unboxed
 from ketcore.arrays.namespaces import namespace_of, quiet
-from ketcore.linalg import closed_forms, of_products, of_sums
+from ketcore.linalg import closed_forms, of_products, of_sums, of_two_terms
 from ketcore.linalg.closed_forms import System
 from ketcore.objects.kronecker_matrix import KroneckerMatrix  # noqa: F401  (for the examples)
 from ketcore.objects.kronecker_product import KroneckerProduct
@@ -39,17 +39,17 @@ def slogdet(
 ) -> SlogdetResult[ArrayT]:
     """The sign and the logarithm of the absolute value of det(A + shift I).
 
-    A          rank 1 or a KroneckerSum, square
-    shift      a real or complex number
+    A          rank 1 or a KroneckerSum, square; or rank 2 as `solve` takes it
+    shift      a real or complex number; for rank 2 as in `solve`
     assume_a   as in `solve`: what is known of the factors, which are not looked at then
-    max_bytes  that the P eigenvalues may take, all of which a shift or a KroneckerSum needs
+    max_bytes  that the P eigenvalues may take, all of which a shift, a KroneckerSum or rank 2 needs
     returns    (sign, logabsdet): a number of absolute value 1, complex where A or shift is, and a real one;
                (0, -inf) where the matrix is exactly singular, as it is where factors are not square and there
                is no shift
     raises     TypeError naming a way out; ValueError on assume_a; LinAlgError where A is not square or not
                finite, or where derivatives are recorded and a factor is not diagonalisable; MemoryError,
                naming the size, above `max_bytes`
-    cost       O(sum p_n^3), and O(P) time and memory with a shift or for a KroneckerSum
+    cost       O(sum p_n^3), and O(P) time and memory with a shift, for a KroneckerSum or rank 2
 
     >>> sign, logarithm = slogdet(KroneckerMatrix([[[0.0, 1.0], [1.0, 0.0]], np.eye(3)]))
     >>> float(sign), float(logarithm)
@@ -67,6 +67,8 @@ def _slogdet(A, shift, assume_a, max_bytes):
         return of_sums.slogdet(A, shift, assume_a, max_bytes)
     if of_products.is_structured(A, shift):
         return of_products.slogdet(A, look)
+    if of_two_terms.is_pair(A):
+        return of_two_terms.slogdet(A, shift, assume_a, max_bytes)
     xp, matrices = closed_forms.single(A, "slogdet", look)
     shift = closed_forms.as_shift(shift, matrices[0])
     if not closed_forms.square(matrices, "slogdet"):
@@ -84,8 +86,8 @@ def _slogdet(A, shift, assume_a, max_bytes):
 def det(A: System[ArrayT], *, max_bytes: int = 2**30) -> ArrayT:
     """The determinant; it overflows to infinity where that of the dense matrix does, but `slogdet` does not.
 
-    A          rank 1 or a KroneckerSum, square
-    max_bytes  that the P eigenvalues of a KroneckerSum may take
+    A          rank 1 or a KroneckerSum, square; or rank 2 as `solve` takes it
+    max_bytes  that the P eigenvalues of a KroneckerSum or of rank 2 may take
     returns    a scalar of the dtype of A
     raises     TypeError naming a way out; LinAlgError where A is not square or not finite; MemoryError,
                naming the size, above `max_bytes`
@@ -95,9 +97,11 @@ def det(A: System[ArrayT], *, max_bytes: int = 2**30) -> ArrayT:
     576.0
     """
     check_spectrum(None, (), max_bytes)
-    if isinstance(A, KroneckerSum) or of_products.is_structured(A):
+    if isinstance(A, KroneckerSum) or of_products.is_structured(A) or of_two_terms.is_pair(A):
         if isinstance(A, KroneckerProduct):
             sign, logarithm = of_products.slogdet(A)
+        elif of_two_terms.is_pair(A):
+            sign, logarithm = of_two_terms.slogdet(A, 0.0, None, max_bytes)
         else:
             sign, logarithm = of_sums.slogdet(A, 0.0, None, max_bytes)
         xp = namespace_of(sign)

@@ -1,4 +1,5 @@
-"""The log-density of a Gaussian with a Kronecker product, plus a multiple of the identity, as covariance."""
+"""The log-density of a Gaussian with a Kronecker product, plus a multiple of the identity or another one,
+as covariance."""
 
 from typing import Any, overload
 
@@ -7,10 +8,11 @@ import numpy as np
 from ketcore import ops
 from ketcore.array_types import ForeignT, Host, Lists, Scalar
 from ketcore.arrays.elementary import unboxed
-from ketcore.arrays.namespaces import quiet
-from ketcore.linalg import closed_forms
+from ketcore.arrays.namespaces import namespace, quiet
+from ketcore.linalg import closed_forms, of_two_terms
 from ketcore.linalg.closed_forms import Matrix
 from ketcore.objects.kronecker_matrix import KroneckerMatrix  # noqa: F401  (for the examples)
+from ketcore.objects.operands import operand
 from ketcore.spectra import symmetry
 
 
@@ -26,21 +28,26 @@ def gaussian_log_likelihood(
 def gaussian_log_likelihood(A: Any, y: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> Any:
     """The log-density of y under a Gaussian of mean zero with covariance A + shift I.
 
-    A        rank 1, its factors square and Hermitian, A + shift I positive definite
+    A        rank 1, its factors square and Hermitian, A + shift I positive definite; or rank 2 as `solve`
+             takes it, such as a covariance and another one, or one and a diagonal of noise
     y        (..., P); complex A or y: the density of a circular complex Gaussian
-    shift    a real number, for instance the variance of noise
+    shift    a real number, for instance the variance of noise; for rank 2 as in `solve`
     assume_a None, or "her", "pos" or, for real factors, "sym": the factors are known to be Hermitian, and no
-             value is read
+             value is read; for rank 2 as in `solve`
     returns  (...) in the real dtype of A and y
     raises   TypeError naming a way out; LinAlgError where a factor is not square or not Hermitian, or the sum
              not positive definite; ValueError on assume_a and on the shape of y
-    cost     time O(|y| sum p_n + sum p_n^3); gradients are those of `kron_log_likelihood`
+    cost     time O(|y| sum p_n + sum p_n^3), memory O(|y| + P)
 
     >>> A = KroneckerMatrix([[[2.0, 1.0], [1.0, 2.0]], [[1.0]]])
     >>> round(float(gaussian_log_likelihood(A, [1.0, -1.0], shift=1.0)), 6)
     -3.377598
     """
     look = symmetry.assumed_hermitian(assume_a, True) is None
+    if of_two_terms.is_pair(A):
+        y = operand("y", y, A.dtype)
+        namespace("A and y", (*A.factors, y))
+        return unboxed(of_two_terms.log_likelihood(A, y, shift, assume_a))
     xp, matrices = closed_forms.single(A, "gaussian_log_likelihood", look)
     closed_forms.square_factors(matrices, "gaussian_log_likelihood")
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]

@@ -20,7 +20,7 @@ from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, Lists, Scalar
 from ketcore.arrays.autodiff import detached, is_recorded
 from ketcore.arrays.elementary import adjoint, conjugated, itemsize, unboxed
 from ketcore.arrays.namespaces import namespace, quiet, value_of
-from ketcore.linalg import closed_forms, cuts, of_products, of_sums
+from ketcore.linalg import closed_forms, cuts, of_products, of_sums, of_two_terms
 from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
@@ -292,21 +292,27 @@ def solve(
 def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> Any:
     """The x with (A + shift I) x = b.
 
-    A        rank 1 with square factors, or a KroneckerSum
+    A        rank 1 with square factors, or a KroneckerSum; or rank 2 with Hermitian factors, of which in each
+             mode one is definite (that of a positive definite term, or an identity)
     b        (P,), (P, K) or (..., P, K); without shift and for rank 1 also a Ket or a KroneckerMatrix whose
              row dims are those of A
-    shift    a real or complex number; it counts in the precision of the result
+    shift    a real or complex number; it counts in the precision of the result.  For rank 2 each mode must
+             have a multiple of the identity with it
     assume_a "her", "pos" and, for real factors, "sym" (or SciPy's long names): the factors are Hermitian;
              "gen": they may be anything.  What is assumed is not checked, and no value is read: singular or
-             not finite factors give what the library gives, inf or NaN
+             not finite factors give what the library gives, inf or NaN.  For rank 2 "pos" says that
+             both terms are positive definite, factor by factor; the second one whitens
     returns  of the kind and shape of b, in the promoted dtype
     raises   TypeError naming a way out; ValueError on b and assume_a; LinAlgError where A is not square
              or A + shift I is singular
-    cost     O(P sum p_n) a column.  Without shift as exact as LU of the factors; with it through the
-             Hermitian eigenvalues of the factors, or through triangular (Schur) factors where they are not
-             Hermitian
+    cost     O(P sum p_n) a column.  Without shift as exact as LU of the factors; with it, and for rank 2,
+             through the Hermitian eigenvalues of the factors, or through triangular (Schur) factors where
+             they are not Hermitian
 
     >>> solve(KroneckerMatrix([[[2.0]], [[0.0, 1.0], [4.0, 0.0]]]), [2.0, 8.0]).tolist()
+    [1.0, 1.0]
+    >>> K, D = KroneckerMatrix([[[1.0]], np.ones((2, 2))]), KroneckerMatrix([[[1.0]], np.diag([1.0, 2.0])])
+    >>> solve(K + D, [3.0, 4.0]).round(12).tolist()
     [1.0, 1.0]
     """
     look = symmetry.assumed_hermitian(assume_a, True) is None
@@ -316,6 +322,12 @@ def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> A
     if not isinstance(b, Ket | KroneckerMatrix) and of_products.is_structured(A, shift):
         b, axis = right_side(A, b, A.shape[0])
         return of_products.solve(A, b, axis, assume_a)
+    if of_two_terms.is_pair(A):
+        if isinstance(b, Ket | KroneckerMatrix):
+            rule = "b must be dense where A has two terms (b.to_dense())"
+            raise TypeError(f"{rule}, got a {type(b).__name__}")
+        b, axis = right_side(A, b, A.shape[0])
+        return of_two_terms.solve(A, b, shift, axis, assume_a)
     xp, matrices = closed_forms.single(A, "solve", look)
     shift = closed_forms.as_shift(shift, matrices[0])
     if not closed_forms.square(matrices, "solve"):
