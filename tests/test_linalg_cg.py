@@ -39,6 +39,37 @@ def test_sums_of_products(factors, shift):
     near(x, np.linalg.solve(a.to_dense() + shift * np.eye(len(b)), b), scale=1e5, dtype=a.dtype)
 
 
+@given(doubles, st.integers(0, 99), st.booleans())
+def test_a_diagonal_matrix_is_added(factors, seed, masked):
+    a = definite(factors)
+    rng = np.random.default_rng(seed)
+    mask = rng.random(a.shape[0]) < (0.6 if masked else 2.0)
+    mask[0] = True
+    b, shift = right_side(a), np.exp(rng.uniform(-3, 3, a.shape[0]))
+    expected = np.linalg.solve((a.to_dense() + np.diag(shift))[np.ix_(mask, mask)], b[mask])
+    # What is masked is not read.
+    shift[~mask] = np.nan
+    x, info = linalg.cg(a, b, mask=mask if masked else None, shift=shift.reshape(a.row_dims), **TIGHT)
+    assert info == 0
+    near(x[mask], expected, scale=1e5, dtype=a.dtype)
+
+
+def test_uneven_diagonals_are_preconditioned():
+    """Noise over three orders of magnitude, and an exact kernel: the deflation knows both."""
+    x = np.linspace(0, 1, 20)
+    a = kc.KroneckerMatrix([np.exp(-(np.subtract.outer(x, x) ** 2) / 0.02)] * 2)
+    rng = np.random.default_rng(0)
+    b, shift, mask = rng.standard_normal(400), np.exp(rng.uniform(-6, 1, 400)), rng.random(400) < 0.8
+    for options in ({"shift": shift}, {"shift": shift, "mask": mask}):
+        assert steps_of(a, b, **options) < steps_of(a, b, M=kc.eye((20, 20)), **options) / 10
+    s, uneven = kc.KroneckerSum([np.diag([1.0, 2.0]), a.factors[0][0]]), np.linspace(0.1, 3.0, 40)
+    x, _ = linalg.cg(s, b[:40], shift=uneven, **TIGHT)
+    near(x, np.linalg.solve(s.to_dense() + np.diag(uneven), b[:40]), scale=1e3)
+    p = kc.KroneckerProduct([kc.Diagonal([1.0, 2.0]), kc.Identity(2)])
+    x, _ = linalg.cg(p, np.ones(4), shift=np.arange(4.0), **TIGHT)
+    near(x, 1 / (p.diagonal() + np.arange(4.0)))
+
+
 @given(doubles, st.integers(0, 99))
 def test_masks(factors, seed):
     a = definite(factors)
@@ -208,8 +239,11 @@ def test_precisions():
             {"A": -kc.eye((2, 2))},
             r"A \+ shift I must be positive definite for cg, got a curvature of -1",
         ),
-        (TypeError, {"shift": 1j}, "shift must be a real number for cg, got 1j"),
-        (TypeError, {"shift": [1.0]}, r"shift must be a real number for cg, got \[1.0\]"),
+        (TypeError, {"shift": 1j}, "shift must be a real number for cg, or 4 of them, got 1j"),
+        (ValueError, {"shift": [1.0]}, r"shift must have 4 elements, got shape \(1,\)"),
+        (TypeError, {"shift": "ab"}, "shift must be a real number for cg, or 4 of them, got 'ab'"),
+        (TypeError, {"shift": np.full(4, 1j)}, "shift must be real for cg, got complex128"),
+        (ValueError, {"shift": np.full(4, np.nan)}, "shift must be finite, got NaN or infinity"),
         (ValueError, {"b": np.ones(3)}, r"b must have shape \(4,\), got \(3,\)"),
         (ValueError, {"b": np.ones((4, 1))}, r"b must have shape \(4,\), got \(4, 1\)"),
         (

@@ -190,6 +190,7 @@ def of_linalg(A, S, D, two, x):
         name: (lambda name=name: [getattr(linalg, name)(M) for M in (A, S)])
         for name in ("eigh", "eigvalsh", "slogdet", "det", "norm")
     }
+    of_two = [lambda name=name: getattr(linalg, name)(two) for name in ("slogdet", "det")]
     one = {
         name: (lambda name=name: getattr(linalg, name)(A))
         for name in ("cholesky", "cond", "eig", "eigvals", "matrix_rank", "qr", "sqrtm", "svd", "svdvals")
@@ -200,14 +201,28 @@ def of_linalg(A, S, D, two, x):
         | {
             "cg": lambda: linalg.cg(two, x, maxiter=3),
             "expm": lambda: linalg.expm(S),
-            "gaussian_log_likelihood": lambda: linalg.gaussian_log_likelihood(A, x, shift=0.5),
+            "gaussian_log_likelihood": lambda: [
+                linalg.gaussian_log_likelihood(A, x, shift=0.5),
+                linalg.gaussian_log_likelihood(two, x),
+                *[call() for call in of_two],
+            ],
+            "gaussian_posterior": lambda: posterior(A, x),
             "inv": lambda: [linalg.inv(A), linalg.inv(D)],
             "lstsq": lambda: linalg.lstsq(A, x),
             "matrix_power": lambda: [linalg.matrix_power(A, n) for n in (7, -2)],
             "pinv": lambda: linalg.pinv(A),
-            "solve": lambda: [linalg.solve(M, x) for M in (A, S, D)] + [linalg.solve(A, x, shift=0.5)],
+            "solve": lambda: [linalg.solve(M, x) for M in (A, S, D, two)] + [linalg.solve(A, x, shift=0.5)],
         }
     )
+
+
+def posterior(A, x):
+    results = []
+    for noise in (0.5, x):
+        found = linalg.gaussian_posterior(A, x, noise)
+        for other in (found, found.at(A, A)):
+            results += [other.mean(), other.variance([0]), other.sample(2, rng=0)]
+    return results
 
 
 NAMES = sorted(of_objects(1.0))

@@ -3,6 +3,7 @@
     solve, lstsq, inv, pinv, cg             systems: exact, least squares, iterative for sums and masks
     det, slogdet                            determinants with sign and phase; `shift` adds s I
     gaussian_log_likelihood                 of data under a covariance A + s I
+    gaussian_posterior                      mean, variance and samples of a process on a grid, given data
     eigh, eig, svd (and values alone)       spectra: values as a Ket, vectors as a KroneckerMatrix
     qr, cholesky                            triangular factorisations
     matrix_power, sqrtm, expm               functions of a matrix
@@ -11,7 +12,8 @@
 Nearly all of it is exact for one Kronecker product (`A.rank == 1`, or of order 1) that is not cropped, and
 much of it for a KroneckerSum; `solve`, `slogdet`, `det` and `gaussian_log_likelihood` are for a sum of two
 products of Hermitian factors as well, of which one is positive definite; what has no closed form raises a
-TypeError that names what does the work instead.  A KroneckerProduct counts as the KroneckerMatrix that it converts to.
+TypeError that names what does the work instead.  A KroneckerProduct counts as the KroneckerMatrix that it
+converts to.
 
 Values decide here (a factor may be singular, or not Hermitian), so that these functions wait for a device;
 `assume_a` says what needs no look.  Tensors of PyTorch that require gradients, and arrays under jax.grad, are
@@ -26,6 +28,7 @@ from ketcore.linalg.functions import expm, matrix_power, sqrtm
 from ketcore.linalg.gaussian import gaussian_log_likelihood
 from ketcore.linalg.iterative import cg
 from ketcore.linalg.norms import cond, matrix_rank, norm
+from ketcore.linalg.posterior import GaussianPosterior, gaussian_posterior
 from ketcore.linalg.solving import LstsqResult, inv, lstsq, pinv, solve
 from ketcore.linalg.spectral import (
     EigResult,
@@ -40,6 +43,7 @@ from ketcore.linalg.spectral import (
 
 __all__ = [
     "EigResult",
+    "GaussianPosterior",
     "LstsqResult",
     "QRResult",
     "SVDResult",
@@ -54,6 +58,7 @@ __all__ = [
     "eigvalsh",
     "expm",
     "gaussian_log_likelihood",
+    "gaussian_posterior",
     "inv",
     "lstsq",
     "matrix_power",

@@ -2,6 +2,8 @@
 
     (K + s I) x = b,    (W (K + s I) W^T) x = b,   W the rows of the identity where the mask is true
 
+s I may be a diagonal matrix instead, as the variances of noise are.
+
 A Kronecker product near K preconditions both: see `preconditioners`.
 """
 
@@ -14,7 +16,15 @@ import numpy as np
 from ketcore.array_types import AnyArray, ForeignT, Host, Lists
 from ketcore.arrays import namespaces, solvers
 from ketcore.arrays.elementary import real_dtype
-from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_half, namespace, namespace_of, quiet
+from ketcore.arrays.namespaces import (
+    accumulation_dtype,
+    device_of,
+    is_complex,
+    is_half,
+    namespace,
+    namespace_of,
+    quiet,
+)
 from ketcore.cuda import library
 from ketcore.linalg import closed_forms, preconditioners
 from ketcore.linalg.closed_forms import System
@@ -22,7 +32,7 @@ from ketcore.objects import arithmetic
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
-from ketcore.objects.operands import operand
+from ketcore.objects.operands import is_dense, operand
 from ketcore.shapes import check_int, check_size
 
 
@@ -37,7 +47,7 @@ def cg(
     maxiter: int | None = None,
     M: object = None,
     mask: Host | Lists | None = None,
-    shift: float = 0.0,
+    shift: float | Host | Lists = 0.0,
     callback: Callable[[Host], object] | None = None,
 ) -> tuple[Host, int]: ...
 @overload
@@ -51,7 +61,7 @@ def cg(
     maxiter: int | None = None,
     M: object = None,
     mask: ForeignT | None = None,
-    shift: float = 0.0,
+    shift: float | ForeignT = 0.0,
     callback: Callable[[ForeignT], object] | None = None,
 ) -> tuple[ForeignT, int]: ...
 @quiet
@@ -65,7 +75,7 @@ def cg(
     maxiter: int | None = None,
     M: Any = None,
     mask: AnyArray | None = None,
-    shift: float = 0.0,
+    shift: Any = 0.0,
     callback: Callable[[AnyArray], object] | None = None,
 ) -> tuple[Any, int]:
     """Solve (A + shift I) x = b by conjugate gradients: `scipy.sparse.linalg.cg`, or CuPy's for its arrays.
@@ -80,7 +90,7 @@ def cg(
              elements, or any operator of ketcore on all of them (`ketcore.eye(A.row_dims)` for none); None
              for one from a single Kronecker product near A
     mask     booleans, P in all, in any shape: the equations and unknowns to keep.  None for all
-    shift    a real number
+    shift    a real number; or P of them in any shape, a diagonal matrix, not read where the mask is false
     returns  (x, info) as SciPy: x of b's length, zero where the mask is false; info is 0, or the number of
              iterations where these did not reach the tolerance: x is then the last iterate
     raises   TypeError, ValueError on kinds and shapes; LinAlgError where A is not Hermitian, or not positive
@@ -122,13 +132,11 @@ class _System:
             raise TypeError(f"A must be a KroneckerMatrix or a KroneckerSum for cg, got {type(A).__name__}")
         if A.shape[0] != A.shape[1]:
             raise np.linalg.LinAlgError(f"A must be square for cg, got shape {A.shape}")
-        if not arithmetic.is_scalar(shift) or complex(shift).imag:
-            raise TypeError(f"shift must be a real number for cg, got {shift!r}")
         b = operand("b", b, A.dtype)
         xp = namespace_of(b)
         namespace("A and b", (*closed_forms.arrays_of(A), b))
         solvers.linear_operator(b)
-        self.xp, self.A, self.size, self.shift = xp, A, A.shape[0], float(complex(shift).real)
+        self.xp, self.A, self.size = xp, A, A.shape[0]
         promoted = xp.result_type(*closed_forms.arrays_of(A), b)
         self.half = promoted if is_half(promoted) else None
         self.dtype = accumulation_dtype(xp, promoted)
@@ -137,6 +145,25 @@ class _System:
         self.b = b
         self.b = self.vector("b", b)
         self.whole = b.shape[0] == self.size
+        self.shift = self._diagonal(shift)
+
+    def _diagonal(self, shift):
+        """A number, or one for each element: zero where it is not observed."""
+        if arithmetic.is_scalar(shift) and not complex(shift).imag:
+            return float(complex(shift).real)
+        if not is_dense(shift):
+            raise TypeError(f"shift must be a real number for cg, or {self.size} of them, got {shift!r}")
+        xp, dtype = self.xp, real_dtype(self.xp, self.dtype)
+        shift = operand("shift", shift, dtype)
+        namespace("shift and b", (shift, self.b))
+        if is_complex(xp, shift.dtype):
+            raise TypeError(f"shift must be real for cg, got {shift.dtype}")
+        if prod(shift.shape) != self.size:
+            raise ValueError(f"shift must have {self.size} elements, got shape {tuple(shift.shape)}")
+        found = self.observed(xp.astype(xp.reshape(shift, (-1,)), dtype, copy=False))
+        if not bool(xp.all(xp.isfinite(found))):
+            raise ValueError("shift must be finite, got NaN or infinity")
+        return self.extended(found)
 
     def _index(self, mask):
         """Where the mask is true."""

@@ -8,10 +8,11 @@ for a Kronecker sum.  Where W picks the observed ones, W of that inverse W^T is 
 Beyond that its error grows with d / s, and the largest d matter most: with V their columns of U, by the
 identity of Woodbury
 
-    (W V D V^H W^T + t I)^-1 = (I - W V h (h V^H W^T W V h + t I)^-1 h V^H W^T) / t,   h h = D = diag(d),
+    (W V D V^H W^T + T)^-1 = T^-1 - T^-1 W V h (h V^H W^T T^-1 W V h + I)^-1 h V^H W^T T^-1,   h h = D,
 
-t being s and the mean of the d left out.  The columns are products of r_n per mode, so that the Gram matrix
-V^H W^T W V is a product of the mask with factors (p_n, r_n^2).
+T being t I with t = s and the mean of the d left out, or diagonal where each element has an s of its own.
+The columns are products of r_n per mode, so that the Gram matrix V^H W^T T^-1 W V is a product of the mask,
+over T, with factors (p_n, r_n^2).
 """
 
 from collections.abc import Callable, Sequence
@@ -46,15 +47,18 @@ class NearSpectrum(NamedTuple):
     curvatures: AnyArray
 
 
-def approximate_inverse(A: Any, shift: float, observed: AnyArray) -> Callable[[AnyArray], AnyArray] | None:
+def approximate_inverse(
+    A: Any, shift: float | AnyArray, observed: AnyArray
+) -> Callable[[AnyArray], AnyArray] | None:
     """A function of vectors of all elements that multiplies by an approximate inverse of A + shift I.
 
+    shift     a number, or one for each element that A multiplies, zero where it is not observed
     observed  1 for each element of a vector that A multiplies that is observed, else 0
     returns   None where there is nothing to go by
     raises    LinAlgError where all is observed and A + shift I is not positive definite
     """
     spectrum = _near_spectrum(A)
-    xp, divisor = namespace_of(observed), spectrum.curvatures + shift
+    xp, divisor = namespace_of(observed), spectrum.curvatures + _level(spectrum, shift, observed)
     eps, largest = float(np.finfo(divisor.dtype).eps), float(xp.max(divisor))
     missing = divisor.shape[0] - int(xp.sum(observed))
     if not missing and not float(xp.min(divisor)) > -(eps**0.5) * largest:
@@ -63,10 +67,19 @@ def approximate_inverse(A: Any, shift: float, observed: AnyArray) -> Callable[[A
         )
     if not largest > 0:
         return None
-    if missing > _FEW and spectrum.vectors is not None and not isinstance(A, KroneckerSum):
-        return _deflated(xp, spectrum, shift, padded(xp, observed, divisor.shape[0], 0))
+    uneven = missing > _FEW or not isinstance(shift, float)
+    if uneven and spectrum.vectors is not None and not isinstance(A, KroneckerSum):
+        return _deflated(xp, spectrum, shift, observed)
     # Directions that only missing elements make negative, or rounding.
     return _spectral(xp, spectrum.vectors, xp.maximum(divisor, eps * largest))
+
+
+def _level(spectrum, shift, observed):
+    """What to add to the curvatures: without vectors these belong to elements, else all get the mean."""
+    if isinstance(shift, float) or spectrum.vectors is None:
+        return shift
+    xp = namespace_of(observed)
+    return float(xp.sum(shift) / xp.sum(observed))
 
 
 def _near_spectrum(A: Any) -> NearSpectrum:
@@ -105,16 +118,21 @@ def _deflated(xp, spectrum, shift, observed):
     # Below that the difference in Woodbury's identity would be nothing but rounding.
     least = 100 * float(np.finfo(curvatures.dtype).eps) * float(xp.max(curvatures))
     rest = float(xp.sum(spectrum.curvatures) - xp.sum(curvatures))
-    level = max(shift + rest / max(1, observed.shape[0] - curvatures.shape[0]), least)
+    size = spectrum.curvatures.shape[0]
+    noise = xp.maximum(shift + rest / max(1, size - curvatures.shape[0]) + 0 * observed, least + 0 * observed)
+    # Of the level of the least noise, so that the weights of elements are at most 1.
+    level = float(xp.min(xp.where(observed > 0, noise, xp.max(noise))))
+    weights = observed * (level / noise)
     roots = xp.sqrt(curvatures)
     # Small and badly conditioned: inverted on the host, in 64 bits.
-    gram = to_host(roots[:, None] * _gram(xp, vectors, observed) * roots)
+    gram = to_host(roots[:, None] * _gram(xp, vectors, padded(xp, weights, size, 0)) * roots)
     core = np.linalg.inv(gram.astype(np.result_type(gram, np.float64)) + level * np.eye(len(gram)))
     core = roots[:, None] * beside(core.astype(gram.dtype), roots) * roots
 
     def apply(x):
-        y = core @ _onto(vectors, padded(xp, x, observed.shape[0], 0))
-        return (x - _back(vectors, y)[: x.shape[0]]) / level
+        x = weights * x
+        y = core @ _onto(vectors, padded(xp, x, size, 0))
+        return (x - weights * _back(vectors, y)[: x.shape[0]]) / level
 
     return apply
 

@@ -26,7 +26,7 @@ from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
-from ketcore.objects.operands import operand
+from ketcore.objects.operands import as_array, operand
 from ketcore.spectra import symmetry
 
 
@@ -272,6 +272,20 @@ def right_side(A: Any, b: Any, rows: int) -> tuple[AnyArray, int]:
     if b.ndim == 0 or b.shape[-1 if b.ndim == 1 else -2] != rows:
         raise ValueError(f"b must have shape ({rows},) or (..., {rows}, n), got {tuple(b.shape)}")
     return b, -1 if b.ndim == 1 else -2
+
+
+def on_grid(name: str, A: Any, values: Any, booleans: bool = False) -> AnyArray:
+    """`values` (P,), one for each row of A and beside its factors, of that shape or of that of the grid."""
+    if booleans:
+        values = as_array(name, values)
+        if str(values.dtype).rpartition(".")[2] != "bool":
+            raise TypeError(f"{name} must be booleans, got {values.dtype}")
+    else:
+        values = operand(name, values, A.dtype)
+    xp, size = namespace(f"A and {name}", (*closed_forms.arrays_of(A), values)), A.shape[0]
+    if tuple(values.shape) not in ((size,), A.row_dims):
+        raise ValueError(f"{name} must have shape ({size},) or {A.row_dims}, got {tuple(values.shape)}")
+    return xp.reshape(values, (size,))
 
 
 @overload

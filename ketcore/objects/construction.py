@@ -29,7 +29,7 @@ def random_leaves(
     """
     dtype = _floating_dtype(dtype)
     std = check_size("std", std)
-    rng = rng if hasattr(rng, "standard_normal") else np.random.default_rng(rng)
+    rng = generator(rng)
     leaf_std = (std / sqrt(max(rank, 1))) ** (1 / len(shapes))
     if dtype.kind != "c":
         return [(leaf_std * rng.standard_normal(shape)).astype(dtype) for shape in shapes]
@@ -38,6 +38,11 @@ def random_leaves(
         (part * rng.standard_normal(shape) + 1j * part * rng.standard_normal(shape)).astype(dtype)
         for shape in shapes
     ]
+
+
+def generator(rng: Any) -> Any:
+    """`rng` where it is a generator, of NumPy or CuPy; else NumPy's of that seed."""
+    return rng if hasattr(rng, "standard_normal") else np.random.default_rng(rng)
 
 
 def cast(factors: Sequence[AnyArray], dtype: Any, axes: scale.Axes, fixed: Marks = ()) -> list[AnyArray]:
