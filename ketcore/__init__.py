@@ -9,7 +9,7 @@ from ketcore import linalg
 from ketcore._version import __version__
 from ketcore.divisors import suggest_dims
 from ketcore.fit import from_dense, nearest_kronecker, recompress
-from ketcore.io import load_word2ket
+from ketcore.io import load, load_word2ket, save
 from ketcore.lookups.gather import engines
 from ketcore.objects.ket import Ket, ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix, eye
@@ -170,6 +170,7 @@ __all__ = [
     "kron_trace_jvp",
     "kron_trace_vjp",
     "linalg",
+    "load",
     "load_word2ket",
     "nearest_kronecker",
     "partial_trace",
@@ -183,6 +184,7 @@ __all__ = [
     "rows_dense",
     "rows_jvp",
     "rows_vjp",
+    "save",
     "suggest_dims",
     "swap",
 ]

@@ -95,6 +95,39 @@ def test_sources_of_all_kinds(layer):
     assert load_word2ket(leaves, layer=layer).shape[-1] == 25
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "complex64", "int32"])
+def test_tensors_of_every_dtype_are_read_as_their_values(dtype):
+    torch = pytest.importorskip("torch")
+    leaves = torch.arange(16.0).reshape(2, 2, 2, 2).to(getattr(torch, dtype))
+    table = load_word2ket({"e.weight_leafs": leaves}, (3, 3), "EmbeddingKetXS")
+    # NumPy has no bfloat16 of its own; integers become float64 as everywhere.
+    assert table.dtype == {"bfloat16": "float32", "int32": "float64"}.get(dtype, dtype)
+    assert (
+        table.to_dense().tolist()
+        == load_word2ket(np.arange(16.0).reshape(leaves.shape), (3, 3)).to_dense().tolist()
+    )
+    trained = torch.nn.Parameter(leaves) if leaves.is_floating_point() else leaves
+    assert load_word2ket(trained, (3, 3), "EmbeddingKetXS").dtype == table.dtype
+
+
+def test_arrays_of_jax_are_read_as_their_values():
+    jax = pytest.importorskip("jax")
+    table = load_word2ket(jax.numpy.ones((2, 3, 10, 4), jax.numpy.bfloat16), (95, 16))
+    assert isinstance(table.factors[0], np.ndarray)
+    assert table.dtype == "bfloat16"
+    with pytest.raises(TypeError, match="source must be known by its values, got an array that is traced"):
+        jax.jit(lambda leaves: load_word2ket(leaves, (95, 16)).factors[0])(np.ones((2, 3, 10, 4)))
+
+
+def test_tensors_without_values_are_refused():
+    torch = pytest.importorskip("torch")
+    leaves = torch.ones(2, 3, 10, 4)
+    with pytest.raises(TypeError, match="source must be known by its values, got an array that is traced"):
+        load_word2ket(leaves.to("meta"), (95, 16))
+    with pytest.raises(TypeError, match=r"source must be dense, got a tensor of layout torch\.sparse_coo"):
+        load_word2ket(leaves.to_sparse(), (95, 16))
+
+
 def test_tensors_are_copied_to_the_host():
     torch = pytest.importorskip("torch")
     leaves = torch.nn.Parameter(torch.ones(2, 1, 3, 2))
@@ -137,4 +170,87 @@ LEAVES = np.ones((2, 3, 10, 4))
 )
 def test_what_cannot_be_told_is_refused(arguments, text):
     with pytest.raises(ValueError, match=text):
+        load_word2ket(*arguments)
+
+
+SHAPE = r"shape must be two ints >= 1 \(rows, columns\), got "
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [
+        *(
+            (shape, TypeError)
+            for shape in (5, 95j, (95, 16j), (95.0, 16), (95, float("nan")), ("95", "16"), "ab")
+        ),
+        *(
+            (shape, TypeError)
+            for shape in ((True, 16), (None, 16), np.array([95.0, 16.0]), slice(3), [[95, 16]])
+        ),
+        *((shape, ValueError) for shape in ((95,), (95, 16, 1), (), (-95, 16), (95, 0))),
+    ],
+)
+def test_shapes(shape, error):
+    with pytest.raises(error, match=SHAPE):
+        load_word2ket(LEAVES, shape)
+
+
+def test_integers_of_numpy_are_sizes():
+    for shape in ((np.int64(95), np.uint8(16)), np.array([95, 16]), [95, 16]):
+        assert load_word2ket(LEAVES, shape).shape == (95, 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        (
+            ([[1, 2], [3]], (95, 16)),
+            ValueError,
+            "source must be an array or a regular nested list, got a ragged list",
+        ),
+        ((None, (95, 16)), TypeError, "source must have a numeric dtype, got object"),
+        (("abc", (95, 16)), TypeError, "source must have a numeric dtype, got <U3"),
+        (({"weight_leafs": None}, (95, 16)), TypeError, "source must have a numeric dtype, got object"),
+        ((5, (95, 16)), ValueError, r"source must hold leaves of shape \(order, rank, t, q\), got \(\)"),
+        ((np.ones((2, 3, 0, 4)), (95, 16)), ValueError, r"source must hold leaves .* got \(2, 3, 0, 4\)"),
+        ((np.ones((2, 3, 10, 0)), (95, 16)), ValueError, r"source must hold leaves .* got \(2, 3, 10, 0\)"),
+        ((np.ma.masked_array(LEAVES), (95, 16)), TypeError, "source must have no mask, got MaskedArray"),
+        (
+            (KroneckerMatrix([np.eye(2)]), (95, 16)),
+            TypeError,
+            "source must be a layer, .* got KroneckerMatrix",
+        ),
+        (
+            (LEAVES.astype(np.longdouble), (95, 16)),
+            TypeError,
+            "source must have .* of at most double precision",
+        ),
+        ((LEAVES, (10**400, 16)), ValueError, r"layer must be one of .* where shape .* does not tell"),
+        ((LEAVES, (95, 16), 3), ValueError, "layer must be one of .* got 3"),
+        ((LEAVES, (95, 16), LEAVES), ValueError, r"layer must be one of .* got array"),
+        ((LEAVES, (95, 16), ["EmbeddingKet"]), ValueError, r"layer must be one of .* got \['EmbeddingKet'\]"),
+        (
+            (layer_like("EmbeddingKetXS", LEAVES, "a", 16),),
+            TypeError,
+            "num_embeddings and .* got \\['a', 16\\]",
+        ),
+        (
+            (layer_like("EmbeddingKetXS", LEAVES, 95, None),),
+            TypeError,
+            "num_embeddings and .* got \\[95, None\\]",
+        ),
+        (
+            (layer_like("EmbeddingKetXS", LEAVES, 95, -1),),
+            ValueError,
+            "num_embeddings and .* got \\[95, -1\\]",
+        ),
+        (
+            (layer_like("EmbeddingKetXS", None, 95, 16),),
+            TypeError,
+            "source must have a numeric dtype, got object",
+        ),
+    ],
+)
+def test_wrong_arguments(arguments, error, text):
+    with pytest.raises(error, match=text):
         load_word2ket(*arguments)

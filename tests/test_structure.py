@@ -118,7 +118,7 @@ def test_no_room_has_a_circle():
         visit(name, ())
 
 
-@pytest.mark.parametrize("name", ["arrays", "cuda", "lookups", "products", "spectra", "objects"])
+@pytest.mark.parametrize("name", ["arrays", "cuda", "lookups", "products", "spectra", "objects", "io"])
 def test_a_room_says_what_is_in_it(name):
     """Every module by its name at the begin of a line, so that a reader opens the right one."""
     text = ast.get_docstring(modules()[name], clean=False)

@@ -76,6 +76,10 @@ def right() -> None:
     reveal_type(kc.digits([0, 5], (2, 3)))  # tuple[ndarray, ...]
     reveal_type(kc.digits(np.int64(5), (2, 3)))  # tuple[ndarray, ...]
     reveal_type(kc.load_word2ket({}))  # Ket[ndarray] | KroneckerMatrix[ndarray]
+    kc.save("table.safetensors", K)
+    table = kc.load("table.safetensors", mmap_mode="r", like=x)
+    if isinstance(table, kc.Ket):
+        reveal_type(table)  # Ket[ndarray]
     reveal_type(testing.factors())  # SearchStrategy[tuple[ndarray, ...]]
     reveal_type(testing.indices(3))  # SearchStrategy[ndarray]
     reveal_type(testing.crops(3, 4))  # SearchStrategy[tuple[int, int] | None]

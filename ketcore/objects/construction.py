@@ -76,7 +76,8 @@ def placed(values: np.ndarray, like: AnyArray | None) -> AnyArray:
     """`beside(values, like)` for a `like` that a caller gives; None for NumPy."""
     if like is None:
         return values
-    if not is_array(like):
+    # The classes of arrays have all that tells arrays.
+    if not is_array(like) or isinstance(like, type):
         raise TypeError(f"like must be an array, got {type(like).__name__}")
     return beside(values, like)
 

@@ -1,4 +1,4 @@
-"""Tables of other packages."""
+"""Tables of the word2ket package (release 0.0.2)."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 
 from ketcore.array_types import Host
+from ketcore.arrays.autodiff import is_torch, is_traced
+from ketcore.arrays.checks import as_sequence
+from ketcore.arrays.namespaces import is_array, is_numpy, opts_out, to_host
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.operands import operand
+from ketcore.shapes import check_int
 
 _LAYERS = ("EmbeddingKet", "EmbeddingKetXS")
 _LEAVES = "weight_leafs"
@@ -20,14 +25,17 @@ def load_word2ket(
     """The table of a layer of the word2ket package (release 0.0.2), with the numbers of its rows.
 
     source   the layer itself; or its state dict, which holds one array under `weight_leafs` (with any
-             prefix); or that array (order, rank, t, q).  Torch tensors are copied to the host
+             prefix); or that array (order, rank, t, q), or nested lists.  Arrays of any library and device
+             are read as their values: bfloat16 of PyTorch becomes float32, since NumPy has none of its own,
+             and integers become float64
     shape    (num_embeddings, embedding_dim) of the layer; the layer itself knows it.  None: not cropped
     layer    "EmbeddingKet" (t is the number of words) or "EmbeddingKetXS" (t is the number of leaves of a
              mode).  The arrays look alike, so it is needed unless `source` or `shape` tells
     returns  EmbeddingKetXS: a KroneckerMatrix of `shape`; M.rows(ids) are the rows of the layer.
              EmbeddingKet: a Ket of batch shape (t,); the package crops its vectors, which
              ket_rows(ket.packed, ids, ket.dims, columns=embedding_dim) does as well
-    raises   ValueError where the layer cannot be told, or where `shape` does not fit the leaves
+    raises   ValueError where the layer cannot be told, or where `shape` does not fit the leaves; TypeError on
+             kinds and dtypes
 
     Both layers are in C order, the first leaf the most significant.  Two quirks are not reproduced: ids
     from num_embeddings up to t**order, which the package answers with rows that were never trained, are
@@ -38,16 +46,35 @@ def load_word2ket(
     >>> load_word2ket({"embed.weight_leafs": np.ones((2, 3, 10, 4))}, layer="EmbeddingKet").shape
     (10, 16)
     """
+    if layer is not None and not (isinstance(layer, str) and layer in _LAYERS):
+        raise ValueError(f"layer must be one of {_LAYERS}, got {layer!r}")
     if hasattr(source, _LEAVES):
         layer = layer or next((c.__name__ for c in type(source).__mro__ if c.__name__ in _LAYERS), None)
-        shape = shape or (source.num_embeddings, source.embedding_dim)
+        shape = _shape_of_layer(source) if shape is None else shape
+    shape = None if shape is None else _checked_shape("shape", shape)
     leaves = _leaves(source)
     layer = layer or _told_by_shape(leaves.shape, shape)
-    if layer not in _LAYERS:
-        raise ValueError(f"layer must be one of {_LAYERS}, got {layer!r}")
     if layer == "EmbeddingKetXS":
         return KroneckerMatrix(tuple(leaves), shape)
     return _kets(leaves, shape)
+
+
+def _shape_of_layer(layer):
+    """The sizes that a layer says; those of its leaves where it says none."""
+    names = "num_embeddings", "embedding_dim"
+    sizes = [getattr(layer, name, None) for name in names]
+    return None if sizes == [None, None] else _checked_shape("num_embeddings and embedding_dim", sizes)
+
+
+def _checked_shape(name, sizes):
+    rule = f"{name} must be two ints >= 1 (rows, columns)"
+    try:
+        found = tuple(check_int(name, size, 1) for size in as_sequence(name, sizes))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{rule}, got {sizes!r}") from None
+    if len(found) != 2:
+        raise ValueError(f"{rule}, got {sizes!r}")
+    return found
 
 
 def _leaves(source):
@@ -58,8 +85,19 @@ def _leaves(source):
             raise ValueError(f"source must hold one array named {_LEAVES}, got {found} among {list(source)}")
         source = source[found[0]]
     source = getattr(source, _LEAVES, source)
-    leaves = np.asarray(source.detach().cpu().numpy() if hasattr(source, "detach") else source)
-    if leaves.ndim != 4 or not leaves.shape[0]:
+    if is_array(source) and is_traced(source):
+        raise TypeError("source must be known by its values, got an array that is traced")
+    if is_torch(source):
+        if str(source.layout) != "torch.strided":
+            raise TypeError(f"source must be dense, got a tensor of layout {source.layout}")
+        source = source.detach().cpu()
+        # NumPy has it of ml_dtypes alone: what comes back should not depend on what is installed.
+        source = source.float() if str(source.dtype) == "torch.bfloat16" else source
+    if opts_out(source):
+        raise TypeError(f"source must be a layer, a mapping or an array, got {type(source).__name__}")
+    values = to_host(source) if is_array(source) and not is_numpy(source) else source
+    leaves = operand("source", values, np.dtype(np.float64))
+    if leaves.ndim != 4 or 0 in (leaves.shape[0], *leaves.shape[2:]):
         raise ValueError(f"source must hold leaves of shape (order, rank, t, q), got {leaves.shape}")
     return leaves
 
@@ -72,8 +110,9 @@ def _told_by_shape(leaves_shape, shape):
             f"layer must be one of {_LAYERS} where no shape tells, got leaves of shape {leaves_shape}"
         )
     words = shape[0]
-    # The package's own rounding, which is not always the root that integers give.
-    fits = (count == words, count == ceil(words ** (1 / order)))
+    # The package's own rounding, which is not always the root that integers give; it has no roots beyond the
+    # floats.
+    fits = (count == words, words < 2**1023 and count == ceil(words ** (1 / order)))
     if fits[0] == fits[1]:
         raise ValueError(
             f"layer must be one of {_LAYERS} where shape {tuple(shape)} does not tell, "

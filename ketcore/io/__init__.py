@@ -1,0 +1,16 @@
+"""Files of kets and operators, and tables of other packages.
+
+    saved              objects in files: `save`, `load`
+    contents           what a file holds of an object of each kind, and the object that this makes
+    tensor_values      arrays of any library as tensors of a file, and back
+    tensor_header      the header of a file, written and checked
+    tensor_bytes       the bytes of tensors: read, mapped into memory, written in the place of an older file
+    word2ket_tables    tables of the word2ket package
+
+Nothing is pickled, and nothing in a file is trusted.
+"""
+
+from ketcore.io.saved import load, save
+from ketcore.io.word2ket_tables import load_word2ket
+
+__all__ = ["load", "load_word2ket", "save"]

@@ -1,0 +1,215 @@
+"""Kets and operators in files of the format of safetensors, which other programs read as well.
+
+The metadata is text: `ketcore_format`, the version of this description; `kind`, the name of the class; its
+sizes (`shape`, `dims`, ...) as lists of JSON, in which an integer of more than 63 bits is a hexadecimal text;
+`parts` of a KroneckerProduct; `complex`, the names of the tensors whose last axis has a real and an imaginary
+part.  What the tensors are is said in `contents`.
+
+The format is read here, not by its own library: that copies what it reads, maps nothing, and says little of
+what is wrong.  Writing is a header and the bytes behind it, for which nothing new has to be installed.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from reprlib import repr as shortened
+from typing import Any, Literal, TypeAlias, overload
+
+import numpy as np
+
+from ketcore.array_types import ArrayT, ForeignT, Host
+from ketcore.arrays.autodiff import is_traced
+from ketcore.arrays.namespaces import is_array, is_numpy, library_of
+from ketcore.io.contents import SIZES, is_count, named_arrays, part_kinds, rebuilt, tensor_names
+from ketcore.io.tensor_bytes import read_arrays, replacing
+from ketcore.io.tensor_header import layout, parsed, read_header, written_header
+from ketcore.io.tensor_values import are_pairs, as_numbers, bytes_of, stored_as
+from ketcore.objects.construction import placed
+from ketcore.objects.ket import Ket
+from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_product import KroneckerProduct
+from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.objects.parts import Diagonal, Identity
+from ketcore.objects.permutation import Permutation
+
+Saved: TypeAlias = (
+    Ket[ArrayT]
+    | KroneckerMatrix[ArrayT]
+    | KroneckerSum[ArrayT]
+    | KroneckerProduct[ArrayT]
+    | Permutation
+    | Diagonal[ArrayT]
+    | Identity
+)
+_VERSION = 1
+_KINDS = {kind.__name__: kind for kind in SIZES}
+
+
+def save(path: str | PathLike[str], obj: Saved[Any]) -> None:
+    """Write a ket or an operator to a file, in the format of safetensors and without pickle.
+
+    path     any name.  A file of this name is replaced once the new one is whole: a crash leaves the old one
+    obj      Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation, Diagonal or Identity, with
+             arrays of any library and device; what is recorded for gradients is not kept
+    raises   TypeError on other kinds and dtypes, and on arrays without values (traced ones); ValueError on
+             paths, and on more than about a hundred thousand modes; OSError
+    cost     one pass; arrays in another order than C's, or on a device, are copied one at a time
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save(f"{folder}/matrix.safetensors", KroneckerMatrix([[[1.0, 2.0]], [[3.0]]]))
+    ...     load(f"{folder}/matrix.safetensors").to_dense().tolist()
+    [[3.0, 6.0]]
+    """
+    path = _checked_path(path)
+    kind = next((kind for kind in SIZES if isinstance(obj, kind)), None)
+    if kind is None:
+        raise TypeError(f"obj must be one of {', '.join(_KINDS)}, got {type(obj).__name__}")
+    arrays = named_arrays(obj)
+    if any(is_array(array) and is_traced(array) for array in arrays.values()):
+        raise TypeError(f"obj must be known by its values for save, got a {kind.__name__} that is traced")
+    metadata = {"ketcore_format": str(_VERSION), "kind": kind.__name__}
+    metadata |= {name: _as_text(getattr(obj, name)) for name in SIZES[kind]}
+    if isinstance(obj, KroneckerProduct):
+        metadata["parts"] = json.dumps(part_kinds(obj))
+    pairs = [name for name, array in arrays.items() if are_pairs(array)]
+    if pairs:
+        metadata["complex"] = json.dumps(pairs)
+    header, order = written_header({name: stored_as(array) for name, array in arrays.items()}, metadata)
+    with replacing(path) as file:
+        file.write(header)
+        for name in order:
+            file.write(bytes_of(arrays[name]))
+
+
+@overload
+def load(
+    path: str | PathLike[str], mmap_mode: Literal["r", "c"] | None = None, like: Host | None = None
+) -> Saved[Host]: ...
+@overload
+def load(
+    path: str | PathLike[str], mmap_mode: Literal["r", "c"] | None = None, *, like: ForeignT
+) -> Saved[ForeignT]: ...
+def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = None) -> Saved[Any]:
+    """The ket or the operator in a file that `save` wrote, with the same kind, sizes and dtypes.
+
+    path       of the file.  Nothing in it is trusted, and none of it is run
+    mmap_mode  None: the numbers are read.  "r": they stay in the file, of which memory holds what is in use;
+               the arrays are read-only, as operations need no more.  "c": the same, and what is written into
+               them stays in memory.  "r+" is refused, since objects do not change
+    like       an array whose library and device the numbers take; None for NumPy.  Sparse parts are SciPy's
+    returns    bfloat16 is that of ml_dtypes in NumPy
+    raises     ValueError, naming the path, on all that is wrong with a file, and where a newer ketcore wrote
+               it; OSError; TypeError, ValueError on arguments; TypeError where the library of `like` lacks
+               the dtype; ImportError on bfloat16 without ml_dtypes
+    cost       one pass; with `mmap_mode` that of the header
+
+    A file that is mapped must not be cut meanwhile; one that `save` replaces stays until it is let go.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save(f"{folder}/ket.safetensors", Ket([[[1.0, 2.0]], [[3.0, 4.0]]]))
+    ...     load(f"{folder}/ket.safetensors", mmap_mode="c").to_dense().tolist()
+    [3.0, 4.0, 6.0, 8.0]
+    """
+    path = _checked_path(path)
+    if mmap_mode is not None and not (isinstance(mmap_mode, str) and mmap_mode in ("r", "c")):
+        raise ValueError(f"mmap_mode must be None, 'r' or 'c', got {mmap_mode!r}")
+    placed(np.zeros(0, np.float32), like)
+    with open(path, "rb") as file, _naming(path):
+        size = os.fstat(file.fileno()).st_size
+        metadata, entries, start = read_header(file, size)
+        kind, sizes, parts, pairs = _described(metadata)
+        tensors = layout(entries, size - start)
+        _check_names(kind, tensor_names(kind, sizes, parts), tensors)
+        _check_pairs(pairs, tensors)
+        found = read_arrays(file, tensors, start, mmap_mode)
+    beside = None if like is None or is_numpy(like) else like
+    if beside is not None and any(is_count(name) and name != "identities" for name in found):
+        rule = "None or an array of NumPy for a file with sparse parts"
+        raise TypeError(f"like must be {rule}, got one of {library_of(like)}")
+    arrays = {
+        name: array if is_count(name) else as_numbers(array, tensors[name].dtype, name in pairs, beside)
+        for name, array in found.items()
+    }
+    with _naming(path):
+        return rebuilt(kind, sizes, parts, arrays)
+
+
+def _checked_path(path):
+    found = os.fspath(path) if isinstance(path, PathLike) else path
+    if not isinstance(found, str):
+        raise TypeError(f"path must be a str or an os.PathLike of one, got {type(path).__name__}")
+    if not found or "\0" in found:
+        raise ValueError(f"path must be the name of a file, got {found!r}")
+    return found
+
+
+@contextmanager
+def _naming(path) -> Iterator[None]:
+    """Whatever is wrong with a file is a ValueError that names it."""
+    try:
+        yield
+    except (TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"path must be a file of ketcore.save, got {path!r}, in which {error}") from None
+
+
+def _as_text(sizes):
+    return json.dumps([size if size < 2**63 else hex(size) for size in sizes])
+
+
+def _described(metadata):
+    """The kind, its sizes, the kinds of its parts and the names of complex tensors, by the metadata."""
+    version, kind = metadata.get("ketcore_format"), metadata.get("kind")
+    if version is None:
+        got = shortened(sorted(metadata))
+        raise ValueError(f"the metadata must have a ketcore_format, as those of ketcore alone, got {got}")
+    if not re.fullmatch("[1-9][0-9]{0,8}", version):
+        raise ValueError(f"ketcore_format must be an int >= 1, got {shortened(version)}")
+    if int(version) > _VERSION:
+        raise ValueError(f"ketcore_format must be at most {_VERSION}, got {version} (update ketcore)")
+    if kind not in _KINDS:
+        raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {shortened(kind)}")
+    sizes = {name: _sizes(name, _listed(name, metadata)) for name in SIZES[_KINDS[kind]]}
+    parts = _listed("parts", metadata) if kind == "KroneckerProduct" else []
+    pairs = _listed("complex", metadata) if "complex" in metadata else []
+    return _KINDS[kind], sizes, parts, pairs
+
+
+def _listed(name, metadata):
+    if name not in metadata:
+        raise ValueError(f"the metadata must have {name}, got {shortened(sorted(metadata))}")
+    found = parsed(name, metadata[name])
+    if not isinstance(found, list):
+        raise ValueError(f"{name} must be a list, got {shortened(found)}")
+    return found
+
+
+def _sizes(name, values):
+    found = []
+    for value in values:
+        if isinstance(value, str) and re.fullmatch("0x[0-9a-f]+", value):
+            value = int(value, 16)
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name} must be ints >= 0 or hexadecimal texts, got {shortened(value)}")
+        found.append(value)
+    return tuple(found)
+
+
+def _check_names(kind, names, tensors):
+    optional = {"identities"} if kind is KroneckerMatrix else set()
+    if set(tensors) - optional != set(names):
+        rule = f"those of a {kind.__name__}, {shortened(sorted(names))}"
+        raise ValueError(f"the tensors must be {rule}, got {shortened(sorted(tensors))}")
+
+
+def _check_pairs(pairs, tensors):
+    for name in pairs:
+        known = isinstance(name, str) and name in tensors
+        if not known or tensors[name].dtype not in ("F32", "F64") or tensors[name].shape[-1:] != (2,):
+            raise ValueError(
+                f"complex must be names of tensors (..., 2) of F32 or F64, got {shortened(name)}"
+            )
