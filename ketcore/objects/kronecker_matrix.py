@@ -316,7 +316,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
             return alignment.aligned_sandwich(self, x, y)
         return operands.sandwich(self, x, y)
 
-    def kron(self, other: "KroneckerMatrix[ArrayT]") -> "KroneckerMatrix[ArrayT]":
+    def kron(self, other: Operator[ArrayT]) -> "KroneckerMatrix[ArrayT]":
         """The Kronecker product: orders add, ranks multiply.
 
         raises   ValueError where `other` is cropped, as the product is then no leading block of one Kronecker
@@ -351,7 +351,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """
         return KroneckerMatrix(arithmetic.balanced_factors(self.factors), self.shape)
 
-    def inner(self: Any, other: "KroneckerMatrix[ArrayT]") -> ArrayT:
+    def inner(self: Any, other: Operator[ArrayT]) -> ArrayT:
         """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
 
         other    a KroneckerMatrix, KroneckerSum or KroneckerProduct

@@ -292,9 +292,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """The rows of `ids` as a batch of kets of rank 1; ids and errors as in `rows`."""
         return part_blocks.parts_row_kets(self.parts, ids)
 
-    def inner(
-        self, other: "KroneckerProduct[ArrayT] | KroneckerMatrix[ArrayT] | KroneckerSum[ArrayT]"
-    ) -> ArrayT:
+    def inner(self, other: Operator[ArrayT]) -> ArrayT:
         """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
 
         cost     of two products that of their parts; a KroneckerMatrix meets dense factors

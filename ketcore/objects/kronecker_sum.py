@@ -224,7 +224,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """The Frobenius norm, real."""
         return self.to_kronecker().norm()
 
-    def inner(self, other: "KroneckerSum[ArrayT] | KroneckerMatrix[ArrayT]") -> ArrayT:
+    def inner(self, other: Operator[ArrayT]) -> ArrayT:
         """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
 
         other    a KroneckerSum, KroneckerMatrix or KroneckerProduct
@@ -243,7 +243,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """
         return self.to_kronecker().sum(axis)
 
-    def kron(self, other: "KroneckerMatrix[ArrayT] | KroneckerSum[ArrayT]") -> KroneckerMatrix[ArrayT]:
+    def kron(self, other: Operator[ArrayT]) -> KroneckerMatrix[ArrayT]:
         """The Kronecker product as a KroneckerMatrix: orders add, ranks multiply."""
         return self.to_kronecker().kron(other)
 

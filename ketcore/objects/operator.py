@@ -9,10 +9,11 @@ Sums and products of two objects are asked for in one place, `_sum` and `_produc
 the right one (`_plus`, `_times`, `_times_left`), and what neither knows is refused in words.
 """
 
-from collections.abc import Sequence
 from math import prod
 from numbers import Complex
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, overload
+
+import numpy as np
 
 from ketcore.array_types import AnyArray, ArrayT, Host, Lists, Scalar
 from ketcore.arrays import solvers
@@ -29,8 +30,9 @@ class Structured:
 
     def _refuse_conversion(self, *args: Any, **options: Any) -> NoReturn:
         """What libraries call to make an array of an object: nothing goes dense silently."""
-        name = type(self).__name__
-        raise TypeError(f"a {name} must be made dense by to_dense(max_bytes=), got an implicit conversion")
+        name, way = type(self).__name__, self._SUMS.removesuffix("to_dense()")
+        way = f"{way}.to_dense(max_bytes=)".removeprefix(".")
+        raise TypeError(f"a {name} must be made dense by {way}, got an implicit conversion")
 
     # Arrays and scalars of NumPy leave their operators to the object.
     __array_ufunc__: None = None
@@ -99,12 +101,13 @@ class Structured:
     def _sum(self, other: Any, sign: str) -> Any:
         """self + other or self - other: zero is that of every kind."""
         if not isinstance(other, Structured):
-            if isinstance(other, Complex) and other == 0:
+            if _is_zero(other):
                 return self
             return _refused(other, sum_refusal, self, sign)
         found = NotImplemented
         if sign == "+" or isinstance(other, Scalable):
-            other = other if sign == "+" else -other
+            added: Any = other
+            other = other if sign == "+" else -added
             found = self._plus(other)
             found = other._plus(self) if found is NotImplemented else found
         if found is NotImplemented:
@@ -113,8 +116,9 @@ class Structured:
 
     def _left_sum(self, other: Any, sign: str) -> Any:
         """other + self or other - self, where `other` is no object."""
-        if isinstance(other, Complex) and other == 0:
-            return self if sign == "+" else -self
+        if _is_zero(other):
+            own: Any = self
+            return self if sign == "+" else -own
         return _refused(other, sum_refusal, self, sign)
 
     def _product(self, other: Any) -> Any:
@@ -136,6 +140,12 @@ class Structured:
 
     def _repr_html_(self) -> str:
         return display.as_html(type(self).__name__, self._facts())
+
+
+def _is_zero(other: Any) -> bool:
+    """Whether `other` is the number zero; what other libraries hold is not looked at."""
+    number = other[()] if isinstance(other, np.ndarray) and not other.ndim else other
+    return isinstance(number, Complex) and number == 0
 
 
 def _refused(other: Any, refusal: Any, own: Structured, *rest: Any) -> Any:
@@ -223,15 +233,16 @@ class Operator(Structured, Generic[ArrayT]):
         """rows * columns, an int of Python: that of the dense array."""
         return prod(self.shape)
 
-    def transpose(self: Any, axes: Sequence[int] | None = None) -> Self:
+    def transpose(self, *axes: Any) -> Self:
         """The transpose.
 
-        axes     None or (1, 0): there is no other order that transposes
+        axes     none, None or (1, 0), as NumPy takes them: no other order transposes
         raises   ValueError on axes
         """
-        if axes is not None and tuple(axes) != (1, 0):
-            raise ValueError(f"axes must be None or (1, 0), got {axes}")
-        return self.T
+        given = axes[0] if len(axes) == 1 else axes
+        if given not in (None, (), (1, 0), [1, 0]):
+            raise ValueError(f"axes must be None or (1, 0), got {given}")
+        return self.mT
 
     def adjoint(self) -> Self:
         """The conjugate transpose, by the name that linear operators of SciPy have for it."""
@@ -241,9 +252,10 @@ class Operator(Structured, Generic[ArrayT]):
         """A @ other."""
         return self @ other
 
-    def toarray(self: Any, max_bytes: int = 2**30) -> ArrayT:
+    def toarray(self, max_bytes: int = 2**30) -> ArrayT:
         """`to_dense`, by the name that sparse matrices of SciPy have for it."""
-        return self.to_dense(max_bytes)
+        own: Any = self
+        return own.to_dense(max_bytes)
 
     def __bool__(self) -> bool:
         """True: a size beyond 2**63, which `len` cannot have, is no reason to fail."""

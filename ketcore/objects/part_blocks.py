@@ -33,7 +33,7 @@ def parts_block(parts: Sequence[Any], key: Any) -> AnyArray:
         found = (*blocks.shape_of(row), *blocks.shape_of(column))
         check_result_size("key", found, itemsize(like), dtype, "iter_row_blocks(size)")
     digits, inner = zip(*starmap(_few, zip(_plain_pair(row, column), dims, strict=True)), strict=True)
-    factors = [picked(part, *sides, like)[None, ...] for part, *sides in zip(parts, *digits, strict=True)]
+    factors = [picked(part, p, q, like)[None, ...] for part, p, q in zip(parts, *digits, strict=True)]
     shape = tuple(prod([factor.shape[axis] for factor in factors]) for axis in (1, 2))
     return unboxed(blocks.block(factors, shape, tuple(map(_as_key, inner))))
 
