@@ -179,11 +179,16 @@ def test_the_mean_has_derivatives_and_the_rest_says_that_it_has_none():
         for one, other in zip(ours, theirs, strict=True):
             near(to_numpy(one), to_numpy(other), scale=1e3)
         for call in (posterior.variance, posterior.sample):
-            text = f"^covariance must not require gradients for {call.__name__}, which has none, got one that"
+            text = f"^A must not require gradients for {call.__name__}, which has none, got one that"
             with pytest.raises(TypeError, match=text):
                 call()
-    with pytest.raises(TypeError, match="arrays of NumPy or CuPy for a LinearOperator, got torch"):
-        linalg.gaussian_posterior(kc.KroneckerMatrix([f.detach() for f in leaves]), y, torch.ones(12))
+    A, text = (
+        kc.KroneckerMatrix([f.detach() for f in leaves]),
+        "^y must be an array of NumPy or CuPy where noise",
+    )
+    for noise, mask in ((torch.ones(12), None), (0.1, y > 3)):
+        with pytest.raises(TypeError, match=text + " is an array or there is a mask, got torch"):
+            linalg.gaussian_posterior(A, y, noise, mask=mask)
 
 
 def test_errors_name_the_rule():
@@ -198,9 +203,18 @@ def test_errors_name_the_rule():
         (TypeError, r"^A must have square factors for gaussian_posterior, got dims \(2, 5\) and \(4, 3\)",
          (cross, y, 1)),
         (ValueError, r"^y must have shape \(12,\) or \(4, 3\), got \(3, 4\)", (own, y.reshape(3, 4), 1)),
-        (ValueError, "^noise must be at least 0, got -1.0", (own, y, -1)),
-        (ValueError, "^noise must be at least 0, got -1.0", (own, y, -y)),
-        (ValueError, "^noise must be at least 0, got nan", (own, y, np.nan * y)),
+        (ValueError, "^noise must be at least 0 and finite, got -1", (own, y, -1)),
+        (TypeError, "^noise must be a number, an array or a KroneckerMatrix, got NoneType", (own, y, None)),
+        (ValueError, "^noise must be at least 0 and finite, got -1.0", (own, y, -y)),
+        (ValueError, "^noise must be at least 0 and finite, got nan", (own, y, np.nan * y)),
+        (ValueError, "^noise must be at least 0 and finite, got inf", (own, y, np.inf)),
+        (ValueError, "^noise must be at least 0 and finite, got inf", (own, y, np.inf * y)),
+        (np.linalg.LinAlgError, "^noise must be positive definite, got factor 0 that is not",
+         (own, y, -1 * kc.eye(SIZES))),
+        (np.linalg.LinAlgError, "^noise must be finite and Hermitian, got factor 1 that is not",
+         (own, y, kc.KroneckerMatrix([np.eye(4), np.triu(np.ones((3, 3)))]))),
+        (np.linalg.LinAlgError, "^A must be finite and Hermitian, got factor 0 that is not",
+         (kc.KroneckerMatrix([np.triu(np.ones((4, 4))), np.eye(3)]), y, 1)),
         (TypeError, "^noise must be real, got 1j", (own, y, 1j)),
         (TypeError, "^noise must be real, got complex128", (own, y, 1j * y)),
         (ValueError, r"^noise must have shape \(12,\) or \(4, 3\), got \(2,\)", (own, y, [1.0, 2.0])),
@@ -246,6 +260,10 @@ def test_errors_of_what_is_asked():
         np.linalg.LinAlgError, match=r"^A, cross and prior must be a positive semidefinite covar"
     ):
         found.at(2 * cross, prior).sample()
+    with pytest.raises(TypeError, match=r"^rng must be None, a seed >= 0 or a Generator, got 'x'"):
+        found.sample(rng="x")
+    assert repr(masked) == "GaussianPosterior(row_dims=(4, 3), dtype=float64, data at 8 of 12 points)"
+    assert repr(found.at(cross)) == "GaussianPosterior(row_dims=(2, 5), dtype=float64, data at 12 points)"
     with pytest.raises(ValueError, match=r"^size must be at least 0, got -1"):
         found.sample(-1)
     negative = call(kc.KroneckerMatrix([np.diag([1.0, -1.0]), np.eye(2)]), np.ones(4), 3.0)

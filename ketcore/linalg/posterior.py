@@ -22,19 +22,23 @@ Letters: N order, p_n points of mode n, P = prod p_n; q_n and Q on the other gri
 """
 
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 from typing import Any, Generic, NamedTuple
 
 import numpy as np
 
 from ketcore import ops
 from ketcore.array_types import AnyArray, ArrayT, Index, Lists, Scalar, Seed
+from ketcore.arrays.autodiff import detached
 from ketcore.arrays.checks import check_constant, check_index
 from ketcore.arrays.elementary import adjoint, beside, conjugated, real_dtype, widened
 from ketcore.arrays.namespaces import (
     device_of,
+    is_array,
     is_complex,
     is_numpy,
+    is_writeable_in_place,
+    library_of,
     namespace,
     namespace_of,
     quiet,
@@ -46,6 +50,7 @@ from ketcore.objects import arithmetic
 from ketcore.objects.construction import generator
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
+from ketcore.objects.operands import is_dense
 from ketcore.shapes import check_int, check_size
 from ketcore.spectra import decompositions, symmetry
 
@@ -71,6 +76,12 @@ class GaussianPosterior(Generic[ArrayT]):
     rtol: float
     maxiter: int | None
     dtype: Any
+
+    def __repr__(self) -> str:
+        asked = self.covariance if self.cross is None else self.cross
+        data = "" if self.mask is None else f"{int(value_of(namespace_of(self.mask).sum(self.mask)))} of "
+        given = f"{data}{self.covariance.shape[0]} points"
+        return f"{type(self).__name__}(row_dims={asked.row_dims}, dtype={self.dtype}, data at {given})"
 
     def at(self, cross: Matrix[ArrayT], prior: Matrix[ArrayT] | None = None) -> "GaussianPosterior[ArrayT]":
         """The same process on another grid, of the same data: nothing is solved for again.
@@ -184,7 +195,9 @@ def gaussian_posterior(
     [0.488]
     """
     A = _kernel("A", A)
-    if A.row_dims != A.col_dims:
+    if A.row_dims == A.col_dims:
+        _hermitian("A", A)
+    else:
         raise TypeError(
             f"A must have square factors for gaussian_posterior, got dims {A.row_dims} and {A.col_dims}"
         )
@@ -199,6 +212,9 @@ def gaussian_posterior(
         other = _other_grid(A, cross, prior)
     elif prior is not None:
         raise TypeError(f"prior must be None without cross, got a {type(prior).__name__}")
+    if (mask is not None or getattr(noise, "ndim", 0)) and not is_writeable_in_place(y):
+        rule = "y must be an array of NumPy or CuPy where noise is an array or there is a mask"
+        raise TypeError(f"{rule}, got {library_of(y)}")
     found = GaussianPosterior(A, noise, y, mask=mask, rtol=rtol, maxiter=maxiter, dtype=dtype, **other)
     return replace(found, weights=_solved(found, widened(y)))
 
@@ -255,25 +271,30 @@ def _noise(A, noise, mask):
             raise TypeError(
                 f"noise must be a number or an array where there is a mask, got a {type(noise).__name__}"
             )
-        namespace("A and noise", (*A.factors, *found.factors))
+        xp = namespace("A and noise", (*A.factors, *found.factors))
+        _cholesky(xp, found)
         return found
     if arithmetic.is_scalar(noise):
-        shift = closed_forms.as_shift(noise, A.factors[0])
-        number = 0.0 if shift is None else shift
-        value = number if isinstance(number, complex | float) else value_of(number)
+        number = arithmetic.as_number("noise", noise)
+        if is_array(number):
+            namespace("A and noise", (A.factors[0], number))
+        value = value_of(number) if is_array(number) else number
         if isinstance(value, complex):
             raise TypeError(f"noise must be real, got {value}")
-        if value is not None and not value >= 0:
-            raise ValueError(f"noise must be at least 0, got {value}")
-        return number
+        if value is not None and not 0 <= value < inf:
+            raise ValueError(f"noise must be at least 0 and finite, got {value}")
+        return number if is_array(number) else float(number)
+    if not is_dense(noise):
+        kind = type(noise).__name__
+        raise TypeError(f"noise must be a number, an array or a KroneckerMatrix, got {kind}")
     found = solving.on_grid("noise", A, noise)
     xp = namespace_of(found)
     if is_complex(xp, found.dtype):
         raise TypeError(f"noise must be real, got {found.dtype}")
     found = found if mask is None else xp.where(mask, found, xp.zeros_like(found))
-    least = value_of(xp.min(found))
-    if least is not None and not least >= 0:
-        raise ValueError(f"noise must be at least 0, got {least}")
+    least, largest = value_of(xp.min(found)), value_of(xp.max(found))
+    if least is not None and not (least >= 0 and largest < inf):
+        raise ValueError(f"noise must be at least 0 and finite, got {least if not least >= 0 else largest}")
     return found
 
 
@@ -288,6 +309,7 @@ def _check_known(posterior, function):
         raise TypeError(f"prior must be given with cross for {function}, got None")
     for name in ("covariance", "cross", "prior", "noise"):
         value = getattr(posterior, name)
+        name = "A" if name == "covariance" else name
         check_constant(name, getattr(value, "factors", (value,)), function)
     check_constant("y", [posterior.weights], function)
 
@@ -326,11 +348,9 @@ class _Spectrum(NamedTuple):
 
 def _spectrum(posterior):
     A, noise = posterior.covariance, posterior.noise
-    xp, matrices = _hermitian("covariance", A)
+    xp, matrices = _hermitian("A", A)
     if isinstance(noise, KroneckerMatrix):
-        _, diagonals = _hermitian("noise", noise)
-        rule = "noise must be positive definite, got factor {n} that is not"
-        roots = closed_forms.factor_wise(xp, xp.linalg.cholesky, diagonals, rule)
+        roots = _cholesky(xp, noise)
         halves = [xp.linalg.solve(root, m) for root, m in zip(roots, matrices, strict=True)]
         matrices = [xp.linalg.solve(root, adjoint(h)) for root, h in zip(roots, halves, strict=True)]
         values, vectors = decompositions.hermitian_eigh(xp, matrices, True)
@@ -350,13 +370,20 @@ def _spectrum(posterior):
     return _Spectrum(inner, outer, xp.maximum(product, xp.zeros_like(product)), level)
 
 
+def _cholesky(xp, noise):
+    """The Cholesky factors of each factor of the noise."""
+    rule = "noise must be positive definite, got factor {n} that is not"
+    matrices = [detached(matrix) for matrix in _hermitian("noise", noise)[1]]
+    return closed_forms.factor_wise(xp, xp.linalg.cholesky, matrices, rule)
+
+
 def _hermitian(name, matrix):
     """The namespace, and the Hermitian factors of one product in 64 bits."""
     xp = namespace_of(matrix.factors[0])
     exact = decompositions.factor_dtype(xp, matrix.dtype)
     factors = [xp.astype(f[0, ...], exact, copy=False) for f in matrix.factors]
     for n, factor in enumerate(factors):
-        if symmetry.is_hermitian(xp, [factor], [matrix.dtype]) is not True:
+        if symmetry.is_hermitian(xp, [detached(factor)], [matrix.dtype]) is False:
             raise np.linalg.LinAlgError(f"{name} must be finite and Hermitian, got factor {n} that is not")
     return xp, [(factor + adjoint(factor)) / 2 for factor in factors]
 
@@ -436,17 +463,14 @@ def _noise_of(posterior, z):
     """Noise (count, P) of white noise."""
     xp, noise = namespace_of(z), posterior.noise
     if isinstance(noise, KroneckerMatrix):
-        rule = "noise must be positive definite, got factor {n} that is not"
-        return _along(
-            closed_forms.factor_wise(xp, xp.linalg.cholesky, _hermitian("noise", noise)[1], rule), z
-        )
+        return _along(_cholesky(xp, noise), z)
     level = xp.asarray(noise, dtype=real_dtype(xp, z.dtype), device=device_of(z))
     return z * xp.astype(xp.sqrt(level), z.dtype, copy=False)
 
 
 def _joint_roots(posterior):
     """The rows of R_n for the points of the data (p_n, t_n), and for those asked about (q_n, t_n)."""
-    xp, own = _hermitian("covariance", posterior.covariance)
+    xp, own = _hermitian("A", posterior.covariance)
     if posterior.cross is None:
         roots = [_root(xp, n, matrix, posterior.dtype) for n, matrix in enumerate(own)]
         return roots, roots

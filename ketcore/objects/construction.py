@@ -42,7 +42,13 @@ def random_leaves(
 
 def generator(rng: Any) -> Any:
     """`rng` where it is a generator, of NumPy or CuPy; else NumPy's of that seed."""
-    return rng if hasattr(rng, "standard_normal") else np.random.default_rng(rng)
+    if hasattr(rng, "standard_normal"):
+        return rng
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        text = f"rng must be None, a seed >= 0 or a Generator, got {rng!r}"
+        raise type(error)(text) from None
 
 
 def cast(factors: Sequence[AnyArray], dtype: Any, axes: scale.Axes, fixed: Marks = ()) -> list[AnyArray]:
