@@ -36,6 +36,7 @@ def changed(entry=(), **metadata):
 BROKEN = {
     "empty": (b"", "the file must have at least 8 bytes, got 0"),
     "long": ((2**63).to_bytes(8, "little"), "the header must have at most 16 bytes, got 9223372036854775808"),
+    "longer": ((17).to_bytes(8, "little"), "the header must have at most 16 bytes, got 17"),
     "no json": (raw(b"{x"), r"the header must be JSON in UTF-8, got b'\{x': Expecting property name"),
     "no utf-8": (raw(b'{"\xff":1}'), "the header must be JSON in UTF-8, got .*can't decode byte 0xff"),
     "deep": (raw(b"[" * 100_000), "the header must be JSON of few levels, got "),
@@ -65,6 +66,7 @@ BROKEN = {
     "integers": (changed({"dtype": "I64"}), "factors must have a floating or complex dtype, got int64"),
     "entry": (changed({"more": 1}), "tensor 'factors.0' must have dtype, shape and data_offsets, got "),
     "bool": (changed({"shape": [True, 1, 2]}), "must have a shape of at most 64 ints >= 0, got"),
+    "negative shape": (changed({"shape": [-1, -1, 2]}), "must have a shape of at most 64 ints >= 0, got"),
     "axes": (changed({"shape": [1] * 64 + [2]}), "must have a shape of at most 64 ints >= 0, got"),
     "elements": (changed({"shape": [0, 2**40, 2**40], "data_offsets": [0, 0]}), "at most .* elements"),
     "bytes": (changed({"shape": [1, 1, 3]}), r"must have 24 bytes for shape \[1, 1, 3\] of F64, got"),

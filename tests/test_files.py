@@ -1,6 +1,7 @@
 """`kc.save` and `kc.load`: what comes back, what others read of it, and files that are broken."""
 
 import errno
+import json
 import os
 import stat
 import sys
@@ -204,6 +205,18 @@ def test_what_the_library_of_the_format_writes_is_loaded(path, name, library):
     safetensors.save_file(tensors, path, metadata | {"format": "pt"})
     for mode in (None, "r"):
         same(kc.load(path, mode), OBJECTS[name])
+
+
+def test_numbers_lie_where_they_can_be_mapped(path):
+    for name in ("chain", "product", "sparse"):
+        kc.save(path, OBJECTS[name])
+        data = Path(path).read_bytes()
+        start = 8 + int.from_bytes(data[:8], "little")
+        assert start % 64 == 0
+        entries = json.loads(data[8:start])
+        del entries["__metadata__"]
+        sizes = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "BOOL": 1}
+        assert not [e for e in entries.values() if e["data_offsets"][0] % sizes[e["dtype"]]]
 
 
 def test_numbers_that_lie_anywhere_are_copied(path):
