@@ -64,7 +64,7 @@ def save(path: str | PathLike[str], obj: Saved[Any]) -> None:
     ...     load(f"{folder}/matrix.safetensors").to_dense().tolist()
     [[3.0, 6.0]]
     """
-    path = _checked_path(path)
+    target = _checked_path(path)
     kind = next((kind for kind in SIZES if isinstance(obj, kind)), None)
     if kind is None:
         raise TypeError(f"obj must be one of {', '.join(_KINDS)}, got {type(obj).__name__}")
@@ -79,10 +79,10 @@ def save(path: str | PathLike[str], obj: Saved[Any]) -> None:
     if pairs:
         metadata["complex"] = json.dumps(pairs)
     header, order = written_header({name: stored_as(array) for name, array in arrays.items()}, metadata)
-    with replacing(path) as file:
+    with replacing(target) as file:
         file.write(header)
         for name in order:
-            file.write(bytes_of(arrays[name]))
+            file.write(bytes_of(arrays[name]).data)
 
 
 @overload
@@ -115,11 +115,11 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
     ...     load(f"{folder}/ket.safetensors", mmap_mode="c").to_dense().tolist()
     [3.0, 4.0, 6.0, 8.0]
     """
-    path = _checked_path(path)
+    source = _checked_path(path)
     if mmap_mode is not None and not (isinstance(mmap_mode, str) and mmap_mode in ("r", "c")):
         raise ValueError(f"mmap_mode must be None, 'r' or 'c', got {mmap_mode!r}")
     placed(np.zeros(0, np.float32), like)
-    with open(path, "rb") as file, _naming(path):
+    with open(source, "rb") as file, _naming(source):
         size = os.fstat(file.fileno()).st_size
         metadata, entries, start = read_header(file, size)
         kind, sizes, parts, pairs = _described(metadata)
@@ -135,7 +135,7 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
         name: array if is_count(name) else as_numbers(array, tensors[name].dtype, name in pairs, beside)
         for name, array in found.items()
     }
-    with _naming(path):
+    with _naming(source):
         return rebuilt(kind, sizes, parts, arrays)
 
 

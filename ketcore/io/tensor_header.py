@@ -18,7 +18,7 @@ import numpy as np
 
 # What the format calls dtypes, and what NumPy reads them as: it has no bfloat16 of its own, and any byte of a
 # file can stand for a truth value.
-DTYPES = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
