@@ -90,6 +90,7 @@ from ketcore.structure import (
     kron,
     kron_power,
     partial_trace,
+    partial_transpose,
     permute_subsystems,
     swap,
 )
@@ -174,6 +175,7 @@ __all__ = [
     "load_word2ket",
     "nearest_kronecker",
     "partial_trace",
+    "partial_transpose",
     "permute_subsystems",
     "recompress",
     "row_kets",

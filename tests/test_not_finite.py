@@ -95,6 +95,8 @@ def of_kets(a, b, A, S, x, many, value):
         "Ket.kron": lambda: k.kron(k),
         "Ket.norm": lambda: [k.norm(), kets.norm()],
         "Ket.normalize": lambda: [k.normalize(), kets.normalize()],
+        "Ket.projector": k.projector,
+        "Ket.to_column": k.to_column,
         "Ket.to_dense": lambda: [k.to_dense(), kets.to_dense()],
     }
 
@@ -169,17 +171,19 @@ def of_products(D, x, many, value):
 
 def of_functions(a, b, A):
     B, k = kc.KroneckerMatrix([b, b]), kc.ket(a[0], b[0])
+    S, D = kc.KroneckerSum([a, b]), kc.KroneckerProduct([a, kc.Diagonal(b[0])])
     two = A + B
     return {
         "embed": lambda: [kc.embed(a, (2, 2, 2), 1), kc.embed(A.to_dense(), (2, 2, 2), (0, 2))],
         "face_splitting": lambda: kc.face_splitting(a, b).to_dense(),
         "from_dense": lambda: kc.from_dense(A.to_dense(), order=2, rank=1),
-        "hadamard": lambda: kc.hadamard(A, B),
+        "hadamard": lambda: [kc.hadamard(A, B), kc.hadamard(D, D), kc.hadamard(S, D)],
         "khatri_rao": lambda: kc.khatri_rao(a, b).to_dense(),
         "kron": lambda: kc.kron(a, b),
         "kron_power": lambda: kc.kron_power(a, 3),
         "nearest_kronecker": lambda: kc.nearest_kronecker(two.to_dense(), (2, 2), (2, 2), rank=1),
-        "partial_trace": lambda: kc.partial_trace(A, 0),
+        "partial_trace": lambda: [kc.partial_trace(M, n) for M in (A, S, D, k) for n in (0, (0, 1))],
+        "partial_transpose": lambda: [kc.partial_transpose(M, 0) for M in (A, S, D)],
         "permute_subsystems": lambda: kc.permute_subsystems(A, (1, 0)),
         "recompress": lambda: [kc.recompress(two, rank=1), kc.recompress(k + k, rank=1)],
     }

@@ -120,6 +120,11 @@ def embedded(op, dims, where):
     return tensor.transpose(*axes, *(axes + len(dims))).reshape(total, total)
 
 
+def rounding(dtype):
+    """What products of one number per mode may be rounded by."""
+    return 0.0 if np.dtype(dtype).itemsize == 2 else np.finfo(dtype).eps
+
+
 @given(st.data())
 def test_embed(data):
     dims = data.draw(mode_dims(3, max_dim=3))
@@ -132,8 +137,11 @@ def test_embed(data):
     assert found.identities == set(range(3)) - set(where)
     assert count > 1 or found.rank == 1
     expected = embedded(wide(op), dims, where)
+    np.testing.assert_allclose(found.to_dense(), expected, rtol=16 * count * rounding(op.dtype))
+    by_svd = kc.embed(op, dims, where, svd=True)
     scale = np.abs(expected).max() * size
-    assert_dense_equal(found.to_dense(), expected, terms=TERMS, scale=scale)
+    assert_dense_equal(by_svd.to_dense(), expected, terms=TERMS, scale=scale)
+    assert count != 2 or by_svd.rank <= found.rank
     found = kc.embed(op, dims, where, linear=True)
     assert found.rank == (size // dims[where[-1]]) ** 2
     assert found.dtype == op.dtype
@@ -155,39 +163,119 @@ def test_embed_a_kronecker_matrix(data):
 
 def test_embed_on_every_backend(xp):
     op = RNG.standard_normal((4, 4)).astype(np.float32)
-    found = kc.embed(xp.asarray(op), (2, 2, 2), (2, 0))
-    assert_dense_equal(found.to_dense(), embedded(op, (2, 2, 2), (2, 0)), terms=TERMS, scale=10.0)
-    found = kc.embed(xp.asarray(op), (2, 2, 2), (2, 0), linear=True)
-    assert_dense_equal(found.to_dense(), embedded(op, (2, 2, 2), (2, 0)), terms=TERMS, scale=10.0)
+    expected = embedded(op, (2, 2, 2), (2, 0))
+    for options in ({}, {"linear": True}):
+        found = kc.embed(xp.asarray(op), (2, 2, 2), (2, 0), **options)
+        np.testing.assert_array_equal(to_numpy(found.to_dense()), expected)
+    found = kc.embed(xp.asarray(op), (2, 2, 2), (2, 0), svd=True)
+    assert_dense_equal(found.to_dense(), expected, terms=TERMS, scale=10.0)
 
 
-def test_gradients_of_an_embedded_gate():
-    """Of one whose singular values coincide, which have no derivative."""
+@pytest.mark.parametrize("options", [{}, {"linear": True}])
+def test_gradients_of_an_embedded_gate(options):
+    """Of one whose singular values coincide, which have no derivative, and which is mostly zero."""
     torch = pytest.importorskip("torch")
     gate = torch.eye(4, dtype=torch.float64)[[0, 1, 3, 2]].requires_grad_()
     x, y = RNG.standard_normal((2, 8))
-    value = kc.embed(gate, (2, 2, 2), (2, 0), linear=True).sandwich(torch.tensor(y), torch.tensor(x))
+    value = kc.embed(gate, (2, 2, 2), (2, 0), **options).sandwich(torch.tensor(y), torch.tensor(x))
     (found,) = torch.autograd.grad(value, gate)
     units = np.eye(16).reshape(4, 4, 4, 4)
     expected = [[y @ embedded(units[i, j], (2, 2, 2), (2, 0)) @ x for j in range(4)] for i in range(4)]
     np.testing.assert_allclose(found, expected)
 
 
+def test_traced_gates_are_split_without_a_look():
+    jax = pytest.importorskip("jax")
+    gate = np.eye(4, dtype=np.float32)[[0, 1, 3, 2]]
+    found = jax.jit(lambda op: kc.embed(op, (2, 2), (0, 1)).to_dense())(gate)
+    np.testing.assert_array_equal(found, gate)
+
+
 def test_embedded_gates_have_their_operator_schmidt_rank():
     cnot, swap = np.eye(4)[[0, 1, 3, 2]], np.eye(4)[[0, 2, 1, 3]]
     toffoli = np.eye(8)[[0, 1, 2, 3, 4, 5, 7, 6]]
-    for op, count, rank in ((cnot, 2, 2), (swap, 2, 4), (np.kron(cnot[:2, :2], cnot[2:, 2:]), 2, 1)):
-        assert kc.embed(op, (2,) * 20, range(3, 3 + count)).rank == rank
+    pair = np.kron(cnot[:2, :2], cnot[2:, 2:])
+    for op, count, rank in ((cnot, 2, 2), (swap, 2, 4), (pair, 2, 1), (toffoli, 3, 3)):
+        for options in ({}, {"svd": True}):
+            assert kc.embed(op, (2,) * 20, range(3, 3 + count), **options).rank == rank
     product = np.kron(draw(2, 2), draw(3, 3))
     assert kc.embed(product, (3, 2), (1, 0)).rank == 1
-    assert kc.embed(toffoli, (2,) * 3, (0, 1, 2)).rank <= 4
     assert kc.embed(np.zeros((4, 4)), (2, 2), (0, 1)).to_dense().tolist() == np.zeros((4, 4)).tolist()
     assert kc.embed(cnot.astype(np.float16), (2, 2), (0, 1)).dtype == np.float16
     # Far apart in size, all terms stay: only rounding is dropped.
     op = np.kron(np.diag([1.0, 0]), np.diag([1.0, 0])) + 1e-12 * np.kron(np.diag([0, 1.0]), np.diag([0, 1.0]))
-    found = kc.embed(op, (2, 2), (0, 1))
-    assert found.rank == 2
-    np.testing.assert_allclose(found.to_dense(), op, rtol=1e-10)
+    for options in ({}, {"svd": True}):
+        found = kc.embed(op, (2, 2), (0, 1), **options)
+        assert found.rank == 2
+        np.testing.assert_allclose(found.to_dense(), op, rtol=1e-10)
+
+
+def controlled(gate, last=False):
+    """A gate that the first qubit controls, or the last one."""
+    on, off = np.diag([0.0, 1.0]), np.eye(len(gate))
+    pair = ((np.diag([1.0, 0.0]), off), (on, gate))
+    return sum(np.kron(*(two[::-1] if last else two)) for two in pair)
+
+
+# Gates of exact elements, and how many terms they have: no more than by their singular vectors.
+X, Z, PHASE = np.eye(2)[::-1], np.diag([1.0, -1.0]), np.diag([1, np.exp(0.25j * np.pi)])
+GATES = {
+    "controlled Z": (controlled(Z), 2),
+    "controlled Hadamard": (controlled((X + Z) / np.sqrt(2)), 2),
+    "Hadamard, the last one controls": (controlled((X + Z) / np.sqrt(2), last=True), 2),
+    "controlled phase": (controlled(PHASE, last=True), 2),
+    "Toffoli, target first": (controlled(controlled(X, last=True), last=True), 3),
+    "Fredkin": (controlled(np.eye(4)[[0, 2, 1, 3]]), 5),
+    "iSWAP": (np.eye(4)[[0, 2, 1, 3]] * np.array([1, 1j, 1j, 1]), 4),
+    "halves": (kron(np.full((2, 2), 0.5), Z, X), 1),
+    "counted": (np.kron(np.diag([0.0, 1, 2, 3]), np.diag([0.0, 1, 2, 3])), 1),
+    "diffusion": (np.full((8, 8), 0.25) - np.eye(8), 3),
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "complex128", "float16"])
+def test_gates_of_exact_elements_are_split_exactly(name, dtype):
+    gate, rank = GATES[name]
+    gate = gate.astype(np.result_type(dtype, np.complex64) if np.iscomplexobj(gate) else dtype)
+    dims = (4, 4) if name == "counted" else (2,) * (len(gate).bit_length() - 1)
+    where = tuple(range(len(dims)))[::-1]
+    found = kc.embed(gate, (*dims, 3), where)
+    np.testing.assert_array_equal(found.to_dense(), embedded(gate, (*dims, 3), where))
+    assert (found.rank, found.dtype) == (rank, gate.dtype)
+    assert dtype == "float16" or kc.embed(gate, (*dims, 3), where, svd=True).rank >= min(rank, 2)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+def test_unlike_blocks_are_split_exactly(scale):
+    """Of any elements: each is one product; blocks that are alike but for rounding share a term."""
+    for dims in ((2, 2), (3, 2), (2, 2, 2), (1, 3)):
+        op = draw(int(np.prod(dims)), int(np.prod(dims))) * scale
+        np.testing.assert_array_equal(kc.embed(op, dims, range(len(dims))).to_dense(), op)
+    for factors in ([draw(2, 2), draw(3, 3)], [draw(2, 2), draw(2, 2), draw(2, 2)]):
+        op, dims = kron(*factors) * scale, tuple(map(len, factors))
+        found = kc.embed(op, dims, range(len(dims)))
+        assert found.rank == 1
+        np.testing.assert_allclose(found.to_dense(), op, rtol=1e-14)
+    # Blocks of the same elements in size, but no multiples.
+    assert kc.embed(np.diag([1.0, 2.0, 1.0, -2.0]), (2, 2), (0, 1)).rank == 2
+
+
+def test_embed_in_bfloat16():
+    torch = pytest.importorskip("torch")
+    for op in (controlled(X), RNG.standard_normal((4, 4)), np.kron(Z, 3 * X)):
+        gate = torch.tensor(op).to(torch.bfloat16)
+        found = kc.embed(gate, (2, 2), (0, 1))
+        assert found.dtype == torch.bfloat16
+        assert bool((found.to_dense() == gate).all())
+
+
+def test_embed_operators_of_other_kinds():
+    a, b = draw(2, 2), draw(3, 3)
+    s, p = kc.KroneckerSum([a, b]), kc.KroneckerProduct([a, kc.Diagonal(np.arange(1.0, 4.0))])
+    for op in (s, p):
+        found = kc.embed(op, (3, 2, 2), (2, 0))
+        np.testing.assert_allclose(found.to_dense(), embedded(dense(op), (3, 2, 2), (2, 0)))
 
 
 def test_a_circuit_of_embedded_gates():

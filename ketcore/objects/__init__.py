@@ -17,6 +17,7 @@
     row_blocks     all rows, block by block
     costs          what methods cost
     display        how objects describe themselves
+    refusals       errors that name what serves instead
 
 A method is one call to a function of these modules or of `ketcore.ops`.
 """

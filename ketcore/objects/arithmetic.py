@@ -17,7 +17,14 @@ import numpy as np
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating
-from ketcore.arrays.elementary import real_dtype, unboxed
+from ketcore.arrays.elementary import (
+    adjoint,
+    conjugated,
+    elementwise_product,
+    real_dtype,
+    unboxed,
+    widened,
+)
 from ketcore.arrays.namespaces import (
     accumulation_dtype,
     device_of,
@@ -192,3 +199,22 @@ def combined(factors: Sequence[AnyArray], weights: AnyArray) -> list[AnyArray]:
     leaves = scale.stored(scale.level(leaves, -1)[0], dtype, -1)
     leaves[0] = leaves[0] * weights[..., None, None]
     return [xp.reshape(leaf, (prod(batch) * rank, leaf.shape[-1])) for leaf in leaves]
+
+
+@quiet
+def projector_factors(leaves: Sequence[AnyArray], traced: Sequence[int] = ()) -> list[AnyArray]:
+    """Factors (R^2, q_n, q_n) of v v^H, v = sum_k (x)_n leaf_nk, on the modes that are not traced out.
+
+    Term (k, l) has leaf_nk leaf_nl^H in mode n; the first carries prod_t <leaf_tl, leaf_tk>, t traced.
+    """
+    xp = namespace_of(leaves[0])
+    wide, _ = scale.level([widened(leaf) for leaf in leaves], -1)
+    grams = [wide[n] @ adjoint(wide[n]) for n in traced]
+    found = []
+    for leaf in [leaf for n, leaf in enumerate(wide) if n not in traced]:
+        rank, size = leaf.shape
+        pairs = leaf[:, None, :, None] * conjugated(leaf)[None, :, None, :]
+        if grams and not found:
+            pairs = pairs * elementwise_product(grams)[:, :, None, None]
+        found.append(xp.reshape(pairs, (rank * rank, size, size)))
+    return scale.stored(found, leaves[0].dtype, None)

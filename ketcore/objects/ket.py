@@ -28,6 +28,9 @@ from ketcore.objects.operator import Scalable
 from ketcore.ops import ket_gram, ket_inner, ket_rows
 from ketcore.shapes import check_dims, check_int, offsets
 
+if TYPE_CHECKING:
+    from ketcore.objects.kronecker_matrix import KroneckerMatrix
+
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Ket(Scalable, Generic[ArrayT]):
@@ -131,7 +134,10 @@ class Ket(Scalable, Generic[ArrayT]):
 
     @property
     def factors(self: Any) -> tuple[ArrayT, ...]:
-        """N views (..., R, q_n) of the packed array."""
+        """N views (..., R, q_n) of the packed array.
+
+        Of one ket a KroneckerMatrix would read each as one matrix of R rows: its column is `to_column()`.
+        """
         return tuple(self.packed[..., a:b] for a, b in pairwise(offsets(self.dims)))
 
     @property
@@ -322,6 +328,40 @@ class Ket(Scalable, Generic[ArrayT]):
         [4.0, 4.0]
         """
         return Ket(scale.balanced(self.factors))
+
+    def to_column(self) -> "KroneckerMatrix[ArrayT]":
+        """One ket as a matrix (Q, 1) of the same rank: v, not conjugated, with factors (R, q_n, 1).
+
+        raises   ValueError for a batch, of which each ket has a column of its own
+        cost     none, the leaves are shared.  `column.T.row_kets(0)` is the ket again
+
+        >>> column = ket([1.0, 2.0], [0.0, 1.0]).to_column()
+        >>> column.shape, column.T.row_kets(0).to_dense().tolist()
+        ((4, 1), [0.0, 1.0, 0.0, 2.0])
+        """
+        from ketcore.objects.kronecker_matrix import KroneckerMatrix
+
+        self._check_one("to_column")
+        return KroneckerMatrix([leaf[..., None] for leaf in self.factors])
+
+    def projector(self) -> "KroneckerMatrix[ArrayT]":
+        """v v^H, the matrix |v><v| (Q, Q) of one ket: of rank R^2, and as v is, not normalised.
+
+        raises   ValueError for a batch, of which each ket has a projector of its own
+        cost     time and memory O(R^2 sum q_n^2); `partial_trace(ket, where)` makes what it leaves alone
+
+        >>> ket([1.0, 2.0j]).projector().to_dense().tolist()
+        [[(1+0j), -2j], [2j, (4+0j)]]
+        """
+        from ketcore.objects.kronecker_matrix import KroneckerMatrix
+
+        self._check_one("projector")
+        return KroneckerMatrix(arithmetic.projector_factors(self.factors))
+
+    def _check_one(self, name):
+        if self.batch_shape:
+            got = f"batch shape {self.batch_shape} (see ket[i].{name}())"
+            raise ValueError(f"ket must be a single vector, got {got}")
 
     def to_dense(self, max_bytes: float = 2**30, out: ArrayT | None = None) -> ArrayT:
         """The vectors (..., Q).

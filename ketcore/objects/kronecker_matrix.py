@@ -33,7 +33,8 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     """A matrix (rows, columns) as a sum of R Kronecker products.
 
     factors  N arrays (R, p_n, q_n), floating or complex, one R for all; 2-D factors mean R = 1.  Nested
-             lists become NumPy arrays, mixed dtypes are promoted; arrays that fit are shared, not copied
+             lists become NumPy arrays, mixed dtypes are promoted; arrays that fit are shared, not copied.
+             So each array (R, q_n) of the factors of a ket is one matrix: see `Ket.to_column`.
              Matrices of scipy.sparse are made dense: a KroneckerProduct uses them as they are
     shape    (rows, columns) from (1, 1) to (P, Q): the leading block; None for all of it
     identities  modes whose factors are known to be identity matrices in every term, or R collections of
@@ -76,6 +77,9 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def __init__(
         self, factors: Any, shape: Sequence[int] | None = None, identities: Iterable[Any] = ()
     ) -> None:
+        if isinstance(factors, Ket):
+            rule = "a sequence of matrices (p_n, q_n) or (rank, p_n, q_n)"
+            raise TypeError(f"factors must be {rule}, got Ket (see Ket.to_column)")
         xp, factors, dtype = check_floating("factors", construction.dense_factors(factors))
         factors = [f[None, ...] if f.ndim == 2 else f for f in factors]
         check_tables("factors", factors)

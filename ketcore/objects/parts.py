@@ -8,9 +8,10 @@ Letters: p and q rows and columns of a part, P and Q of the product of some.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from itertools import groupby
 from math import prod
+from operator import mul
 from types import ModuleType
 from typing import Any, Generic, overload
 
@@ -236,6 +237,20 @@ def level_parts(parts: Sequence[Any]) -> Sequence[Any]:
         return scale.times_power(array.astype(wide, copy=False), int(next(rest)[0]))
 
     return [changed(part, times_power) if holds_values(part) else part for part in parts]
+
+
+def hadamard_part(left: Any, right: Any, like: AnyArray) -> Any:
+    """The elementwise product of two parts of one shape: diagonal or sparse where one of them is."""
+    if isinstance(left, Identity) and isinstance(right, Identity):
+        return left
+    pair = (left, right)
+    if any(isinstance(part, Identity | Diagonal) for part in pair):
+        held = [diagonal_of(part, like) for part in pair if not isinstance(part, Identity)]
+        return Diagonal(reduce(mul, held))
+    left, right = (as_dense(part, like) if is_operator(part) else part for part in pair)
+    if is_sparse(right):
+        return right.multiply(left)
+    return left.multiply(right) if is_sparse(left) else left * right
 
 
 def as_dense(part: Any, like: AnyArray) -> AnyArray:

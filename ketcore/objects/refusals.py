@@ -8,6 +8,8 @@ from typing import Any
 from ketcore.objects.operands import is_dense
 
 _DENSE = "to_dense()"
+# What serves where a kind has not what was asked for: of kets their columns are matrices.
+_WAYS = {"Ket": " (see Ket.to_column)", "Permutation": " (see to_dense and embed)"}
 
 
 def sum_refusal(own: Any, other: Any, sign: str = "+") -> TypeError:
@@ -55,3 +57,14 @@ def _way(name, *objects):
 def _name(other):
     """A number as it is, of all others the kind."""
     return type(other).__name__ if is_dense(other) or hasattr(other, "_facts") else repr(other)
+
+
+def kind_refusal(name: str, kinds: str, got: Any) -> TypeError:
+    """The error of an argument that is of none of these kinds.
+
+    >>> str(kind_refusal("left", "a KroneckerMatrix", [1.0]))
+    'left must be a KroneckerMatrix, got list (see embed)'
+    """
+    kind = type(got).__name__
+    way = " (see embed)" if is_dense(got) else _WAYS.get(kind, "")
+    return TypeError(f"{name} must be {kinds}, got {kind}{way}")

@@ -6,7 +6,7 @@ A mode is also called a subsystem, as where the matrix is an operator on several
 from ketcore.objects.permutation import Permutation, commutation, swap
 from ketcore.structure.embedding import embed
 from ketcore.structure.named_products import face_splitting, hadamard, khatri_rao, kron, kron_power
-from ketcore.structure.subsystems import partial_trace, permute_subsystems
+from ketcore.structure.subsystems import partial_trace, partial_transpose, permute_subsystems
 
 __all__ = [
     "Permutation",
@@ -18,6 +18,7 @@ __all__ = [
     "kron",
     "kron_power",
     "partial_trace",
+    "partial_transpose",
     "permute_subsystems",
     "swap",
 ]

@@ -14,7 +14,7 @@ from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, HostFactor
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import widened
-from ketcore.arrays.namespaces import quiet
+from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.objects import construction
 from ketcore.objects.alignment import check_same_split
 from ketcore.objects.ket import Ket
@@ -22,7 +22,9 @@ from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import Diagonal, Identity, KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.objects.part_operators import is_operator
+from ketcore.objects.parts import hadamard_part, kind_of, level_parts, stored_parts
 from ketcore.objects.permutation import Permutation
+from ketcore.objects.refusals import kind_refusal
 from ketcore.shapes import check_int
 
 
@@ -155,21 +157,36 @@ def face_splitting(*matrices: Any) -> Ket[Any]:
     return Ket([matrix[:, None, :] for matrix in checked])
 
 
+@overload
+def hadamard(
+    left: KroneckerProduct[ArrayT] | Diagonal[ArrayT], right: KroneckerProduct[ArrayT] | Diagonal[ArrayT]
+) -> KroneckerProduct[ArrayT]: ...
+@overload
+def hadamard(
+    left: KroneckerMatrix[ArrayT] | KroneckerSum[ArrayT] | KroneckerProduct[ArrayT],
+    right: KroneckerMatrix[ArrayT] | KroneckerSum[ArrayT] | KroneckerProduct[ArrayT],
+) -> KroneckerMatrix[ArrayT]: ...
 @quiet
-def hadamard(left: KroneckerMatrix[ArrayT], right: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]:
-    """The elementwise product of two Kronecker matrices: ranks multiply.
+def hadamard(left: Any, right: Any) -> Any:
+    """The elementwise product of two operators of one shape and equal dims: ranks multiply.
 
-    returns  a KroneckerMatrix of rank R R' and the same shape
-    raises   TypeError on kinds; ValueError unless shapes and dims are equal
-    cost     time and memory O(R R' sum p_n q_n)
+    left, right  KroneckerMatrix, KroneckerSum (of rank N) and KroneckerProduct objects
+    returns      a KroneckerMatrix of rank R R'; of two KroneckerProduct objects a KroneckerProduct: a part is
+                 a `Diagonal` where one of its two is or is an `Identity`, and sparse where one is, whatever
+                 the other has elsewhere
+    raises       TypeError on kinds; ValueError unless shapes and dims are equal
+    cost         time and memory O(R R' sum p_n q_n)
 
     >>> a = KroneckerMatrix([[[1.0, 2.0]], [[3.0, 4.0]]])
     >>> hadamard(a, a).to_dense().tolist()
     [[9.0, 16.0, 36.0, 64.0]]
+    >>> hadamard(KroneckerProduct([Identity(2)]), KroneckerProduct([[[2.0, 3.0], [4.0, 5.0]]]))
+    KroneckerProduct(Diagonal(2, 2), dtype=float64)
     """
-    for name, matrix in (("left", left), ("right", right)):
-        if not isinstance(matrix, KroneckerMatrix):
-            raise TypeError(f"{name} must be a KroneckerMatrix, got {type(matrix).__name__}")
+    left, right = (_operator(name, matrix) for name, matrix in (("left", left), ("right", right)))
+    if isinstance(left, KroneckerProduct) and isinstance(right, KroneckerProduct):
+        return _hadamard_of_products(left, right)
+    left, right = (m if isinstance(m, KroneckerMatrix) else m.to_kronecker() for m in (left, right))
     check_same_split(left, right)
     xp, _, dtype = check_floating("matrices", (*left.factors, *right.factors))
     wide = ([widened(f) for f in side.factors] for side in (left, right))
@@ -187,6 +204,24 @@ def _is_part(matrix):
     if isinstance(matrix, KroneckerProduct | Diagonal | Identity):
         return True
     return is_operator(matrix) and not isinstance(matrix, KroneckerMatrix | KroneckerSum)
+
+
+def _operator(name, matrix):
+    """An operand of `hadamard`; a part of a KroneckerProduct as one."""
+    if isinstance(matrix, Diagonal | Identity):
+        return KroneckerProduct([matrix])
+    if not isinstance(matrix, KroneckerMatrix | KroneckerSum | KroneckerProduct):
+        raise kind_refusal(name, "a KroneckerMatrix, KroneckerSum or KroneckerProduct", matrix)
+    return matrix
+
+
+def _hadamard_of_products(left, right):
+    check_same_split(left, right)
+    xp, like, dtype = kind_of((*left.parts, *right.parts))
+    wide = accumulation_dtype(xp, dtype)
+    sides = (stored_parts(level_parts(side.parts), wide) for side in (left, right))
+    parts = [hadamard_part(a, b, like) for a, b in zip(*sides, strict=True)]
+    return KroneckerProduct(stored_parts(KroneckerProduct(parts).parts, dtype))
 
 
 def _parts(matrix):

@@ -1,43 +1,94 @@
-"""Modes as subsystems: traced out, and put in another order."""
+"""Modes as subsystems: traced out, transposed, and put in another order."""
 
 from collections.abc import Sequence
 from functools import reduce
 from math import prod
-from operator import mul
+from operator import add, mul
 from typing import Any, overload
 
 from ketcore.array_types import ArrayT
-from ketcore.arrays.elementary import widened
-from ketcore.arrays.namespaces import namespace_of, quiet
+from ketcore.arrays.elementary import identity, transposed, widened
+from ketcore.arrays.namespaces import device_of, namespace_of, quiet
 from ketcore.arrays.scale import level, stored
 from ketcore.objects import arithmetic
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.objects.kronecker_product import Diagonal, Identity, KroneckerProduct
+from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.objects.parts import (
+    kind_of,
+    level_parts,
+    scaled_part,
+    stored_parts,
+    trace_of,
+    transposed_part,
+)
+from ketcore.objects.permutation import Permutation
+from ketcore.objects.refusals import kind_refusal
 from ketcore.shapes import check_modes, check_order
 
 
+@overload
+def partial_trace(
+    matrix: KroneckerMatrix[ArrayT] | Ket[ArrayT], where: int | Sequence[int]
+) -> KroneckerMatrix[ArrayT] | Any: ...
+@overload
+def partial_trace(matrix: KroneckerSum[ArrayT], where: int | Sequence[int]) -> KroneckerSum[ArrayT] | Any: ...
+@overload
+def partial_trace(
+    matrix: KroneckerProduct[ArrayT] | Diagonal[ArrayT], where: int | Sequence[int]
+) -> KroneckerProduct[ArrayT] | Any: ...
 @quiet
-def partial_trace(matrix: KroneckerMatrix[ArrayT], where: int | Sequence[int]) -> KroneckerMatrix[ArrayT]:
-    """The trace over some modes: the remaining ones in their order, of the same rank.
+def partial_trace(matrix: Any, where: int | Sequence[int]) -> Any:
+    """The trace over some modes: what it leaves of the others, in their order.
 
-    where    a mode or modes, from 0 (negative ones count from the end), square ones, not all
-    returns  a KroneckerMatrix of the other modes
-    raises   TypeError, ValueError on kinds, modes and crops
-    cost     that of the traced factors
+    matrix   an operator; or one ket v, for the partial trace of its projector v v^H: the reduced density
+             matrix where v is normalised, which is not seen to here
+    where    a mode or modes, from 0 (negative ones count from the end), square ones
+    returns  over all modes the trace, a number of the dtype: of a ket <v, v>.  Else of a KroneckerMatrix one
+             of the same rank, of a ket one of rank R^2; of a KroneckerSum a KroneckerSum, the first of its
+             factors with the traced ones, as a multiple of the identity; of a KroneckerProduct a
+             KroneckerProduct of parts of the same kinds, the first that holds numbers with the traces; of
+             identities alone the smallest becomes a `Diagonal`
+    raises   TypeError, ValueError on kinds, modes and crops; ValueError for a batch of kets
+    cost     that of the traced factors; of a ket O(R^2 q_n) for a traced mode and O(R^2 q_n^2) for another
 
     >>> partial_trace(KroneckerMatrix([[[1.0, 2.0], [3.0, 4.0]], [[5.0]]]), 0).to_dense().tolist()
     [[25.0]]
+    >>> bell = (Ket([[1.0, 0.0], [1.0, 0.0]]) + Ket([[0.0, 1.0], [0.0, 1.0]])) / 2**0.5
+    >>> partial_trace(bell, 0).to_dense().round(12).tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
     """
-    _check_whole(matrix)
-    traced = check_modes("where", where, matrix.order)
-    kept = [n for n in range(matrix.order) if n not in traced]
-    if not kept:
-        raise ValueError(f"where must leave at least one of {matrix.order} modes, got {where}")
-    shapes = [tuple(matrix.factors[n].shape[1:]) for n in traced]
+    matrix = _checked("matrix", matrix, _KINDS, (Ket, *_OPERATORS))
+    order = matrix.order
+    traced = check_modes("where", where, order)
+    kept = [n for n in range(order) if n not in traced]
+    if isinstance(matrix, Ket):
+        return _trace_of_ket(matrix, traced)
+    row_dims, col_dims = _dims(matrix)
+    shapes = [(row_dims[n], col_dims[n]) for n in traced]
     if any(rows != columns for rows, columns in shapes):
         raise ValueError(f"where must choose square modes, got {where} of shapes {shapes}")
     if not traced:
         return matrix
+    if not kept:
+        return matrix.trace()
+    if isinstance(matrix, KroneckerSum):
+        return _trace_of_sum(matrix, traced, kept)
+    if isinstance(matrix, KroneckerProduct):
+        return _trace_of_product(matrix, traced, kept)
+    return _trace_of_terms(matrix, traced, kept)
+
+
+def _trace_of_ket(ket, traced):
+    if ket.batch_shape:
+        raise ValueError(f"matrix must be a single ket, got batch shape {ket.batch_shape} (see ket[i])")
+    if len(traced) == ket.order:
+        return ket.inner(ket)
+    return KroneckerMatrix(arithmetic.projector_factors(ket.factors, traced))
+
+
+def _trace_of_terms(matrix, traced, kept):
     wide, _ = level([widened(f) for f in matrix.factors], None, fixed=matrix.term_identities)
     xp = namespace_of(wide[0])
     scale = reduce(mul, [xp.sum(xp.linalg.diagonal(wide[n]), axis=-1) for n in traced])
@@ -52,16 +103,88 @@ def partial_trace(matrix: KroneckerMatrix[ArrayT], where: int | Sequence[int]) -
     return KroneckerMatrix(kept_factors, identities=identities)
 
 
+def _trace_of_sum(matrix, traced, kept):
+    """D (sum of the kept factors) + c I, for D the size of what is traced and c its trace."""
+    wide = [widened(f) for f in matrix.factors]
+    xp = namespace_of(wide[0])
+    # As floats, which sizes beyond them do not fail.
+    sizes = [float(f.shape[0]) for f in wide]
+    total = reduce(add, [xp.linalg.trace(wide[t]) * prod(sizes[n] for n in traced if n != t) for t in traced])
+    factors = [wide[n] * prod(sizes[n] for n in traced) for n in kept]
+    on_diagonal = identity(factors[0].shape[0], factors[0], xp.bool)
+    factors[0] = xp.where(on_diagonal, factors[0] + total, factors[0])
+    return KroneckerSum([xp.astype(f, matrix.dtype, copy=False) for f in factors])
+
+
+def _trace_of_product(matrix, traced, kept):
+    xp, like, dtype = kind_of(matrix.parts)
+    parts = level_parts(matrix.parts)
+    wide = widened(like)
+    total = reduce(mul, [trace_of(parts[n], wide) for n in traced], xp.ones_like(wide))
+    found = [parts[n] for n in kept]
+    held = [n for n, part in enumerate(found) if not isinstance(part, Identity)]
+    at = held[0] if held else min(range(len(found)), key=lambda n: found[n].size)
+    if not held:
+        found[at] = Diagonal(xp.ones(found[at].size, dtype=dtype, device=device_of(like)))
+    found = stored_parts(found, wide.dtype)
+    found[at] = scaled_part(found[at], total, False)
+    return KroneckerProduct(stored_parts(found, dtype))
+
+
+@overload
+def partial_transpose(
+    operator: KroneckerMatrix[ArrayT], where: int | Sequence[int]
+) -> KroneckerMatrix[ArrayT]: ...
+@overload
+def partial_transpose(operator: KroneckerSum[ArrayT], where: int | Sequence[int]) -> KroneckerSum[ArrayT]: ...
+@overload
+def partial_transpose(
+    operator: KroneckerProduct[ArrayT] | Diagonal[ArrayT], where: int | Sequence[int]
+) -> KroneckerProduct[ArrayT]: ...
+def partial_transpose(operator: Any, where: int | Sequence[int]) -> Any:
+    """The operator with some modes transposed, not conjugated: their rows and columns change places.
+
+    operator  a KroneckerMatrix, KroneckerSum or KroneckerProduct
+    where     a mode or modes, from 0 (negative ones count from the end)
+    returns   what `operator` is; of all modes its transpose.  Marked identities stay so
+    raises    TypeError, ValueError on kinds, modes and crops; a ket has a `projector` to be transposed
+    cost      none: the factors are shared
+
+    >>> matrix = KroneckerMatrix([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [0.0, 0.0]]])
+    >>> partial_transpose(matrix, 1).to_dense().tolist()[1]
+    [1.0, 0.0, 2.0, 0.0]
+    """
+    if isinstance(operator, Ket):
+        raise TypeError(f"operator must be {_OPERATOR_KINDS}, got Ket (see Ket.projector)")
+    operator = _checked("operator", operator, _OPERATOR_KINDS, _OPERATORS)
+    turned = check_modes("where", where, operator.order)
+    if isinstance(operator, KroneckerProduct):
+        parts = enumerate(operator.parts)
+        return KroneckerProduct([transposed_part(part) if n in turned else part for n, part in parts])
+    factors = [transposed(f) if n in turned else f for n, f in enumerate(operator.factors)]
+    if isinstance(operator, KroneckerSum):
+        return KroneckerSum(factors)
+    return KroneckerMatrix(factors, identities=operator.term_identities)
+
+
 @overload
 def permute_subsystems(
     operator: KroneckerMatrix[ArrayT], order: Sequence[int]
 ) -> KroneckerMatrix[ArrayT]: ...
 @overload
+def permute_subsystems(operator: KroneckerSum[ArrayT], order: Sequence[int]) -> KroneckerSum[ArrayT]: ...
+@overload
+def permute_subsystems(
+    operator: KroneckerProduct[ArrayT] | Diagonal[ArrayT], order: Sequence[int]
+) -> KroneckerProduct[ArrayT]: ...
+@overload
+def permute_subsystems(operator: Permutation, order: Sequence[int]) -> Permutation: ...
+@overload
 def permute_subsystems(operator: Ket[ArrayT], order: Sequence[int]) -> Ket[ArrayT]: ...
 def permute_subsystems(operator: Any, order: Sequence[int]) -> Any:
     """The same operator, or ket, with its modes in another order: mode n of the result is mode order[n].
 
-    operator  a KroneckerMatrix or a Ket
+    operator  a KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation or Ket
     order     each mode once, as in np.transpose
     returns   what `operator` is.  For P = Permutation(dims, order): P @ A @ P.T of a matrix, P @ v of a ket
     raises    TypeError, ValueError on kinds, on orders, and for a cropped matrix
@@ -72,15 +195,42 @@ def permute_subsystems(operator: Any, order: Sequence[int]) -> Any:
     """
     if isinstance(operator, Ket):
         return Ket([operator.factors[n] for n in check_order(order, operator.order)])
-    _check_whole(operator)
+    if isinstance(operator, Permutation):
+        order = check_order(order, len(operator.dims))
+        rows, columns = Permutation(operator.T.dims, order), Permutation(operator.dims, order)
+        return rows @ operator @ columns.T
+    operator = _checked("operator", operator, _KINDS_IN_ORDER, _OPERATORS)
     order = check_order(order, operator.order)
+    if isinstance(operator, KroneckerProduct):
+        return KroneckerProduct([operator.parts[n] for n in order])
+    factors = [operator.factors[n] for n in order]
+    if isinstance(operator, KroneckerSum):
+        return KroneckerSum(factors)
     identities = [{order.index(n) for n in known} for known in operator.term_identities]
-    return KroneckerMatrix([operator.factors[n] for n in order], identities=identities)
+    return KroneckerMatrix(factors, identities=identities)
 
 
-def _check_whole(matrix):
-    if not isinstance(matrix, KroneckerMatrix):
-        raise TypeError(f"matrix must be a KroneckerMatrix, got {type(matrix).__name__}")
-    full = prod(matrix.row_dims), prod(matrix.col_dims)
-    if matrix.shape != full:
-        raise ValueError(f"matrix must not be cropped, got shape {matrix.shape} of {full}")
+_OPERATORS = (KroneckerMatrix, KroneckerSum, KroneckerProduct)
+_OPERATOR_KINDS = "a KroneckerMatrix, KroneckerSum or KroneckerProduct"
+_KINDS = "a KroneckerMatrix, KroneckerSum, KroneckerProduct or Ket"
+_KINDS_IN_ORDER = "a KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation or Ket"
+
+
+def _checked(name, operator, kinds, known):
+    """An operator or ket whose modes are whole; a part of a KroneckerProduct as one."""
+    if isinstance(operator, Diagonal | Identity):
+        return KroneckerProduct([operator])
+    if not isinstance(operator, known):
+        raise kind_refusal(name, kinds, operator)
+    if isinstance(operator, KroneckerMatrix):
+        full = prod(operator.row_dims), prod(operator.col_dims)
+        if operator.shape != full:
+            raise ValueError(f"{name} must not be cropped, got shape {operator.shape} of {full}")
+    return operator
+
+
+def _dims(operator):
+    """The row and the column dims of an operator."""
+    if isinstance(operator, KroneckerSum):
+        return operator.dims, operator.dims
+    return operator.row_dims, operator.col_dims
