@@ -257,6 +257,14 @@ def test_unlike_blocks_are_split_exactly(scale):
         found = kc.embed(op, dims, range(len(dims)))
         assert found.rank == 1
         np.testing.assert_allclose(found.to_dense(), op, rtol=1e-14)
+    # Where blocks are sums of multiples of others, singular vectors are fewer.
+    phases = np.diag(np.exp(0.3j * np.diag(kron(Z, Z, Z))))
+    pair = np.kron(draw(3, 3), draw(3, 3)) + np.kron(draw(3, 3), draw(3, 3))
+    for op, dims, exact in ((phases, (2, 2, 2), 4), (pair, (3, 3), 9)):
+        found = kc.embed(op * scale, dims, range(len(dims)))
+        np.testing.assert_array_equal(found.to_dense(), op * scale)
+        assert found.rank == exact
+        assert kc.embed(op * scale, dims, range(len(dims)), svd=True).rank == 2
     # Blocks of the same elements in size, but no multiples.
     assert kc.embed(np.diag([1.0, 2.0, 1.0, -2.0]), (2, 2), (0, 1)).rank == 2
 
