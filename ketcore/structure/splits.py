@@ -138,7 +138,7 @@ def linear_split(op: AnyArray, dims: Sequence[int]) -> list[AnyArray]:
     blocks = xp.reshape(
         xp.permute_dims(xp.reshape(op, (*dims, *dims)), axes), (prod(outer) ** 2, dims[-1], dims[-1])
     )
-    digits = np.indices((*outer, *outer)).reshape(2 * count, blocks.shape[0]) if count else []
+    digits = np.indices((*outer, *outer)).reshape(2 * count, blocks.shape[0])
     units = []
     for n, dim in enumerate(outer):
         unit = np.zeros((blocks.shape[0], dim, dim))
