@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ketcore import Diagonal, Identity, KroneckerMatrix, KroneckerProduct, KroneckerSum
-from ketcore.testing import arrays, dtypes, to_numpy
+from ketcore.testing import dtypes, to_numpy
+from tests.generic import arrays
 
 # Room for the rounding of every mode and term of two operators.
 TERMS = 400

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ketcore import testing
+from tests import generic
 
 
 def rearrangement(A, row_dims, col_dims):
@@ -40,7 +41,7 @@ def problems(draw, order=2, max_rank=3):
     row_dims = draw(testing.mode_dims(order, max_dim=4, max_size=24))
     col_dims = draw(testing.mode_dims(order, max_dim=4, max_size=24))
     dtype = draw(st.sampled_from(("float64", "complex128")))
-    A = draw(testing.arrays((prod(row_dims), prod(col_dims)), dtype))
+    A = draw(generic.arrays((prod(row_dims), prod(col_dims)), dtype))
     return A, row_dims, col_dims, draw(st.integers(1, max_rank))
 
 

@@ -70,7 +70,7 @@ DENSE = Adapter(
 
 FACTORED = Adapter(
     kc.KroneckerMatrix,
-    **named_operations(kc.linalg, kc)
+    **named_operations(kc.linalg, kc, make=kc.KroneckerMatrix)
     | {
         "conj": lambda a: a.conj(),
         "adjoint": lambda a: a.H,

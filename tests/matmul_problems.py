@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import ketcore as kc
 from ketcore import testing
+from tests import generic
 
 # Leading axes of x, and per factor those of a batch of matrices, None for all without.
 _BATCHES = (
@@ -45,12 +46,12 @@ def matmul_arguments(draw, dtype):
     factors = []
     for p, q in zip(rows, columns, strict=True):
         own = () if batch is None or draw(st.booleans()) else batch
-        factors.append(draw(testing.arrays((*own, rank, p, q), dtype)))
+        factors.append(draw(generic.arrays((*own, rank, p, q), dtype)))
     shape = draw(testing.crops(prod(rows), prod(columns)))
     kept = prod(rows) if shape is None else shape[0]
     axis = draw(st.sampled_from((-1, -1, -2)))
     behind = () if axis == -1 else (draw(st.sampled_from((1, 2, 5, 0))),)
-    x = draw(testing.arrays((*lead, kept, *behind), dtype))
+    x = draw(generic.arrays((*lead, kept, *behind), dtype))
     paths = (None, None, "modes", "halves", "dense", "terms")
     path = draw(st.sampled_from(paths)) if batch is None else None
     return tuple(factors), x, {"shape": shape, "axis": axis, "identities": identities, "path": path}

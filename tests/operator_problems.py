@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ketcore import testing
 from ketcore.arrays.namespaces import is_complex, namespace_of, quiet
+from tests import generic
 
 # General, Hermitian (which have eigenvectors), triangular (defective) and unitary (normal) factors.
 KINDS = ("general", "hermitian", "triangular", "unitary")
@@ -71,7 +72,7 @@ def kron_solve_problems(draw, op, dtype, problem):
     factors, shift = draw(square_factors(dtype)), draw(shifts(dtype))
     size, axis = len(kron(factors)), draw(st.sampled_from((-1, -2)))
     batch = draw(st.sampled_from(((), (3,), (0,), (2, 1))))
-    b = draw(testing.arrays((*batch, size) if axis == -1 else (*batch, size, draw(st.integers(0, 3))), dtype))
+    b = draw(generic.arrays((*batch, size) if axis == -1 else (*batch, size, draw(st.integers(0, 3))), dtype))
     return problem(
         op,
         factors,
@@ -122,7 +123,7 @@ def cropped_factors(draw, dtype):
     """Factors of any shapes, half of the time square ones, and the options that crop them."""
     dims = draw(testing.mode_dims(max_order=3, max_size=30))
     square = draw(st.booleans())
-    factors = draw(testing.factors(row_dims=dims, col_dims=dims if square else None, dtype=dtype))
+    factors = draw(generic.factors(row_dims=dims, col_dims=dims if square else None, dtype=dtype))
     rows, columns = (int(np.prod([factor.shape[axis] for factor in factors])) for axis in (1, 2))
     shape = draw(testing.crops(rows, columns))
     return factors, {} if shape is None else {"shape": shape}
@@ -139,7 +140,7 @@ def kron_trace_problems(draw, op, dtype, problem):
 def kron_norm_problems(draw, op, dtype, problem):
     """`kron_norm` of at least three columns: that of one entry is straight but for a kink."""
     factors, options = draw(cropped_factors(dtype))
-    extra = draw(testing.arrays((factors[0].shape[0], 1, 3), dtype))
+    extra = draw(generic.arrays((factors[0].shape[0], 1, 3), dtype))
     factors, options = (extra, *factors), {name: (shape[0], 2 + shape[1]) for name, shape in options.items()}
     return problem(op, factors, options=options, multilinear=False)
 
@@ -149,7 +150,7 @@ def kron_inner_problems(draw, op, dtype, problem):
     """`kron_inner` of matrices of different ranks."""
     factors, options = draw(cropped_factors(dtype))
     dims = [[factor.shape[axis] for factor in factors] for axis in (1, 2)]
-    others = draw(testing.factors(row_dims=dims[0], col_dims=dims[1], dtype=dtype))
+    others = draw(generic.factors(row_dims=dims[0], col_dims=dims[1], dtype=dtype))
     return problem(op, factors, others, options=options)
 
 
@@ -159,12 +160,12 @@ BATCHES = (((), ()), ((3,), (3,)), ((3,), ()), ((), (2,)), ((2, 1), (3,)), ((0,)
 @st.composite
 def ket_sandwich_problems(draw, op, dtype, problem):
     """`ket_sandwich` of kets of different ranks, with batches that broadcast."""
-    factors = draw(testing.factors(order=draw(st.integers(1, 3)), dtype=dtype))
+    factors = draw(generic.factors(order=draw(st.integers(1, 3)), dtype=dtype))
     batches = draw(st.sampled_from(BATCHES))
     kets = []
     for batch, axis in zip(batches, (1, 2), strict=True):
         rank = draw(st.integers(1, 2))
-        kets.append([draw(testing.arrays((*batch, rank, f.shape[axis]), dtype)) for f in factors])
+        kets.append([draw(generic.arrays((*batch, rank, f.shape[axis]), dtype)) for f in factors])
     return problem(op, kets[0], factors, kets[1])
 
 
@@ -175,7 +176,7 @@ def kron_sandwich_problems(draw, op, dtype, problem):
     full = tuple(int(np.prod([factor.shape[axis] for factor in factors])) for axis in (1, 2))
     rows, columns = options.get("shape", full)
     left, right = draw(st.sampled_from(BATCHES))
-    x, y = draw(testing.arrays((*left, rows), dtype)), draw(testing.arrays((*right, columns), dtype))
+    x, y = draw(generic.arrays((*left, rows), dtype)), draw(generic.arrays((*right, columns), dtype))
     return problem(op, x, factors, y, options=options)
 
 
@@ -221,7 +222,7 @@ def kron_log_likelihood_problems(draw, op, dtype, problem):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     factors = [well_conditioned(rng, size, "hermitian", dtype)[None] for size in dims]
     shift = np.array(draw(st.sampled_from((2.5, 4.0)))).astype(np.zeros((), dtype).real.dtype)
-    y = draw(testing.arrays((*draw(st.sampled_from(((), (3,), (0,), (2, 1)))), len(kron(factors))), dtype))
+    y = draw(generic.arrays((*draw(st.sampled_from(((), (3,), (0,), (2, 1)))), len(kron(factors))), dtype))
 
     def magnitude(*arrays):
         return (np.abs(arrays[-2]) ** 2).sum(axis=-1) + 4.0 * len(kron(factors))

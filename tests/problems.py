@@ -17,6 +17,7 @@ from ketcore import testing
 from ketcore.ops import Op
 from ketcore.testing import to_numpy
 from ketcore.testing.values import dtype_name
+from tests import generic
 from tests.matmul_problems import kron_matmul_problems
 from tests.operator_problems import PROBLEMS as OPERATOR_PROBLEMS
 
@@ -146,7 +147,7 @@ _ids_shapes = st.sampled_from((None, None, (90,)))
 
 @st.composite
 def _rows(draw, op, dtype):
-    factors = draw(testing.factors(dtype=dtype))
+    factors = draw(generic.factors(dtype=dtype))
     rows, columns = (int(np.prod([factor.shape[axis] for factor in factors])) for axis in (1, 2))
     shape = draw(testing.crops(rows, columns))
     ids = draw(testing.indices(rows if shape is None else shape[0], shape=draw(_ids_shapes)))
@@ -165,7 +166,7 @@ def _row_kets(draw, op, dtype):
 
 @st.composite
 def _gather_kron(draw, op, dtype):
-    tables = draw(testing.factors(dtype=dtype))
+    tables = draw(generic.factors(dtype=dtype))
     order, rank = len(tables), tables[0].shape[0]
     lengths = [table.shape[1] for table in tables]
     batch = draw(st.sampled_from(((), (0,), (1,), (5,), (2, 3), (90,))))
@@ -186,7 +187,7 @@ def _ket_rows(draw, op, dtype):
     if layernorm and not _varies(dims):
         # A node of one entry is zero with its derivatives: only rounding would be left to compare.
         dims = tuple(max(2, dim) for dim in dims)
-    leaves, dims = draw(testing.leaves(dtype=dtype, dims=dims))
+    leaves, dims = draw(generic.leaves(dtype=dtype, dims=dims))
     ids = draw(testing.indices(leaves.shape[0], shape=draw(_ids_shapes)))
     width = int(np.prod(dims))
     options = {"dims": dims, "columns": draw(st.sampled_from((None, draw(st.integers(1, width)))))}
@@ -207,7 +208,7 @@ def _two_kets(draw, op, dtype, batches):
     left, right = draw(st.sampled_from(batches))
     ranks = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     kets = [
-        [draw(testing.arrays((*batch, rank, size), dtype)) for size in dims]
+        [draw(generic.arrays((*batch, rank, size), dtype)) for size in dims]
         for batch, rank in zip((left, right), ranks, strict=True)
     ]
     return Problem.of(op, *kets)

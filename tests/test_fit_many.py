@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import ketcore as kc
 from ketcore import testing
 from ketcore.fit import als, rearranged
+from tests import generic
 from tests.fit_problems import RowSlices, problems, relative_error
 
 CLOSE = 1e-12
@@ -24,7 +25,7 @@ def sums(draw, max_rank=2):
     dims[1] = tuple(max(q, 2 // p) for p, q in zip(*dims, strict=True))
     dtype = draw(st.sampled_from(("float64", "complex128")))
     return draw(
-        testing.kronecker_matrices(
+        generic.kronecker_matrices(
             row_dims=dims[0],
             col_dims=dims[1],
             rank=draw(st.integers(1, max_rank)),
@@ -54,7 +55,7 @@ def test_a_sum_of_few_terms_is_recovered(xp):
 def test_sweeps_do_not_increase_the_error(data):
     A, row_dims, col_dims, rank = data.draw(problems(order=data.draw(ORDERS)))
     kind = data.draw(st.sampled_from(("plain", "weights", "crop")))
-    weights = data.draw(testing.arrays((len(A),), "float64")) ** 2 if kind == "weights" else None
+    weights = data.draw(generic.arrays((len(A),), "float64")) ** 2 if kind == "weights" else None
     A = A[: max(1, len(A) - 1), : max(1, A.shape[1] - 1)] if kind == "crop" else A
     seen, starts = [], []
 
@@ -88,7 +89,7 @@ def test_a_fit_is_no_worse_than_its_split_and_no_better_than_two_factors_allow(p
 @given(problems(order=3, max_rank=2), st.data())
 def test_a_fit_is_stationary(problem, data):
     A, row_dims, col_dims, rank = problem
-    weights = data.draw(testing.arrays((len(A),), "float64")) ** 2 + 0.1
+    weights = data.draw(generic.arrays((len(A),), "float64")) ** 2 + 0.1
     weights = weights if data.draw(st.booleans()) else None
     fit = kc.nearest_kronecker(A, row_dims, col_dims, rank, weights=weights, rng=0, restarts=0)
     scale = 1.0 if weights is None else weights[:, None]

@@ -9,6 +9,7 @@ import ketcore as kc
 from ketcore import testing
 from ketcore.fit import nearest_rank_one
 from ketcore.fit.rank_one import is_hermitian_matrix
+from tests import generic
 from tests.fit_problems import relative_error, two_factor_optimum
 
 
@@ -47,7 +48,7 @@ def test_two_modes_give_the_optimum(xp):
 
 
 @settings(max_examples=15)
-@given(testing.kronecker_matrices(dtype="float64"))
+@given(generic.kronecker_matrices(dtype="float64"))
 def test_any_matrix_gives_a_product_that_is_no_worse_than_none(matrix):
     found = nearest_rank_one(matrix)
     assert found.rank == 1

@@ -13,6 +13,7 @@ from ketcore.fit import fewer_terms
 from ketcore.fit.flat_leaves import terms_norm
 from ketcore.fit.merge import merged_terms
 from ketcore.fit.recompress import _nearest_part
+from tests import generic
 from tests.fit_problems import relative_error, two_factor_optimum
 
 CLOSE = 1e-12
@@ -32,10 +33,10 @@ def test_two_modes_give_the_optimum(xp):
         assert kc.recompress(found, tol=1e-12).value.rank <= matrix.rank
 
     dtypes = st.sampled_from(("float64", "complex128"))
-    xp.check(dtypes.flatmap(lambda d: testing.kronecker_matrices(order=2, cropped=False, dtype=d)), body)
+    xp.check(dtypes.flatmap(lambda d: generic.kronecker_matrices(order=2, cropped=False, dtype=d)), body)
 
 
-@given(testing.kronecker_matrices(dtype="float64"))
+@given(generic.kronecker_matrices(dtype="float64"))
 def test_the_error_is_that_of_the_leading_block(matrix):
     fit = kc.recompress(matrix, 1, rng=0, restarts=0, iterations=20)
     assert fit.value.shape == matrix.shape
@@ -56,7 +57,7 @@ def test_what_a_crop_hides_does_not_count_towards_the_tolerance():
 
 
 @settings(max_examples=15)
-@given(testing.kets(dtype="float64"), st.data())
+@given(generic.kets(dtype="float64"), st.data())
 def test_repeated_terms_are_found(ket, data):
     scales = data.draw(st.lists(st.sampled_from((-2.0, 0.0, 1.0, 3.0)), min_size=1, max_size=3))
     total = ket
@@ -72,7 +73,7 @@ def test_repeated_terms_are_found(ket, data):
 
 
 @settings(max_examples=15)
-@given(testing.kets(dtype="complex128", rank=3))
+@given(generic.kets(dtype="complex128", rank=3))
 def test_kets_are_fitted_one_by_one(ket):
     fit = kc.recompress(ket, 2, rng=0, restarts=0, iterations=20)
     dense, given_dense = fit.value.to_dense(), ket.to_dense()
@@ -140,7 +141,7 @@ def test_a_sum_that_cancels_is_zero():
     assert relative_error(small.value.to_dense(), -1e-6 * matrix.to_dense()) < 1e-8
 
 
-@given(testing.kets(dtype="float64", batch_shape=()))
+@given(generic.kets(dtype="float64", batch_shape=()))
 def test_merged_terms_have_the_same_sum(ket):
     doubled = [np.concatenate([f, f[::-1]]) for f in ket.factors]
     doubled[0][0] *= -3.0
@@ -167,7 +168,7 @@ def test_terms_that_differ_in_one_mode_are_one():
     assert len(cancelled[0]) == 1
 
 
-@given(testing.kets(batch_shape=(), dtype="complex128"))
+@given(generic.kets(batch_shape=(), dtype="complex128"))
 def test_the_norm_of_terms_survives_cancellation(ket):
     norm = np.linalg.norm(ket.to_dense())
     assert abs(terms_norm(ket.factors) - norm) < 1e-13 * max(1.0, norm) * ket.rank

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ketcore as kc
-from ketcore import testing
 from ketcore.fit import fewer_terms, nearest, rearranged, search, singular
 from ketcore.fit.als import Found
+from tests import generic
 from tests.fit_problems import RowSlices, problems, relative_error, two_factor_optimum, with_rearranged
 from tests.kernel_problems import dtype_of as floating
 
@@ -188,7 +188,7 @@ def test_no_fit_is_worse_than_zero_nor_than_itself_without_a_term(data):
     order = data.draw(st.integers(2, 4))
     A, row_dims, col_dims, rank = data.draw(problems(order=order))
     kind = data.draw(st.sampled_from(("plain", "weights", "crop")))
-    weights = data.draw(testing.arrays((len(A),), "float64")) ** 2 + 1e-3 if kind == "weights" else None
+    weights = data.draw(generic.arrays((len(A),), "float64")) ** 2 + 1e-3 if kind == "weights" else None
     A = A[: max(1, len(A) - 1), : max(1, A.shape[1] - 1)] if kind == "crop" else A
     options = {"weights": weights, "rng": 0, "restarts": 0}
     for iterations in (1, 30):
@@ -211,7 +211,7 @@ def test_one_term_more_is_no_worse(data):
 
 
 @settings(max_examples=40)
-@given(testing.kronecker_matrices(order=2, dtype="float64", rank=4))
+@given(generic.kronecker_matrices(order=2, dtype="float64", rank=4))
 def test_one_term_more_of_a_recompressed_matrix_is_no_worse(matrix):
     """Of a crop as well, though the terms are those of the whole."""
     dense = matrix.to_dense()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import ketcore as kc
 from ketcore import testing
 from ketcore.fit import rearranged, singular, sources
+from tests import generic
 from tests.fit_problems import RowSlices, problems, rearrangement, relative_error, two_factor_optimum
 
 # Everything is relative to the norm of the matrix: rounding of a few hundred additions.
@@ -45,7 +46,7 @@ def test_a_tolerance_gives_the_least_rank(problem, tol):
     assert abs(capped.error - two_factor_optimum(A, row_dims, col_dims, 1)) < CLOSE
 
 
-@given(testing.kronecker_matrices(order=2, cropped=False, dtype="float64"))
+@given(generic.kronecker_matrices(order=2, cropped=False, dtype="float64"))
 def test_the_rank_of_a_kronecker_matrix_is_recovered(matrix):
     A = matrix.to_dense()
     rank = np.linalg.matrix_rank(rearrangement(A, matrix.row_dims, matrix.col_dims), rtol=1e-11)
@@ -55,7 +56,7 @@ def test_the_rank_of_a_kronecker_matrix_is_recovered(matrix):
         assert fit.value.rank == rank or fit.value.rank <= matrix.rank
 
 
-@given(problems(), testing.arrays((), "float64"))
+@given(problems(), generic.arrays((), "float64"))
 def test_fits_commute_with_what_keeps_the_norm(problem, scalar):
     A, row_dims, col_dims, rank = problem
     error = kc.nearest_kronecker(A, row_dims, col_dims, rank).error
@@ -73,7 +74,7 @@ def test_fits_commute_with_what_keeps_the_norm(problem, scalar):
 @given(problems(), st.data())
 def test_weights_that_separate_give_the_weighted_optimum(problem, data):
     A, row_dims, col_dims, rank = problem
-    parts = [data.draw(testing.arrays((dim,), "float64")) ** 2 for dim in row_dims]
+    parts = [data.draw(generic.arrays((dim,), "float64")) ** 2 for dim in row_dims]
     if data.draw(st.booleans()) and row_dims[1] > 1:
         parts[1][0] = 0
     weights = np.kron(*parts)
@@ -88,7 +89,7 @@ def test_weights_that_separate_give_the_weighted_optimum(problem, data):
 @given(problems(), st.data())
 def test_other_weights_give_a_stationary_point_no_worse_than_its_start(problem, data):
     A, row_dims, col_dims, rank = problem
-    weights = data.draw(testing.arrays((len(A),), "float64")) ** 2 + 0.1
+    weights = data.draw(generic.arrays((len(A),), "float64")) ** 2 + 0.1
     fit = kc.nearest_kronecker(A, row_dims, col_dims, rank, weights=weights, rng=0)
     assert abs(fit.error - relative_error(fit.value.to_dense(), A, weights)) < CLOSE
     plain = kc.nearest_kronecker(weights[:, None] / weights.max() * A, row_dims, col_dims, rank).value

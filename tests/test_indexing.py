@@ -14,7 +14,8 @@ from ketcore.objects.indexing import parse_key
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.shapes import prefix_boxes
-from ketcore.testing import assert_dense_equal, indices, kets, kronecker_matrices, mode_dims
+from ketcore.testing import assert_dense_equal, indices, mode_dims
+from tests.generic import kets, kronecker_matrices
 
 SCALE = 1e3  # far above the elements of small normal factors: keys are under test here, not rounding
 

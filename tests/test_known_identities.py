@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import ketcore as kc
 from ketcore import testing
+from tests import generic
 from tests.matmul_problems import X, Z, chain, marks_of_terms, normal
 
 
@@ -28,7 +29,7 @@ def marked_matrices(draw, dims=(2, 3, 2), uncropped=False):
     """Sums of terms on few modes, which know it; some are cropped."""
     rank = draw(st.integers(1, 3))
     marks = draw(marks_of_terms(dims, dims, rank))
-    factors = [draw(testing.arrays((rank, p, p), "float64")) for p in dims]
+    factors = [draw(generic.arrays((rank, p, p), "float64")) for p in dims]
     for n, factor in enumerate(factors):
         factor[[n in known for known in marks]] = np.eye(dims[n])
     shape = None if uncropped else draw(testing.crops(int(np.prod(dims)), int(np.prod(dims))))

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketcore import Ket, KroneckerMatrix, KroneckerSum, eye
-from ketcore.testing import arrays, assert_dense_equal, dtypes, mode_dims, to_numpy
+from ketcore.testing import assert_dense_equal, dtypes, mode_dims, to_numpy
 from tests.algebra_problems import TERMS, dense, magnitude, wide
+from tests.generic import arrays
 
 
 @st.composite

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ketcore import ops, suggest_dims, testing
 from ketcore.testing import assert_adjoint, assert_dense_equal
+from tests import generic
 
 wide = st.sampled_from(("float64", "complex128"))
 
@@ -21,15 +22,15 @@ def matrices(draw, count=1, *, rank=None, order=None, square=False):
     for _ in range(count):
         row_dims = draw(testing.mode_dims(order, max_order=3, max_dim=4, max_size=16))
         col_dims = row_dims if square else None
-        found.append(draw(testing.factors(row_dims=row_dims, col_dims=col_dims, rank=rank, dtype=dtype)))
+        found.append(draw(generic.factors(row_dims=row_dims, col_dims=col_dims, rank=rank, dtype=dtype)))
     return found
 
 
 @st.composite
 def alike(draw, count=2):
     """`count` tuples of factors of the same shapes and dtype."""
-    first = draw(testing.factors(dtype=draw(wide)))
-    return [first, *(tuple(draw(testing.arrays(f.shape, f.dtype)) for f in first) for _ in range(count - 1))]
+    first = draw(generic.factors(dtype=draw(wide)))
+    return [first, *(tuple(draw(generic.arrays(f.shape, f.dtype)) for f in first) for _ in range(count - 1))]
 
 
 def sizes(factors):
@@ -77,7 +78,7 @@ def test_a_transpose_transposes_the_factors(found):
 def test_a_mixed_product_multiplies_the_factors(pair, data):
     a, other = pair
     inner = [f.shape[2] for f in a]
-    b = [data.draw(testing.arrays((1, q, f.shape[2]), f.dtype)) for q, f in zip(inner, other, strict=True)]
+    b = [data.draw(generic.arrays((1, q, f.shape[2]), f.dtype)) for q, f in zip(inner, other, strict=True)]
     product = [f @ g for f, g in zip(a, b, strict=True)]
     close(dense(product), dense(a) @ dense(b), np.abs(dense(a)) @ np.abs(dense(b)) + 1)
 
@@ -121,8 +122,8 @@ def test_the_vjp_is_the_adjoint_of_the_jvp(found, data):
     """With the conjugates that the adjoint asks for and the transpose does not."""
     (a,) = found
     ids = data.draw(testing.indices(sizes(a)[0], shape=(5,)))
-    x = data.draw(testing.arrays((sum(f.size for f in a),), a[0].dtype))
-    y = data.draw(testing.arrays((5, sizes(a)[1]), a[0].dtype))
+    x = data.draw(generic.arrays((sum(f.size for f in a),), a[0].dtype))
+    y = data.draw(generic.arrays((5, sizes(a)[1]), a[0].dtype))
     ends = np.cumsum([f.size for f in a])[:-1]
 
     def push(x):
@@ -138,7 +139,7 @@ def test_the_vjp_is_the_adjoint_of_the_jvp(found, data):
 def test_gradients_of_a_batch_are_sums_over_its_parts(found, data):
     (a,) = found
     ids = data.draw(testing.indices(sizes(a)[0], shape=(7,)))
-    cotangent = data.draw(testing.arrays((7, sizes(a)[1]), a[0].dtype))
+    cotangent = data.draw(generic.arrays((7, sizes(a)[1]), a[0].dtype))
     whole = ops.rows_vjp(a, ids, cotangent)
     parts = zip(ops.rows_vjp(a, ids[:3], cotangent[:3]), ops.rows_vjp(a, ids[3:], cotangent[3:]), strict=True)
     for gradient, (first, second) in zip(whole, parts, strict=True):
@@ -155,7 +156,7 @@ def test_gather_kron_by_digits_is_rows(found, data):
     close(ops.gather_kron(a, per_term, per_term=True), ops.rows(a, ids))
 
 
-@given(testing.leaves(dtype="float64"), st.data())
+@given(generic.leaves(dtype="float64"), st.data())
 def test_gather_kron_by_the_id_itself_is_ket_rows(packed, data):
     leaves, dims = packed
     ids = data.draw(testing.indices(leaves.shape[0]))
@@ -215,7 +216,7 @@ def test_the_rows_of_one_normalised_term_have_mean_zero_and_variance_one(order):
     assert np.abs(rows.var(axis=1) - 1).max() < 1e-8
 
 
-@given(testing.leaves(dtype="float64", rank=1), st.floats(0.5, 50))
+@given(generic.leaves(dtype="float64", rank=1), st.floats(0.5, 50))
 def test_a_normalised_row_does_not_change_with_the_size_of_a_leaf(packed, c):
     leaves, dims = packed
     dims = tuple(max(2, dim) for dim in dims)

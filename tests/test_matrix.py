@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ketcore.divisors import suggest_dims
 from ketcore.objects.kronecker_matrix import KroneckerMatrix, eye
-from ketcore.testing import assert_dense_equal, crops, factors, kronecker_matrices, mode_dims, to_numpy
+from ketcore.testing import assert_dense_equal, crops, mode_dims, to_numpy
+from tests.generic import factors, kronecker_matrices
 
 # Laws are checked with room for the rounding of every mode and term of two matrices.
 TERMS = 400

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketcore import Ket, KroneckerMatrix, eye, ket
-from ketcore.testing import arrays, assert_dense_equal, kronecker_matrices, mode_dims, to_numpy
+from ketcore.testing import assert_dense_equal, mode_dims, to_numpy
 from tests.algebra_problems import TERMS, dense, magnitude, wide
+from tests.generic import arrays, kronecker_matrices
 
 NAMES = ("float32", "float64", "complex64", "complex128")
 

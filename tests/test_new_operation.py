@@ -67,7 +67,7 @@ def add_operation(tree):
     insert(table, '    "kron_trace",\n', strings)
     insert(package, "    kron_trace,\n", "".join(f"    {name},\n" for name in FUNCTIONS))
     insert(package, '    "kron_trace",\n', strings)
-    strategy = "testing.factors(dtype=dtype).map(lambda factors: Problem.of(op, factors))"
+    strategy = "generic.factors(dtype=dtype).map(lambda factors: Problem.of(op, factors))"
     insert(
         tree / "tests" / "problems.py",
         '    "kron_matmul": ',

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ketcore import Diagonal, Identity, Ket, KroneckerProduct
 from ketcore.objects.parts import name_of
-from ketcore.testing import arrays, assert_dense_equal
+from ketcore.testing import assert_dense_equal
 from tests.algebra_problems import TERMS, dense, wide
+from tests.generic import arrays
 
 NAMES = ("float32", "float64", "complex64", "complex128")
 

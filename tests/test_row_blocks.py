@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ketcore as kc
-from ketcore.testing import assert_dense_equal, kronecker_matrices
+from ketcore.testing import assert_dense_equal
+from tests.generic import kronecker_matrices
 
 RNG = np.random.default_rng(0)
 SPARSE = scipy.sparse.random_array((4, 3), density=0.5, rng=0, format="csr")

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 import ketcore as kc
 import ketcore.testing
 from ketcore import Ket, KroneckerMatrix, KroneckerProduct, KroneckerSum, Permutation
-from ketcore.testing import arrays, assert_dense_equal, kets, kronecker_matrices
+from ketcore.testing import assert_dense_equal
 from tests.algebra_problems import TERMS, dense, kron, magnitude, wide
+from tests.generic import arrays, kets, kronecker_matrices
 
 RNG = np.random.default_rng(0)
 

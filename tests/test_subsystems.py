@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import ketcore as kc
 from ketcore import Ket, KroneckerMatrix, Permutation
-from ketcore.testing import arrays, assert_dense_equal, kronecker_matrices, mode_dims, to_numpy
+from ketcore.testing import assert_dense_equal, mode_dims, to_numpy
 from tests.algebra_problems import TERMS, dense, kron, magnitude, wide
+from tests.generic import arrays, kronecker_matrices
 
 RNG = np.random.default_rng(0)
 

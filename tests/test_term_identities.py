@@ -12,6 +12,7 @@ from ketcore.products import term_products
 from ketcore.products.plans import MatmulPlan
 from ketcore.products.term_plans import TermsPlan, terms_plan
 from ketcore.testing import assert_dense_equal, to_numpy
+from tests import generic
 from tests.matmul_problems import X, Y, Z, chain, marks_of_terms, normal
 
 
@@ -22,13 +23,13 @@ def sums_of_few_modes(draw, dtype, max_order=6):
     rows = draw(st.lists(st.sampled_from((1, 2, 2, 3)), min_size=order, max_size=order))
     columns = [draw(st.sampled_from((p, p, p, p, 2))) for p in rows]
     identities = draw(marks_of_terms(rows, columns, rank))
-    factors = [draw(testing.arrays((rank, p, q), dtype)) for p, q in zip(rows, columns, strict=True)]
+    factors = [draw(generic.arrays((rank, p, q), dtype)) for p, q in zip(rows, columns, strict=True)]
     for n, factor in enumerate(factors):
         factor[[n in known for known in identities]] = np.nan
     shape = draw(testing.crops(int(np.prod(rows)), int(np.prod(columns))))
     axis, kept = draw(st.sampled_from((-1, -2))), int(np.prod(rows)) if shape is None else shape[0]
     lead, behind = draw(st.sampled_from(((), (3,), (0,)))), (draw(st.sampled_from((1, 4))),) * (-1 - axis)
-    x = draw(testing.arrays((*lead, kept, *behind), dtype))
+    x = draw(generic.arrays((*lead, kept, *behind), dtype))
     path = draw(st.sampled_from((None, "terms", "terms")))
     return factors, x, {"shape": shape, "axis": axis, "identities": identities, "path": path}
 

@@ -332,7 +332,7 @@ def test_without_hypothesis_the_import_names_the_extra():
     code = "import sys; sys.modules['hypothesis'] = None; import ketcore.testing"
     done = run_python(code)
     assert done.returncode != 0
-    assert 'ImportError: ketcore.testing must find hypothesis: pip install "ketcore[test]"' in done.stderr
+    assert 'ImportError: ketcore.testing must find hypothesis: pip install "ketcore[testing]"' in done.stderr
 
 
 def test_wrong_gradient_of_a_small_primal_beside_a_large_one():

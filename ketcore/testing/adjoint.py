@@ -9,14 +9,24 @@ from ketcore.array_types import AnyArray
 from ketcore.testing.dense import tolerance
 from ketcore.testing.values import call_untouched, to_numpy
 
+__tracebackhide__ = True
+
 
 def assert_adjoint(
-    A: Callable[[AnyArray], AnyArray], AH: Callable[[AnyArray], AnyArray], x: AnyArray, y: AnyArray
+    A: Callable[[AnyArray], AnyArray],
+    AH: Callable[[AnyArray], AnyArray],
+    x: AnyArray,
+    y: AnyArray,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
 ) -> None:
     """Fail unless <A x, y> = <x, A^H y>, the first argument of <,> conjugated as in np.vdot.
 
     A, AH   callables: a linear map and what should be its adjoint
     x, y    arrays of any library; y has the shape of A(x).  Draw several: one pair can miss an error
+    rtol    the error allowed relative to |A x| |y| + |x| |A^H y|; by default `tolerance` of dtype and length
+    atol    what is allowed beside it; by default 0
     raises  AssertionError on shapes, on inputs written to, and on products that differ beyond `tolerance`
 
     >>> from scipy.sparse.linalg import aslinearoperator
@@ -33,9 +43,11 @@ def assert_adjoint(
         if tuple(result.shape) != tuple(template.shape):
             raise AssertionError(f"{name} must have shape {tuple(template.shape)}, got {tuple(result.shape)}")
     allowed = max(tolerance(result.dtype, prod(result.shape)) for result in (forward, backward))
+    allowed = allowed if rtol is None else rtol
     (Ax, AHy), (x, y) = _wide(forward, backward), _wide(x, y)
     left, right = np.vdot(Ax, y), np.vdot(x, AHy)
     bound = allowed * (np.linalg.norm(Ax) * np.linalg.norm(y) + np.linalg.norm(x) * np.linalg.norm(AHy))
+    bound += atol or 0.0
     if not abs(left - right) <= bound:
         raise AssertionError(
             f"AH must be the adjoint of A, got <A x, y> = {left:.6g} and <x, AH y> = {right:.6g}: "

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 
 from ketcore.array_types import AnyArray
-from ketcore.testing.values import dtype_name, to_wide
+from ketcore.testing.values import dtype_name, to_wide, written
+
+__tracebackhide__ = True
 
 # (unit of the stored result, unit of the arithmetic): half precision is expected to accumulate in float32.
 _UNITS = {
@@ -49,6 +51,8 @@ def assert_dense_equal(
     terms: int = 1,
     scale: AnyArray | float | None = None,
     dtype: Any = None,
+    rtol: float | None = None,
+    atol: float | None = None,
 ) -> None:
     """Fail unless `actual` has the shape of `expected` and its values to within `tolerance`.
 
@@ -59,7 +63,11 @@ def assert_dense_equal(
               absolute values.  By default the largest magnitude in `expected`, which is too strict for sums
               that cancel everywhere
     dtype     the dtype that `actual` must have; by default any
-    raises    AssertionError that names the worst entry.  Where one is NaN or infinite so must be the other
+    rtol      the error allowed relative to `scale`; by default `tolerance` of the dtype of `actual` and of
+              `terms`
+    atol      what is allowed beside it; by default 0
+    raises    AssertionError that names the worst entry, and shows small arrays whole.  Where one is NaN or
+              infinite so must be the other
 
     >>> a, b = np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]])
     >>> assert_dense_equal(np.kron(a, b), np.block([[b, 0 * b], [0 * b, b]]))
@@ -69,14 +77,14 @@ def assert_dense_equal(
     """
     if dtype is not None and dtype_name(actual.dtype) != dtype_name(dtype):
         raise AssertionError(f"actual must have dtype {dtype_name(dtype)}, got {dtype_name(actual.dtype)}")
-    allowed = tolerance(actual.dtype, terms)
+    allowed = tolerance(actual.dtype, terms) if rtol is None else rtol
     actual, expected = to_wide(actual), to_wide(expected)
     if actual.shape != expected.shape:
         raise AssertionError(f"actual must have shape {expected.shape}, got {actual.shape}")
     finite = np.isfinite(expected)
     if scale is None:
         scale = np.abs(expected[finite]).max(initial=0.0)
-    bound = np.broadcast_to(allowed * np.abs(to_wide(scale)), expected.shape)
+    bound = np.broadcast_to(allowed * np.abs(to_wide(scale)) + (atol or 0.0), expected.shape)
     # Infinity is right only where the expected value is that infinity, NaN only where it is NaN.
     same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
     error = np.where(same, 0.0, np.abs(np.where(finite, actual, np.nan) - np.where(finite, expected, 0.0)))
@@ -93,4 +101,17 @@ def _worst(actual, expected, error, bound, wrong):
     return (
         f"actual must equal expected, got {actual[at]} for {expected[at]} at {at}: "
         f"error {error[at]:.3g}, allowed {bound[at]:.3g}, {int(wrong.sum())} of {wrong.size} entries wrong"
+        + "".join(f"\n    {line}" for line in compared(actual, expected))
     )
+
+
+def compared(actual: np.ndarray, expected: np.ndarray) -> list[str]:
+    """Lines of a message: two arrays and their difference; none for numbers, which it has already.
+
+    >>> compared(np.ones(2), np.zeros(2))
+    ['actual     [1.0, 1.0]', 'expected   [0.0, 0.0]', 'difference [1.0, 1.0]']
+    """
+    with np.errstate(invalid="ignore"):
+        difference = np.where(actual == expected, 0.0, actual - expected)
+    values = {"actual": actual, "expected": expected, "difference": difference}
+    return [f"{name:<10} {written(value)}" for name, value in values.items() if value.ndim]

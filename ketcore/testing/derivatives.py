@@ -32,6 +32,8 @@ from ketcore.testing.probes import (
 )
 from ketcore.testing.values import call_untouched, from_numpy, many, to_numpy, to_wide, widen
 
+__tracebackhide__ = True
+
 # The largest of three random products sets the scale, because a single one can cancel.
 _PROBES = 3
 # Roundings within a call are more than those of its primals, and eight of these do not show the largest.
@@ -48,6 +50,8 @@ def assert_vjp(
     terms: int | None = None,
     scale: float = 0.0,
     seed: int = 0,
+    rtol: float | None = None,
+    atol: float | None = None,
 ) -> None:
     """Fail unless `vjp` is the plain transpose of the derivative of `function` at `primals`.
 
@@ -63,6 +67,10 @@ def assert_vjp(
                  the output
     scale        magnitude of what is added up within an entry of J t, for tangents as large as the primals,
                  where more is added up than comes out
+    seed         of the tangents and cotangents
+    rtol         the error allowed relative to what is added up; by default `tolerance` of the dtypes and of
+                 `terms`
+    atol         what is allowed beside it, in the pairing of random tangents and cotangents; by default 0
     raises       AssertionError that names the gradient and its wrong shape, dtype or value, or the input
                  written to; TypeError on primals that are not floating
 
@@ -92,7 +100,8 @@ def assert_vjp(
     for source, push in _pushes(function, jvp, multilinear, wide).items():
         differences = source == "finite differences"
         allowed = max(tolerance(primal.dtype, terms, differences=differences) for primal in primals)
-        _compare_pairings(source, push, probes, values, (allowed, scale), noise)
+        allowed = allowed if rtol is None else rtol
+        _compare_pairings(source, push, probes, values, (allowed, scale, atol or 0.0), noise)
 
 
 def assert_jvp(
@@ -104,11 +113,14 @@ def assert_jvp(
     terms: int | None = None,
     scale: float = 0.0,
     seed: int = 0,
+    rtol: float | None = None,
+    atol: float | None = None,
 ) -> None:
     """Fail unless `jvp` is the derivative of `function` at `primals`, along random tangents.
 
-    function, primals, multilinear, terms, scale, seed    as in `assert_vjp`
+    function, primals, multilinear, terms, scale, seed, rtol    as in `assert_vjp`
     jvp      (*primals, *tangents) -> as `function`, in its shape and dtype
+    atol     what is allowed beside `rtol`, in each entry; by default 0
     raises   AssertionError on shape, dtype, value or an input that was written to
 
     >>> def outer_jvp(a, b, da, db):
@@ -139,7 +151,8 @@ def assert_jvp(
     for source, push in _pushes(function, None, multilinear, wide).items():
         differences = source == "finite differences"
         allowed = max(tolerance(array.dtype, terms, differences=differences) for array in output)
-        _compare_outputs(source, push, probes, values, (allowed, scale), noise)
+        allowed = allowed if rtol is None else rtol
+        _compare_outputs(source, push, probes, values, (allowed, scale, atol or 0.0), noise)
 
 
 def _pushes(function, jvp, multilinear, wide):
@@ -177,12 +190,12 @@ def _compare_pairing(source, push, probe, values, allowed, noise, name):
     tangents, cotangents, gradients = probe
     pushed = push(tangents)
     left, right = pairing(gradients, tangents), pairing(cotangents, pushed)
-    allowed, scale = allowed
+    allowed, scale, beside = allowed
     size = magnitude(cotangents, pushed) + magnitude(gradients, tangents)
     size += scale * sum(float(np.abs(c).sum()) for c in cotangents)
     if source == "finite differences":
         size += ROUNDING * magnitude(cotangents, values)
-    error, bound = abs(left - right), allowed * size
+    error, bound = abs(left - right), allowed * size + beside
     if error > bound:
         bound += noise(*probe)
     if not error <= bound:
@@ -194,11 +207,11 @@ def _compare_pairing(source, push, probe, values, allowed, noise, name):
 
 def _compare_outputs(source, push, probes, values, allowed, noise):
     """Fail unless J tangents is what the jvp gave, for every probe and every output."""
-    allowed, scale = allowed
+    allowed, scale, beside = allowed
     pushes = [push(tangents) for tangents, _ in probes]
     for k, value in enumerate(values):
         largest = max(np.abs(pushed[k]).max(initial=0.0) for pushed in pushes)
-        bound = allowed * (largest + scale + ROUNDING * np.abs(to_wide(value)).max(initial=0.0))
+        bound = allowed * (largest + scale + ROUNDING * np.abs(to_wide(value)).max(initial=0.0)) + beside
         for (tangents, found), pushed in zip(probes, pushes, strict=True):
             error = np.abs(found[k] - pushed[k])
             room = noise(k, tangents, found[k]) if (error > bound).any() else 0.0

@@ -4,6 +4,8 @@ import numpy as np
 
 from ketcore.testing.trials import Rule
 
+__tracebackhide__ = True
+
 
 def _definition(t):
     a, b, c = t.matrix(), t.matrix(), t.matrix()

@@ -6,6 +6,8 @@ import numpy as np
 
 from ketcore.testing.trials import Rule
 
+__tracebackhide__ = True
+
 
 def _sum_of(t, *matrices):
     """The Kronecker sum by NumPy: each matrix in its mode, identities elsewhere."""

@@ -5,6 +5,8 @@ import numpy as np
 from ketcore.testing.dense import rounding_unit
 from ketcore.testing.values import call_untouched, dtype_name, from_numpy, is_complex, many, to_numpy, to_wide
 
+__tracebackhide__ = True
+
 # A power of two adds no rounding of its own; `tolerance` gives the errors that follow from it.
 STEP = 2.0**-16
 # A difference rounds at the size of the function, 2**-52 / STEP, which is this fraction of the allowed 1e-8.

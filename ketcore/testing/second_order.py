@@ -19,6 +19,8 @@ from ketcore.testing.probes import (
 )
 from ketcore.testing.values import from_numpy, many, to_numpy, to_wide, widen
 
+__tracebackhide__ = True
+
 
 def assert_second_order(
     function: Callable[..., Any],
@@ -29,6 +31,8 @@ def assert_second_order(
     vjp_jvp: Callable[..., Any] | None = None,
     multilinear: bool = False,
     seed: int = 0,
+    rtol: float | None = None,
+    atol: float | None = None,
 ) -> None:
     """Fail unless the derivative of `vjp` is that of a gradient: symmetric, that of `jvp`, and `vjp_jvp`.
 
@@ -37,6 +41,9 @@ def assert_second_order(
                  primals
     multilinear  `function` is real-linear in each primal apart, so that the change of a gradient is the sum
                  of the gradients with one other primal replaced by its tangent: checked too
+    rtol         the error allowed relative to what is added up; by default `tolerance` of float64 for
+                 differences
+    atol         what is allowed beside it; by default 0
     raises       AssertionError
 
     A vjp can pass `assert_vjp` at one point and be wrong here: one that keeps values of an earlier call, for
@@ -58,7 +65,7 @@ def assert_second_order(
     changes = [difference(gradients, wide, tangents) for tangents in (along, across)]
     scale = sum(magnitude(change, t) for change, t in zip(changes, (across, along), strict=True))
     scale += ROUNDING * magnitude(gradients(*wide), across)
-    allowed = tolerance("float64", differences=True) * scale
+    allowed = (tolerance("float64", differences=True) if rtol is None else rtol) * scale + (atol or 0.0)
     found = pairing(changes[0], across)
     references = {"symmetric": pairing(changes[1], along)}
     if jvp is not None:

@@ -1,8 +1,9 @@
 """Hypothesis strategies: dtypes, sizes, factors, ids and objects to run tests of Kronecker identities on.
 
-Sizes and dtypes are drawn by hypothesis and shrink; the values are standard normal from a drawn seed, since a
-multilinear map has no interesting values but those that arithmetic makes interesting everywhere.  Order 1,
-rank 1, modes of size 1, uneven modes, cropped shapes, repeated ids, empty and 0-d ids all come up.
+Sizes, dtypes and values are drawn by hypothesis and shrink: a matrix toward few and small modes, an entry
+toward 0, then 1, -1 and small integers.  Order 1, rank 1, modes of size 1, uneven modes, cropped shapes,
+repeated ids, empty and 0-d ids all come up, and values as `arrays` says.  A test that fails prints the
+factors of its objects.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,15 +11,16 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from hypothesis import note
+from hypothesis import strategies as st
 
 from ketcore.array_types import Host
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.testing.elements import Elements, draw_elements
+from ketcore.testing.values import written
 
-try:
-    from hypothesis import strategies as st
-except ImportError as error:
-    raise ImportError('ketcore.testing must find hypothesis: pip install "ketcore[test]"') from error
+__tracebackhide__ = True
 
 _FLOATING = ("float32", "float64", "complex64", "complex128")
 _INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -30,6 +32,10 @@ def dtypes(*, real: bool | None = None, half: bool = False) -> st.SearchStrategy
 
     real   True for the real ones only, False for the complex ones only
     half   float16 as well, and bfloat16 where ml_dtypes is installed
+
+    >>> from hypothesis import find
+    >>> find(dtypes(real=False), lambda dtype: True)
+    dtype('complex64')
     """
     names = [name for name in _FLOATING if real is None or name.startswith("float") == real]
     found = [np.dtype(name) for name in names]
@@ -39,7 +45,11 @@ def dtypes(*, real: bool | None = None, half: bool = False) -> st.SearchStrategy
 
 
 def half_dtypes() -> list[np.dtype]:
-    """float16, and bfloat16 where ml_dtypes is installed."""
+    """float16, and bfloat16 where ml_dtypes is installed.
+
+    >>> half_dtypes()[0]
+    dtype('float16')
+    """
     try:
         import ml_dtypes
     except ImportError:
@@ -51,7 +61,12 @@ def half_dtypes() -> list[np.dtype]:
 def mode_dims(
     draw: st.DrawFn, order: int | None = None, *, max_order: int = 4, max_dim: int = 5, max_size: int = 64
 ) -> tuple[int, ...]:
-    """The sizes of N modes, up to `max_dim` each, `max_size` in all; N is `order`, or up to `max_order`."""
+    """The sizes of N modes, up to `max_dim` each, `max_size` in all; N is `order`, or up to `max_order`.
+
+    >>> from hypothesis import find
+    >>> find(mode_dims(2), lambda dims: min(dims) > 1)
+    (2, 2)
+    """
     order = draw(st.integers(1, max_order)) if order is None else order
     sizes: list[int] = []
     for _ in range(order):
@@ -60,14 +75,37 @@ def mode_dims(
 
 
 @st.composite
-def arrays(draw: st.DrawFn, shape: Sequence[int], dtype: np.dtype | str | None = None) -> Host:
-    """A NumPy array of standard normal values, real and imaginary, of `dtype` or any of `dtypes()`."""
+def arrays(
+    draw: st.DrawFn,
+    shape: Sequence[int],
+    dtype: np.dtype | str | None = None,
+    *,
+    elements: Elements = "wide",
+    order: int = 1,
+) -> Host:
+    """A NumPy array of `shape`, and of `dtype` or any of `dtypes()`.
+
+    elements  what its entries are, in complex arrays real and imaginary parts alike:
+              "wide"     0, 1, -1, 2, -2, 3, -3, 0.5, -0.5 and standard normal ones; half of the arrays are
+                         such, the others have 0, 1, -1, 2 and -2 alone, or are times a huge or tiny power of
+                         two: the range of the dtype's exponents times 3/8, over `order`, which is 2**48 or
+                         2**-48 for float32, 2**384 or 2**-384 for float64.  So squares of products of `order`
+                         entries are finite
+              "extreme"  with them the largest number, the smallest normal one and the smallest one of the
+                         dtype, side by side: all that can overflow or vanish does
+              "normal"   standard normal from a seed, which does not shrink
+              a strategy of numbers, which draws each entry: slow for large arrays
+    order     how many such arrays are multiplied
+    raises    ValueError on other elements
+    cost      one draw of 128 bytes, twice for complex arrays; an array of more than 128 entries is drawn by a
+              seed, and shrinks to all 0 or all 1 only
+
+    >>> from hypothesis import find
+    >>> find(arrays((2, 2), "float64"), lambda a: not np.array_equal(a, a.T)).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
     dtype = np.dtype(draw(dtypes()) if dtype is None else dtype)
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    values = rng.standard_normal(tuple(shape))
-    if dtype.kind == "c":
-        values = values + 1j * rng.standard_normal(tuple(shape))
-    return np.asarray(values).astype(dtype)
+    return draw_elements(draw, tuple(shape), dtype, elements, order)
 
 
 @st.composite
@@ -79,8 +117,16 @@ def factors(
     order: int | None = None,
     rank: int | None = None,
     dtype: np.dtype | str | None = None,
+    elements: Elements = "wide",
+    hermitian: bool = False,
+    max_dim: int = 5,
 ) -> tuple[Host, ...]:
     """The factors of a Kronecker matrix: N NumPy arrays (R, p_n, q_n) of one dtype.  What is None is drawn.
+
+    elements   of each entry, as in `arrays`, for products of N of them
+    hermitian  every factor is square and equal to its conjugate transpose, in each term
+    max_dim    the largest p_n and q_n that are drawn; P and Q stay within 64, or `max_dim` if that is larger
+    raises     ValueError on `row_dims` that are not `col_dims` if hermitian
 
     >>> from hypothesis import given
     >>> @given(factors(order=2, rank=1))
@@ -92,12 +138,28 @@ def factors(
     fixed = row_dims if row_dims is not None else col_dims
     order = draw(st.integers(1, 4)) if order is None and fixed is None else order
     order = len(fixed) if fixed is not None else order
-    row_dims = draw(mode_dims(order)) if row_dims is None else row_dims
-    col_dims = draw(mode_dims(order)) if col_dims is None else col_dims
+    sizes = mode_dims(order, max_dim=max_dim, max_size=max(64, max_dim))
+    if hermitian:
+        if row_dims is not None and col_dims is not None and tuple(row_dims) != tuple(col_dims):
+            dims = f"row_dims {tuple(row_dims)} and col_dims {tuple(col_dims)}"
+            raise ValueError(f"hermitian must be False unless factors are square, got {dims}")
+        row_dims = col_dims = draw(sizes) if fixed is None else fixed
+    row_dims = draw(sizes) if row_dims is None else row_dims
+    col_dims = draw(sizes) if col_dims is None else col_dims
     rank = draw(st.integers(1, 3)) if rank is None else rank
     dtype = draw(dtypes()) if dtype is None else dtype
     shapes = [(rank, p, q) for p, q in zip(row_dims, col_dims, strict=True)]
-    return tuple(draw(arrays(shape, dtype)) for shape in shapes)
+    found = (draw(arrays(shape, dtype, elements=elements, order=len(shapes))) for shape in shapes)
+    return tuple(_hermitian(array) for array in found) if hermitian else tuple(found)
+
+
+def _hermitian(stack):
+    """The lower triangle of each matrix, mirrored: sums of two halves would not keep zeros and ones."""
+    lower = np.tril(np.ones(stack.shape[-2:], bool))
+    found = np.where(lower, stack, stack.conj().swapaxes(-1, -2))
+    diagonal = np.arange(stack.shape[-1])
+    found[..., diagonal, diagonal] = found[..., diagonal, diagonal].real
+    return found
 
 
 @st.composite
@@ -108,12 +170,22 @@ def leaves(
     dims: Sequence[int] | None = None,
     rank: int | None = None,
     dtype: np.dtype | str | None = None,
+    elements: Elements = "wide",
+    max_dim: int = 5,
 ) -> tuple[Host, tuple[int, ...]]:
-    """Packed kets, one record per word: a pair (NumPy array (words, R, sum q_n), dims)."""
-    dims = draw(mode_dims()) if dims is None else tuple(dims)
+    """Packed kets, one record per word: a pair (NumPy array (words, R, sum q_n), dims).
+
+    elements, max_dim    as in `factors`
+
+    >>> from hypothesis import find
+    >>> record, dims = find(leaves(words=1, rank=1, dtype="float64"), lambda pair: len(pair[1]) == 2)
+    >>> record.tolist(), dims
+    ([[[0.0, 0.0]]], (1, 1))
+    """
+    dims = draw(mode_dims(max_dim=max_dim, max_size=max(64, max_dim))) if dims is None else tuple(dims)
     words = draw(st.integers(1, 6)) if words is None else words
     rank = draw(st.integers(1, 3)) if rank is None else rank
-    return draw(arrays((words, rank, sum(dims)), dtype)), dims
+    return draw(arrays((words, rank, sum(dims)), dtype, elements=elements, order=len(dims))), dims
 
 
 @st.composite
@@ -143,7 +215,12 @@ def indices(
 
 @st.composite
 def crops(draw: st.DrawFn, rows: int, columns: int) -> tuple[int, int] | None:
-    """A shape: None, or (rows, columns) cropped to something smaller, never empty."""
+    """A shape: None, or (rows, columns) cropped to something smaller, never empty.
+
+    >>> from hypothesis import find
+    >>> find(crops(4, 6), lambda shape: shape is not None)
+    (1, 1)
+    """
     if draw(st.booleans()):
         return None
     return draw(st.integers(1, rows)), draw(st.integers(1, columns))
@@ -158,14 +235,26 @@ def kets(
     rank: int | None = None,
     dtype: np.dtype | str | None = None,
     asarray: Callable[..., Any] = np.asarray,
+    elements: Elements = "wide",
+    max_dim: int = 5,
 ) -> Ket[Any]:
-    """A `ketcore.Ket` of arrays made by `asarray` from NumPy arrays.  What is None is drawn."""
+    """A `ketcore.Ket` of arrays made by `asarray` from NumPy arrays.  What is None is drawn.
+
+    elements, max_dim    as in `factors`
+
+    >>> from hypothesis import find
+    >>> find(kets(batch_shape=(), dims=(2,), rank=1), lambda ket: ket.norm() > 0).factors[0].tolist()
+    [[1.0, 0.0]]
+    """
     if batch_shape is None:
         batch_shape = draw(st.sampled_from(((), (1,), (3,), (2, 2), (0,))))
-    dims = draw(mode_dims()) if dims is None else dims
+    dims = draw(mode_dims(max_dim=max_dim, max_size=max(64, max_dim))) if dims is None else dims
     rank = draw(st.integers(1, 3)) if rank is None else rank
     dtype = draw(dtypes()) if dtype is None else dtype
-    return Ket([asarray(draw(arrays((*(batch_shape or ()), rank, size), dtype))) for size in dims])
+    shapes = [(*(batch_shape or ()), rank, size) for size in dims]
+    found = [draw(arrays(shape, dtype, elements=elements, order=len(shapes))) for shape in shapes]
+    note(_Note("Ket", found))
+    return Ket([asarray(array) for array in found])
 
 
 @st.composite
@@ -179,9 +268,38 @@ def kronecker_matrices(
     dtype: np.dtype | str | None = None,
     cropped: bool = True,
     asarray: Callable[..., Any] = np.asarray,
+    elements: Elements = "wide",
+    hermitian: bool = False,
+    max_dim: int = 5,
 ) -> KroneckerMatrix[Any]:
-    """A `ketcore.KroneckerMatrix` of arrays made by `asarray`; `cropped=False` keeps the whole shape."""
-    found = draw(factors(row_dims=row_dims, col_dims=col_dims, order=order, rank=rank, dtype=dtype))
+    """A `ketcore.KroneckerMatrix` of arrays made by `asarray`; `cropped=False` keeps the whole shape.
+
+    elements, hermitian, max_dim    as in `factors`; a Hermitian matrix is cropped to a square
+
+    >>> from hypothesis import find
+    >>> found = find(kronecker_matrices(order=1, rank=1, dtype="float64"), lambda matrix: matrix.norm() > 0)
+    >>> [factor.tolist() for factor in found.factors]
+    [[[[1.0]]]]
+    """
+    options = {"elements": elements, "hermitian": hermitian, "max_dim": max_dim}
+    found = draw(
+        factors(row_dims=row_dims, col_dims=col_dims, order=order, rank=rank, dtype=dtype, **options)
+    )
     rows, columns = (prod(array.shape[axis] for array in found) for axis in (1, 2))
     shape = draw(crops(rows, columns)) if cropped else None
+    if hermitian and shape is not None:
+        shape = (shape[0], shape[0])
+    note(_Note("KroneckerMatrix", found, shape))
     return KroneckerMatrix([asarray(array) for array in found], shape=shape)
+
+
+class _Note:
+    """The factors of an object for the report of a failing test, written only if there is one."""
+
+    def __init__(self, kind, arrays, shape=None):
+        self.kind, self.arrays, self.shape = kind, arrays, shape
+
+    def __repr__(self):
+        listed = ", ".join(map(written, self.arrays))
+        shape = "" if self.shape is None else f", shape={self.shape}"
+        return f"{self.kind}([{listed}]{shape}), dtype {self.arrays[0].dtype.name}"

@@ -11,6 +11,8 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 
+__tracebackhide__ = True
+
 
 def dtype_name(dtype: Any) -> str:
     """The name that every library gives a dtype.
@@ -23,6 +25,19 @@ def dtype_name(dtype: Any) -> str:
     except TypeError:
         # torch.float32 and array_api_strict.float32 print as they are written.
         return str(dtype).rsplit(".", 1)[-1]
+
+
+def written(array: AnyArray, most: int = 36) -> str:
+    """An array on one line, to the last digit; the middle of one with more than `most` entries is left out.
+
+    >>> written(np.array([[0.1, 1.0]], "float32")), written(np.arange(100.0))
+    ('[[0.1, 1.0]]', '[0.0, 1.0, ..., 98.0, 99.0]')
+    """
+    values = to_numpy(array)
+    text = np.array2string(
+        values, separator=", ", threshold=most, edgeitems=2, max_line_width=10**6, formatter={"all": str}
+    )
+    return " ".join(text.split()).replace("[ ", "[")
 
 
 def to_numpy(array: AnyArray) -> np.ndarray:
