@@ -134,7 +134,8 @@ def report(name: str, adapter: Adapter) -> None:
         try:
             law.check()
         except AssertionError as failure:
-            failures[law.name] = str(failure).partition("; ")[2]
+            # What follows is the calls.
+            failures[law.name] = str(failure).partition("\n    ")[0].partition("; ")[2]
     left, kept = len(identities_left_out(adapter)), len(laws) - len(failures)
     print(f"\n{name} {version(name)}: keeps {kept} of {len(laws)} laws, {left} left out")
     for law, got in failures.items():
