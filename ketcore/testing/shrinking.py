@@ -40,8 +40,9 @@ def simplest(failed: FailedT, run: Callable[[Sequence[Draw]], FailedT | None]) -
                     left -= 1
                     simpler = run([*failed.draws[:place], edited, *failed.draws[place + 1 :]])
                     # With other sizes other things may be drawn.
-                    same = simpler is not None and len(simpler.draws) > place
-                    if same and _total(simpler) < _total(failed):
+                    if simpler is None or len(simpler.draws) <= place:
+                        continue
+                    if _total(simpler) < _total(failed):
                         failed = simpler
             place += 1
     return failed

@@ -281,9 +281,17 @@ def kronecker_matrices(
     >>> [factor.tolist() for factor in found.factors]
     [[[[1.0]]]]
     """
-    options = {"elements": elements, "hermitian": hermitian, "max_dim": max_dim}
     found = draw(
-        factors(row_dims=row_dims, col_dims=col_dims, order=order, rank=rank, dtype=dtype, **options)
+        factors(
+            row_dims=row_dims,
+            col_dims=col_dims,
+            order=order,
+            rank=rank,
+            dtype=dtype,
+            elements=elements,
+            hermitian=hermitian,
+            max_dim=max_dim,
+        )
     )
     rows, columns = (prod(array.shape[axis] for array in found) for axis in (1, 2))
     shape = draw(crops(rows, columns)) if cropped else None
