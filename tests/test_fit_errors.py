@@ -75,10 +75,10 @@ def test_arguments_of_nearest_kronecker(args, options, error, text):
 @pytest.mark.parametrize(
     ("matrix", "error", "text"),
     [
-        (A.astype(int), TypeError, "A must have a floating or complex dtype, got int64"),
+        (A.astype("<U3"), TypeError, "A must have a numeric dtype, got <U3"),
         (A[0], ValueError, "A must be a matrix of at least one row and one column, got shape (6,)"),
         (A[:0], ValueError, "A must be a matrix of at least one row and one column, got shape (0, 6)"),
-        ([[1.0], [1.0, 2.0]], ValueError, "A must be an array or regular nested lists, got ragged lists"),
+        ([[1.0], [1.0, 2.0]], ValueError, "A must be arrays or regular nested lists, got ragged lists"),
         (3, TypeError, "A must be an array, a linear operator or sliceable by rows, got int"),
         (KET, ValueError, "A must be a matrix of at least one row and one column, got shape (6,)"),
     ],

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg as sla
 
-from ketcore import Diagonal, Identity, KroneckerMatrix, KroneckerProduct, KroneckerSum, Permutation
+from ketcore import Diagonal, Identity, KroneckerMatrix, KroneckerProduct, KroneckerSum, Permutation, ket
 from ketcore.arrays import solvers
-from ketcore.objects.operands import as_array, is_dense, operand
+from ketcore.arrays.conversions import as_array
+from ketcore.objects.operands import is_dense, operand
 from tests.algebra_problems import dense
 
 RNG = np.random.default_rng(0)
@@ -116,12 +117,13 @@ def test_what_counts_as_an_array():
     for value in (None, 1.0, "ab", {}, *OPERATORS.values(), Permutation((2,), (0,))):
         assert not is_dense(value)
     x = np.ones(2)
-    assert as_array("x", x) is operand("x", x, x.dtype) is x
-    assert operand("x", [1, 2], np.float32).dtype == np.float32
-    with pytest.raises(ValueError, match="y must be an array or a regular nested list, got a ragged list"):
+    narrow = ket(np.ones(2, np.float32))
+    assert as_array("x", x) is operand("x", x, narrow) is x
+    assert operand("x", [1, 2], narrow).dtype == np.float32
+    with pytest.raises(ValueError, match="y must be arrays or regular nested lists, got ragged lists"):
         as_array("y", [[1], [1, 2]])
     with pytest.raises(TypeError, match="y must have a numeric dtype, got <U1"):
-        operand("y", ["a"], np.float32)
+        operand("y", ["a"], narrow)
 
 
 @pytest.mark.parametrize("name", OPERATORS)

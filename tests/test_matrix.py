@@ -329,9 +329,9 @@ A, B = np.ones((2, 3)), np.ones((3, 2))
             "factors must have at least one row and one column",
         ),
         (
-            lambda: KroneckerMatrix([np.eye(2, dtype=int)]),
+            lambda: KroneckerMatrix([np.eye(2).astype("U1")]),
             TypeError,
-            "factors must have a floating .* got int64",
+            "factors must have a numeric dtype, got <U1",
         ),
         (
             lambda: KroneckerMatrix([A, B], (7, 6)),

@@ -2,6 +2,7 @@
 
     namespaces   whose array it is, dtypes, where values lie
     autodiff     what PyTorch and JAX record of an array
+    conversions  what lists, numbers and integers become beside arrays
     checks       arguments that are arrays, and the texts of their errors
     elementary   small functions of arrays
     scale        products that stay in the range of their dtype

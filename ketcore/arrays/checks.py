@@ -12,8 +12,8 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import is_recorded, is_traced
+from ketcore.arrays.conversions import as_floating, plain, promoted
 from ketcore.arrays.namespaces import (
-    as_arrays,
     device_of,
     extremes,
     index_dtype,
@@ -25,7 +25,6 @@ from ketcore.arrays.namespaces import (
     is_writeable_in_place,
     namespace,
     namespace_of,
-    native,
     on_host,
     opts_out,
     to_host,
@@ -37,9 +36,11 @@ from ketcore.tracing import kept
 COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
 
 
-def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, Sequence[AnyArray], Any]:
+def check_tables(
+    name: str, tables: Sequence[Any], others: Sequence[Any] = ()
+) -> tuple[ModuleType, Sequence[AnyArray], Any]:
     """The namespace, the arrays and the promoted dtype of N arrays (R, p_n, q_n) of one rank."""
-    xp, tables, dtype = check_floating(name, tables)
+    xp, tables, dtype = check_floating(name, tables, others)
     shapes = [tuple(table.shape) for table in tables]
     if any(len(shape) != 3 or shape[0] != shapes[0][0] for shape in shapes):
         raise ValueError(f"{name} must be arrays (rank, rows, columns) of one rank, got shapes {shapes}")
@@ -48,33 +49,31 @@ def check_tables(name: str, tables: Sequence[Any]) -> tuple[ModuleType, Sequence
     return xp, tables, dtype
 
 
-def check_floating(name: str, arrays: Sequence[Any]) -> tuple[ModuleType, Sequence[AnyArray], Any]:
-    """The namespace, the arrays and the promoted dtype of at least one floating or complex array."""
+def check_floating(
+    name: str, arrays: Sequence[Any], others: Sequence[Any] = ()
+) -> tuple[ModuleType, Sequence[AnyArray], Any]:
+    """The namespace, the arrays and the promoted dtype of at least one array, floating or made so.
+
+    others   arrays beside them in the same call, from which lists and integers take library and dtype
+    """
     try:
-        arrays = as_arrays(arrays)
+        if opts_out(arrays):
+            raise TypeError
+        arrays = tuple(arrays)
     except TypeError:
-        objects = [a for a in arrays if opts_out(a)] if isinstance(arrays, list | tuple) else []
-        if objects:
-            kind = type(objects[0]).__name__
-            raise TypeError(f"{name} must be dense, got {kind} (see to_dense)") from None
         raise TypeError(f"{name} must be a sequence of arrays, got {type(arrays).__name__}") from None
-    except ValueError:
-        raise ValueError(f"{name} must be arrays or regular nested lists, got ragged lists") from None
     if not arrays:
         raise ValueError(f"{name} must hold at least one array, got none")
-    arrays = tuple([a if type(a) is np.ndarray and a.dtype in COMMON else plain(name, a) for a in arrays])
-    xp = namespace(name, arrays)
-    dtypes = {array.dtype for array in arrays}
-    if xp is not np or not dtypes <= COMMON:
+    # Most calls have nothing but these, of which no more is to be known.
+    if all([type(a) is np.ndarray and a.dtype in COMMON for a in arrays]):
+        xp, dtypes = np, {array.dtype for array in arrays}
+    else:
+        arrays = as_floating(name, arrays, others)
+        xp = namespace(name, arrays)
+        dtypes = {array.dtype for array in arrays}
         for dtype in dtypes:
             check_dtype(name, xp, dtype)
-    if len(dtypes) == 1:
-        return xp, arrays, dtypes.pop()
-    try:
-        return xp, arrays, xp.result_type(*arrays)
-    except TypeError:  # NumPy promotes no float16 with bfloat16
-        got = ", ".join(sorted(map(str, dtypes)))
-        raise TypeError(f"{name} must have dtypes that promote to one, got {got}") from None
+    return xp, arrays, dtypes.pop() if len(dtypes) == 1 else promoted(name, arrays)
 
 
 def check_constant(name: str, arrays: Sequence[Any], function: str, what: str = "one") -> None:
@@ -91,27 +90,14 @@ def check_constant(name: str, arrays: Sequence[Any], function: str, what: str = 
 
 
 def check_dtype(name: str, xp: ModuleType, dtype: Any) -> None:
-    """TypeError, naming `name`, unless `dtype` is floating or complex, of at most double precision."""
+    """TypeError, naming `name`, unless `dtype` is floating or complex, of at most double precision: what
+    other numbers there were are floating by now."""
     if is_floating(xp, dtype):
         return
-    rule = "a floating or complex dtype"
+    rule = "a numeric dtype"
     if isinstance(dtype, np.dtype) and dtype.kind in "fc":
         rule += " of at most double precision"
     raise TypeError(f"{name} must have {rule}, got {dtype}")
-
-
-def plain(name: str, array: Any) -> Any:
-    """An array of NumPy in native byte order and of no derived class (np.matrix, np.memmap); others as it is.
-
-    raises   TypeError where it has a mask, which no result would have
-    """
-    if not isinstance(array, np.ndarray):
-        return array
-    if type(array) is np.ndarray:
-        return native(array)
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"{name} must have no mask, got {type(array).__name__}")
-    return native(array.view(np.ndarray))
 
 
 def as_sequence(name: str, values: Any) -> tuple[Any, ...]:
@@ -280,11 +266,13 @@ def _modes(found, dims):
 def check_like(
     name: str, values: Any, shape: Sequence[int], xp: ModuleType, like: AnyArray, dtype: Any
 ) -> AnyArray:
-    """`values` as an array beside `like`, floating, of this shape; complex only where `dtype` is."""
+    """`values` as an array beside `like`, floating, of this shape; complex only where `dtype` is, which lists
+    and integers take."""
     plain_pair = type(values) is np.ndarray and is_numpy(like)
     if plain_pair and values.dtype == dtype and values.shape == tuple(shape):
         return values
-    values = plain(name, *as_arrays((values,)))
+    other = like if like.dtype == dtype else xp.empty((), dtype=dtype, device=device_of(like))
+    (values,) = as_floating(name, (values,), (other,))
     namespace(f"{name} and primals", (values, like))
     check_dtype(name, xp, values.dtype)
     if is_complex(xp, values.dtype) and not is_complex(xp, dtype):

@@ -20,17 +20,11 @@ def quiet(function: FunctionT) -> FunctionT:
     return unless_compiling(function, np.errstate(all="ignore")(function))
 
 
-def as_arrays(arrays: Sequence[Any]) -> tuple[AnyArray, ...]:
-    """Arrays as they are; nested lists and scalars as NumPy arrays; TypeError where there is no sequence."""
-    if opts_out(arrays):
-        raise TypeError(f"arrays must be a sequence, got {type(arrays).__name__}")
-    return tuple(a if is_array(a) else np.asarray(a) for a in arrays)
-
-
 def opts_out(value: Any) -> bool:
-    """Whether `value` opts out of NumPy's ufuncs, as operators and kets do: it is no array, and what it
-    yields are rows, made one by one."""
-    return getattr(type(value), "__array_ufunc__", True) is None
+    """Whether `value` is no array and says so, as operators and kets do (and SciPy's operators, by opting out
+    of NumPy's ufuncs): what it yields are rows, made one by one."""
+    kind = type(value)
+    return hasattr(kind, "_refuse_conversion") or getattr(kind, "__array_ufunc__", True) is None
 
 
 def is_array(value: Any) -> bool:
@@ -188,3 +182,10 @@ def index_dtype(xp: ModuleType) -> Any:
     if array_api_compat.is_jax_namespace(xp):
         return xp.__array_namespace_info__().default_dtypes()["integral"]
     return xp.int64
+
+
+def widest_floating(xp: ModuleType) -> Any:
+    """float64, or the widest that the library is set to (JAX without 64-bit types has float32)."""
+    if array_api_compat.is_jax_namespace(xp):
+        return xp.__array_namespace_info__().default_dtypes()["real floating"]
+    return xp.float64

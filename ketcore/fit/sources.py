@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ketcore.array_types import AnyArray
-from ketcore.arrays.checks import check_dtype, plain
-from ketcore.arrays.namespaces import accumulation_dtype, is_array, namespace_of
+from ketcore.arrays.checks import check_dtype
+from ketcore.arrays.conversions import as_array, as_floating
+from ketcore.arrays.namespaces import accumulation_dtype, is_array, namespace_of, opts_out
 
 # Elements of the columns of the identity that an operator is given at a time: 4 MB of float64.
 _IDENTITY = 1 << 19
@@ -56,14 +57,14 @@ def open_rows(matrix: Any) -> Rows:
         read = _operator_rows(matrix)
     elif is_array(matrix) and not isinstance(matrix, np.memmap):
         held = matrix
-    elif isinstance(matrix, list | tuple):
-        held = _listed(matrix)
+    elif isinstance(matrix, list | tuple) or (not opts_out(matrix) and _is_whole(matrix)):
+        held = as_array("A", matrix)
     else:
         read = _sliced(matrix)
     if held is not None:
         read = partial(_block, held)
     shape = _two_sizes(matrix if held is None else held)
-    first = plain("A", read(0, 1))
+    (first,) = as_floating("A", (read(0, 1),))
     xp = namespace_of(first)
     check_dtype("A", xp, first.dtype)
     wide = accumulation_dtype(xp, first.dtype)
@@ -85,11 +86,9 @@ def _two_sizes(matrix):
     return int(shape[0]), int(shape[1])
 
 
-def _listed(rows):
-    try:
-        return np.asarray(rows)
-    except ValueError:
-        raise ValueError("A must be an array or regular nested lists, got ragged lists") from None
+def _is_whole(matrix):
+    """Whether there are no slices of rows, but an array of all (a DataFrame, whose columns have dtypes)."""
+    return hasattr(matrix, "__array__") and not hasattr(matrix, "dtype")
 
 
 def _operator_rows(operator):

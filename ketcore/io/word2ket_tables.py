@@ -4,15 +4,12 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
-import numpy as np
-
 from ketcore.array_types import Host
 from ketcore.arrays.autodiff import is_torch, is_traced
-from ketcore.arrays.checks import as_sequence
+from ketcore.arrays.checks import as_sequence, check_floating
 from ketcore.arrays.namespaces import is_array, is_numpy, opts_out, to_host
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
-from ketcore.objects.operands import operand
 from ketcore.shapes import check_int
 
 _LAYERS = ("EmbeddingKet", "EmbeddingKetXS")
@@ -96,7 +93,7 @@ def _leaves(source):
     if opts_out(source):
         raise TypeError(f"source must be a layer, a mapping or an array, got {type(source).__name__}")
     values = to_host(source) if is_array(source) and not is_numpy(source) else source
-    leaves = operand("source", values, np.dtype(np.float64))
+    _, (leaves,), _ = check_floating("source", (values,))
     if leaves.ndim != 4 or 0 in (leaves.shape[0], *leaves.shape[2:]):
         raise ValueError(f"source must hold leaves of shape (order, rank, t, q), got {leaves.shape}")
     return leaves

@@ -45,7 +45,7 @@ def gaussian_log_likelihood(A: Any, y: Any, shift: Any = 0.0, *, assume_a: str |
     """
     look = symmetry.assumed_hermitian(assume_a, True) is None
     if of_two_terms.is_pair(A):
-        y = operand("y", y, A.dtype)
+        y = operand("y", y, A)
         namespace("A and y", (*A.factors, y))
         return unboxed(of_two_terms.log_likelihood(A, y, shift, assume_a))
     xp, matrices = closed_forms.single(A, "gaussian_log_likelihood", look)

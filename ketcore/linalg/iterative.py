@@ -15,6 +15,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, Lists
 from ketcore.arrays import namespaces, solvers
+from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import real_dtype
 from ketcore.arrays.namespaces import (
     accumulation_dtype,
@@ -132,7 +133,7 @@ class _System:
             raise TypeError(f"A must be a KroneckerMatrix or a KroneckerSum for cg, got {type(A).__name__}")
         if A.shape[0] != A.shape[1]:
             raise np.linalg.LinAlgError(f"A must be square for cg, got shape {A.shape}")
-        b = operand("b", b, A.dtype)
+        b = operand("b", b, A)
         xp = namespace_of(b)
         namespace("A and b", (*closed_forms.arrays_of(A), b))
         solvers.linear_operator(b)
@@ -154,7 +155,7 @@ class _System:
         if not is_dense(shift):
             raise TypeError(f"shift must be a real number for cg, or {self.size} of them, got {shift!r}")
         xp, dtype = self.xp, real_dtype(self.xp, self.dtype)
-        shift = operand("shift", shift, dtype)
+        _, (shift,), _ = check_floating("shift", (shift,), (self.b,))
         namespace("shift and b", (shift, self.b))
         if is_complex(xp, shift.dtype):
             raise TypeError(f"shift must be real for cg, got {shift.dtype}")
@@ -179,7 +180,7 @@ class _System:
 
     def vector(self, name, values):
         """A vector of all elements or of the observed ones."""
-        values = operand(name, values, self.dtype)
+        _, (values,), _ = check_floating(name, (values,), (self.b,))
         namespace(f"{name} and b", (values, self.b))
         if values.ndim != 1 or values.shape[0] not in (self.size, self.count):
             lengths = f"({self.size},)" + (f" or ({self.count},)" if self.count != self.size else "")

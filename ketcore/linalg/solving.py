@@ -18,6 +18,7 @@ import numpy as np
 from ketcore import ops
 from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, Lists, Scalar
 from ketcore.arrays.autodiff import detached, is_recorded
+from ketcore.arrays.conversions import as_array
 from ketcore.arrays.elementary import adjoint, conjugated, itemsize, unboxed
 from ketcore.arrays.namespaces import namespace, quiet, value_of
 from ketcore.linalg import closed_forms, cuts, of_products, of_sums, of_two_terms
@@ -26,7 +27,7 @@ from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
-from ketcore.objects.operands import as_array, operand
+from ketcore.objects.operands import operand
 from ketcore.spectra import symmetry
 
 
@@ -267,7 +268,7 @@ def _divided(xp, y, values, threshold, axis):
 
 def right_side(A: Any, b: Any, rows: int) -> tuple[AnyArray, int]:
     """`b` as a floating array beside the factors, with the axis of length P: -1 for a vector, else -2."""
-    b = operand("b", b, A.dtype)
+    b = operand("b", b, A)
     namespace("A and b", (*closed_forms.arrays_of(A), b))
     if b.ndim == 0 or b.shape[-1 if b.ndim == 1 else -2] != rows:
         raise ValueError(f"b must have shape ({rows},) or (..., {rows}, n), got {tuple(b.shape)}")
@@ -281,7 +282,7 @@ def on_grid(name: str, A: Any, values: Any, booleans: bool = False) -> AnyArray:
         if str(values.dtype).rpartition(".")[2] != "bool":
             raise TypeError(f"{name} must be booleans, got {values.dtype}")
     else:
-        values = operand(name, values, A.dtype)
+        values = operand(name, values, A)
     xp, size = namespace(f"A and {name}", (*closed_forms.arrays_of(A), values)), A.shape[0]
     if tuple(values.shape) not in ((size,), A.row_dims):
         raise ValueError(f"{name} must have shape ({size},) or {A.row_dims}, got {tuple(values.shape)}")

@@ -12,7 +12,7 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating
 from ketcore.arrays.elementary import beside
-from ketcore.arrays.namespaces import is_array, is_floating, opts_out, quiet
+from ketcore.arrays.namespaces import is_array, is_floating, quiet
 from ketcore.divisors import suggest_dims
 from ketcore.shapes import Marks, check_dense_size, check_dims, check_size
 
@@ -89,7 +89,7 @@ def placed(values: np.ndarray, like: AnyArray | None) -> AnyArray:
 
 
 def dense_factors(factors: Any, max_bytes: int = 2**30) -> Any:
-    """`factors` with sparse matrices and what has `__dlpack__` alone made arrays; all others as they are.
+    """`factors` with sparse matrices made arrays; all others as they are.
 
     raises   MemoryError where a sparse matrix is above `max_bytes` as an array
     """
@@ -97,14 +97,11 @@ def dense_factors(factors: Any, max_bytes: int = 2**30) -> Any:
 
 
 def _dense_factor(factor, max_bytes):
-    if is_array(factor):
+    if is_array(factor) or not hasattr(factor, "tocsr"):  # what all sparse matrices of SciPy and CuPy have
         return factor
-    if hasattr(factor, "tocsr"):  # what all sparse matrices of SciPy and CuPy have
-        what = f"factor {tuple(factor.shape)} of {factor.dtype}"
-        check_dense_size(prod(factor.shape), factor.dtype.itemsize, what, max_bytes)
-        return factor.toarray()
-    # Operators and kets have the method to say that they are no arrays, which checks of arrays say by name.
-    return np.from_dlpack(factor) if hasattr(factor, "__dlpack__") and not opts_out(factor) else factor
+    what = f"factor {tuple(factor.shape)} of {factor.dtype}"
+    check_dense_size(prod(factor.shape), factor.dtype.itemsize, what, max_bytes)
+    return factor.toarray()
 
 
 def stacked_terms(terms: Sequence[Sequence[Any]]) -> list[AnyArray]:

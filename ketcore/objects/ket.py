@@ -280,7 +280,7 @@ class Ket(Scalable, Generic[ArrayT]):
         >>> ket([1.0, 2.0], [1.0, 1.0]).contract([[1, 0], [1, 0], [1, 0], [1, 1]]).tolist()
         [6.0, 2.0]
         """
-        return arithmetic.contracted(self.factors, operand("x", x, self.dtype))
+        return arithmetic.contracted(self.factors, operand("x", x, self))
 
     def combine(self, weights: ArrayT | Lists | Number) -> "Ket[ArrayT]":
         """sum_b weights[b] v[b] over the batch, as one ket: batch and rank multiply to its rank.
@@ -292,7 +292,7 @@ class Ket(Scalable, Generic[ArrayT]):
         >>> Ket([[[[1.0, 0.0]], [[0.0, 1.0]]]]).combine([2, 3]).to_dense().tolist()
         [2.0, 3.0]
         """
-        return Ket(arithmetic.combined(self.factors, operand("weights", weights, self.dtype)))
+        return Ket(arithmetic.combined(self.factors, operand("weights", weights, self)))
 
     def norm(self) -> ArrayT:
         """Euclidean norms (...), real.  Rounding is relative to the terms: where they cancel to nothing, the
@@ -376,6 +376,9 @@ class Ket(Scalable, Generic[ArrayT]):
         leaves = xp.reshape(self.packed, (words, *self.packed.shape[-2:]))
         ids = np.arange(words).reshape(self.batch_shape)
         return ket_rows(leaves, ids, self.dims, check=False, out=out)
+
+    def _like(self):
+        return self.packed
 
     def _facts(self):
         """What `repr` shows."""

@@ -284,7 +284,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).matmul([1, 2, 3, 4]).tolist()
         [3.0, 7.0]
         """
-        dense = operands.operand("x", x, self.dtype)
+        dense = operands.operand("x", x, self)
         operands.check_left(dense, self.shape[1])
         turned, shape = [transposed(f) for f in self.factors], self.shape[::-1]
         axis = -1 if dense.ndim == 1 else -2
@@ -300,7 +300,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).rmatmul([1, 2]).tolist()
         [1.0, 1.0, 2.0, 2.0]
         """
-        x = operands.operand("x", x, self.dtype)
+        x = operands.operand("x", x, self)
         operands.check_right(x, self.shape[0])
         return ops.kron_matmul(self.factors, x, self.shape, identities=operands.marks(self), out=out)
 

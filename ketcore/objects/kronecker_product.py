@@ -21,7 +21,6 @@ import numpy as np
 from ketcore import shapes
 from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Index, Key, Lists, Untyped
 from ketcore.arrays import scale
-from ketcore.arrays.checks import as_sequence
 from ketcore.arrays.elementary import itemsize, unboxed, widened
 from ketcore.arrays.namespaces import device_of, quiet
 from ketcore.objects import alignment, construction, part_blocks, part_products
@@ -34,7 +33,7 @@ from ketcore.objects.parts import (
     Diagonal,
     Identity,
     as_dense,
-    as_part,
+    as_parts,
     changed,
     column_sums,
     conjugated_part,
@@ -89,11 +88,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         self: "KroneckerProduct[ForeignT]", parts: Sequence[ForeignT | Diagonal[ForeignT] | Identity]
     ) -> None: ...
     def __init__(self, parts: Any) -> None:
-        parts = tuple(as_part(n, part) for n, part in enumerate(as_sequence("parts", parts)))
-        if not parts:
-            raise ValueError("parts must hold at least one matrix, got none")
-        kind_of(parts)
-        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "parts", as_parts(parts))
 
     @property
     def row_dims(self) -> tuple[int, ...]:

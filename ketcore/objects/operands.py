@@ -8,13 +8,12 @@ import numpy as np
 
 from ketcore import ops
 from ketcore.array_types import AnyArray
-from ketcore.arrays.checks import check_dtype, check_out, plain
+from ketcore.arrays.checks import COMMON, check_floating, check_out
 from ketcore.arrays.elementary import unboxed
 from ketcore.arrays.namespaces import (
     accumulation_dtype,
     is_array,
     is_complex,
-    is_floating,
     namespace,
     namespace_of,
     opts_out,
@@ -23,46 +22,28 @@ from ketcore.arrays.namespaces import (
 
 
 def is_dense(value: Any) -> bool:
-    """Whether `value` is an array, a nested list, or something that only `__dlpack__` tells to be an array.
+    """Whether `value` is an array, a nested list, or something that `__array__` or `__dlpack__` makes one.
 
-    Sparse matrices count, so that `as_array` refuses them by name.
+    Sparse matrices count, so that they are refused by name.
 
     >>> is_dense([1.0]), is_dense(np.ones(2)), is_dense("no")
     (True, True, False)
     """
-    known = is_array(value) or isinstance(value, list | tuple)
-    return not opts_out(value) and (known or hasattr(value, "__dlpack__") or hasattr(value, "tocsr"))
+    if type(value) is np.ndarray or isinstance(value, list | tuple):
+        return True
+    if opts_out(value):
+        return False
+    return is_array(value) or any(hasattr(value, name) for name in ("__array__", "__dlpack__", "tocsr"))
 
 
-def as_array(name: str, value: Any) -> AnyArray:
-    """An array as it is; a nested list, or an object that has `__dlpack__` alone, as one of NumPy.
+def operand(name: str, value: Any, owner: Any) -> AnyArray:
+    """What stands beside an object as a floating array: lists and integers in its library and dtype.
 
-    raises   TypeError on sparse and on masked arrays, ValueError on ragged lists
+    raises   as `check_floating`; arrays of another library are left to what computes
     """
-    if is_array(value):
-        return plain(name, value)
-    if hasattr(value, "tocsr"):
-        raise TypeError(f"{name} must be dense, got {type(value).__name__}")
-    try:
-        return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name} must be an array or a regular nested list, got a ragged list") from None
-
-
-def operand(name: str, value: Any, dtype: Any) -> AnyArray:
-    """`as_array(value)` of a floating dtype: integers and bools become `dtype`.
-
-    raises   TypeError on other dtypes, ValueError on ragged lists
-    """
-    value = as_array(name, value)
-    xp = namespace_of(value)
-    if is_floating(xp, value.dtype):
+    if type(value) is np.ndarray and value.dtype in COMMON:
         return value
-    if str(value.dtype).rpartition(".")[2].startswith(("int", "uint", "bool")):
-        return xp.astype(value, dtype)
-    if isinstance(value.dtype, np.dtype) and value.dtype.kind in "fc":
-        check_dtype(name, xp, value.dtype)
-    raise TypeError(f"{name} must have a numeric dtype, got {value.dtype}")
+    return check_floating(name, (value,), (owner._like(),))[1][0]
 
 
 def marks(matrix: Any) -> tuple[frozenset[int], ...]:
@@ -123,7 +104,7 @@ def sandwich(matrix: Any, x: Any, y: Any) -> AnyArray:
     if not (is_dense(x) and is_dense(y)):
         kinds = f"{type(x).__name__} and {type(y).__name__}"
         raise TypeError(f"x and y must be two kets or two arrays, got {kinds}")
-    x, y = (operand(name, value, matrix.dtype) for name, value in (("x", x), ("y", y)))
+    x, y = (operand(name, value, matrix) for name, value in (("x", x), ("y", y)))
     if x.ndim < 1 or y.ndim < 1 or (x.shape[-1], y.shape[-1]) != matrix.shape:
         rule = f"x and y must have shapes (..., {matrix.shape[0]}) and (..., {matrix.shape[1]})"
         raise ValueError(f"{rule}, got {tuple(x.shape)} and {tuple(y.shape)}")

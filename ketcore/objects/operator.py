@@ -17,9 +17,10 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, ArrayT, Host, Lists, Scalar
 from ketcore.arrays import solvers
+from ketcore.arrays.conversions import as_array
 from ketcore.objects import arithmetic, display, operands
 from ketcore.objects.alignment import aligned_inner
-from ketcore.objects.operands import applied, applied_right, as_array, is_dense, operand, written
+from ketcore.objects.operands import applied, applied_right, is_dense, operand, written
 from ketcore.objects.refusals import factor_refusal, product_refusal, sum_refusal
 from ketcore.objects.row_blocks import RowBlocks
 from ketcore.shapes import check_int
@@ -130,6 +131,10 @@ class Structured:
         if found is NotImplemented:
             raise product_refusal(self, other)
         return found
+
+    def _like(self: Any) -> AnyArray:
+        """An array of the library, device and dtype of the object."""
+        return self.factors[0]
 
     def _facts(self) -> dict[str, Any]:
         """What `repr` and notebooks show."""
@@ -263,7 +268,7 @@ class Operator(Structured, Generic[ArrayT]):
 
     def _operand(self: Any, value: Any) -> AnyArray:
         """What stands beside `@`, as an array."""
-        return operand("x", value, self.dtype)
+        return operand("x", value, self)
 
     def _apply(self, x: AnyArray, turned: bool) -> AnyArray:
         """A x for x (lead, columns, trail); `turned`: A^T x for x (lead, rows, trail)."""
@@ -329,10 +334,6 @@ class Operator(Structured, Generic[ArrayT]):
     def _arrays(self: Any) -> tuple[AnyArray, ...]:
         """The arrays that tell library, device and dtype; none where the operand does."""
         return self.factors
-
-    def _like(self: Any) -> AnyArray:
-        """An array of the library and device of the operator."""
-        return self.factors[0]
 
     def as_linear_operator(self: Any) -> Any:
         """A LinearOperator of SciPy (NumPy arrays) or of CuPy, for eigsh, svds, lsqr, cg and their like.

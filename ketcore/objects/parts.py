@@ -20,7 +20,7 @@ import numpy as np
 from ketcore import ops
 from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, Lists, Untyped
 from ketcore.arrays import scale
-from ketcore.arrays.checks import check_floating, to_namespace_of
+from ketcore.arrays.checks import as_sequence, check_floating, to_namespace_of
 from ketcore.arrays.elementary import beside, conjugated, identity, itemsize, widened
 from ketcore.arrays.namespaces import (
     accumulation_dtype,
@@ -108,22 +108,34 @@ def is_sparse(part: Any) -> bool:
     return hasattr(part, "tocsr")
 
 
-def as_part(n: int, part: Any) -> Any:
-    """A part as it is kept: as it is; a list is an array, a sparse matrix CSR or (its transpose) CSC."""
-    if isinstance(part, Diagonal | Identity):
-        return part
+def as_parts(parts: Any) -> tuple[Any, ...]:
+    """Parts as they are kept: a list is an array, integers are floating, a sparse matrix is CSR or (its
+    transpose) CSC; all others as they are."""
+    parts = [_readable(n, part) for n, part in enumerate(as_sequence("parts", parts))]
+    if not parts:
+        raise ValueError("parts must hold at least one matrix, got none")
+    others = kind_arrays(parts)
+    found = tuple(_as_part(n, part, others) for n, part in enumerate(parts))
+    kind_of(found)
+    return found
+
+
+def _readable(n, part):
+    """A part whose arrays, dtype and shape can be asked for."""
     if is_sparse(part):
-        part = part if part.format in ("csr", "csc") else part.tocsr()
-        # Of the dtype that integers have as operands.
-        part = part.astype(np.float64) if part.dtype.kind in "biu" else part
-    elif is_operator(part):
+        return part if part.format in ("csr", "csc") else part.tocsr()
+    if is_operator(part):
         check_operator(f"parts[{n}]", part)
+    return part
+
+
+def _as_part(n, part, others):
+    if isinstance(part, Diagonal) or not holds_values(part):
         return part
-    else:
-        part = operands.as_array(f"parts[{n}]", part)
+    _, (values,), dtype = check_floating(f"parts[{n}]", values_of([part]), others)
+    part = part.astype(dtype, copy=False) if is_sparse(part) else values
     if part.ndim != 2 or min(part.shape) < 1:
         raise ValueError(f"parts[{n}] must be a matrix of at least (1, 1), got shape {tuple(part.shape)}")
-    check_floating(f"parts[{n}]", values_of([part]))
     return part
 
 

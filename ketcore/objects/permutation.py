@@ -16,13 +16,13 @@ from numpy.typing import DTypeLike
 from ketcore import shapes
 from ketcore.array_types import ArrayT, ForeignT, Host, Index, Key, Lists
 from ketcore.arrays.checks import as_integers, check_index
+from ketcore.arrays.conversions import as_array
 from ketcore.arrays.elementary import unboxed
 from ketcore.arrays.namespaces import namespace_of, to_host
 from ketcore.lookups.digits import split_digits
 from ketcore.objects import blocks, construction
 from ketcore.objects.indexing import parse_key
 from ketcore.objects.ket import Ket
-from ketcore.objects.operands import as_array
 from ketcore.objects.operator import Operator
 from ketcore.shapes import check_dims, check_int, check_modes, check_order, strides
 

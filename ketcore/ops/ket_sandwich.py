@@ -185,8 +185,9 @@ class _Call:
 
     def __init__(self, v, factors, w):
         v, w = as_sequence("v", v), as_sequence("w", w)
-        self.factors = check_tables("factors", factors)[1]
-        self.v, self.w = check_floating("v", v)[1], check_floating("w", w)[1]
+        self.factors = check_tables("factors", factors, (*v, *w))[1]
+        self.v = check_floating("v", v, (*self.factors, *w))[1]
+        self.w = check_floating("w", w, (*self.v, *self.factors))[1]
         self.xp, _, self.dtype = check_floating("v, factors and w", (*self.v, *self.factors, *self.w))
         for name, ket, axis in (("v", self.v, 1), ("w", self.w, 2)):
             _check_ket(name, ket, tuple(factor.shape[axis] for factor in self.factors))

@@ -149,9 +149,9 @@ class _Call:
     """The checked arguments of one call, and the reached parts of the factors of both sides at one level."""
 
     def __init__(self, a: Sequence[AnyArray], b: Sequence[AnyArray], shape: Any) -> None:
-        self.a, self.b = (
-            check_tables(name, as_sequence(name, given))[1] for name, given in (("a", a), ("b", b))
-        )
+        a, b = as_sequence("a", a), as_sequence("b", b)
+        self.a = check_tables("a", a, b)[1]
+        self.b = check_tables("b", b, self.a)[1]
         self.xp, _, self.dtype = check_floating("a and b", (*self.a, *self.b))
         shapes = [[tuple(factor.shape[1:]) for factor in side] for side in (self.a, self.b)]
         if shapes[0] != shapes[1]:

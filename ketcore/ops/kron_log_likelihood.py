@@ -203,8 +203,8 @@ class _Call:
     """The checked arguments of one call, and the spectrum of the covariance."""
 
     def __init__(self, factors, y, shift, assume_a):
-        _, self.factors, own = decompositions.check_square(factors)
-        _, (self.y,), _ = check_floating("y", (y,))
+        _, self.factors, own = decompositions.check_square(factors, (y,))
+        _, (self.y,), _ = check_floating("y", (y,), self.factors)
         self.xp = xp = namespace("factors and y", (*self.factors, self.y))
         self.dtype = check_floating("factors and y", (*self.factors, self.y))[2]
         if shift is None:

@@ -66,7 +66,7 @@ def kron_norm_vjp(
     """
     call = _Call(factors, shape)
     xp = call.xp
-    cotangent = check_like("cotangent", cotangent, (), xp, call.factors[0], xp.float64)
+    cotangent = check_like("cotangent", cotangent, (), xp, call.factors[0], call.real)
     cotangent = xp.astype(cotangent, call.real, copy=False) * call.inverse_root()
     found = []
     for n, (unit, other) in enumerate(zip(call.units, call.others(), strict=True)):

@@ -177,8 +177,9 @@ class _Call:
     """
 
     def __init__(self, x: Any, factors: Sequence[AnyArray], y: Any, shape: Any) -> None:
-        self.factors = check_tables("factors", factors)[1]
-        (self.x,), (self.y,) = (check_floating(name, (v,))[1] for name, v in (("x", x), ("y", y)))
+        self.factors = check_tables("factors", factors, (x, y))[1]
+        (self.x,) = check_floating("x", (x,), (*self.factors, y))[1]
+        (self.y,) = check_floating("y", (y,), (self.x, *self.factors))[1]
         self.xp, _, self.dtype = check_floating("x, factors and y", (self.x, *self.factors, self.y))
         self.shape = check_shape(shape, self.factors)
         for name, array, size in (("x", self.x, self.shape[0]), ("y", self.y, self.shape[1])):

@@ -17,9 +17,9 @@ import numpy as np
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Scalar
 from ketcore.arrays import scale
 from ketcore.arrays.autodiff import dense_slogdet
-from ketcore.arrays.checks import check_like, check_spectrum, check_tangents
+from ketcore.arrays.checks import as_sequence, check_like, check_spectrum, check_tangents
 from ketcore.arrays.elementary import real_dtype
-from ketcore.arrays.namespaces import as_arrays, cast_gradient, is_complex, quiet
+from ketcore.arrays.namespaces import cast_gradient, is_complex, quiet
 from ketcore.spectra import decompositions, powers, symmetry
 
 
@@ -229,12 +229,12 @@ class _Call:
     def checked(self, cotangents):
         xp, like = self.xp, self.factors[0]
         try:
-            by_sign, by_log = as_arrays(cotangents)
+            by_sign, by_log = as_sequence("cotangents", cotangents)
         except (TypeError, ValueError):
             given = type(cotangents).__name__
             raise ValueError(f"cotangents must be two arrays, of sign and logabsdet, got {given}") from None
         by_sign = check_like("cotangents", by_sign, (), xp, like, self.dtype)
-        by_log = check_like("cotangents", by_log, (), xp, like, xp.float64)
+        by_log = check_like("cotangents", by_log, (), xp, like, real_dtype(xp, self.dtype))
         return [xp.astype(c, self.working, copy=False) for c in (by_sign, by_log)]
 
     def finished(self, sign, logabsdet):

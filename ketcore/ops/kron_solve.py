@@ -243,8 +243,8 @@ class _Call:
     """
 
     def __init__(self, factors, b, shift, axis, assume_a):
-        _, self.factors, dtype = decompositions.check_square(factors)
-        _, (self.b,), b_dtype = check_floating("b", (b,))
+        _, self.factors, dtype = decompositions.check_square(factors, (b,))
+        _, (self.b,), b_dtype = check_floating("b", (b,), self.factors)
         self.xp = xp = namespace("factors and b", (*self.factors, self.b))
         if axis not in (-1, -2):
             raise ValueError(f"axis must be -1 or -2, got {axis}")

@@ -184,8 +184,8 @@ def _check_arrays(factors, x):
                 break
         else:
             return np, tuple(factors), x, dtype
-    _, factors, dtype = check_floating("factors", factors)
-    _, (x,), x_dtype = check_floating("x", (x,))
+    _, factors, dtype = check_floating("factors", factors, (x,))
+    _, (x,), x_dtype = check_floating("x", (x,), factors)
     xp = namespace("factors and x", (*factors, x))
     if dtype != x_dtype:
         _, _, dtype = check_floating("factors and x", (*factors, x))

@@ -19,15 +19,22 @@ from operator import mul
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.autodiff import is_recorded, is_traced
-from ketcore.arrays.checks import check_floating, check_tables
+from ketcore.arrays.checks import check_dtype, check_floating, check_tables
 from ketcore.arrays.elementary import adjoint, complex_dtype, conjugated, identity
-from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_complex, is_numpy, namespace, to_host
+from ketcore.arrays.namespaces import (
+    accumulation_dtype,
+    device_of,
+    is_complex,
+    is_numpy,
+    namespace,
+    to_host,
+    widest_floating,
+)
 from ketcore.products.forward import matmul_by_modes
 from ketcore.spectra.powers import multiple
 from ketcore.spectra.symmetry import is_hermitian
@@ -64,9 +71,11 @@ class Fault(NamedTuple):
         return f"{self.name} must {self.rule}, got {factor}{self.got}"
 
 
-def check_square(factors: Sequence[Any]) -> tuple[ModuleType, Sequence[AnyArray], Any]:
+def check_square(
+    factors: Sequence[Any], others: Sequence[Any] = ()
+) -> tuple[ModuleType, Sequence[AnyArray], Any]:
     """`checks.check_tables` of square factors of one term; a matrix of order 1 may have several."""
-    xp, factors, dtype = check_tables("factors", factors)
+    xp, factors, dtype = check_tables("factors", factors, others)
     shapes = [tuple(factor.shape) for factor in factors]
     if any(shape[1] != shape[2] for shape in shapes):
         raise ValueError(f"factors must be square, got shapes {shapes}")
@@ -87,6 +96,7 @@ def check_shift(shift: Any, xp: ModuleType, like: AnyArray, dtype: Any) -> tuple
     if isinstance(shift, int | float | complex | np.generic) or (is_numpy(shift) and not is_numpy(like)):
         shift = np.asarray(shift)
         shift = shift.astype(np.float64) if shift.dtype.kind in "iu" else shift
+        check_dtype("shift", np, shift.dtype)  # a bool is no shift
         if not is_numpy(like) and shift.dtype.kind in "fc":
             shift = xp.asarray(shift, device=device_of(like))
     _, (shift,), _ = check_floating("shift", (shift,))
@@ -100,11 +110,7 @@ def check_shift(shift: Any, xp: ModuleType, like: AnyArray, dtype: Any) -> tuple
 
 def factor_dtype(xp: ModuleType, dtype: Any) -> Any:
     """What is computed of factors alone: 64 bits per real number, where the library has them."""
-    narrow = (
-        array_api_compat.is_jax_namespace(xp)
-        and xp.__array_namespace_info__().default_dtypes()["real floating"] == xp.float32
-    )
-    if narrow:  # JAX without its 64-bit types
+    if widest_floating(xp) == xp.float32:  # JAX without its 64-bit types
         return accumulation_dtype(xp, dtype)
     return xp.complex128 if is_complex(xp, dtype) else xp.float64
 

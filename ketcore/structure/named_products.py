@@ -80,7 +80,8 @@ def kron(*matrices: Any) -> Any:
     if any(map(_is_part, matrices)):
         return KroneckerProduct([part for matrix in matrices for part in _parts(matrix)])
     if not all(isinstance(matrix, Ket) for matrix in matrices):
-        matrices = tuple(_as_kronecker(n, matrix) for n, matrix in enumerate(matrices))
+        arrays = [array for matrix in matrices for array in getattr(matrix, "factors", (matrix,))]
+        matrices = tuple(_as_kronecker(n, matrix, arrays) for n, matrix in enumerate(matrices))
     return reduce(lambda left, right: left.kron(right), matrices)
 
 
@@ -231,15 +232,15 @@ def _parts(matrix):
     return matrix.parts if isinstance(matrix, KroneckerProduct) else (matrix,)
 
 
-def _as_kronecker(n, matrix):
-    """An operand of `kron` as a KroneckerMatrix."""
+def _as_kronecker(n, matrix, arrays):
+    """An operand of `kron`, beside the arrays of all, as a KroneckerMatrix."""
     if isinstance(matrix, KroneckerMatrix):
         return matrix
     if isinstance(matrix, KroneckerSum):
         return matrix.to_kronecker()
     if isinstance(matrix, Ket):
         raise TypeError(f"matrices must be all of type Ket where one is, got others beside matrices[{n}]")
-    _, (array,), _ = check_floating(f"matrices[{n}]", construction.dense_factors([matrix]))
+    _, (array,), _ = check_floating(f"matrices[{n}]", construction.dense_factors([matrix]), arrays)
     if array.ndim != 2:
         shape = tuple(array.shape)
         raise ValueError(f"matrices[{n}] must be an operator or a matrix (p, q), got shape {shape}")

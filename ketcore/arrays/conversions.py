@@ -1,0 +1,135 @@
+"""What stands beside arrays and is to count as one: the one rule of all constructors, functions and operands.
+
+arrays      keep their dtype where it is floating; integers and bools take the floating dtype of the others
+numbers     and nested lists of them have no library and no dtype of their own: they take both from the arrays
+            beside them, and are complex where they hold complex numbers
+the rest    what has `__array__` or `__dlpack__` alone (a DataFrame) is an array of NumPy
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ketcore.array_types import AnyArray
+from ketcore.arrays.elementary import complex_dtype
+from ketcore.arrays.namespaces import (
+    device_of,
+    is_array,
+    is_floating,
+    is_integer,
+    namespace,
+    namespace_of,
+    native,
+    opts_out,
+    widest_floating,
+)
+
+
+def plain(name: str, array: Any) -> Any:
+    """An array of NumPy in native byte order and of no derived class (np.matrix, np.memmap); others as it is.
+
+    raises   TypeError where it has a mask, which no result would have
+    """
+    if not isinstance(array, np.ndarray):
+        return array
+    if type(array) is np.ndarray:
+        return native(array)
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} must have no mask, got {type(array).__name__}")
+    return native(array.view(np.ndarray))
+
+
+def as_array(name: str, value: Any) -> AnyArray:
+    """An array as it is; numbers, lists, and what has `__array__` or `__dlpack__` alone as one of NumPy.
+
+    raises   TypeError on kets, operators and sparse matrices, on arrays with a mask, and on lists of what is
+             no number; ValueError on ragged lists
+    """
+    if _is_weak(value):
+        return _listed(name, value)
+    if is_array(value):
+        return plain(name, value)
+    kind = type(value).__name__
+    if opts_out(value):
+        raise TypeError(f"{name} must be dense, got {kind} (see to_dense)")
+    if hasattr(value, "tocsr"):
+        raise TypeError(f"{name} must be dense, got {kind}")
+    try:
+        # NumPy makes an array of objects of anything else, which has no numeric dtype.
+        own = hasattr(value, "__array__") or not hasattr(value, "__dlpack__")
+        return plain(name, np.asarray(value) if own else np.from_dlpack(value))
+    except (TypeError, RuntimeError):
+        raise TypeError(f"{name} must be an array or a nested list of numbers, got {kind}") from None
+
+
+def promoted(name: str, arrays: Sequence[AnyArray]) -> Any:
+    """The dtype that arrays of one library promote to; TypeError where there is none."""
+    xp = namespace(name, arrays)
+    try:
+        return xp.result_type(*arrays)
+    except TypeError:  # NumPy promotes no float16 with bfloat16
+        got = ", ".join(sorted({str(array.dtype) for array in arrays}))
+        raise TypeError(f"{name} must have dtypes that promote to one, got {got}") from None
+
+
+def as_floating(name: str, values: Sequence[Any], others: Sequence[Any] = ()) -> tuple[AnyArray, ...]:
+    """`values` as arrays, floating as far as they are numeric.
+
+    others   what stands beside them in the same call: its arrays count for library, device and dtype
+    raises   as `as_array`; TypeError where arrays of `values` differ in library or device, or do not promote
+
+    >>> [a.dtype.name for a in as_floating("x", ([1, 2], np.ones(2, np.float32), np.arange(2)))]
+    ['float32', 'float32', 'float32']
+    """
+    weak = [_is_weak(value) for value in values]
+    arrays = [as_array(name, value) for value in values]
+    fixed = [array for array, is_weak in zip(arrays, weak, strict=True) if not is_weak]
+    if fixed:
+        namespace(name, fixed)
+    known = fixed + [other for other in others if is_array(other) and not isinstance(other, np.generic)]
+    like = known[0] if known else arrays[0]
+    xp = namespace_of(like)
+    # Arrays of another library are refused where the libraries of the whole call are compared.
+    floats = [a for a in known or arrays if namespace_of(a) is xp and is_floating(xp, a.dtype)]
+    dtype = promoted(name, floats) if floats else widest_floating(xp)
+    made = (_placed if is_weak and known else _converted for is_weak in weak)
+    return tuple(make(array, dtype, like) for make, array in zip(made, arrays, strict=True))
+
+
+def _is_weak(value):
+    """Whether `value` is a number or a list, which have no library and no dtype."""
+    return isinstance(value, list | tuple | range | bool | int | float | complex | np.generic)
+
+
+def _listed(name, value):
+    """A number, or a nested list of numbers, as an array of NumPy."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} must be arrays or regular nested lists, got ragged lists") from None
+    except (TypeError, RuntimeError):
+        # Arrays within lists that NumPy may not have: on a device, traced, or with derivatives.
+        kind = type(value).__name__
+        rule = "an array or a nested list of numbers"
+        raise TypeError(f"{name} must be {rule}, got a {kind} of others") from None
+
+
+def _converted(array, dtype, like):
+    """Integers and bools in `dtype`; all others as they are."""
+    xp = namespace_of(array)
+    whole = is_integer(xp, array.dtype) or array.dtype == xp.bool
+    return xp.astype(array, dtype) if whole else array
+
+
+def _placed(array, dtype, like):
+    """Numbers of a list in `dtype` beside `like`; what are no numbers as it is, to be refused."""
+    xp = namespace_of(like)
+    if not (array.dtype.kind in "biu" or is_floating(np, array.dtype)):
+        return array
+    target = complex_dtype(xp, dtype) if array.dtype.kind == "c" else dtype
+    if isinstance(target, np.dtype):
+        return array.astype(target, copy=False)
+    # In double precision, which all libraries take from NumPy, as they do not take halves of all kinds.
+    wide = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
+    return xp.asarray(wide, dtype=target, device=device_of(like))
