@@ -258,7 +258,7 @@ def test_a_dense_conversion_is_asked_for_and_bounded():
     out = np.empty((4, 4))
     assert small.to_dense(max_bytes=128, out=out) is out
     for implicit in (np.asarray, np.linalg.norm, np.trace, lambda m: np.add(m, 1.0)):
-        with pytest.raises(TypeError, match=r"made dense by to_dense\(max_bytes=\)|does not support ufuncs"):
+        with pytest.raises(TypeError, match=r"to_dense"):
             implicit(small)
 
 

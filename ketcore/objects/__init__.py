@@ -9,6 +9,7 @@
     refusals       what is refused beside them, in words
     operands       what may stand beside `@`; sandwiches of dense arrays
     refusals       what may not, with the way out
+    numpy_calls    what functions of NumPy are answered
     alignment      products and sums of two structured operands: A @ B, A @ ket, A + B, v^H A w
     arithmetic     times a number, equal scales of factors, norms and combinations of kets
     construction   random leaves, identities, stacked terms

@@ -18,7 +18,7 @@ import numpy as np
 from ketcore.array_types import AnyArray, ArrayT, Host, Lists, Scalar
 from ketcore.arrays import solvers
 from ketcore.arrays.conversions import as_array
-from ketcore.objects import arithmetic, display, operands
+from ketcore.objects import arithmetic, display, numpy_calls, operands
 from ketcore.objects.alignment import aligned_inner
 from ketcore.objects.operands import applied, applied_right, is_dense, operand, written
 from ketcore.objects.refusals import factor_refusal, product_refusal, sum_refusal
@@ -35,17 +35,24 @@ class Structured:
         way = f"{way}.to_dense(max_bytes=)".removeprefix(".")
         raise TypeError(f"a {name} must be made dense by {way}, got an implicit conversion")
 
-    # Arrays and scalars of NumPy leave their operators to the object.
-    __array_ufunc__: None = None
+    # Where libraries look at a number, it is above that of their arrays.
     __array_priority__: float = 1000.0
     # What never returns would count as a method that returns an array: checkers are told that there is none.
     if TYPE_CHECKING:
         __array__: None
         __dlpack__: None
         __dlpack_device__: None
+        # By which arrays and scalars of NumPy leave their operators to the object.
+        __array_ufunc__: None
     else:
         __array__ = __dlpack__ = __dlpack_device__ = _refuse_conversion
 
+        def __array_ufunc__(self, ufunc, method, *inputs, **options):
+            """Not None, by which arrays would leave their operators to the object, but not those in place."""
+            return numpy_calls.ufunc_answer(self, ufunc, method, inputs, options)
+
+        def __array_function__(self, function, types, args, options):
+            return numpy_calls.function_answer(self, function, args, options)
     # What a class does not have though others do, and what serves instead.
     _INSTEAD: ClassVar[dict[str, str]] = {}
     # What serves where sums and multiples, or products, do not.
