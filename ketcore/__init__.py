@@ -82,6 +82,7 @@ from ketcore.ops import (
 )
 from ketcore.structure import (
     Permutation,
+    allclose,
     commutation,
     embed,
     face_splitting,
@@ -106,6 +107,7 @@ __all__ = [
     "Op",
     "Permutation",
     "__version__",
+    "allclose",
     "commutation",
     "digits",
     "embed",

@@ -178,6 +178,7 @@ def of_functions(a, b, A):
         "face_splitting": lambda: kc.face_splitting(a, b).to_dense(),
         "from_dense": lambda: kc.from_dense(A.to_dense(), order=2, rank=1),
         "hadamard": lambda: [kc.hadamard(A, B), kc.hadamard(D, D), kc.hadamard(S, D)],
+        "allclose": lambda: [kc.allclose(A, B), kc.allclose(A, A)],
         "khatri_rao": lambda: kc.khatri_rao(a, b).to_dense(),
         "kron": lambda: kc.kron(a, b),
         "kron_power": lambda: kc.kron_power(a, 3),
