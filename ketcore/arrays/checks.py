@@ -12,7 +12,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import is_recorded, is_traced
-from ketcore.arrays.conversions import as_floating, plain, promoted
+from ketcore.arrays.conversions import COMMON, as_floating, plain, promoted
 from ketcore.arrays.namespaces import (
     device_of,
     extremes,
@@ -31,9 +31,6 @@ from ketcore.arrays.namespaces import (
 )
 from ketcore.shapes import check_addressable, check_dense_size
 from ketcore.tracing import kept
-
-# The dtypes of nearly all calls: what is one of these needs no second look.
-COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
 
 
 def check_tables(
@@ -65,12 +62,10 @@ def check_floating(
     if not arrays:
         raise ValueError(f"{name} must hold at least one array, got none")
     # Most calls have nothing but these, of which no more is to be known.
-    if all([type(a) is np.ndarray and a.dtype in COMMON for a in arrays]):
-        xp, dtypes = np, {array.dtype for array in arrays}
-    else:
+    if not all([type(a) is np.ndarray and a.dtype in COMMON for a in arrays]):  # noqa: C419 - half the time
         arrays = as_floating(name, arrays, others)
-        xp = namespace(name, arrays)
-        dtypes = {array.dtype for array in arrays}
+    xp, dtypes = namespace(name, arrays), {array.dtype for array in arrays}
+    if xp is not np or not dtypes <= COMMON:
         for dtype in dtypes:
             check_dtype(name, xp, dtype)
     return xp, arrays, dtypes.pop() if len(dtypes) == 1 else promoted(name, arrays)

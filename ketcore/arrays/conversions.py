@@ -14,6 +14,7 @@ import numpy as np
 from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import complex_dtype
 from ketcore.arrays.namespaces import (
+    accumulation_dtype,
     device_of,
     is_array,
     is_floating,
@@ -24,6 +25,12 @@ from ketcore.arrays.namespaces import (
     opts_out,
     widest_floating,
 )
+
+# The dtypes of nearly all calls: what is one of these needs no second look.
+COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
+
+# Numbers and lists, which have no library and no dtype.
+_WEAK = (list, tuple, range, int, float, complex, np.generic)
 
 
 def plain(name: str, array: Any) -> Any:
@@ -46,7 +53,7 @@ def as_array(name: str, value: Any) -> AnyArray:
     raises   TypeError on kets, operators and sparse matrices, on arrays with a mask, and on lists of what is
              no number; ValueError on ragged lists
     """
-    if _is_weak(value):
+    if isinstance(value, _WEAK):
         return _listed(name, value)
     if is_array(value):
         return plain(name, value)
@@ -65,9 +72,10 @@ def as_array(name: str, value: Any) -> AnyArray:
 
 def promoted(name: str, arrays: Sequence[AnyArray]) -> Any:
     """The dtype that arrays of one library promote to; TypeError where there is none."""
-    xp = namespace(name, arrays)
+    if len({array.dtype for array in arrays}) == 1:
+        return arrays[0].dtype
     try:
-        return xp.result_type(*arrays)
+        return namespace(name, arrays).result_type(*arrays)
     except TypeError:  # NumPy promotes no float16 with bfloat16
         got = ", ".join(sorted({str(array.dtype) for array in arrays}))
         raise TypeError(f"{name} must have dtypes that promote to one, got {got}") from None
@@ -82,12 +90,14 @@ def as_floating(name: str, values: Sequence[Any], others: Sequence[Any] = ()) ->
     >>> [a.dtype.name for a in as_floating("x", ([1, 2], np.ones(2, np.float32), np.arange(2)))]
     ['float32', 'float32', 'float32']
     """
-    weak = [_is_weak(value) for value in values]
+    weak = [isinstance(value, _WEAK) for value in values]
     arrays = [as_array(name, value) for value in values]
-    fixed = [array for array, is_weak in zip(arrays, weak, strict=True) if not is_weak]
-    if fixed:
-        namespace(name, fixed)
-    known = fixed + [other for other in others if is_array(other) and not isinstance(other, np.generic)]
+    known = [array for array, is_weak in zip(arrays, weak, strict=True) if not is_weak]
+    if len(known) > 1:
+        namespace(name, known)
+    known += [other for other in others if not isinstance(other, _WEAK) and is_array(other)]
+    if not known and {array.dtype for array in arrays} <= COMMON:
+        return tuple(arrays)
     like = known[0] if known else arrays[0]
     xp = namespace_of(like)
     # Arrays of another library are refused where the libraries of the whole call are compared.
@@ -95,11 +105,6 @@ def as_floating(name: str, values: Sequence[Any], others: Sequence[Any] = ()) ->
     dtype = promoted(name, floats) if floats else widest_floating(xp)
     made = (_placed if is_weak and known else _converted for is_weak in weak)
     return tuple(make(array, dtype, like) for make, array in zip(made, arrays, strict=True))
-
-
-def _is_weak(value):
-    """Whether `value` is a number or a list, which have no library and no dtype."""
-    return isinstance(value, list | tuple | range | bool | int | float | complex | np.generic)
 
 
 def _listed(name, value):
@@ -111,12 +116,13 @@ def _listed(name, value):
     except (TypeError, RuntimeError):
         # Arrays within lists that NumPy may not have: on a device, traced, or with derivatives.
         kind = type(value).__name__
-        rule = "an array or a nested list of numbers"
-        raise TypeError(f"{name} must be {rule}, got a {kind} of others") from None
+        raise TypeError(f"{name} must be an array or a nested list of numbers, got a {kind}") from None
 
 
 def _converted(array, dtype, like):
     """Integers and bools in `dtype`; all others as they are."""
+    if array.dtype == dtype:
+        return array
     xp = namespace_of(array)
     whole = is_integer(xp, array.dtype) or array.dtype == xp.bool
     return xp.astype(array, dtype) if whole else array
@@ -125,11 +131,14 @@ def _converted(array, dtype, like):
 def _placed(array, dtype, like):
     """Numbers of a list in `dtype` beside `like`; what are no numbers as it is, to be refused."""
     xp = namespace_of(like)
+    if xp is np and array.dtype == dtype:
+        return array
     if not (array.dtype.kind in "biu" or is_floating(np, array.dtype)):
         return array
     target = complex_dtype(xp, dtype) if array.dtype.kind == "c" else dtype
-    if isinstance(target, np.dtype):
+    if xp is np:
         return array.astype(target, copy=False)
-    # In double precision, which all libraries take from NumPy, as they do not take halves of all kinds.
-    wide = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
-    return xp.asarray(wide, dtype=target, device=device_of(like))
+    # Libraries take from NumPy neither bfloat16 nor its integers of all sizes.
+    array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
+    wide = xp.asarray(array, dtype=accumulation_dtype(xp, target), device=device_of(like))
+    return xp.astype(wide, target, copy=False)

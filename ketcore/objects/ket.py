@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 class Ket(Scalable, Generic[ArrayT]):
     """A batch of vectors of length Q, each a sum of R tensor products.
 
-    factors  N arrays (..., R, q_n), floating or complex, one R and one batch shape `...` for all; 1-D
-             factors (q_n,) mean R = 1 without batch.  Nested lists become NumPy arrays, mixed dtypes
-             are promoted, the values are copied
+    factors  N arrays (..., R, q_n), one R and one batch shape `...` for all; 1-D factors (q_n,) mean R = 1
+             without batch.  Mixed dtypes are promoted; nested lists and integers take library and dtype of
+             the floating arrays beside them, and are of NumPy and float64 where there are none; the values
+             are copied
     raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
 
     Immutable; `==` is identity, and hashing goes by it.  `np.asarray(ket)` is refused: see `to_dense`.
@@ -90,7 +91,7 @@ class Ket(Scalable, Generic[ArrayT]):
     def from_packed(cls, packed: Any, dims: Sequence[int]) -> "Ket[Any]":
         """A ket around an array that is already packed; nothing is copied.
 
-        packed   (..., R, sum(dims)) floating or complex; the ket shares it
+        packed   (..., R, sum(dims)); the ket shares it, but for integers, which become float64
         dims     N ints >= 1
 
         >>> Ket.from_packed(np.ones((1, 5)), (2, 3)).shape
@@ -394,7 +395,7 @@ def ket(*vectors: ForeignT) -> Ket[ForeignT]: ...
 def ket(*vectors: Any) -> Ket[Any]:
     """One product vector: ket(a, b, c) is a (x) b (x) c.
 
-    vectors  N arrays (q_n,), floating or complex
+    vectors  N arrays (q_n,), nested lists and integers as in `Ket`
 
     >>> ket([1.0, 2.0], [0.0, 1.0]).to_dense().tolist()
     [0.0, 1.0, 0.0, 2.0]

@@ -32,8 +32,9 @@ from ketcore.shapes import check_int
 class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     """A matrix (rows, columns) as a sum of R Kronecker products.
 
-    factors  N arrays (R, p_n, q_n), floating or complex, one R for all; 2-D factors mean R = 1.  Nested
-             lists become NumPy arrays, mixed dtypes are promoted; arrays that fit are shared, not copied.
+    factors  N arrays (R, p_n, q_n), one R for all; 2-D factors mean R = 1.  Mixed dtypes are promoted; nested
+             lists and integers take library and dtype of the floating arrays beside them, and are of NumPy
+             and float64 where there are none; arrays that fit are shared, not copied.
              So each array (R, q_n) of the factors of a ket is one matrix: see `Ket.to_column`.
              Matrices of scipy.sparse are made dense: a KroneckerProduct uses them as they are
     shape    (rows, columns) from (1, 1) to (P, Q): the leading block; None for all of it

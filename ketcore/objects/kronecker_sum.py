@@ -33,8 +33,8 @@ _MERGED = 16
 class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     """A square matrix (Q, Q) as the Kronecker sum of N square matrices.
 
-    factors  N arrays (n_i, n_i), floating or complex; nested lists become NumPy arrays, mixed dtypes are
-             promoted, arrays that fit are shared; matrices of scipy.sparse are made dense
+    factors  N arrays (n_i, n_i); mixed dtypes are promoted, nested lists and integers are taken as by
+             KroneckerMatrix, arrays that fit are shared; matrices of scipy.sparse are made dense
     raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
 
     Immutable; `==` is identity.  `@` takes dense arrays, kets and Kronecker matrices; the product with a

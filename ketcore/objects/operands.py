@@ -8,7 +8,8 @@ import numpy as np
 
 from ketcore import ops
 from ketcore.array_types import AnyArray
-from ketcore.arrays.checks import COMMON, check_floating, check_out
+from ketcore.arrays.checks import check_dtype, check_out
+from ketcore.arrays.conversions import COMMON, as_floating
 from ketcore.arrays.elementary import unboxed
 from ketcore.arrays.namespaces import (
     accumulation_dtype,
@@ -43,7 +44,9 @@ def operand(name: str, value: Any, owner: Any) -> AnyArray:
     """
     if type(value) is np.ndarray and value.dtype in COMMON:
         return value
-    return check_floating(name, (value,), (owner._like(),))[1][0]
+    (value,) = as_floating(name, (value,), (owner._like(),))
+    check_dtype(name, namespace_of(value), value.dtype)
+    return value
 
 
 def marks(matrix: Any) -> tuple[frozenset[int], ...]:

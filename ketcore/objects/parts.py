@@ -48,7 +48,7 @@ from ketcore.shapes import check_dense_size, check_int
 class Diagonal(BarePart, Generic[ArrayT]):
     """A diagonal matrix (n, n) as a part of a KroneckerProduct, which alone multiplies and adds.
 
-    values   (n,) floating or complex, n >= 1
+    values   (n,), n >= 1; integers become float64
     raises   TypeError, ValueError on kinds and shapes
     cost     n numbers; a product is one multiplication per entry of the operand
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
-from ketcore.arrays.checks import COMMON, check_floating, check_identities, check_shape
+from ketcore.arrays.checks import check_floating, check_identities, check_shape
+from ketcore.arrays.conversions import COMMON
 from ketcore.arrays.elementary import padded, reshaped
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, namespace
 from ketcore.cuda import launcher

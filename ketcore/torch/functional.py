@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from ketcore import ops
 from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.checks import as_integers
+from ketcore.arrays.conversions import as_floating
 from ketcore.ops import OPS
 from ketcore.torch.memory import Bridge, bridge
 from ketcore.torch.operators import Tensors, TorchOperator
@@ -377,6 +378,8 @@ class _Signature:
             arrays = [_beside(arrays, one) for one in arrays]
             if not arrays or not _are_tensors(arrays):
                 return None
+        if not _are_floating(arrays):
+            arrays = as_floating(" and ".join(primal.name for primal in op.primals), arrays)
         if not _are_tensors(constants):
             pairs = zip(op.constants, constants, strict=True)
             constants = [_integers(name, value, arrays[0].device) for name, value in pairs]
@@ -388,6 +391,13 @@ class _Signature:
 def _are_tensors(values):
     for value in values:  # noqa: SIM110
         if not isinstance(value, torch.Tensor):
+            return False
+    return True
+
+
+def _are_floating(tensors):
+    for tensor in tensors:  # noqa: SIM110
+        if not tensor.dtype.is_floating_point and not tensor.dtype.is_complex:
             return False
     return True
 
