@@ -285,7 +285,7 @@ IMPLICIT = [
 @pytest.mark.parametrize("make", [small, lambda: ket([1.0, 2.0], [1.0, 3.0])])
 def test_nothing_goes_dense_silently(implicit, make):
     """Never a wrong number, an array of objects or a dense matrix: a TypeError that names the way."""
-    with pytest.raises(TypeError, match="to_dense|unsupported operand|^other must be "):
+    with pytest.raises(TypeError, match=r"to_dense|unsupported operand|^other must be "):
         implicit(make())
 
 
