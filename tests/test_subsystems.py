@@ -270,6 +270,13 @@ def test_unlike_blocks_are_split_exactly(scale):
     assert kc.embed(np.diag([1.0, 2.0, 1.0, -2.0]), (2, 2), (0, 1)).rank == 2
 
 
+def test_numbers_of_sixteen_bits_are_rounded_once():
+    """Rows are multiples of one another only by numbers that the storage holds."""
+    for a, b in RNG.integers(3, 2000, (40, 2)):
+        op = np.diag([a, 0, b, 0]).astype(np.float16)
+        np.testing.assert_array_equal(kc.embed(op, (2, 2), (0, 1)).to_dense(), op)
+
+
 def test_embed_in_bfloat16():
     torch = pytest.importorskip("torch")
     for op in (controlled(X), RNG.standard_normal((4, 4)), np.kron(Z, 3 * X)):
