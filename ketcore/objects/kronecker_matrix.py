@@ -366,9 +366,9 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> float(KroneckerMatrix([np.eye(3)]).inner(KroneckerMatrix([np.ones((3, 3))])))
         3.0
         """
-        other = _as_matrix(other, "inner")
-        alignment.check_same_split(self, other)
-        return unboxed(ops.kron_inner(self.factors, other.factors, self.shape))
+        matrix = _as_matrix(other, "inner")
+        alignment.check_same_split(self, matrix)
+        return unboxed(ops.kron_inner(self.factors, matrix.factors, self.shape))
 
     def norm(self: Any) -> ArrayT:
         """The Frobenius norm, real; rounding and cancellation as in `Ket.norm`.

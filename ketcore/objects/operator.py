@@ -283,7 +283,7 @@ class Operator(Structured, Generic[ArrayT]):
 
     def _on_dense(self: Any, other: Any) -> Any:
         """A @ other where that is dense; refused in words where it is nothing that `@` takes."""
-        if not is_dense(other):
+        if isinstance(other, Structured) or not is_dense(other):
             return self._product(other)
         rows, columns = self.shape
         return applied(self._operand(other), rows, columns, lambda x: self._apply(x, False))

@@ -31,7 +31,7 @@ from ketcore.arrays.namespaces import (
     namespace_of,
 )
 from ketcore.objects import arithmetic, operands
-from ketcore.objects.operator import BarePart, Operator, Scalable
+from ketcore.objects.operator import BarePart, Operator, Scalable, Structured
 from ketcore.objects.part_operators import (
     changed_operator,
     check_operator,
@@ -159,7 +159,8 @@ def kind_arrays(parts: Sequence[Any]) -> list[AnyArray]:
     """Arrays that tell library, device and dtype of the parts; none for identities."""
     found = values_of(parts)
     if len(found) < len(parts):
-        found += [array for part in parts if is_operator(part) for array in operator_arrays(part)]
+        operators = [part for part in parts if not isinstance(part, Identity) and is_operator(part)]
+        found += [array for part in operators for array in operator_arrays(part)]
     return found
 
 
@@ -406,10 +407,15 @@ def on_rows(part: Any, rows: AnyArray) -> AnyArray:
 def _units(parts):
     """Runs of neighbouring dense parts, which are applied together, and all others one by one."""
     units = []
-    for dense, run in groupby(parts, is_array):
+    for dense, run in groupby(parts, _is_dense):
         run = list(run)
         units += [run] if dense else [[part] for part in run]
     return units
+
+
+def _is_dense(part):
+    """Whether a part is an array: objects, of which that is known, are not asked for what arrays have."""
+    return type(part) is np.ndarray or (not isinstance(part, Structured) and is_array(part))
 
 
 def _times(xp, unit, x):
