@@ -13,7 +13,6 @@ from ketcore.arrays.namespaces import namespace_of, quiet
 from ketcore.linalg import closed_forms, of_products, of_sums, of_two_terms
 from ketcore.linalg.closed_forms import System
 from ketcore.objects.kronecker_matrix import KroneckerMatrix  # noqa: F401  (for the examples)
-from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.spectra import symmetry
 from ketcore.spectra.powers import sign_power
@@ -98,12 +97,7 @@ def det(A: System[ArrayT], *, max_bytes: int = 2**30) -> ArrayT:
     """
     check_spectrum(None, (), max_bytes)
     if isinstance(A, KroneckerSum) or of_products.is_structured(A) or of_two_terms.is_pair(A):
-        if isinstance(A, KroneckerProduct):
-            sign, logarithm = of_products.slogdet(A)
-        elif of_two_terms.is_pair(A):
-            sign, logarithm = of_two_terms.slogdet(A, 0.0, None, max_bytes)
-        else:
-            sign, logarithm = of_sums.slogdet(A, 0.0, None, max_bytes)
+        sign, logarithm = _slogdet(A, 0.0, None, max_bytes)
         xp = namespace_of(sign)
         return _finished(xp, sign * xp.exp(logarithm), A.dtype)
     xp, matrices = closed_forms.single(A, "det")

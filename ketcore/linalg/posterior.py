@@ -194,28 +194,26 @@ def gaussian_posterior(
     >>> posterior.at(between, KroneckerMatrix([[[1.0]], [[1.0]]])).variance().round(3).tolist()
     [0.488]
     """
-    A = _kernel("A", A)
-    if A.row_dims == A.col_dims:
-        _hermitian("A", A)
-    else:
-        raise TypeError(
-            f"A must have square factors for gaussian_posterior, got dims {A.row_dims} and {A.col_dims}"
-        )
-    y = solving.on_grid("y", A, y)
+    own = _kernel("A", A)
+    if own.row_dims != own.col_dims:
+        dims = f"{own.row_dims} and {own.col_dims}"
+        raise TypeError(f"A must have square factors for gaussian_posterior, got dims {dims}")
+    _hermitian("A", own)
+    y = solving.on_grid("y", own, y)
     xp = namespace_of(y)
     rtol = check_size("rtol", rtol)
     maxiter = None if maxiter is None else check_int("maxiter", maxiter, 1)
-    mask = None if mask is None else _observed(A, mask)
-    noise, dtype = _noise(A, noise, mask), xp.result_type(A.factors[0], y)
+    mask = None if mask is None else _observed(own, mask)
+    noise, dtype = _noise(own, noise, mask), xp.result_type(own.factors[0], y)
     other = {"cross": None, "prior": None}
     if cross is not None:
-        other = _other_grid(A, cross, prior)
+        other = _other_grid(own, cross, prior)
     elif prior is not None:
         raise TypeError(f"prior must be None without cross, got a {type(prior).__name__}")
-    if (mask is not None or getattr(noise, "ndim", 0)) and not is_writeable_in_place(y):
+    if (mask is not None or _is_array(noise)) and not is_writeable_in_place(y):
         rule = "y must be an array of NumPy or CuPy where noise is an array or there is a mask"
         raise TypeError(f"{rule}, got {library_of(y)}")
-    found = GaussianPosterior(A, noise, y, mask=mask, rtol=rtol, maxiter=maxiter, dtype=dtype, **other)
+    found = GaussianPosterior(own, noise, y, mask=mask, rtol=rtol, maxiter=maxiter, dtype=dtype, **other)
     return replace(found, weights=_solved(found, widened(y)))
 
 
@@ -298,9 +296,14 @@ def _noise(A, noise, mask):
     return found
 
 
+def _is_array(noise):
+    """Whether each point has its own noise."""
+    return is_array(noise) and noise.ndim > 0
+
+
 def _is_closed(posterior):
     """Whether (A + noise)^-1 has a closed form."""
-    return posterior.mask is None and not getattr(posterior.noise, "ndim", 0)
+    return posterior.mask is None and not _is_array(posterior.noise)
 
 
 def _check_known(posterior, function):
