@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +91,18 @@ def test_a_broken_file_is_told_of(path, name, mode):
     header, text = BROKEN[name]
     with pytest.raises(ValueError, match=FILE + ".*" + text):
         load(written(path, header, b"" if name == "empty" else bytes(16)), mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "text"),
+    [(None, "the file must keep its size while it is read, got 8 of 16 bytes"), ("r", "buffer is too small")],
+)
+def test_a_file_that_is_cut_meanwhile_is_told_of(path, monkeypatch, mode, text):
+    written(path, header_of(ONE, 16), bytes(8))
+    size = os.path.getsize(path) + 8
+    monkeypatch.setattr(os, "fstat", lambda descriptor: SimpleNamespace(st_size=size))
+    with pytest.raises(ValueError, match=FILE + text):
+        load(path, mode)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 
-from ketcore.array_types import ArrayT, ForeignT, Host
+from ketcore.array_types import ForeignT, Host
 from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.namespaces import is_array, is_numpy, library_of
 from ketcore.io.contents import SIZES, is_count, named_arrays, part_kinds, rebuilt, tensor_names
@@ -36,19 +36,19 @@ from ketcore.objects.parts import Diagonal, Identity
 from ketcore.objects.permutation import Permutation
 
 Saved: TypeAlias = (
-    Ket[ArrayT]
-    | KroneckerMatrix[ArrayT]
-    | KroneckerSum[ArrayT]
-    | KroneckerProduct[ArrayT]
+    Ket[Any]
+    | KroneckerMatrix[Any]
+    | KroneckerSum[Any]
+    | KroneckerProduct[Any]
     | Permutation
-    | Diagonal[ArrayT]
+    | Diagonal[Any]
     | Identity
 )
 _VERSION = 1
 _KINDS = {kind.__name__: kind for kind in SIZES}
 
 
-def save(path: str | PathLike[str], obj: Saved[Any]) -> None:
+def save(path: str | PathLike[str], obj: Saved) -> None:
     """Write a ket or an operator to a file, in the format of safetensors and without pickle.
 
     path     any name.  A file of this name is replaced once the new one is whole: a crash leaves the old one
@@ -88,12 +88,28 @@ def save(path: str | PathLike[str], obj: Saved[Any]) -> None:
 @overload
 def load(
     path: str | PathLike[str], mmap_mode: Literal["r", "c"] | None = None, like: Host | None = None
-) -> Saved[Host]: ...
+) -> (
+    Ket[Host]
+    | KroneckerMatrix[Host]
+    | KroneckerSum[Host]
+    | KroneckerProduct[Host]
+    | Permutation
+    | Diagonal[Host]
+    | Identity
+): ...
 @overload
 def load(
     path: str | PathLike[str], mmap_mode: Literal["r", "c"] | None = None, *, like: ForeignT
-) -> Saved[ForeignT]: ...
-def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = None) -> Saved[Any]:
+) -> (
+    Ket[ForeignT]
+    | KroneckerMatrix[ForeignT]
+    | KroneckerSum[ForeignT]
+    | KroneckerProduct[ForeignT]
+    | Permutation
+    | Diagonal[ForeignT]
+    | Identity
+): ...
+def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = None) -> Saved:
     """The ket or the operator in a file that `save` wrote, with the same kind, sizes and dtypes.
 
     path       of the file.  Nothing in it is trusted, and none of it is run
