@@ -260,7 +260,8 @@ def test_operators_take_nothing_else():
         lambda: 1.0 / v,
     ):
         # The second is what NumPy says where it is on the left.
-        with pytest.raises(TypeError, match=r"unsupported operand|must be an array for np\.|to_dense|^other must be "):
+        ways = r"unsupported operand|must be an array for np\.|to_dense|^other must be "
+        with pytest.raises(TypeError, match=ways):
             operation()
 
 

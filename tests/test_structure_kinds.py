@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse
+import scipy.sparse.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,6 +196,23 @@ def test_parts_keep_their_kinds():
     assert isinstance(found.parts[1], Identity)
     assert float(kc.partial_trace(Diagonal([1.0, 2.0]), 0)) == 3.0
     assert kc.hadamard(Identity(2), Diagonal([1.0, 2.0])).to_dense().tolist() == [[1.0, 0.0], [0.0, 2.0]]
+
+
+def test_linear_operators_are_parts_as_others():
+    a, b = RNG.standard_normal((3, 3)), draw(2, 2)
+    linear = scipy.sparse.linalg.aslinearoperator(a)
+    for part, matrix in ((linear, a), (kc.Permutation((3,), (0,)), np.eye(3)), (KroneckerMatrix([a]), a)):
+        for other, own in ((Identity(2), np.eye(2)), (b, b), (Diagonal([1.0, 2.0]), np.diag([1.0, 2.0]))):
+            p, whole = KroneckerProduct([part, other]), np.kron(matrix, own)
+            np.testing.assert_allclose(kc.partial_trace(p, 0).to_dense(), np.trace(matrix) * own)
+            np.testing.assert_allclose(kc.partial_trace(p, 1).to_dense(), np.trace(own) * matrix)
+            np.testing.assert_allclose(kc.partial_trace(p, (0, 1)), np.trace(whole))
+            np.testing.assert_allclose(kc.partial_transpose(p, 0).to_dense(), np.kron(matrix.T, own))
+            np.testing.assert_allclose(kc.permute_subsystems(p, (1, 0)).to_dense(), np.kron(own, matrix))
+            for second in (p, KroneckerProduct([a, b]), KroneckerProduct([Diagonal([1.0, 2.0, 3.0]), b])):
+                found = kc.hadamard(p, second).to_dense()
+                np.testing.assert_allclose(found, whole * second.to_dense())
+                np.testing.assert_allclose(kc.hadamard(second, p).to_dense(), found)
 
 
 def test_sums_stay_sums():

@@ -2,11 +2,10 @@
 
     ket, kronecker_matrix, kronecker_sum, kronecker_product, permutation    one class each, or what makes it
     parts          what a KroneckerProduct is made of: `Diagonal`, `Identity`, dense and sparse matrices
-    part_operators  linear operators among them
+    part_operators linear operators among them
     part_products  products of parts, with one another and with factors
     part_blocks    rows and blocks of a product of parts
     operator       what the classes share
-    refusals       what is refused beside them, in words
     operands       what may stand beside `@`; sandwiches of dense arrays
     refusals       what may not, with the way out
     numpy_calls    what functions of NumPy are answered
@@ -19,7 +18,6 @@
     row_blocks     all rows, block by block
     costs          what methods cost
     display        how objects describe themselves
-    refusals       errors that name what serves instead
 
 A method is one call to a function of these modules or of `ketcore.ops`.
 """

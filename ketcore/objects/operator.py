@@ -53,6 +53,7 @@ class Structured:
 
         def __array_function__(self, function, types, args, options):
             return numpy_calls.function_answer(self, function, args, options)
+
     # What a class does not have though others do, and what serves instead.
     _INSTEAD: ClassVar[dict[str, str]] = {}
     # What serves where sums and multiples, or products, do not.

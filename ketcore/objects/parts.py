@@ -252,20 +252,6 @@ def level_parts(parts: Sequence[Any]) -> Sequence[Any]:
     return [changed(part, times_power) if holds_values(part) else part for part in parts]
 
 
-def hadamard_part(left: Any, right: Any, like: AnyArray) -> Any:
-    """The elementwise product of two parts of one shape: diagonal or sparse where one of them is."""
-    if isinstance(left, Identity) and isinstance(right, Identity):
-        return left
-    pair = (left, right)
-    if any(isinstance(part, Identity | Diagonal) for part in pair):
-        held = [diagonal_of(part, like) for part in pair if not isinstance(part, Identity)]
-        return Diagonal(reduce(mul, held))
-    left, right = (as_dense(part, like) if is_operator(part) else part for part in pair)
-    if is_sparse(right):
-        return right.multiply(left)
-    return left.multiply(right) if is_sparse(left) else left * right
-
-
 def as_dense(part: Any, like: AnyArray) -> AnyArray:
     """The part as an array beside `like`."""
     if isinstance(part, Identity):
@@ -310,6 +296,11 @@ def trace_of(part: Any, like: AnyArray) -> Any:
     return float(part.size) if is_identity else xp.sum(xp.astype(diagonal_of(part, like), like.dtype))
 
 
+def product_of_traces(parts: Sequence[Any], like: AnyArray) -> AnyArray:
+    """The product of the traces of square parts, in the dtype of `like` and beside it."""
+    return reduce(mul, [trace_of(part, like) for part in parts], namespace_of(like).ones_like(like))
+
+
 def sum_of(part: Any, like: AnyArray) -> Any:
     """The sum of all entries, in the dtype of `like`."""
     xp = namespace_of(like)
@@ -343,6 +334,25 @@ def numbers_of(part: Any, like: AnyArray) -> AnyArray:
 def _check_operator_size(operator, like):
     what = f"part {tuple(operator.shape)} of {like.dtype}"
     check_dense_size(prod(operator.shape), itemsize(like), what, 2**30)
+
+
+def hadamard_part(left: Any, right: Any, like: AnyArray) -> Any:
+    """The elementwise product of two parts of one shape: diagonal or sparse where one of them is.
+
+    raises   MemoryError where a linear operator is too large to be made dense
+    """
+    if isinstance(left, Identity) and isinstance(right, Identity):
+        return left
+    pair = [left, right]
+    if any(isinstance(part, Identity | Diagonal) for part in pair):
+        return Diagonal(reduce(mul, [diagonal_of(p, like) for p in pair if not isinstance(p, Identity)]))
+    for n, part in enumerate(pair):
+        if is_operator(part):
+            _check_operator_size(part, like)
+            pair[n] = as_dense(part, like)
+    # Sparse matrices have a method for it, since their `*` may be that of matrices.
+    first, second = sorted(pair, key=is_sparse, reverse=True)
+    return first.multiply(second) if is_sparse(first) else first * second
 
 
 def picked(part: Any, rows: np.ndarray, columns: np.ndarray | range, like: AnyArray) -> AnyArray:

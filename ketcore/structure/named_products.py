@@ -14,7 +14,7 @@ from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, HostFactor
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import widened
-from ketcore.arrays.namespaces import accumulation_dtype, quiet
+from ketcore.arrays.namespaces import quiet
 from ketcore.objects import construction
 from ketcore.objects.alignment import check_same_split
 from ketcore.objects.ket import Ket
@@ -22,7 +22,7 @@ from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import Diagonal, Identity, KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.objects.part_operators import is_operator
-from ketcore.objects.parts import hadamard_part, kind_of, level_parts, stored_parts
+from ketcore.objects.parts import hadamard_part, kind_of, stored_parts, wide_parts
 from ketcore.objects.permutation import Permutation
 from ketcore.objects.refusals import kind_refusal
 from ketcore.shapes import check_int
@@ -218,10 +218,9 @@ def _operator(name, matrix):
 
 def _hadamard_of_products(left, right):
     check_same_split(left, right)
-    xp, like, dtype = kind_of((*left.parts, *right.parts))
-    wide = accumulation_dtype(xp, dtype)
-    sides = (stored_parts(level_parts(side.parts), wide) for side in (left, right))
-    parts = [hadamard_part(a, b, like) for a, b in zip(*sides, strict=True)]
+    _, like, dtype = kind_of((*left.parts, *right.parts))
+    sides = (wide_parts(side.parts) for side in (left, right))
+    parts = [hadamard_part(a, b, widened(like)) for a, b in zip(*sides, strict=True)]
     return KroneckerProduct(stored_parts(KroneckerProduct(parts).parts, dtype))
 
 

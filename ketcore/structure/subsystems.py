@@ -8,19 +8,22 @@ from typing import Any, overload
 
 from ketcore.array_types import ArrayT
 from ketcore.arrays.elementary import identity, transposed, widened
-from ketcore.arrays.namespaces import device_of, namespace_of, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_complex, namespace_of, quiet
 from ketcore.arrays.scale import level, stored
 from ketcore.objects import arithmetic
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import Diagonal, Identity, KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.objects.part_operators import is_operator
 from ketcore.objects.parts import (
+    as_dense,
+    holds_values,
     kind_of,
     level_parts,
+    product_of_traces,
     scaled_part,
     stored_parts,
-    trace_of,
     transposed_part,
 )
 from ketcore.objects.permutation import Permutation
@@ -48,8 +51,8 @@ def partial_trace(matrix: Any, where: int | Sequence[int]) -> Any:
     returns  over all modes the trace, a number of the dtype: of a ket <v, v>.  Else of a KroneckerMatrix one
              of the same rank, of a ket one of rank R^2; of a KroneckerSum a KroneckerSum, the first of its
              factors with the traced ones, as a multiple of the identity; of a KroneckerProduct a
-             KroneckerProduct of parts of the same kinds, the first that holds numbers with the traces; of
-             identities alone the smallest becomes a `Diagonal`
+             KroneckerProduct of parts of the same kinds, the first that holds numbers with the traces; where
+             none does, the smallest identity becomes a `Diagonal`
     raises   TypeError, ValueError on kinds, modes and crops; ValueError for a batch of kets
     cost     that of the traced factors; of a ket O(R^2 q_n) for a traced mode and O(R^2 q_n^2) for another
 
@@ -119,14 +122,17 @@ def _trace_of_sum(matrix, traced, kept):
 def _trace_of_product(matrix, traced, kept):
     xp, like, dtype = kind_of(matrix.parts)
     parts = level_parts(matrix.parts)
-    wide = widened(like)
-    total = reduce(mul, [trace_of(parts[n], wide) for n in traced], xp.ones_like(wide))
+    total = product_of_traces([parts[n] for n in traced], widened(like))
     found = [parts[n] for n in kept]
-    held = [n for n, part in enumerate(found) if not isinstance(part, Identity)]
-    at = held[0] if held else min(range(len(found)), key=lambda n: found[n].size)
-    if not held:
+    held = [n for n, part in enumerate(found) if holds_values(part)]
+    same = [n for n, part in enumerate(found) if isinstance(part, Identity)]
+    at = held[0] if held else min(same, key=lambda n: found[n].size, default=0)
+    if same and not held:
         found[at] = Diagonal(xp.ones(found[at].size, dtype=dtype, device=device_of(like)))
-    found = stored_parts(found, wide.dtype)
+    found = stored_parts(found, accumulation_dtype(xp, dtype))
+    if is_operator(found[at]) and is_complex(xp, total.dtype):
+        # It may be of a real dtype, which its multiples would have.
+        found[at] = as_dense(found[at], total)
     found[at] = scaled_part(found[at], total, False)
     return KroneckerProduct(stored_parts(found, dtype))
 
