@@ -206,7 +206,7 @@ def test_integers_of_numpy_are_sizes():
         (
             ([[1, 2], [3]], (95, 16)),
             ValueError,
-            "source must be an array or a regular nested list, got a ragged list",
+            "source must be arrays or regular nested lists, got ragged lists",
         ),
         ((None, (95, 16)), TypeError, "source must have a numeric dtype, got object"),
         (("abc", (95, 16)), TypeError, "source must have a numeric dtype, got <U3"),

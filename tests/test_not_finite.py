@@ -72,6 +72,7 @@ def of_objects(value):
         **of_matrices(a, b, A, x, many, value),
         **of_sums(A, S, x, many, value),
         **of_products(D, x, many, value),
+        **{name: call for M in (A, S, D) for name, call in of_operators(M, x, many).items()},
         **of_functions(a, b, A),
         **{
             f"linalg.{name}": call
@@ -108,26 +109,13 @@ def of_matrices(a, b, A, x, many, value):
         "KroneckerMatrix + - * /": lambda: [A + A, A - B, -A, A * value, 2.0 * A, A / 3.0],
         "KroneckerMatrix @": lambda: [A @ x, A @ many, x @ A, A @ B, two @ x, cropped @ x[:3], A.H @ x],
         "[]": lambda: [A[0], A[:, 0], A[[0, 1], [1, 0]], A[1, 1], A[1:, :2], cropped[1:], kets[0]],
-        "KroneckerMatrix.astype": lambda: [A.astype(t) for t in ("float32", "float16", "complex64")],
         "KroneckerMatrix.balance": A.balance,
-        "KroneckerMatrix.conj": A.conj,
-        "KroneckerMatrix.diagonal": lambda: [A.diagonal(), cropped.diagonal()],
-        "KroneckerMatrix.inner": lambda: [A.inner(A), cropped.inner(cropped)],
-        "KroneckerMatrix.iter_row_blocks": lambda: list(A.iter_row_blocks(3)),
-        "KroneckerMatrix.kron": lambda: A.kron(A),
-        "KroneckerMatrix.matmul": lambda: A.matmul(x),
-        "KroneckerMatrix.matvec": lambda: A.matvec(x),
-        "KroneckerMatrix.matmat": lambda: A.matmat(many),
-        "KroneckerMatrix.norm": lambda: [A.norm(), cropped.norm(), two.norm()],
-        "KroneckerMatrix.rmatmat": lambda: A.rmatmat(many),
-        "KroneckerMatrix.rmatmul": lambda: A.rmatmul(x),
-        "KroneckerMatrix.rmatvec": lambda: A.rmatvec(x),
-        "KroneckerMatrix.row_kets": lambda: A.row_kets([0, 3]),
-        "KroneckerMatrix.rows": lambda: [A.rows([0, 3]), two.rows(np.arange(4))],
-        "KroneckerMatrix.sandwich": lambda: [A.sandwich(x, x), A.sandwich(k, k)],
-        "KroneckerMatrix.sum": lambda: [M.sum(axis) for M in (A, cropped) for axis in (None, 0, 1)],
-        "KroneckerMatrix.to_dense": lambda: [A.to_dense(), cropped.to_dense()],
-        "KroneckerMatrix.trace": lambda: [A.trace(), cropped.trace()],
+        "KroneckerMatrix of two terms": lambda: [two.norm(), two.rows(np.arange(4)), A.sandwich(k, k)],
+        "KroneckerMatrix cropped": lambda: [
+            *(cropped.diagonal(), cropped.inner(cropped), cropped.norm(), cropped.to_dense()),
+            *(cropped.sum(axis) for axis in (None, 0, 1)),
+            cropped.trace(),
+        ],
     }
 
 
@@ -135,18 +123,7 @@ def of_sums(A, S, x, many, value):
     return {
         "KroneckerSum + - * /": lambda: [S + S, S - S, -S, S * value, 2.0 * S, S / 3.0, S + A, A - S],
         "KroneckerSum @": lambda: [S @ x, S @ many, x @ S, S @ S, S @ A, A @ S],
-        "KroneckerSum.astype": lambda: [S.astype(t) for t in ("float32", "float16", "complex64")],
-        "KroneckerSum.conj": S.conj,
-        "KroneckerSum.diagonal": S.diagonal,
-        "KroneckerSum.iter_row_blocks": lambda: list(S.iter_row_blocks(3)),
-        "KroneckerSum.matmat": lambda: S.matmat(many),
-        "KroneckerSum.matvec": lambda: S.matvec(x),
-        "KroneckerSum.norm": S.norm,
-        "KroneckerSum.rmatmat": lambda: S.rmatmat(many),
-        "KroneckerSum.rmatvec": lambda: S.rmatvec(x),
-        "KroneckerSum.to_dense": S.to_dense,
         "KroneckerSum.to_kronecker": S.to_kronecker,
-        "KroneckerSum.trace": S.trace,
     }
 
 
@@ -155,18 +132,40 @@ def of_products(D, x, many, value):
         "KroneckerProduct + - * /": lambda: [-D, D * value, 2.0 * D, D / 3.0],
         "KroneckerProduct @": lambda: [D @ x, D @ many, x @ D],
         "Permutation @": lambda: [kc.swap((2, 2), 0, 1) @ x, x @ kc.swap((2, 2), 0, 1)],
-        "KroneckerProduct.conj": D.conj,
-        "KroneckerProduct.diagonal": D.diagonal,
-        "KroneckerProduct.iter_row_blocks": lambda: list(D.iter_row_blocks(3)),
-        "KroneckerProduct.kron": lambda: D.kron(D),
-        "KroneckerProduct.matmat": lambda: D.matmat(many),
-        "KroneckerProduct.matvec": lambda: D.matvec(x),
-        "KroneckerProduct.rmatmat": lambda: D.rmatmat(many),
-        "KroneckerProduct.rmatvec": lambda: D.rmatvec(x),
-        "KroneckerProduct.to_dense": D.to_dense,
+        "KroneckerProduct.balance": D.balance,
         "KroneckerProduct.to_kronecker": D.to_kronecker,
-        "KroneckerProduct.trace": D.trace,
+        "KroneckerProduct[]": lambda: [D[0], D[:, 0], D[[0, 1], [1, 0]], D[1, 1], D[1:, :2]],
     }
+
+
+def of_operators(M, x, many):
+    """Calls of what all operators have."""
+    calls = {
+        "adjoint": M.adjoint,
+        "astype": lambda: [M.astype(t) for t in ("float32", "float16", "complex64")],
+        "conj": M.conj,
+        "diagonal": M.diagonal,
+        "dot": lambda: M.dot(x),
+        "inner": lambda: M.inner(M),
+        "iter_row_blocks": lambda: list(M.iter_row_blocks(3)),
+        "kron": lambda: M.kron(M),
+        "matmat": lambda: M.matmat(many),
+        "matmul": lambda: M.matmul(x),
+        "matvec": lambda: M.matvec(x),
+        "norm": M.norm,
+        "rmatmat": lambda: M.rmatmat(many),
+        "rmatmul": lambda: M.rmatmul(x),
+        "rmatvec": lambda: M.rmatvec(x),
+        "row_kets": lambda: M.row_kets([0, 3]),
+        "rows": lambda: M.rows([0, 3]),
+        "sandwich": lambda: M.sandwich(x, x),
+        "sum": lambda: [M.sum(axis) for axis in (None, 0, 1)],
+        "to_dense": M.to_dense,
+        "toarray": M.toarray,
+        "trace": M.trace,
+        "transpose": M.transpose,
+    }
+    return {f"{type(M).__name__}.{name}": call for name, call in calls.items()}
 
 
 def of_functions(a, b, A):

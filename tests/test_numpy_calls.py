@@ -86,8 +86,6 @@ WAYS = {
     "KroneckerMatrix.inner": lambda: np.vdot(K, K),
     "KroneckerMatrix.astype": lambda: np.astype(K, "float32"),
     "Ket.norm": lambda: np.linalg.norm(VECTOR),
-    "Ket.contract": lambda: W @ VECTOR,
-    "ketcore.hadamard": lambda: W * K,
     "ketcore.hadamard ": lambda: np.square(K),
     "ketcore.kron": lambda: np.kron(W, K),
     "ketcore.kron ": lambda: np.outer(K, W),
@@ -107,6 +105,13 @@ def test_functions_name_what_serves(way):
     pattern = rf"^x must be an array for np\.[\w.]+, got \w+ \(see {way.strip()} and to_dense\)$"
     with pytest.raises(TypeError, match=pattern):
         WAYS[way]()
+
+
+def test_products_name_what_serves():
+    with pytest.raises(TypeError, match=r"^other must be .*contract\(x\), .*, got ndarray$"):
+        W @ VECTOR
+    with pytest.raises(TypeError, match=r"^other must be .*hadamard or to_dense\(\), got ndarray$"):
+        W * K
 
 
 def test_ways_exist():

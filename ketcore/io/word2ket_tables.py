@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
+import numpy as np  # noqa: F401  (for the examples)
+
 from ketcore.array_types import Host
 from ketcore.arrays.autodiff import is_torch, is_traced
 from ketcore.arrays.checks import as_sequence, check_floating

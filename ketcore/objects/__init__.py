@@ -2,7 +2,7 @@
 
     ket, kronecker_matrix, kronecker_sum, kronecker_product, permutation    one class each, or what makes it
     parts          what a KroneckerProduct is made of: `Diagonal`, `Identity`, dense and sparse matrices
-    part_operators linear operators among them
+    part_operators  linear operators among them
     part_products  products of parts, with one another and with factors
     part_blocks    rows and blocks of a product of parts
     operator       what the classes share
