@@ -210,7 +210,7 @@ def projector_factors(leaves: Sequence[AnyArray], traced: Sequence[int] = ()) ->
     xp = namespace_of(leaves[0])
     wide, _ = scale.level([widened(leaf) for leaf in leaves], -1)
     grams = [wide[n] @ adjoint(wide[n]) for n in traced]
-    found = []
+    found: list[AnyArray] = []
     for leaf in [leaf for n, leaf in enumerate(wide) if n not in traced]:
         rank, size = leaf.shape
         pairs = leaf[:, None, :, None] * conjugated(leaf)[None, :, None, :]

@@ -343,7 +343,8 @@ class Ket(Scalable, Generic[ArrayT]):
         from ketcore.objects.kronecker_matrix import KroneckerMatrix
 
         self._check_one("to_column")
-        return KroneckerMatrix([leaf[..., None] for leaf in self.factors])
+        leaves: Any = self.factors
+        return KroneckerMatrix([leaf[..., None] for leaf in leaves])
 
     def projector(self) -> "KroneckerMatrix[ArrayT]":
         """v v^H, the matrix |v><v| (Q, Q) of one ket: of rank R^2, and as v is, not normalised.

@@ -120,7 +120,7 @@ def _size(shape, axis=None):
     return prod(shape) if axis is None else shape[axis]
 
 
-_OF_SIZES = {np.shape: tuple, np.ndim: len, np.size: _size}
+_OF_SIZES: dict[Any, Any] = {np.shape: tuple, np.ndim: len, np.size: _size}
 _OF_DTYPES = frozenset((np.common_type, np.iscomplexobj, np.isrealobj, np.result_type))
 
 

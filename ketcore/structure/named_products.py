@@ -159,7 +159,7 @@ def face_splitting(*matrices: Any) -> Ket[Any]:
 
 
 @overload
-def hadamard(
+def hadamard(  # type: ignore[overload-overlap]  # a product where both are
     left: KroneckerProduct[ArrayT] | Diagonal[ArrayT], right: KroneckerProduct[ArrayT] | Diagonal[ArrayT]
 ) -> KroneckerProduct[ArrayT]: ...
 @overload

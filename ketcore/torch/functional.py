@@ -379,7 +379,7 @@ class _Signature:
             if not arrays or not _are_tensors(arrays):
                 return None
         if not _are_floating(arrays):
-            arrays = as_floating(" and ".join(primal.name for primal in op.primals), arrays)
+            arrays = [*as_floating(" and ".join(primal.name for primal in op.primals), arrays)]
         if not _are_tensors(constants):
             pairs = zip(op.constants, constants, strict=True)
             constants = [_integers(name, value, arrays[0].device) for name, value in pairs]
