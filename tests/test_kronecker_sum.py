@@ -151,9 +151,13 @@ def test_half_precision_is_rounded_once():
         (
             lambda s: s @ np.ones(5),
             ValueError,
-            r"x must have shape \(6,\) or \(..., 6, n\) after @, got \(5,\)",
+            r"x must have shape \(6,\), \(..., 6, n\) or \(..., 2, 3\) after @, got \(5,\)",
         ),
-        (lambda s: np.ones((2, 5)) @ s, ValueError, r"x must have shape \(..., 6\) before @, got \(2, 5\)"),
+        (
+            lambda s: np.ones((2, 5)) @ s,
+            ValueError,
+            r"x must have shape \(..., 6\) or \(..., 2, 3\) before @, got \(2, 5\)",
+        ),
         (
             lambda s: s + KroneckerSum([np.eye(3), np.eye(2)]),
             ValueError,

@@ -174,9 +174,9 @@ def test_factors_that_are_not_hermitian(name):
         (
             ValueError,
             lambda a: linalg.solve(a, np.ones(3)),
-            r"b must have shape \(4,\) or \(..., 4, n\), got \(3,\)",
+            r"b must have shape \(4,\), \(..., 4, n\) or \(..., 2, 2\), got \(3,\)",
         ),
-        (ValueError, lambda a: linalg.solve(a, np.float64(1)), r"b must have shape \(4,\) or .*, got \(\)"),
+        (ValueError, lambda a: linalg.solve(a, np.float64(1)), r"b must have shape \(4,\), .*, got \(\)"),
         (TypeError, lambda a: linalg.solve(a, ["a"] * 4), "b must have a numeric dtype, got <U1"),
         (TypeError, lambda a: linalg.solve(a, np.ones(4), [1.0]), "shift must be a number, got list"),
         (TypeError, lambda a: linalg.slogdet(a, "x"), "shift must be a number, got str"),

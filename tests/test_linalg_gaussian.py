@@ -35,5 +35,5 @@ def test_errors_name_the_rule():
         kc.linalg.gaussian_log_likelihood(A, y, shift=-1e3)
     with pytest.raises(np.linalg.LinAlgError, match=r"^A must be Hermitian, got factor 0 that is not"):
         kc.linalg.gaussian_log_likelihood(kc.KroneckerMatrix([[[1.0, 2.0], [0.0, 1.0]], np.eye(3)]), y)
-    with pytest.raises(ValueError, match=r"y must have 6 entries along its last axis, got shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"^y must have shape \(..., 6\) or \(..., 2, 3\), got \(5,\)$"):
         kc.linalg.gaussian_log_likelihood(A, np.ones(5))

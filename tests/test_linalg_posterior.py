@@ -69,13 +69,18 @@ def test_all_is_that_of_the_dense_formulas(kind, elsewhere, dtype):
     asked = (cross, prior) if elsewhere else (own, own)
     mean, covariance = dense_posterior(own.to_dense(), *(m.to_dense() for m in asked), full, y, mask)
     found = linalg.gaussian_posterior(own, y.reshape(SIZES), noise, **options)
-    near(found.mean(), mean, dtype=dtype)
+    # As the data, all that is returned has the shape of its grid.
+    grid = asked[0].row_dims
+    near(found.mean(), mean.reshape(grid), dtype=dtype)
     points = np.arange(len(mean)).reshape(-1, 2)
     near(found.variance(points), np.diag(covariance).real.reshape(-1, 2), dtype="float64")
     if kind in ("number", "matrix"):
-        near(found.variance(), np.diag(covariance).real)
+        near(found.variance(), np.diag(covariance).real.reshape(grid))
     t = 12 if kind in ("number", "matrix") and not elsewhere else 12 + (12 if not elsewhere else 6 * 8)
     samples = found.sample(t, Basis()) - found.mean()
+    assert samples.shape == (t, *grid)
+    assert found.sample(rng=0).shape == grid
+    samples = samples.reshape(t, -1)
     # Row m is what the unit vector m becomes.
     near(samples.T @ samples.conj(), covariance)
     assert samples.dtype == dtype

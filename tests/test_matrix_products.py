@@ -190,7 +190,7 @@ def test_sandwiches_of_cropped_matrices():
     x, y = np.arange(5.0), np.arange(14).reshape(2, 7)
     np.testing.assert_allclose(m.sandwich(x, y), y @ dense(m).T @ x)
     for pair, error, message in (
-        ((x, x), ValueError, r"x and y must have shapes \(..., 5\) and \(..., 7\), got \(5,\) and \(5,\)"),
+        ((x, x), ValueError, r"^y must have shape \(..., 7\), got \(5,\)$"),
         ((x, ket(x)), TypeError, "x and y must be two kets or two arrays, got ndarray and Ket"),
     ):
         with pytest.raises(error, match=message):
@@ -224,14 +224,14 @@ def small():
         (
             lambda: small() @ np.ones(3),
             ValueError,
-            r"x must have shape \(4,\) or \(..., 4, n\) after @, got \(3,\)",
+            r"x must have shape \(4,\), \(..., 4, n\) or \(..., 2, 2\) after @, got \(3,\)",
         ),
         (lambda: small() @ np.ones((2, 3, 5)), ValueError, r"x must have shape .* got \(2, 3, 5\)"),
         (lambda: small() @ np.ones(()), ValueError, r"x must have shape .* after @, got \(\)"),
         (
             lambda: np.ones((2, 3)) @ small(),
             ValueError,
-            r"x must have shape \(..., 4\) before @, got \(2, 3\)",
+            r"x must have shape \(..., 4\) or \(..., 2, 2\) before @, got \(2, 3\)",
         ),
         (lambda: small() @ np.array(["a"] * 4), TypeError, "x must have a numeric dtype, got <U1"),
         (lambda: small() @ np.array([None] * 4), TypeError, "x must have a numeric dtype, got object"),

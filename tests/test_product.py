@@ -181,9 +181,13 @@ def test_half_precision_accumulates_in_float32():
         (
             lambda m: m @ np.ones(3),
             ValueError,
-            r"x must have shape \(4,\) or \(..., 4, n\) after @, got \(3,\)",
+            r"x must have shape \(4,\), \(..., 4, n\) or \(..., 2, 2\) after @, got \(3,\)",
         ),
-        (lambda m: np.ones(3) @ m, ValueError, r"x must have shape \(..., 2\) before @, got \(3,\)"),
+        (
+            lambda m: np.ones(3) @ m,
+            ValueError,
+            r"x must have shape \(..., 2\) or \(..., 2, 1\) before @, got \(3,\)",
+        ),
         (lambda m: m @ Ket([np.ones(4)]), ValueError, r"ket must have dims \(2, 2\), got \(4,\)"),
         (
             lambda m: m @ m,

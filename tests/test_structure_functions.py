@@ -156,9 +156,13 @@ def test_kron_keeps_parts_what_they_are():
         (
             lambda m: kc.commutation(2, 2) @ np.ones(3),
             ValueError,
-            r"x must have shape \(4,\) or .* got \(3,\)",
+            r"x must have shape \(4,\), \(..., 4, n\) or \(..., 2, 2\) after @, got \(3,\)",
         ),
-        (lambda m: np.ones(3) @ kc.commutation(2, 2), ValueError, r"x must have shape \(..., 4\) before @"),
+        (
+            lambda m: np.ones(3) @ kc.commutation(2, 2),
+            ValueError,
+            r"x must have shape \(..., 4\) or .* before @",
+        ),
         (
             lambda m: kc.commutation(2, 3) @ Ket([np.ones(6)]),
             ValueError,
@@ -282,7 +286,7 @@ def test_contractions_of_kets(v):
 
 def test_contractions_refuse():
     v = Ket.random((2, 3), 2, (4,), rng=0)
-    with pytest.raises(ValueError, match=r"x must have shape \(6,\) or \(6, n\), got \(5,\)"):
+    with pytest.raises(ValueError, match=r"x must have shape \(6,\), \(6, n\) or \(2, 3\), got \(5,\)"):
         v.contract(np.ones(5))
     with pytest.raises(ValueError, match=r"weights must have the batch shape \(4,\), got \(3,\)"):
         v.combine(np.ones(3))

@@ -196,6 +196,7 @@ METHODS = {
     "ids": lambda: K[IDS],
     "matmul": lambda: K.matmul(X[:20]),
     "rmatmul": lambda: K.rmatmul(X[:100].T),
+    "matmul of a grid": lambda: kc.KroneckerMatrix(FACTORS).matmul(X[:54, :1].reshape(2, 3, 3, 3)),
     "trace": lambda: K.trace(),
     "made inside": lambda: kc.KroneckerMatrix([2 * factor for factor in FACTORS], (100, 20)).rows(IDS),
 }

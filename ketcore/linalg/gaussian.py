@@ -12,7 +12,7 @@ from ketcore.arrays.namespaces import namespace, quiet
 from ketcore.linalg import closed_forms, of_two_terms
 from ketcore.linalg.closed_forms import Matrix
 from ketcore.objects.kronecker_matrix import KroneckerMatrix  # noqa: F401  (for the examples)
-from ketcore.objects.operands import operand
+from ketcore.objects.operands import flat, operand
 from ketcore.spectra import symmetry
 
 
@@ -30,7 +30,8 @@ def gaussian_log_likelihood(A: Any, y: Any, shift: Any = 0.0, *, assume_a: str |
 
     A        rank 1, its factors square and Hermitian, A + shift I positive definite; or rank 2 as `solve`
              takes it, such as a covariance and another one, or one and a diagonal of noise
-    y        (..., P); complex A or y: the density of a circular complex Gaussian
+    y        (..., P), or on the grid, (..., *row_dims); complex A or y: the density of a circular complex
+             Gaussian
     shift    a real number, for instance the variance of noise; for rank 2 as in `solve`
     assume_a None, or "her", "pos" or, for real factors, "sym": the factors are known to be Hermitian, and no
              value is read; for rank 2 as in `solve`
@@ -45,13 +46,19 @@ def gaussian_log_likelihood(A: Any, y: Any, shift: Any = 0.0, *, assume_a: str |
     """
     look = symmetry.assumed_hermitian(assume_a, True) is None
     if of_two_terms.is_pair(A):
-        y = operand("y", y, A)
-        namespace("A and y", (*A.factors, y))
+        y = _data(A, y)
         return unboxed(of_two_terms.log_likelihood(A, y, shift, assume_a))
     xp, matrices = closed_forms.single(A, "gaussian_log_likelihood", look)
     closed_forms.square_factors(matrices, "gaussian_log_likelihood")
-    factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
+    factors, y = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices], _data(A, y)
     try:
         return unboxed(ops.kron_log_likelihood(factors, y, shift, assume_a=assume_a))
     except np.linalg.LinAlgError as error:
         raise closed_forms.named(error) or error from None
+
+
+def _data(A, y):
+    """y (..., P) beside the factors."""
+    y = operand("y", y, A)
+    namespace("A and y", (*closed_forms.arrays_of(A), y))
+    return flat("y", y, A, -2)[0]

@@ -8,7 +8,6 @@ A Kronecker product near K preconditions both: see `preconditioners`.
 """
 
 from collections.abc import Callable
-from math import prod
 from typing import Any, overload
 
 import numpy as np
@@ -33,7 +32,7 @@ from ketcore.objects import arithmetic
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
-from ketcore.objects.operands import is_dense, operand
+from ketcore.objects.operands import flat, is_dense, on_grid, operand
 from ketcore.shapes import check_int, check_size
 
 
@@ -82,17 +81,17 @@ def cg(
     """Solve (A + shift I) x = b by conjugate gradients: `scipy.sparse.linalg.cg`, or CuPy's for its arrays.
 
     A        Hermitian, A + shift I positive definite (where the mask is true): any rank, cropped or not
-    b        (P,); or (observed,), with one element for each true one of the mask.  Where the mask is false,
-             elements of a b of length P are not read
-    x0       a first guess of b's length
+    b        (P,), or on the grid, of shape row_dims; or (observed,), with one element for each true one of
+             the mask.  Where the mask is false, elements of a b of P are not read
+    x0       a first guess in any of these shapes
     rtol, atol, maxiter, callback    as SciPy's: the residual is at most max(rtol |b|, atol) in the end;
              maxiter at least 1
     M        what approximates the inverse of A + shift I: an operator of SciPy (CuPy) on the observed
              elements, or any operator of ketcore on all of them (`ketcore.eye(A.row_dims)` for none); None
              for one from a single Kronecker product near A
-    mask     booleans, P in all, in any shape: the equations and unknowns to keep.  None for all
-    shift    a real number; or P of them in any shape, a diagonal matrix, not read where the mask is false
-    returns  (x, info) as SciPy: x of b's length, zero where the mask is false; info is 0, or the number of
+    mask     booleans (P,) or on the grid: the equations and unknowns to keep.  None for all
+    shift    a real number; or (P,) or a grid of them, a diagonal matrix, not read where the mask is false
+    returns  (x, info) as SciPy: x of b's shape, zero where the mask is false; info is 0, or the number of
              iterations where these did not reach the tolerance: x is then the last iterate
     raises   TypeError, ValueError on kinds and shapes; LinAlgError where A is not Hermitian, or not positive
              definite as far as the preconditioner sees
@@ -109,7 +108,7 @@ def cg(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {type(callback).__name__}")
     system.check_preconditioner(M)
-    start = None if x0 is None else system.observed(system.vector("x0", x0))
+    start = None if x0 is None else system.observed(system.vector("x0", x0)[0])
     solver = solvers.conjugate_gradients(system.b)
     operator = system.operator(system.product)
     system.check_hermitian(operator)
@@ -143,9 +142,9 @@ class _System:
         self.dtype = accumulation_dtype(xp, promoted)
         self.index = None if mask is None else self._index(mask)
         self.count = self.size if self.index is None else self.index.shape[0]
-        self.b = b
-        self.b = self.vector("b", b)
-        self.whole = b.shape[0] == self.size
+        self.b, self.grid = b, False
+        self.b, self.grid = self.vector("b", b)
+        self.whole = self.b.shape[0] == self.size
         self.shift = self._diagonal(shift)
 
     def _diagonal(self, shift):
@@ -159,9 +158,7 @@ class _System:
         namespace("shift and b", (shift, self.b))
         if is_complex(xp, shift.dtype):
             raise TypeError(f"shift must be real for cg, got {shift.dtype}")
-        if prod(shift.shape) != self.size:
-            raise ValueError(f"shift must have {self.size} elements, got shape {tuple(shift.shape)}")
-        found = self.observed(xp.astype(xp.reshape(shift, (-1,)), dtype, copy=False))
+        found = self.observed(xp.astype(self._flat("shift", shift)[0], dtype, copy=False))
         if not bool(xp.all(xp.isfinite(found))):
             raise ValueError("shift must be finite, got NaN or infinity")
         return self.extended(found)
@@ -171,21 +168,25 @@ class _System:
         mask = mask if namespaces.is_array(mask) else np.asarray(mask)
         if str(mask.dtype).rpartition(".")[2] != "bool":
             raise TypeError(f"mask must be booleans, got {mask.dtype}")
-        if prod(mask.shape) != self.size:
-            raise ValueError(f"mask must have {self.size} elements, got shape {tuple(mask.shape)}")
-        found = self.xp.asarray(mask).reshape(-1).nonzero()[0]
+        found = self.xp.asarray(self._flat("mask", mask)[0]).nonzero()[0]
         if not found.shape[0]:
             raise ValueError("mask must be true somewhere, got none")
         return found
 
+    def _flat(self, name, values, where=""):
+        """One number for each row of A as a vector, and whether they were on the grid."""
+        values, _, grid = flat(name, values, self.A, -2, batch=False, where=where)
+        return values, grid
+
     def vector(self, name, values):
-        """A vector of all elements or of the observed ones."""
+        """A vector of all elements, or of the observed ones, and whether it was on the grid."""
         _, (values,), _ = check_floating(name, (values,), (self.b,))
         namespace(f"{name} and b", (values, self.b))
-        if values.ndim != 1 or values.shape[0] not in (self.size, self.count):
-            lengths = f"({self.size},)" + (f" or ({self.count},)" if self.count != self.size else "")
-            raise ValueError(f"{name} must have shape {lengths}, got {tuple(values.shape)}")
-        return self.xp.astype(values, self.dtype, copy=False)
+        grid = False
+        if tuple(values.shape) != (self.count,):
+            masked = f", or ({self.count},) where the mask is true" if self.count != self.size else ""
+            values, grid = self._flat(name, values, masked)
+        return self.xp.astype(values, self.dtype, copy=False), grid
 
     def observed(self, values):
         """The observed elements of a vector of either length."""
@@ -206,7 +207,7 @@ class _System:
         return self.xp.ones(self.count, dtype=dtype, device=device_of(self.b))
 
     def finished(self, x):
-        x = self.extended(x) if self.whole else x
+        x = on_grid(self.extended(x) if self.whole else x, self.A, -2, self.grid)
         return x if self.half is None else self.xp.astype(x, self.half)
 
     def product(self, values):

@@ -63,7 +63,7 @@ def solve(A: KroneckerSum, b: AnyArray, shift: Any, axis: int, assume_a: str | N
     if is_recorded(matrices) or not exact:
         operator = KroneckerSum(matrices)
         for _ in range(_STEPS):
-            moved = operator @ x
+            moved = operator @ x if axis == -2 else operator.T.rmatmul(x)
             x = x + solver(b - (moved if shift is None else moved + shift * x))
     return xp.astype(x, dtype, copy=False)
 

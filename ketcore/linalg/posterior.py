@@ -50,7 +50,7 @@ from ketcore.objects import arithmetic
 from ketcore.objects.construction import generator
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
-from ketcore.objects.operands import is_dense
+from ketcore.objects.operands import is_dense, on_grid
 from ketcore.shapes import check_int, check_size
 from ketcore.spectra import decompositions, symmetry
 
@@ -65,6 +65,7 @@ class GaussianPosterior(Generic[ArrayT]):
     cross       (Q, P), that of the grid asked about with that of the data; None where it is the same grid
     prior       (Q, Q), that of the grid asked about; None where it is the same grid, or unknown
     mask        booleans (P,), where there are data; None for everywhere
+    grid        whether what is said of all points comes in the shape of their grid, as the data did
     """
 
     covariance: KroneckerMatrix[ArrayT]
@@ -76,9 +77,10 @@ class GaussianPosterior(Generic[ArrayT]):
     rtol: float
     maxiter: int | None
     dtype: Any
+    grid: bool
 
     def __repr__(self) -> str:
-        asked = self.covariance if self.cross is None else self.cross
+        asked = self._asked()
         data = "" if self.mask is None else f"{int(value_of(namespace_of(self.mask).sum(self.mask)))} of "
         given = f"{data}{self.covariance.shape[0]} points"
         return f"{type(self).__name__}(row_dims={asked.row_dims}, dtype={self.dtype}, data at {given})"
@@ -92,12 +94,12 @@ class GaussianPosterior(Generic[ArrayT]):
 
     @quiet
     def mean(self) -> ArrayT:
-        """The mean (Q,) at all points.
+        """The mean (Q,) at all points, of the shape of their grid (the row dims of `cross`) if y was on one.
 
         cost     one product with `cross`, O(P sum p_n)
         """
-        found = (self.covariance if self.cross is None else self.cross) @ self.weights
-        return namespace_of(found).astype(found, self.dtype, copy=False)
+        found = self._asked() @ self.weights
+        return self._on_grid(namespace_of(found).astype(found, self.dtype, copy=False))
 
     @quiet
     def variance(self, points: Index | None = None) -> ArrayT:
@@ -105,7 +107,7 @@ class GaussianPosterior(Generic[ArrayT]):
 
         points   numbers of points in any shape; None for all.  Where noise is an array, or there is a mask,
                  they must be given
-        returns  in the shape of `points`, real
+        returns  in the shape of `points`, real; for all points as `mean`
         raises   TypeError, IndexError on points; TypeError without a prior for another grid, and where
                  derivatives are recorded; LinAlgError where A is not positive semidefinite, and where
                  conjugate gradients do not reach rtol
@@ -113,9 +115,9 @@ class GaussianPosterior(Generic[ArrayT]):
                  solution by conjugate gradients for each point
         """
         _check_known(self, "variance")
+        everywhere = points is None
         if points is not None:
-            asked = self.covariance if self.cross is None else self.cross
-            points, _ = check_index("points", points, asked.shape[0], None)
+            points, _ = check_index("points", points, self._asked().shape[0], None)
         if _is_closed(self):
             found = _closed_variances(self)
             found = found if points is None else _picked(found, points)
@@ -127,7 +129,8 @@ class GaussianPosterior(Generic[ArrayT]):
         else:
             found = _iterative_variances(self, points)
         xp = namespace_of(found)
-        return xp.astype(found, real_dtype(xp, self.dtype), copy=False)
+        found = xp.astype(found, real_dtype(xp, self.dtype), copy=False)
+        return self._on_grid(found) if everywhere else found
 
     @quiet
     def sample(self, size: int | None = None, rng: Seed = None) -> ArrayT:
@@ -135,7 +138,7 @@ class GaussianPosterior(Generic[ArrayT]):
 
         size     how many; None for one without the axis of samples
         rng      None, a seed, or a Generator of NumPy or CuPy.  Numbers of NumPy are moved to the device of A
-        returns  (Q,) or (size, Q); complex ones are circular
+        returns  (Q,) or (size, Q), or of the grid as `mean`; complex ones are circular
         raises   as `variance`; LinAlgError where cross, prior and A are no covariance together in each mode
         cost     for the grid of the data O(P sum p_n) a sample.  For another one O(T sum t_n) with
                  t_n = p_n + q_n and T = prod t_n, 2^N times as many numbers as points where q_n = p_n.  Where
@@ -147,9 +150,18 @@ class GaussianPosterior(Generic[ArrayT]):
         same = _is_closed(self) and self.cross is None
         moved = (_closed_samples if same else _moved_samples)(self, count, generator(rng))
         xp = namespace_of(moved)
+        moved = self._on_grid(moved)
         found = xp.astype(self.mean(), moved.dtype, copy=False) + moved
         found = xp.astype(found, self.dtype, copy=False)
-        return found[0, :] if size is None else found
+        return found[0, ...] if size is None else found
+
+    def _asked(self):
+        """What belongs to the points that are asked about."""
+        return self.covariance if self.cross is None else self.cross
+
+    def _on_grid(self, values):
+        """Values (..., Q) in the shape that the data have."""
+        return on_grid(values, self._asked(), -2, self.grid)
 
 
 @quiet
@@ -168,8 +180,9 @@ def gaussian_posterior(
 
     A        the covariance of the process at the points of the data: rank 1, its factors square, Hermitian
              and positive semidefinite
-    y        (P,) or of the shape of the grid (the row dims of A); where the mask is false it is not read.
-             For a process with a mean subtract it here, and add it to what comes out
+    y        (P,) or of the shape of the grid (the row dims of A): then results have the shape of the grid
+             that they are for.  Where the mask is false it is not read.  For a process with a mean subtract
+             it here, and add it to what comes out
     noise    the variance of the noise: a number at least 0; or one for each point, (P,) or of the shape of
              the grid; or a positive definite matrix of rank 1 and of the dims of A, such as
              KroneckerProduct([Diagonal(s), Identity(p)]) for noise of its own in each task or at each time
@@ -199,7 +212,7 @@ def gaussian_posterior(
         dims = f"{own.row_dims} and {own.col_dims}"
         raise TypeError(f"A must have square factors for gaussian_posterior, got dims {dims}")
     _hermitian("A", own)
-    y = solving.on_grid("y", own, y)
+    y, grid = solving.one_each("y", own, y)
     xp = namespace_of(y)
     rtol = check_size("rtol", rtol)
     maxiter = None if maxiter is None else check_int("maxiter", maxiter, 1)
@@ -213,7 +226,8 @@ def gaussian_posterior(
     if (mask is not None or _is_array(noise)) and not is_writeable_in_place(y):
         rule = "y must be an array of NumPy or CuPy where noise is an array or there is a mask"
         raise TypeError(f"{rule}, got {library_of(y)}")
-    found = GaussianPosterior(own, noise, y, mask=mask, rtol=rtol, maxiter=maxiter, dtype=dtype, **other)
+    options = {"mask": mask, "rtol": rtol, "maxiter": maxiter, "dtype": dtype, "grid": grid}
+    found = GaussianPosterior(own, noise, y, **options, **other)
     return replace(found, weights=_solved(found, widened(y)))
 
 
@@ -253,7 +267,7 @@ def _other_grid(A, cross, prior):
 
 def _observed(A, mask):
     """The mask (P,); None where all points are observed."""
-    mask = solving.on_grid("mask", A, mask, booleans=True)
+    mask, _ = solving.one_each("mask", A, mask, booleans=True)
     xp = namespace_of(mask)
     if not value_of(xp.any(mask)):
         raise ValueError("mask must be true somewhere, got none")
@@ -285,7 +299,7 @@ def _noise(A, noise, mask):
     if not is_dense(noise):
         kind = type(noise).__name__
         raise TypeError(f"noise must be a number, an array or a KroneckerMatrix, got {kind}")
-    found = solving.on_grid("noise", A, noise)
+    found, _ = solving.one_each("noise", A, noise)
     xp = namespace_of(found)
     if is_complex(xp, found.dtype):
         raise TypeError(f"noise must be real, got {found.dtype}")
@@ -427,7 +441,7 @@ def _picked(values, points):
 
 
 def _iterative_variances(posterior, points):
-    cross = posterior.covariance if posterior.cross is None else posterior.cross
+    cross = posterior._asked()
     prior = posterior.covariance if posterior.cross is None else posterior.prior
     xp = namespace_of(posterior.weights)
     rows = [widened(row) for row in cross.rows(xp.reshape(points, (-1,)))]
@@ -455,7 +469,7 @@ def _moved_samples(posterior, count, rng):
     z = _white(posterior, (count, size + posterior.covariance.shape[0]), rng)
     f, moved = _along(here, z[:, :size]), _along(there, z[:, :size])
     f = f + _noise_of(posterior, z[:, size:])
-    cross = posterior.covariance if posterior.cross is None else posterior.cross
+    cross = posterior._asked()
     solved = [_solved(posterior, f[n, :]) for n in range(count)]
     if not solved:
         return moved

@@ -27,7 +27,7 @@ from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
-from ketcore.objects.operands import operand
+from ketcore.objects.operands import flat, on_grid, operand
 from ketcore.spectra import symmetry
 
 
@@ -205,12 +205,12 @@ def lstsq(A: Any, b: Any, cond: float | None = None) -> LstsqResult[Any]:
     """The x of least norm among those that minimise |A x - b|, for any shape and rank of linear algebra.
 
     A        rank 1
-    b        (P,), (P, K) or (..., P, K)
+    b        (P,), (P, K) or (..., P, K), or on the grid, (..., *row_dims)
     cond     singular values of A up to cond times the largest count as zero; None is the sum of
              max(p_n, q_n) times the machine epsilon (of float32 for 16-bit storage), as for `matrix_rank`
-    returns  (x, residuals, rank, singular_values) as SciPy: x of b's shape but Q for P; the squared norms
-             of the columns of b - A x where P > Q = rank, else an empty array; an int; a Ket of
-             prod min(p_n, q_n) values in no order of size
+    returns  (x, residuals, rank, singular_values) as SciPy: x of b's shape but Q for P, or col_dims for
+             row_dims; the squared norms of the columns (on a grid, of each whole grid) of b - A x where
+             P > Q = rank, else an empty array; an int; a Ket of prod min(p_n, q_n) values in no order of size
     raises   TypeError naming a way out; ValueError on b and cond
     cost     O(sum p_n q_n min(p_n, q_n)) and two products with A
 
@@ -218,7 +218,7 @@ def lstsq(A: Any, b: Any, cond: float | None = None) -> LstsqResult[Any]:
     [1.0]
     """
     xp, matrices = closed_forms.single(A, "lstsq")
-    b, axis = right_side(A, b, prod(m.shape[0] for m in matrices))
+    b, axis, grid = right_side(A, b)
     threshold = _threshold("cond", cond, xp, matrices)
     decomposed = left, values, right = tuple(_decomposed(xp, matrices))
     if is_recorded(matrices):
@@ -233,7 +233,7 @@ def lstsq(A: Any, b: Any, cond: float | None = None) -> LstsqResult[Any]:
         residuals = xp.sum(xp.abs(b - found) ** 2, axis=axis)
     else:
         residuals = xp.zeros_like(xp.reshape(xp.abs(x), (-1,))[:0])
-    x = closed_forms.in_storage(xp, x, A.dtype)
+    x = on_grid(closed_forms.in_storage(xp, x, A.dtype), A, -1, grid)
     residuals = unboxed(closed_forms.in_storage(xp, residuals, A.dtype))
     return LstsqResult(x, residuals, rank, Ket([closed_forms.in_storage(xp, v, A.dtype) for v in values]))
 
@@ -266,27 +266,25 @@ def _divided(xp, y, values, threshold, axis):
     return y, value_of(xp.sum(xp.astype(keep, xp.int64)))
 
 
-def right_side(A: Any, b: Any, rows: int) -> tuple[AnyArray, int]:
-    """`b` as a floating array beside the factors, with the axis of length P: -1 for a vector, else -2."""
+def right_side(A: Any, b: Any) -> tuple[AnyArray, int, bool]:
+    """`b` as a floating array beside the factors, with the axis of length P (-1 for a vector and for what was
+    on the grid, else -2), and whether it was there."""
     b = operand("b", b, A)
     namespace("A and b", (*closed_forms.arrays_of(A), b))
-    if b.ndim == 0 or b.shape[-1 if b.ndim == 1 else -2] != rows:
-        raise ValueError(f"b must have shape ({rows},) or (..., {rows}, n), got {tuple(b.shape)}")
-    return b, -1 if b.ndim == 1 else -2
+    return flat("b", b, A, -2, columns=True)
 
 
-def on_grid(name: str, A: Any, values: Any, booleans: bool = False) -> AnyArray:
-    """`values` (P,), one for each row of A and beside its factors, of that shape or of that of the grid."""
+def one_each(name: str, A: Any, values: Any, booleans: bool = False) -> tuple[AnyArray, bool]:
+    """`values` (P,), one for each row of A and beside its factors, and whether they were on the grid."""
     if booleans:
         values = as_array(name, values)
         if str(values.dtype).rpartition(".")[2] != "bool":
             raise TypeError(f"{name} must be booleans, got {values.dtype}")
     else:
         values = operand(name, values, A)
-    xp, size = namespace(f"A and {name}", (*closed_forms.arrays_of(A), values)), A.shape[0]
-    if tuple(values.shape) not in ((size,), A.row_dims):
-        raise ValueError(f"{name} must have shape ({size},) or {A.row_dims}, got {tuple(values.shape)}")
-    return xp.reshape(values, (size,))
+    namespace(f"A and {name}", (*closed_forms.arrays_of(A), values))
+    values, _, grid = flat(name, values, A, -2, batch=False)
+    return values, grid
 
 
 @overload
@@ -309,8 +307,8 @@ def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> A
 
     A        rank 1 with square factors, or a KroneckerSum; or rank 2 with Hermitian factors, of which in each
              mode one is definite (that of a positive definite term, or an identity)
-    b        (P,), (P, K) or (..., P, K); without shift and for rank 1 also a Ket or a KroneckerMatrix whose
-             row dims are those of A
+    b        (P,), (P, K) or (..., P, K), or on the grid, (..., *row_dims); without shift and for rank 1 also
+             a Ket or a KroneckerMatrix whose row dims are those of A
     shift    a real or complex number; it counts in the precision of the result.  For rank 2 each mode must
              have a multiple of the identity with it
     assume_a "her", "pos" and, for real factors, "sym" (or SciPy's long names): the factors are Hermitian;
@@ -332,17 +330,17 @@ def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> A
     """
     look = symmetry.assumed_hermitian(assume_a, True) is None
     if isinstance(A, KroneckerSum):
-        b, axis = right_side(A, b, A.shape[0])
-        return of_sums.solve(A, b, shift, axis, assume_a)
+        b, axis, grid = right_side(A, b)
+        return on_grid(of_sums.solve(A, b, shift, axis, assume_a), A, -1, grid)
     if not isinstance(b, Ket | KroneckerMatrix) and of_products.is_structured(A, shift):
-        b, axis = right_side(A, b, A.shape[0])
-        return of_products.solve(A, b, axis, assume_a)
+        b, axis, grid = right_side(A, b)
+        return on_grid(of_products.solve(A, b, axis, assume_a), A, -1, grid)
     if of_two_terms.is_pair(A):
         if isinstance(b, Ket | KroneckerMatrix):
             rule = "b must be dense where A has two terms (b.to_dense())"
             raise TypeError(f"{rule}, got a {type(b).__name__}")
-        b, axis = right_side(A, b, A.shape[0])
-        return of_two_terms.solve(A, b, shift, axis, assume_a)
+        b, axis, grid = right_side(A, b)
+        return on_grid(of_two_terms.solve(A, b, shift, axis, assume_a), A, -1, grid)
     xp, matrices = closed_forms.single(A, "solve", look)
     shift = closed_forms.as_shift(shift, matrices[0])
     if not closed_forms.square(matrices, "solve"):
@@ -351,9 +349,9 @@ def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> A
         closed_forms.square_factors(matrices, "solve with a shift")
     if isinstance(b, Ket | KroneckerMatrix):
         return _structured(xp, A, matrices, b, shift, assume_a)
-    b, axis = right_side(A, b, prod(m.shape[0] for m in matrices))
+    b, axis, grid = right_side(A, b)
     factors = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices]
-    return of_products.solve_factors(factors, b, shift, axis, assume_a=assume_a)
+    return on_grid(of_products.solve_factors(factors, b, shift, axis, assume_a=assume_a), A, -1, grid)
 
 
 def _structured(xp, A, matrices, b, shift, assume_a):

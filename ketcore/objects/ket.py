@@ -23,7 +23,7 @@ from ketcore.arrays.elementary import conjugated, itemsize
 from ketcore.arrays.namespaces import namespace_of, quiet
 from ketcore.objects import arithmetic, construction, display
 from ketcore.objects.indexing import parse_key, take
-from ketcore.objects.operands import operand
+from ketcore.objects.operands import flat, operand
 from ketcore.objects.operator import Scalable
 from ketcore.ops import ket_gram, ket_inner, ket_rows
 from ketcore.shapes import check_dims, check_int, offsets
@@ -274,14 +274,17 @@ class Ket(Scalable, Generic[ArrayT]):
         return ket_gram(self.factors, other.factors)
 
     def contract(self, x: ArrayT | Lists) -> ArrayT:
-        """sum_j v[j] x[j], NOT conjugated: (...) for x (Q,), (..., n) for x (Q, n).
+        """sum_j v[j] x[j], NOT conjugated: (...) for x (Q,) or of shape `dims`, (..., n) for x (Q, n).
+
+        raises   TypeError, ValueError on x.  x (Q, 1) is a column, also where the dims are (Q, 1)
 
         cost     time O(R Q) an entry of the batch, memory O(R Q / q_0)
 
         >>> ket([1.0, 2.0], [1.0, 1.0]).contract([[1, 0], [1, 0], [1, 0], [1, 1]]).tolist()
         [6.0, 2.0]
         """
-        return arithmetic.contracted(self.factors, operand("x", x, self))
+        x, _, _ = flat("x", operand("x", x, self), self, -1, columns=True, batch=False)
+        return arithmetic.contracted(self.factors, x)
 
     def combine(self, weights: ArrayT | Lists | Number) -> "Ket[ArrayT]":
         """sum_b weights[b] v[b] over the batch, as one ket: batch and rank multiply to its rank.
@@ -381,6 +384,10 @@ class Ket(Scalable, Generic[ArrayT]):
 
     def _like(self):
         return self.packed
+
+    def _grid(self, side):
+        """The dims, () where there is one."""
+        return self.dims if len(self.dims) > 1 else ()
 
     def _facts(self):
         """What `repr` shows."""

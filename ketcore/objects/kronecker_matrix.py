@@ -8,6 +8,7 @@ and columns of factor n, P = prod p_n, Q = prod q_n.  `shape` is (P, Q) or a lea
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Generic, overload
 
@@ -249,8 +250,10 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def __matmul__(self, other: Any) -> Any:
         """A @ other: an array gives an array, a Ket a Ket, a KroneckerMatrix a KroneckerMatrix.
 
-        other    (columns,) or (..., columns, n), integers too; or structured: ranks multiply then, and dims
-                 must split at common places: (2, 3) and (6,) do, (2, 3) and (3, 2) do not
+        other    (columns,) or (..., columns, n), integers too; what is neither may be on the grid:
+                 (..., *col_dims), of two or more modes and not cropped, gives (..., *row_dims).
+                 Or structured: ranks multiply then, and dims must split at common places: (2, 3) and (6,)
+                 do, (2, 3) and (3, 2) do not
         raises   ValueError on shapes, on dims, and for a Ket where the rows are cropped
         cost     see `cost`; on kets and matrices that of N products of factors
 
@@ -268,7 +271,8 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def __rmatmul__(self: "KroneckerMatrix[Host]", other: Host) -> Host: ...
     def __rmatmul__(self, other: Any) -> Any:
-        """other @ A for an array (..., rows): that of tied logits is `x @ table.T`."""
+        """other @ A for an array (..., rows), or (..., *row_dims), which gives (..., *col_dims): that of tied
+        logits is `x @ table.T`."""
         if not operands.is_dense(other):
             return super().__rmatmul__(other)
         return self.rmatmul(other)
@@ -278,32 +282,40 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def matmul(self: "KroneckerMatrix[Host]", x: Host, out: Host | None = None) -> Host: ...
     def matmul(self: Any, x: Any, out: Any = None) -> Any:
-        """A @ x for an array (columns,) or (..., columns, n); `out` is written into and returned.
+        """A @ x for an array (columns,) or (..., columns, n), or on the grid: (..., *col_dims) gives
+        (..., *row_dims).  `out` is written into and returned.
 
         raises, cost   as `kron_matmul`
 
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).matmul([1, 2, 3, 4]).tolist()
         [3.0, 7.0]
+        >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).matmul([[1, 2], [3, 4]]).tolist()
+        [[3.0], [7.0]]
         """
-        dense = operands.operand("x", x, self)
-        operands.check_left(dense, self.shape[1])
-        turned, shape = [transposed(f) for f in self.factors], self.shape[::-1]
-        axis = -1 if dense.ndim == 1 else -2
-        return ops.kron_matmul(turned, dense, shape, axis=axis, identities=operands.marks(self), out=out)
+        x, axis, grid = operands.after(operands.operand("x", x, self), self)
+        turned, shape, known = [transposed(f) for f in self.factors], self.shape[::-1], operands.marks(self)
+        if grid:
+            product = partial(ops.kron_matmul, turned, x, shape, identities=known)
+            return operands.product_on_grid(self, x, -2, product, out)
+        return ops.kron_matmul(turned, x, shape, axis=axis, identities=known, out=out)
 
     @overload
     def rmatmul(self, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT: ...
     @overload
     def rmatmul(self: "KroneckerMatrix[Host]", x: Host, out: Host | None = None) -> Host: ...
     def rmatmul(self: Any, x: Any, out: Any = None) -> Any:
-        """x @ A for an array (..., rows); `out`, errors and cost as in `matmul`.
+        """x @ A for an array (..., rows), or on the grid: (..., *row_dims) gives (..., *col_dims).
+        `out`, errors and cost as in `matmul`.
 
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).rmatmul([1, 2]).tolist()
         [1.0, 1.0, 2.0, 2.0]
         """
-        x = operands.operand("x", x, self)
-        operands.check_right(x, self.shape[0])
-        return ops.kron_matmul(self.factors, x, self.shape, identities=operands.marks(self), out=out)
+        x, _, grid = operands.before(operands.operand("x", x, self), self)
+        known = operands.marks(self)
+        if grid:
+            product = partial(ops.kron_matmul, self.factors, x, self.shape, identities=known)
+            return operands.product_on_grid(self, x, -1, product, out)
+        return ops.kron_matmul(self.factors, x, self.shape, identities=known, out=out)
 
     @overload
     def sandwich(self, x: Ket[ArrayT], y: Ket[ArrayT]) -> ArrayT: ...
@@ -312,7 +324,8 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def sandwich(self: "KroneckerMatrix[Host]", x: Host | Lists, y: Host | Lists) -> Host: ...
     def sandwich(self, x: Any, y: Any) -> Any:
-        """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns); batches broadcast.
+        """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns), or on the grid:
+        (..., *row_dims) and (..., *col_dims).  Batches broadcast.
 
         >>> float(KroneckerMatrix([np.eye(2), np.eye(2)]).sandwich(np.ones(4), np.ones(4)))
         4.0

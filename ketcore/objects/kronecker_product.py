@@ -211,6 +211,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """M @ other: a dense array gives an array, a Ket of the same dims a Ket of the same rank, a
         KroneckerProduct one part by part, a KroneckerMatrix or a KroneckerSum a KroneckerMatrix.
 
+        other    dense: (Q,) or (..., Q, n), or on the grid: (..., *col_dims) gives (..., *row_dims)
         cost     for dense arrays one pass per part, those that shrink the array first.  Of two products
                  diagonal parts stay diagonal, identities cost nothing, sparse ones stay sparse; modes
                  that are split differently are merged, as dense ones

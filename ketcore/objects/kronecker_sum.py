@@ -68,6 +68,13 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return tuple(f.shape[0] for f in self.factors)
 
     @property
+    def row_dims(self) -> tuple[int, ...]:
+        """`dims`, by the name that they have in other operators."""
+        return self.dims
+
+    col_dims = row_dims
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(Q, Q)."""
         return prod(self.dims), prod(self.dims)
@@ -173,6 +180,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def __matmul__(self, other: Any) -> Any:
         """S @ other: a dense array gives an array, a Ket a Ket of N times its rank, an operator an operator.
 
+        other    dense: (Q,) or (..., Q, n), or on the grid, (..., *dims)
         cost     for dense arrays time O(Q sum n_i) per column
 
         >>> (KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]) @ [1, 1]).tolist()

@@ -1,4 +1,8 @@
-"""What stands beside operators: operands of `@` by NumPy's rules, dense sandwiches."""
+"""What stands beside operators: operands of `@` by NumPy's rules or on the grid, dense sandwiches.
+
+Where the dims of one side of an operator are (p_0, ..., p_{N-1}), N >= 2, an array whose last N axes are
+these is on the grid: `flat` is the one place that says when a shape is read so.
+"""
 
 from collections.abc import Callable
 from math import prod
@@ -15,6 +19,7 @@ from ketcore.arrays.namespaces import (
     accumulation_dtype,
     is_array,
     is_complex,
+    is_writeable_in_place,
     namespace,
     namespace_of,
     opts_out,
@@ -54,42 +59,77 @@ def marks(matrix: Any) -> tuple[frozenset[int], ...]:
     return matrix.term_identities if any(matrix.term_identities) else ()
 
 
-def check_left(x: AnyArray, columns: int) -> None:
-    """Whether A @ x is defined for A with so many columns: x (columns,) or (..., columns, n)."""
-    if not x.ndim or x.shape[-1 if x.ndim == 1 else -2] != columns:
-        rule = f"x must have shape ({columns},) or (..., {columns}, n) after @"
-        raise ValueError(f"{rule}, got {tuple(x.shape)}")
+def flat(
+    name: str, x: AnyArray, A: Any, side: int, columns: bool = False, batch: bool = True, where: str = ""
+) -> tuple[AnyArray, int, bool]:
+    """x with the numbers of one side of A along one axis; that axis; whether x was on the grid.
 
+    NumPy's reading comes first: (size,), (..., size), or (..., size, n).  What does not fit it and ends with
+    the dims of this side is on the grid, and comes as (..., size).  Cropped operators and those of one mode
+    have no grid.
 
-def check_right(x: AnyArray, rows: int) -> None:
-    """Whether x @ A is defined for A with so many rows: x (..., rows)."""
-    if not x.ndim or x.shape[-1] != rows:
-        raise ValueError(f"x must have shape (..., {rows}) before @, got {tuple(x.shape)}")
-
-
-@quiet
-def applied(x: AnyArray, rows: int, columns: int, transform: Callable[[AnyArray], AnyArray]) -> AnyArray:
-    """A @ x by NumPy's rules for A (rows, columns).
-
-    x          (columns,), or (..., columns, n)
-    transform  takes (lead, columns, trail) to (lead, rows, trail)
+    side     -2 for the rows of A, -1 for its columns, or for the entries of a ket
+    columns  whether a matrix is one of columns: (size,) and (..., size, n) rather than (..., size)
+    batch    whether axes may stand before
+    where    what ends the list of shapes in the error
     """
-    check_left(x, columns)
-    xp = namespace_of(x)
-    lead, trail = (x.shape[:-2], x.shape[-1:]) if x.ndim > 1 else ((), ())
-    result = transform(xp.reshape(x, (prod(lead), columns, prod(trail))))
-    return xp.reshape(result, (*lead, rows, *trail))
+    size, ndim = A.shape[side], x.ndim
+    if ndim:
+        axis = -2 if columns and ndim > 1 else -1
+        if x.shape[axis] == size and (batch or ndim == -axis):
+            return x, axis, False
+    dims, shape = A._grid(side), tuple(x.shape)
+    lead = ndim - len(dims)
+    if not dims or lead < 0 or shape[lead:] != dims or (lead and not batch):
+        raise ValueError(f"{name} must have shape {_rule(size, dims, columns, batch)}{where}, got {shape}")
+    return namespace_of(x).reshape(x, (*shape[:lead], size)), -1, True
+
+
+def _rule(size, dims, columns, batch):
+    """The shapes that fit, in words."""
+    before = "..., " if batch else ""
+    own = f"({before}{size})" if batch and not columns else f"({size},)"
+    shapes = [own, *([f"({before}{size}, n)"] if columns else [])]
+    shapes += [f"({before}{', '.join(map(str, dims))})"] if dims else []
+    return " or ".join(filter(None, (", ".join(shapes[:-1]), shapes[-1])))
+
+
+def on_grid(x: AnyArray, A: Any, side: int, grid: bool) -> AnyArray:
+    """x (..., size) on the grid of that side of A, where `grid` is true; else as it is."""
+    return namespace_of(x).reshape(x, (*x.shape[:-1], *A._grid(side))) if grid else x
+
+
+def after(x: AnyArray, A: Any) -> tuple[AnyArray, int, bool]:
+    """What `flat` says of x in A @ x."""
+    return flat("x", x, A, -1, True, True, " after @")
+
+
+def before(x: AnyArray, A: Any) -> tuple[AnyArray, int, bool]:
+    """What `flat` says of x in x @ A."""
+    return flat("x", x, A, -2, False, True, " before @")
 
 
 @quiet
-def applied_right(
-    x: AnyArray, rows: int, columns: int, transform: Callable[[AnyArray], AnyArray]
+def applied(A: Any, x: AnyArray, turned: bool) -> AnyArray:
+    """A @ x, or x @ A if `turned`, through what A does with (lead, size, trail)."""
+    x, axis, grid = before(x, A) if turned else after(x, A)
+    xp, side = namespace_of(x), -1 if turned else -2
+    lead, trail = x.shape[:axis], x.shape[x.ndim + axis + 1 :]
+    result = A._apply(xp.reshape(x, (prod(lead), x.shape[axis], prod(trail))), turned)
+    return on_grid(xp.reshape(result, (*lead, A.shape[side], *trail)), A, side, grid)
+
+
+def product_on_grid(
+    A: Any, x: AnyArray, side: int, product: Callable[..., AnyArray], out: AnyArray | None
 ) -> AnyArray:
-    """x @ A by NumPy's rules for A (rows, columns), x (..., rows); `transform` is that of A^T."""
-    check_right(x, rows)
-    xp = namespace_of(x)
-    lead = x.shape[:-1]
-    return xp.reshape(transform(xp.reshape(x, (prod(lead), rows, 1))), (*lead, columns))
+    """`product(out=)` of x (..., size), in `out` where that is given, on the grid of that side of A."""
+    if out is not None:
+        shape, xp = (*x.shape[:-1], *A._grid(side)), namespace("A and x", (*A.factors, x))
+        own = is_writeable_in_place(out) and out.flags.c_contiguous
+        if own and tuple(out.shape) == shape and out.dtype == xp.result_type(*A.factors, x):
+            product(out=out.reshape(*x.shape[:-1], A.shape[side]))
+            return out
+    return written(on_grid(product(), A, side, True), out)
 
 
 def written(result: AnyArray, out: AnyArray | None) -> AnyArray:
@@ -103,14 +143,12 @@ def written(result: AnyArray, out: AnyArray | None) -> AnyArray:
 
 @quiet
 def sandwich(matrix: Any, x: Any, y: Any) -> AnyArray:
-    """x^H A y for arrays (..., rows) and (..., columns)."""
+    """x^H A y for arrays (..., rows) and (..., columns), or on the grid."""
     if not (is_dense(x) and is_dense(y)):
         kinds = f"{type(x).__name__} and {type(y).__name__}"
         raise TypeError(f"x and y must be two kets or two arrays, got {kinds}")
     x, y = (operand(name, value, matrix) for name, value in (("x", x), ("y", y)))
-    if x.ndim < 1 or y.ndim < 1 or (x.shape[-1], y.shape[-1]) != matrix.shape:
-        rule = f"x and y must have shapes (..., {matrix.shape[0]}) and (..., {matrix.shape[1]})"
-        raise ValueError(f"{rule}, got {tuple(x.shape)} and {tuple(y.shape)}")
+    x, y = flat("x", x, matrix, -2)[0], flat("y", y, matrix, -1)[0]
     known = getattr(matrix, "term_identities", None)
     if known is None or any(known):
         # The operation takes factors without identities; products skip those, and never read their values.

@@ -20,7 +20,7 @@ from ketcore.arrays import solvers
 from ketcore.arrays.conversions import as_array
 from ketcore.objects import arithmetic, display, numpy_calls, operands
 from ketcore.objects.alignment import aligned_inner
-from ketcore.objects.operands import applied, applied_right, is_dense, operand, written
+from ketcore.objects.operands import applied, is_dense, operand, written
 from ketcore.objects.refusals import factor_refusal, product_refusal, sum_refusal
 from ketcore.objects.row_blocks import RowBlocks
 from ketcore.shapes import check_int
@@ -278,6 +278,12 @@ class Operator(Structured, Generic[ArrayT]):
         """What stands beside `@`, as an array."""
         return operand("x", value, self)
 
+    def _grid(self: Any, side: int) -> tuple[int, ...]:
+        """The row dims (side -2) or column dims (-1); () where numbers of rows and columns are no grid."""
+        both = self.row_dims, self.col_dims
+        whole = len(both[0]) > 1 and tuple(map(prod, both)) == self.shape
+        return both[side] if whole else ()
+
     def _apply(self, x: AnyArray, turned: bool) -> AnyArray:
         """A x for x (lead, columns, trail); `turned`: A^T x for x (lead, rows, trail)."""
         raise NotImplementedError
@@ -286,33 +292,34 @@ class Operator(Structured, Generic[ArrayT]):
         """A @ other where that is dense; refused in words where it is nothing that `@` takes."""
         if isinstance(other, Structured) or not is_dense(other):
             return self._product(other)
-        rows, columns = self.shape
-        return applied(self._operand(other), rows, columns, lambda x: self._apply(x, False))
+        return applied(self, self._operand(other), False)
 
     @overload
     def __rmatmul__(self, other: ArrayT | Lists) -> ArrayT: ...
     @overload
     def __rmatmul__(self: "Operator[Host]", other: Host) -> Host: ...
     def __rmatmul__(self: Any, other: Any) -> Any:
-        """other @ A for a dense array (..., rows)."""
+        """other @ A for a dense array (..., rows), or (..., *row_dims), which gives (..., *col_dims)."""
         if not is_dense(other):
             return _refused(other, product_refusal, self)
-        rows, columns = self.shape
-        return applied_right(self._operand(other), rows, columns, lambda x: self._apply(x, True))
+        return applied(self, self._operand(other), True)
 
     def matmul(self: Any, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT:
-        """A @ x for an array (columns,) or (..., columns, n); `out` is written into and returned.
+        """A @ x for an array (columns,) or (..., columns, n), or on the grid: (..., *col_dims) gives
+        (..., *row_dims).  `out` is written into and returned.
 
         raises, cost   as `@`; with `out` a copy of the result more
         """
         return written(self._on_dense(as_array("x", x)), out)
 
     def rmatmul(self: Any, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT:
-        """x @ A for an array (..., rows); `out`, errors and cost as in `matmul`."""
+        """x @ A for an array (..., rows), or on the grid: (..., *row_dims) gives (..., *col_dims).
+        `out`, errors and cost as in `matmul`."""
         return written(Operator.__rmatmul__(self, as_array("x", x)), out)
 
     def sandwich(self: Any, x: Any, y: Any) -> Any:
-        """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns); batches broadcast.
+        """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns), or on the grid:
+        (..., *row_dims) and (..., *col_dims).  Batches broadcast.
 
         cost     that of A @ y and of one inner product
         """

@@ -29,8 +29,9 @@ from ketcore.arrays.namespaces import (
     is_numpy,
     namespace,
     namespace_of,
+    quiet,
 )
-from ketcore.objects import arithmetic, operands
+from ketcore.objects import arithmetic
 from ketcore.objects.operator import BarePart, Operator, Scalable, Structured
 from ketcore.objects.part_operators import (
     changed_operator,
@@ -408,10 +409,12 @@ def multiplied(parts: Sequence[Any], x: AnyArray) -> AnyArray:
     return xp.reshape(xp.astype(x, dtype, copy=False), (lead, prod(sizes), trail))
 
 
+@quiet
 def on_rows(part: Any, rows: AnyArray) -> AnyArray:
     """A part along the last axis of rows (..., q)."""
-    width, size = part.shape
-    return operands.applied_right(rows, size, width, lambda x: multiplied([part], x))
+    xp, lead, (width, size) = namespace_of(rows), rows.shape[:-1], part.shape
+    found = multiplied([part], xp.reshape(rows, (prod(lead), size, 1)))
+    return xp.reshape(found, (*lead, width))
 
 
 def _units(parts):

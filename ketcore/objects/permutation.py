@@ -59,6 +59,16 @@ class Permutation(Operator[Any]):
         object.__setattr__(self, "order", check_order(order, len(self.dims)))
 
     @property
+    def row_dims(self) -> tuple[int, ...]:
+        """The dims of the vector that a product is."""
+        return tuple(self.dims[n] for n in self.order)
+
+    @property
+    def col_dims(self) -> tuple[int, ...]:
+        """`dims`, by the name that they have in other operators."""
+        return self.dims
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(Q, Q)."""
         return prod(self.dims), prod(self.dims)
@@ -72,7 +82,7 @@ class Permutation(Operator[Any]):
     def T(self) -> "Permutation":  # noqa: N802 - NumPy's name
         """The transpose, which is the inverse."""
         inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
-        return Permutation([self.dims[n] for n in self.order], inverse)
+        return Permutation(self.row_dims, inverse)
 
     @property
     def H(self) -> "Permutation":  # noqa: N802 - the name of NumPy's matrices
@@ -88,7 +98,8 @@ class Permutation(Operator[Any]):
     @overload
     def __matmul__(self, other: ForeignT) -> ForeignT: ...
     def __matmul__(self, other: Any) -> Any:
-        """P @ other: an array (Q,) or (..., Q, n) of any dtype, a Ket of these dims, or a Permutation."""
+        """P @ other: an array (Q,), (..., Q, n) or (..., *dims) of any dtype, a Ket of these dims, or a
+        Permutation.  Of (..., *dims) the modes come as axes in their new order."""
         return self._on_dense(other)
 
     def _times(self, other):
@@ -122,9 +133,9 @@ class Permutation(Operator[Any]):
         return self.T._transposed(x) if turned else self._transposed(x)
 
     def _after(self, first):
-        dims = tuple(first.dims[n] for n in first.order)
-        if dims != self.dims:
-            raise ValueError(f"permutations must have fitting dims for @, got {self.dims} after {dims}")
+        if first.row_dims != self.dims:
+            got = f"{self.dims} after {first.row_dims}"
+            raise ValueError(f"permutations must have fitting dims for @, got {got}")
         return Permutation(first.dims, [first.order[n] for n in self.order])
 
     def _transposed(self, x):
@@ -222,7 +233,7 @@ class Permutation(Operator[Any]):
         raises   TypeError unless ids are integers, IndexError outside [0, rows)
         """
         ids, _ = check_index("ids", as_integers("ids", ids), self.shape[0], True)
-        digits = split_digits(to_host(ids), [self.dims[n] for n in self.order])
+        digits = split_digits(to_host(ids), self.row_dims)
         sides = zip(digits, self.order, strict=True)
         leaves = {n: np.eye(self.dims[n])[digit][..., None, :] for digit, n in sides}
         return Ket([leaves[n] for n in range(len(self.dims))])
@@ -252,7 +263,7 @@ class Permutation(Operator[Any]):
     def _columns(self, rows):
         """Where each of these rows has its one."""
         places = [strides(self.dims)[n] for n in self.order]
-        digits = blocks.digits_of(rows, [self.dims[n] for n in self.order])
+        digits = blocks.digits_of(rows, self.row_dims)
         return sum(digit * place for digit, place in zip(digits, places, strict=True))
 
     def _row_reader(self):
