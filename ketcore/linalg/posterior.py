@@ -218,7 +218,7 @@ def gaussian_posterior(
     maxiter = None if maxiter is None else check_int("maxiter", maxiter, 1)
     mask = None if mask is None else _observed(own, mask)
     noise, dtype = _noise(own, noise, mask), xp.result_type(own.factors[0], y)
-    other = {"cross": None, "prior": None}
+    other: dict[str, Any] = {"cross": None, "prior": None}
     if cross is not None:
         other = _other_grid(own, cross, prior)
     elif prior is not None:
