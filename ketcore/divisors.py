@@ -9,7 +9,7 @@ after the other, since few dims hold it.
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from ketcore.shapes import check_int, integer_root
+from ketcore.shapes import MOST_MODES, check_int, integer_root
 
 # Wider windows of divisors than this are not searched: beyond it the exact factorisation of a huge
 # number would cost more than the padding that it saves.
@@ -36,7 +36,7 @@ def suggest_dims(n: int, order: int) -> tuple[int, ...]:
     >>> suggest_dims(256, 4), suggest_dims(300, 2), suggest_dims(30428, 2)
     ((4, 4, 4, 4), (15, 20), (174, 175))
     """
-    n, order = check_int("n", n, 1), check_int("order", order, 1)
+    n, order = check_int("n", n, 1), check_int("order", order, 1, MOST_MODES)
     root = integer_root(n, order)
     exact = (root,) * order if root**order == n else _exact_dims(n, order, root)
     if exact:

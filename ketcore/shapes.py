@@ -8,7 +8,7 @@ products of the restricted factors, so that sums over cropped matrices stay fact
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from math import inf, prod
 from numbers import Real
 from operator import index as as_integer
@@ -25,20 +25,85 @@ Marks = tuple[frozenset[int], ...]
 LARGEST = 2**30
 # Bytes of a complex number.
 _WIDEST = 16
+# Axes of an array, of NumPy and of PyTorch.
+_MOST_AXES = 64
+# What is iterated over and is no sequence of numbers or of arrays.
+NO_SEQUENCES = (str, bytes, bytearray, dict)
+# Beyond so many bits messages give the length of an int: Python refuses to write thousands of digits out.
+_LONGEST_INT = 256
+# Characters of a text, and elements of a list, that messages show.
+_LONGEST_TEXT, _LONGEST_LIST = 100, 8
+_SUM_AXES = "None, 0 or 1 (or -2 or -1)"
+# Modes that a number asks for: far more than anyone has, and no more than memory holds.
+MOST_MODES = 2**20
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
-def check_int(name: str, value: Any, least: int) -> int:
-    """`value` as an int of at least `least`, no bool; TypeError or ValueError that names it otherwise."""
+def shown(value: Any) -> str:
+    """A value as messages show it: of arrays the shape and dtype, of what is long its beginning.
+
+    >>> shown([1, "a"]), shown(10**400), shown(range(3))
+    ("[1, 'a']", 'an int of 1329 bits', 'range(0, 3)')
+    """
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INT:
+        return f"an int of {value.bit_length()} bits"
+    if type(value) in (list, tuple):
+        left, right = "[]" if type(value) is list else "()"
+        parts = [shown(each) for each in islice(value, _LONGEST_LIST)]
+        parts += ["..."] if len(value) > _LONGEST_LIST else []
+        comma = "," if len(value) == 1 and type(value) is tuple else ""
+        return f"{left}{', '.join(parts)}{comma}{right}"
+    if getattr(value, "shape", ()) != () and not isinstance(value, type):
+        dtype = f" and dtype {value.dtype}" if hasattr(value, "dtype") else ""
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}{dtype}"
     try:
-        found = as_integer(value)
-    except TypeError:
-        found = None
-    if found is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, got {value!r}")
+        text = repr(value)
+    except ValueError:  # of long ints in it
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+
+
+def check_int(name: str, value: Any, least: float, most: int | None = None) -> int:
+    """`value` as an int from `least` to `most`, no bool; TypeError or ValueError that names it otherwise."""
+    found = as_int(value)
+    if found is None:
+        raise TypeError(f"{name} must be an int, got {shown(value)}")
     if found < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+        raise ValueError(f"{name} must be at least {least}, got {shown(value)}")
+    if most is not None and found > most:
+        raise ValueError(f"{name} must be at most {most}, got {shown(value)}")
     return found
+
+
+def as_int(value: Any) -> int | None:
+    """An int as Python's, None for all else; bools are none."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return as_integer(value)
+    except TypeError:
+        return None
+
+
+def check_axis(name: str, axis: Any, known: Sequence[int], rule: str) -> int:
+    """`axis` as one of the known ints; ValueError that names it, with the rule, otherwise."""
+    found = axis if type(axis) is int else as_int(axis)
+    if found not in known:
+        raise ValueError(f"{name} must be {rule}, got {shown(axis)}")
+    return found
+
+
+def check_sum_axis(axis: Any) -> int | None:
+    """The axis that a sum is over, 0 for the rows or 1 for the columns; None for both."""
+    return None if axis is None else check_axis("axis", axis, (0, 1, -1, -2), _SUM_AXES) % 2
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
+    """`value` as one of the choices, texts and None; ValueError that names it otherwise."""
+    # Arrays would be compared element by element.
+    if not isinstance(value, str | None) or value not in choices:
+        raise ValueError(f"{name} must be one of {tuple(choices)}, got {shown(value)}")
+    return value
 
 
 def check_dims(name: str, dims: Any) -> tuple[int, ...]:
@@ -47,19 +112,33 @@ def check_dims(name: str, dims: Any) -> tuple[int, ...]:
     >>> check_dims("dims", [2, 3])
     (2, 3)
     """
-    try:
-        found = tuple(as_integer(dim) for dim in dims)
-    except TypeError:
-        raise TypeError(f"{name} must be a sequence of ints, got {dims!r}") from None
+    # Most dims are this already.
+    plain = type(dims) is tuple and set(map(type, dims)) == {int}
+    found = dims if plain else _as_ints(name, dims)
     if not found or min(found) < 1:
-        raise ValueError(f"{name} must be at least one int >= 1, got {found}")
+        raise ValueError(f"{name} must be at least one int >= 1, got {shown(found)}")
     return found
+
+
+def _as_ints(name, values):
+    """A sequence of ints as a tuple, read no further than the first that is none."""
+    found = []
+    try:
+        if isinstance(values, NO_SEQUENCES):
+            raise TypeError
+        for value in values:
+            if isinstance(value, bool):
+                raise TypeError
+            found.append(as_integer(value))
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of ints, got {shown(values)}") from None
+    return tuple(found)
 
 
 def check_size(name: str, value: Any) -> float:
     """`value` as a finite float of at least 0; TypeError or ValueError that names it otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
+        raise TypeError(f"{name} must be a real number, got {shown(value)}")
     number = as_float(name, value)
     if not 0 <= number < inf:
         raise ValueError(f"{name} must be at least 0 and finite, got {value}")
@@ -86,6 +165,8 @@ def integer_root(value: int, order: int) -> int:
     """
     if value < 2 or order == 1:
         return value
+    if order >= value.bit_length():  # whose powers of 2 are above the value, and may be beyond all memory
+        return 1
     root = 1 << -(-value.bit_length() // order)
     while True:  # Newton from above decreases until it reaches the floor of the root.
         following = ((order - 1) * root + value // root ** (order - 1)) // order
@@ -175,8 +256,8 @@ def check_dense_size(
 
     raises   MemoryError, naming the size, where `elements * itemsize` is above `max_bytes`
     """
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, Real):
-        raise TypeError(f"max_bytes must be a number of bytes, got {max_bytes!r}")
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, Real) or max_bytes != max_bytes:
+        raise TypeError(f"max_bytes must be a number of bytes, got {shown(max_bytes)}")
     needed = elements * itemsize
     if needed > max_bytes:
         size, way = f"{needed} ({in_words(needed)})", f" (see {instead})" if instead else ""
@@ -210,7 +291,9 @@ def check_addressable(shape: Sequence[int]) -> None:
     """
     most = maxsize // _WIDEST
     if prod([max(size, 1) for size in shape]) > most:
-        raise MemoryError(f"the result must have at most {most} elements, got shape {tuple(shape)}")
+        raise MemoryError(f"the result must have at most {most} elements, got shape {shown(tuple(shape))}")
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"the result must have at most {_MOST_AXES} axes, got {len(shape)}")
 
 
 def prefix_boxes(count: int, radices: Sequence[int]) -> list[Box]:
@@ -243,20 +326,24 @@ def check_order(order: Any, count: int) -> tuple[int, ...]:
     """`order` as each of [0, count) once."""
     modes = check_modes("order", order, count)
     if len(modes) != count:
-        raise ValueError(f"order must hold each mode of {count} once, got {order}")
+        raise ValueError(f"order must hold each mode of {count} once, got {shown(order)}")
     return modes
+
+
+def check_mode(name: str, mode: Any, count: int) -> int:
+    """`mode` as an int in [0, count); a negative one counts from the end."""
+    found = check_int(name, mode, -count)
+    if found >= count:
+        raise ValueError(f"{name} must hold modes in [-{count}, {count}), got {shown(mode)}")
+    return found % count
 
 
 def check_modes(name: str, modes: Any, count: int) -> tuple[int, ...]:
     """`modes`, an int or ints, as distinct ones in [0, count); negative ones count from the end."""
-    try:
-        found = tuple(modes)
-    except TypeError:
-        found = (modes,)
-    found = tuple(check_int(name, mode, -count) for mode in found)
-    if any(mode >= count for mode in found):
-        raise ValueError(f"{name} must hold modes in [-{count}, {count}), got {modes}")
-    found = tuple(mode % count for mode in found)
+    several = modes if hasattr(modes, "__iter__") and not isinstance(modes, NO_SEQUENCES) else (modes,)
+    # An array without axes is one mode.
+    several = several if getattr(several, "ndim", 1) else (several,)
+    found = tuple(check_mode(name, mode, count) for mode in several)
     if len(set(found)) != len(found):
-        raise ValueError(f"{name} must hold no mode twice, got {modes}")
+        raise ValueError(f"{name} must hold no mode twice, got {shown(modes)}")
     return found

@@ -161,7 +161,7 @@ def test_a_ket_has_no_cropped_columns(name):
 @pytest.mark.parametrize("name", OF_TABLES + OF_LEAVES)
 def test_columns(name):
     for columns in (0, -1, 9, 2.0, "3"):
-        fails(name, ValueError, rf"columns must be an int in \[1, 8\], got {columns}", columns=columns)
+        fails(name, ValueError, rf"columns must be an int in \[1, 8\], got {columns!r}", columns=columns)
 
 
 @pytest.mark.parametrize("name", OF_LEAVES)

@@ -227,7 +227,11 @@ def test_integers_of_numpy_are_sizes():
         ),
         ((LEAVES, (10**400, 16)), ValueError, r"layer must be one of .* where shape .* does not tell"),
         ((LEAVES, (95, 16), 3), ValueError, "layer must be one of .* got 3"),
-        ((LEAVES, (95, 16), LEAVES), ValueError, r"layer must be one of .* got array"),
+        (
+            (LEAVES, (95, 16), LEAVES),
+            ValueError,
+            r"layer must be one of .* got a ndarray of shape \(2, 3, 10, 4\)",
+        ),
         ((LEAVES, (95, 16), ["EmbeddingKet"]), ValueError, r"layer must be one of .* got \['EmbeddingKet'\]"),
         (
             (layer_like("EmbeddingKetXS", LEAVES, "a", 16),),

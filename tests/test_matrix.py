@@ -390,7 +390,7 @@ def test_methods_refuse():
         ):
             method(np.ones((6, 6)))
     for axis in (2, -3, "rows"):
-        with pytest.raises(ValueError, match=f"axis must be None, 0 or 1 .* got {axis}"):
+        with pytest.raises(ValueError, match=f"axis must be None, 0 or 1 .* got {axis!r}"):
             m.sum(axis=axis)
 
 

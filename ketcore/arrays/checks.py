@@ -29,7 +29,7 @@ from ketcore.arrays.namespaces import (
     opts_out,
     to_host,
 )
-from ketcore.shapes import check_addressable, check_dense_size
+from ketcore.shapes import NO_SEQUENCES, check_addressable, check_dense_size, shown
 from ketcore.tracing import kept
 
 
@@ -40,9 +40,10 @@ def check_tables(
     xp, tables, dtype = check_floating(name, tables, others)
     shapes = [tuple(table.shape) for table in tables]
     if any(len(shape) != 3 or shape[0] != shapes[0][0] for shape in shapes):
-        raise ValueError(f"{name} must be arrays (rank, rows, columns) of one rank, got shapes {shapes}")
+        rule = "arrays (rank, rows, columns) of one rank"
+        raise ValueError(f"{name} must be {rule}, got shapes {shown(shapes)}")
     if any(shape[1] < 1 or shape[2] < 1 for shape in shapes):
-        raise ValueError(f"{name} must have at least one row and one column each, got shapes {shapes}")
+        raise ValueError(f"{name} must have at least one row and one column each, got shapes {shown(shapes)}")
     return xp, tables, dtype
 
 
@@ -95,10 +96,20 @@ def check_dtype(name: str, xp: ModuleType, dtype: Any) -> None:
     raise TypeError(f"{name} must have {rule}, got {dtype}")
 
 
+def check_flag(name: str, value: Any, rule: str = "True or False") -> bool:
+    """`value` as a bool, of Python or of NumPy; TypeError that names it where it is none."""
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise TypeError(f"{name} must be {rule}, got {shown(value)}")
+
+
 def as_sequence(name: str, values: Any) -> tuple[Any, ...]:
     """`values` as a tuple; TypeError where it is no sequence."""
     try:
-        if opts_out(values):
+        # Of sparse matrices the rows would be what they hold.
+        if opts_out(values) or isinstance(values, NO_SEQUENCES) or hasattr(values, "tocsr"):
             raise TypeError
         return tuple(values)
     except TypeError:
@@ -127,7 +138,7 @@ def _check_counted(name, values):
     flat = np.array(values, dtype=object).ravel().tolist()
     if flat and all(map(_is_int, flat)):
         largest = max(flat, key=abs)
-        raise IndexError(f"{name} must lie in [{-(2**63)}, {2**63}), got {largest}")
+        raise IndexError(f"{name} must lie in [{-(2**63)}, {2**63}), got {shown(largest)}")
 
 
 def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[AnyArray, bool]:
@@ -136,6 +147,8 @@ def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[
     xp = namespace_of(index)
     # A uint64 above 2**63 turns negative here, which is out of range as well; the message shows the original.
     wide = index if _is_wide(xp, index.dtype) else xp.astype(index, index_dtype(xp))
+    if check is not None:
+        check = check_flag("check", check, "True, False or None")
     if check is False or not (check or on_host(index)):
         return wide, False
     if 0 in wide.shape:
@@ -190,7 +203,7 @@ def check_columns(name: str, columns: Any, width: int) -> int:
     if columns is None:
         return width
     if not _is_int(columns) or not 1 <= columns <= width:
-        raise ValueError(f"{name} must be an int in [1, {width}], got {columns}")
+        raise ValueError(f"{name} must be an int in [1, {width}], got {shown(columns)}")
     return int(columns)
 
 
@@ -202,9 +215,9 @@ def check_shape(shape: Any, factors: Sequence[AnyArray]) -> tuple[int, int]:
     try:
         rows, columns = shape
     except (TypeError, ValueError):
-        raise ValueError(f"shape must be two ints (rows, columns), got {shape}") from None
+        raise ValueError(f"shape must be two ints (rows, columns), got {shown(shape)}") from None
     if not _is_int(rows) or not _is_int(columns) or not (1 <= rows <= full[0] and 1 <= columns <= full[1]):
-        raise ValueError(f"shape must be two ints from (1, 1) to {full}, got {shape}")
+        raise ValueError(f"shape must be two ints from (1, 1) to {full}, got {shown(shape)}")
     return int(rows), int(columns)
 
 
@@ -249,9 +262,9 @@ def _checked_terms(identities, dims, rank):
 def _modes(found, dims):
     for n in found:
         if not _is_int(n):
-            raise TypeError(f"identities must be ints, got {n!r}")
+            raise TypeError(f"identities must be ints, got {shown(n)}")
         if not 0 <= n < len(dims[0]):
-            raise ValueError(f"identities must be modes in [0, {len(dims[0])}), got {n}")
+            raise ValueError(f"identities must be modes in [0, {len(dims[0])}), got {shown(n)}")
         if dims[0][n] != dims[1][n]:
             got = f"{n} of shape {(dims[0][n], dims[1][n])}"
             raise ValueError(f"identities must be modes of square factors, got {got}")

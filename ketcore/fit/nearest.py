@@ -15,6 +15,7 @@ import numpy as np
 
 from ketcore.array_types import Array, ForeignT, Host, HostLike, Lists, Seed
 from ketcore.arrays.checks import check_constant
+from ketcore.arrays.conversions import as_array
 from ketcore.arrays.namespaces import is_array, is_half, quiet, to_host
 from ketcore.arrays.scale import balanced
 from ketcore.divisors import suggest_dims
@@ -30,7 +31,7 @@ from ketcore.fit.weights import Weights, plan_weights
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
-from ketcore.shapes import check_dims, check_int
+from ketcore.shapes import check_dims, check_int, shown
 
 # The matrix is padded to its dims: the bytes of so many elements have no address.
 _MOST = 1 << 59
@@ -181,7 +182,7 @@ def from_dense(
     for name, dims, axis in (("row_dims", row_dims, 0), ("col_dims", col_dims, 1)):
         dims = suggest_dims(shape[axis], order) if dims is None else check_dims(name, dims)
         if len(dims) != order:
-            raise ValueError(f"{name} must be {order} ints, as order is, got {dims}")
+            raise ValueError(f"{name} must be {shown(order)} ints, as order is, got {shown(dims)}")
         found.append(dims)
     fit: Any = nearest_kronecker(A, found[0], found[1], rank, tol=tol, **options)
     return fit
@@ -217,22 +218,21 @@ def _dims(matrix):
 
 
 def _check_fit(row_dims, col_dims, shape):
+    got = f"got {shown(row_dims)} and {shown(col_dims)}"
     if len(row_dims) != len(col_dims):
-        raise ValueError(f"row_dims and col_dims must have one length, got {row_dims} and {col_dims}")
+        raise ValueError(f"row_dims and col_dims must have one length, {got}")
     for name, dims, size in (("row_dims", row_dims, shape[0]), ("col_dims", col_dims, shape[1])):
         if prod(dims) < size:
-            raise ValueError(f"{name} must have a product of at least {size}, got {dims}")
+            raise ValueError(f"{name} must have a product of at least {size}, got {shown(dims)}")
     if prod(row_dims) * prod(col_dims) >= _MOST:
-        raise ValueError(
-            f"row_dims and col_dims must have a product below {_MOST} in all, got {row_dims} and {col_dims}"
-        )
+        raise ValueError(f"row_dims and col_dims must have a product below {_MOST} in all, {got}")
 
 
 def _checked_weights(weights, rows):
     """Weights as float64 on the host."""
     if weights is None:
         return None
-    found = np.asarray(to_host(weights) if is_array(weights) else weights)
+    found = to_host(weights) if is_array(weights) else as_array("weights", weights)
     if found.dtype.kind not in "fiub":
         raise TypeError(f"weights must be real numbers, got {found.dtype}")
     if found.shape != (rows,):

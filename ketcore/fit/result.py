@@ -6,6 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from ketcore.array_types import Host
+from ketcore.objects.construction import generator
 from ketcore.shapes import check_int, check_size
 
 # Called after every sweep with the number of sweeps so far and the relative error of the fit at hand.
@@ -63,8 +64,8 @@ def check_options(rank, tol, restarts, iterations, rng, callback, gain=None) -> 
 
 def _generator(rng):
     """`rng`, or NumPy's generator of that seed."""
+    found = generator(rng)
     try:
-        return np.random.default_rng(rng)
-    except (TypeError, ValueError) as error:
-        text = f"rng must be None, a seed >= 0 or a NumPy Generator, got {rng!r}"
-        raise type(error)(text) from None
+        return np.random.default_rng(found)
+    except TypeError:  # of CuPy's, which draws on a device
+        raise TypeError(f"rng must be a Generator of NumPy for a fit, got {type(rng).__name__}") from None

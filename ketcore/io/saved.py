@@ -34,6 +34,7 @@ from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.objects.parts import Diagonal, Identity
 from ketcore.objects.permutation import Permutation
+from ketcore.shapes import shown
 
 Saved: TypeAlias = (
     Ket[Any]
@@ -133,7 +134,7 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
     """
     source = _checked_path(path)
     if mmap_mode is not None and not (isinstance(mmap_mode, str) and mmap_mode in ("r", "c")):
-        raise ValueError(f"mmap_mode must be None, 'r' or 'c', got {mmap_mode!r}")
+        raise ValueError(f"mmap_mode must be None, 'r' or 'c', got {shown(mmap_mode)}")
     placed(np.zeros(0, np.float32), like)
     with open(source, "rb") as file, _naming(source):
         size = os.fstat(file.fileno()).st_size

@@ -12,7 +12,7 @@ from ketcore.arrays.checks import as_sequence, check_floating
 from ketcore.arrays.namespaces import is_array, is_numpy, opts_out, to_host
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
-from ketcore.shapes import check_int
+from ketcore.shapes import check_int, shown
 
 _LAYERS = ("EmbeddingKet", "EmbeddingKetXS")
 _LEAVES = "weight_leafs"
@@ -46,7 +46,7 @@ def load_word2ket(
     (10, 16)
     """
     if layer is not None and not (isinstance(layer, str) and layer in _LAYERS):
-        raise ValueError(f"layer must be one of {_LAYERS}, got {layer!r}")
+        raise ValueError(f"layer must be one of {_LAYERS}, got {shown(layer)}")
     if hasattr(source, _LEAVES):
         layer = layer or next((c.__name__ for c in type(source).__mro__ if c.__name__ in _LAYERS), None)
         shape = _shape_of_layer(source) if shape is None else shape
@@ -70,9 +70,9 @@ def _checked_shape(name, sizes):
     try:
         found = tuple(check_int(name, size, 1) for size in as_sequence(name, sizes))
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{rule}, got {sizes!r}") from None
+        raise type(error)(f"{rule}, got {shown(sizes)}") from None
     if len(found) != 2:
-        raise ValueError(f"{rule}, got {sizes!r}")
+        raise ValueError(f"{rule}, got {shown(sizes)}")
     return found
 
 

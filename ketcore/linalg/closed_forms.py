@@ -24,7 +24,7 @@ from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.objects.part_operators import is_operator
-from ketcore.shapes import as_float
+from ketcore.shapes import as_float, shown
 from ketcore.spectra import decompositions, symmetry
 
 # What does the work of a function where it has no closed form.
@@ -174,7 +174,7 @@ def square_factors(matrices: Sequence[AnyArray], function: str) -> None:
     """LinAlgError where the product is not square, TypeError where its factors are not."""
     if not square(matrices, function):
         shapes = [tuple(m.shape) for m in matrices]
-        raise TypeError(f"A must have square factors for {function}, got shapes {shapes}")
+        raise TypeError(f"A must have square factors for {function}, got shapes {shown(shapes)}")
 
 
 def named(error: Exception, first: int = 0) -> np.linalg.LinAlgError | None:
@@ -316,7 +316,7 @@ def identities_of(A: Any) -> frozenset[int]:
 def check_level(name: str, value: Any) -> float:
     """`value` as a float of at least 0, perhaps infinite; TypeError or ValueError that names it otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
+        raise TypeError(f"{name} must be a real number, got {shown(value)}")
     number = as_float(name, arithmetic.as_number(name, value))
     if not number >= 0:
         raise ValueError(f"{name} must be at least 0, got {value}")

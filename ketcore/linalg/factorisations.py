@@ -5,11 +5,13 @@ from typing import Generic, Literal, NamedTuple, overload
 import numpy as np
 
 from ketcore.array_types import ArrayT
+from ketcore.arrays.checks import check_flag
 from ketcore.arrays.elementary import adjoint
 from ketcore.arrays.namespaces import quiet, value_of
 from ketcore.linalg import closed_forms
 from ketcore.linalg.closed_forms import Matrix
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
+from ketcore.shapes import check_choice
 
 
 class QRResult(NamedTuple, Generic[ArrayT]):
@@ -39,8 +41,7 @@ def qr(A: Matrix[ArrayT], mode: str = "economic") -> QRResult[ArrayT] | Kronecke
     >>> abs(r.to_dense().round(12)).tolist()
     [[5.0, 0.0], [0.0, 10.0]]
     """
-    if mode not in ("economic", "full", "r"):
-        raise ValueError(f"mode must be 'economic', 'full' or 'r', got {mode!r}")
+    check_choice("mode", mode, ("economic", "full", "r"))
     xp, matrices = closed_forms.single(A, "qr")
     shapes = [tuple(m.shape) for m in matrices]
     if mode == "full" and any(rows > columns for rows, columns in shapes[1:]):
@@ -74,8 +75,8 @@ def cholesky(
     >>> cholesky(KroneckerMatrix([[[4.0]], [[1.0, 1.0], [1.0, 2.0]]]), lower=True).to_dense().tolist()
     [[2.0, 0.0], [2.0, 2.0]]
     """
-    if assume_a not in (None, "pos", "positive definite"):
-        raise ValueError(f"assume_a must be None, 'pos' or 'positive definite', got {assume_a!r}")
+    check_choice("assume_a", assume_a, (None, "pos", "positive definite"))
+    lower = check_flag("lower", lower)
     look = assume_a is None
     xp, matrices = closed_forms.single(A, "cholesky", look)
     matrices = closed_forms.hermitian(xp, matrices, "cholesky", A.dtype, None if look else True)

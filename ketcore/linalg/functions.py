@@ -5,8 +5,8 @@
 
 from cmath import exp as turned
 from functools import reduce
-from math import log, log2, prod
-from operator import add, index, matmul
+from math import inf, log, log2, prod
+from operator import add, matmul
 from typing import Any
 
 import array_api_compat
@@ -23,6 +23,7 @@ from ketcore.linalg.solving import inverse_factors
 from ketcore.objects import arithmetic
 from ketcore.objects.kronecker_matrix import KroneckerMatrix, eye
 from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.shapes import check_int
 from ketcore.spectra import decompositions
 
 # A power of a sum of R terms has R**n, and with more than that it is no longer structured.
@@ -46,10 +47,7 @@ def matrix_power(A: Matrix[ArrayT], n: int) -> KroneckerMatrix[ArrayT]:
     >>> matrix_power(KroneckerMatrix([[[2.0]], [[1.0, 1.0], [0.0, 1.0]]]), -2).to_dense().tolist()
     [[0.25, -0.5], [0.0, 0.25]]
     """
-    try:
-        n = index(n)
-    except TypeError:
-        raise TypeError(f"n must be an int, got {type(n).__name__}") from None
+    n = check_int("n", n, -inf)
     if isinstance(A, KroneckerMatrix) and A.order > 1 and A.shape[0] == A.shape[1] and n >= 0:
         if A.rank > 1 and n * log2(A.rank) > log2(_TERMS):
             raise ValueError(

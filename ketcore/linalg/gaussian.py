@@ -37,7 +37,8 @@ def gaussian_log_likelihood(A: Any, y: Any, shift: Any = 0.0, *, assume_a: str |
              value is read; for rank 2 as in `solve`
     returns  (...) in the real dtype of A and y
     raises   TypeError naming a way out; LinAlgError where a factor is not square or not Hermitian, or the sum
-             not positive definite; ValueError on assume_a and on the shape of y
+             not positive definite; ValueError on assume_a, on the shape of y, and on a shift that is not
+             finite
     cost     time O(|y| sum p_n + sum p_n^3), memory O(|y| + P)
 
     >>> A = KroneckerMatrix([[[2.0, 1.0], [1.0, 2.0]], [[1.0]]])
@@ -51,6 +52,8 @@ def gaussian_log_likelihood(A: Any, y: Any, shift: Any = 0.0, *, assume_a: str |
     xp, matrices = closed_forms.single(A, "gaussian_log_likelihood", look)
     closed_forms.square_factors(matrices, "gaussian_log_likelihood")
     factors, y = [xp.astype(m, A.dtype, copy=False)[None, ...] for m in matrices], _data(A, y)
+    shift = closed_forms.as_shift(shift, matrices[0])
+    shift = 0.0 if shift is None else shift
     try:
         return unboxed(ops.kron_log_likelihood(factors, y, shift, assume_a=assume_a))
     except np.linalg.LinAlgError as error:

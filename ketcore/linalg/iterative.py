@@ -15,6 +15,7 @@ import numpy as np
 from ketcore.array_types import AnyArray, ForeignT, Host, Lists
 from ketcore.arrays import namespaces, solvers
 from ketcore.arrays.checks import check_floating
+from ketcore.arrays.conversions import as_array
 from ketcore.arrays.elementary import real_dtype
 from ketcore.arrays.namespaces import (
     accumulation_dtype,
@@ -33,7 +34,7 @@ from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.objects.operands import flat, is_dense, on_grid, operand
-from ketcore.shapes import check_int, check_size
+from ketcore.shapes import check_int, check_size, shown
 
 
 @overload
@@ -149,10 +150,12 @@ class _System:
 
     def _diagonal(self, shift):
         """A number, or one for each element: zero where it is not observed."""
-        if arithmetic.is_scalar(shift) and not complex(shift).imag:
-            return float(complex(shift).real)
+        if arithmetic.is_scalar(shift):
+            number = complex(arithmetic.as_number("shift", shift))
+            if not number.imag:
+                return number.real
         if not is_dense(shift):
-            raise TypeError(f"shift must be a real number for cg, or {self.size} of them, got {shift!r}")
+            raise TypeError(f"shift must be a real number for cg, or {self.size} of them, got {shown(shift)}")
         xp, dtype = self.xp, real_dtype(self.xp, self.dtype)
         _, (shift,), _ = check_floating("shift", (shift,), (self.b,))
         namespace("shift and b", (shift, self.b))
@@ -165,7 +168,7 @@ class _System:
 
     def _index(self, mask):
         """Where the mask is true."""
-        mask = mask if namespaces.is_array(mask) else np.asarray(mask)
+        mask = as_array("mask", mask)
         if str(mask.dtype).rpartition(".")[2] != "bool":
             raise TypeError(f"mask must be booleans, got {mask.dtype}")
         found = self.xp.asarray(self._flat("mask", mask)[0]).nonzero()[0]

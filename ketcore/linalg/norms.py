@@ -17,6 +17,7 @@ from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.shapes import shown
 
 _ORDERS = (None, "fro", "nuc", "trace", 2, -2, 1, -1, inf, -inf)
 
@@ -112,8 +113,8 @@ def matrix_rank(A: Matrix[Any], tol: float | None = None, *, max_bytes: int = 2*
 
 def _check_order(name, value):
     # An array would be compared element by element.
-    if not isinstance(value, str | Real | None) or value not in _ORDERS:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, _ORDERS))}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, str | Real | None) or value not in _ORDERS:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, _ORDERS))}, got {shown(value)}")
 
 
 def _norm(xp, matrix, ord):

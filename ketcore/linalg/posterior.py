@@ -51,7 +51,7 @@ from ketcore.objects.construction import generator
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.operands import is_dense, on_grid
-from ketcore.shapes import check_int, check_size
+from ketcore.shapes import check_addressable, check_int, check_size
 from ketcore.spectra import decompositions, symmetry
 
 
@@ -147,6 +147,8 @@ class GaussianPosterior(Generic[ArrayT]):
         """
         _check_known(self, "sample")
         count = 1 if size is None else check_int("size", size, 0)
+        asked = self.covariance if self.cross is None else self.cross
+        check_addressable((count, asked.shape[0]))
         same = _is_closed(self) and self.cross is None
         moved = (_closed_samples if same else _moved_samples)(self, count, generator(rng))
         xp = namespace_of(moved)

@@ -18,6 +18,7 @@ import numpy as np
 from ketcore import ops
 from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, Lists, Scalar
 from ketcore.arrays.autodiff import detached, is_recorded
+from ketcore.arrays.checks import check_flag
 from ketcore.arrays.conversions import as_array
 from ketcore.arrays.elementary import adjoint, conjugated, itemsize, unboxed
 from ketcore.arrays.namespaces import namespace, quiet, value_of
@@ -137,7 +138,7 @@ def pinv(
     ]
     found = KroneckerMatrix(closed_forms.stored_factors(xp, factors, A.dtype))
     rank = sum(prod(stop - start for start, stop in box) for box in boxes)
-    return (found, rank) if return_rank else found
+    return (found, rank) if check_flag("return_rank", return_rank) else found
 
 
 def _differentiable(xp, matrices, scaled, boxes):

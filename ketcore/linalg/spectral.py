@@ -13,7 +13,7 @@ import array_api_compat
 import numpy as np
 
 from ketcore.array_types import AnyArray, ArrayT
-from ketcore.arrays.checks import check_constant
+from ketcore.arrays.checks import check_constant, check_flag
 from ketcore.arrays.elementary import adjoint, beside, complex_dtype, widened
 from ketcore.arrays.namespaces import namespace_of, quiet, to_host
 from ketcore.linalg import closed_forms
@@ -117,6 +117,7 @@ def svd(A: Matrix[ArrayT], full_matrices: bool = False) -> SVDResult[ArrayT]:
     >>> svd(KroneckerMatrix([[[0.0, 2.0]], [[3.0], [4.0]]])).S.to_dense().round(12).tolist()
     [10.0]
     """
+    full_matrices = check_flag("full_matrices", full_matrices)
     xp, matrices = closed_forms.single(A, "svd")
     rectangular = [tuple(m.shape) for m in matrices[1:] if m.shape[0] != m.shape[1]]
     if full_matrices and rectangular:
@@ -127,7 +128,7 @@ def svd(A: Matrix[ArrayT], full_matrices: bool = False) -> SVDResult[ArrayT]:
     rule = "A must have factors whose SVD converges, got factor {n}"
 
     def decomposed(matrix):
-        return tuple(xp.linalg.svd(matrix, full_matrices=bool(full_matrices)))
+        return tuple(xp.linalg.svd(matrix, full_matrices=full_matrices))
 
     left, values, right = zip(*closed_forms.factor_wise(xp, decomposed, matrices, rule), strict=True)
     return SVDResult(_matrix(left, A.dtype), _ket(values, A.dtype), _matrix(right, A.dtype))

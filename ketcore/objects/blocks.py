@@ -22,7 +22,7 @@ from ketcore.arrays.namespaces import device_of, is_numpy, namespace_of, on_host
 from ketcore.lookups.digits import split_digits
 from ketcore.objects.indexing import COUNTED, Selector, parse_key
 from ketcore.ops import gather_kron, rows
-from ketcore.shapes import check_addressable, check_result_size, strides
+from ketcore.shapes import check_addressable, check_result_size, shown, strides
 
 # A block is cut out of whole rows where these hold at most this many times its elements: an element costs
 # that much more by itself than within a row.
@@ -109,7 +109,7 @@ def _check_broadcast(shapes):
     try:
         np.broadcast_shapes(*shapes)
     except ValueError:
-        raise IndexError(f"key must hold index arrays that broadcast, got shapes {shapes}") from None
+        raise IndexError(f"key must hold index arrays that broadcast, got shapes {shown(shapes)}") from None
 
 
 def _cheapest(factors, row, column):

@@ -1,9 +1,7 @@
 """What kets and matrices are made of: random leaves, identities, stacked terms, factors of another dtype."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from math import prod, sqrt
-from operator import index as as_integer
 from typing import Any
 
 import numpy as np
@@ -12,9 +10,18 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating
 from ketcore.arrays.elementary import beside
-from ketcore.arrays.namespaces import is_array, is_floating, quiet
+from ketcore.arrays.namespaces import is_array, is_floating, is_half, quiet
 from ketcore.divisors import suggest_dims
-from ketcore.shapes import Marks, check_dense_size, check_dims, check_size
+from ketcore.shapes import (
+    Marks,
+    as_int,
+    check_addressable,
+    check_dense_size,
+    check_dims,
+    check_int,
+    check_size,
+    shown,
+)
 
 
 @quiet
@@ -30,6 +37,8 @@ def random_leaves(
     dtype = _floating_dtype(dtype)
     std = check_size("std", std)
     rng = generator(rng)
+    for shape in shapes:
+        check_addressable(shape)
     leaf_std = (std / sqrt(max(rank, 1))) ** (1 / len(shapes))
     if dtype.kind != "c":
         return [(leaf_std * rng.standard_normal(shape)).astype(dtype) for shape in shapes]
@@ -45,10 +54,18 @@ def generator(rng: Any) -> Any:
     if hasattr(rng, "standard_normal"):
         return rng
     try:
-        return np.random.default_rng(rng)
+        return np.random.default_rng(_checked_seed(rng))
     except (TypeError, ValueError) as error:
-        text = f"rng must be None, a seed >= 0 or a Generator, got {rng!r}"
+        text = f"rng must be None, a seed >= 0 or a Generator, got {shown(rng)}"
         raise type(error)(text) from None
+
+
+def _checked_seed(rng):
+    """Lists with at least one int: NumPy takes bools, empty lists and ragged ones for seeds, too."""
+    several = isinstance(rng, list | tuple | range | np.ndarray)
+    if isinstance(rng, bool) or (several and not (len(rng) and all(as_int(n) is not None for n in rng))):
+        raise TypeError
+    return rng
 
 
 def cast(factors: Sequence[AnyArray], dtype: Any, axes: scale.Axes, fixed: Marks = ()) -> list[AnyArray]:
@@ -60,22 +77,35 @@ def cast(factors: Sequence[AnyArray], dtype: Any, axes: scale.Axes, fixed: Marks
 
 def _floating_dtype(dtype):
     """`dtype` as one of NumPy in native byte order."""
-    try:
-        found = np.dtype(dtype).newbyteorder("=")
-    except TypeError:
-        raise TypeError(f"dtype must be floating or complex, got {dtype!r}") from None
+    found = numeric_dtype(dtype, "be floating or complex").newbyteorder("=")
     if not is_floating(np, found):
         precision = " of at most double precision" if found.kind in "fc" else ""
         raise TypeError(f"dtype must be floating or complex{precision}, got {found}")
     return found
 
 
+def numeric_dtype(dtype: Any, rule: str) -> np.dtype[Any]:
+    """`dtype` as one of NumPy for numbers or bools; TypeError with the rule where it is none.
+
+    What merely has a dtype, as arrays and kets do, is none; nor is None, of which NumPy makes float64.
+    """
+    named = isinstance(dtype, str | type | np.dtype)
+    try:
+        found = np.dtype(dtype) if named else None
+    except (TypeError, Warning):  # NumPy warns of names that it had
+        found = None
+    if found is None or not (found.kind in "biufc" or is_half(found)):
+        raise TypeError(f"dtype must {rule}, got {shown(dtype) if found is None else found}")
+    return found
+
+
 def identities(dims: Any, dtype: Any, like: AnyArray | None) -> list[AnyArray]:
     """Identity matrices of these sizes, beside `like` or of NumPy."""
-    with suppress(TypeError):  # of anything but an int
-        dims = (as_integer(dims),)
+    found = as_int(dims)
     dtype = _floating_dtype(dtype)
-    return [placed(np.eye(dim, dtype=dtype), like) for dim in check_dims("dims", dims)]
+    dims = check_dims("dims", dims if found is None else (found,))
+    check_addressable((max(dims),) * 2)
+    return [placed(np.eye(dim, dtype=dtype), like) for dim in dims]
 
 
 def placed(values: np.ndarray, like: AnyArray | None) -> AnyArray:
@@ -108,13 +138,13 @@ def stacked_terms(terms: Sequence[Sequence[Any]]) -> list[AnyArray]:
     """Factors (R, p, q) from R lists of N matrices, of one shape per mode."""
     terms = [as_sequence("terms", term) for term in as_sequence("terms", terms)]
     if not terms or any(len(term) != len(terms[0]) for term in terms):
-        orders = [len(term) for term in terms]
+        orders = shown([len(term) for term in terms])
         raise ValueError(f"terms must be at least one list of matrices, all of one order, got {orders}")
     xp, flat, dtype = check_floating("terms", [matrix for term in terms for matrix in dense_factors(term)])
     shapes = [tuple(matrix.shape) for matrix in flat]
     modes = [shapes[mode :: len(terms[0])] for mode in range(len(terms[0]))]
     if any(len(set(mode)) > 1 or len(mode[0]) != 2 for mode in modes):
-        raise ValueError(f"terms must hold matrices of one shape per mode, got shapes {modes}")
+        raise ValueError(f"terms must hold matrices of one shape per mode, got shapes {shown(modes)}")
     flat = [xp.astype(matrix, dtype, copy=False) for matrix in flat]
     return [xp.stack(flat[mode :: len(terms[0])]) for mode in range(len(terms[0]))]
 
@@ -125,14 +155,16 @@ def random_shapes(
     """`shape` checked, and (p_n, q_n) per mode; dims that are not given come from `suggest_dims`."""
     shape = check_dims("shape", shape)
     if len(shape) != 2:
-        raise ValueError(f"shape must be two ints (rows, columns), got {shape}")
+        raise ValueError(f"shape must be two ints (rows, columns), got {shown(shape)}")
     row_dims = None if row_dims is None else check_dims("row_dims", row_dims)
     col_dims = None if col_dims is None else check_dims("col_dims", col_dims)
     given = [dims for dims in (row_dims, col_dims) if dims is not None]
+    order = None if order is None else check_int("order", order, 1)
     orders = {len(dims) for dims in given} | ({order} if order is not None else set())
     if len(orders) != 1:
         raise ValueError(
-            f"order, row_dims and col_dims must give one order, got {order}, {row_dims} and {col_dims}"
+            "order, row_dims and col_dims must give one order, "
+            f"got {shown(order)}, {shown(row_dims)} and {shown(col_dims)}"
         )
     (order,) = orders
     row_dims = suggest_dims(shape[0], order) if row_dims is None else row_dims

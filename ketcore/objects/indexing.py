@@ -17,6 +17,7 @@ import numpy as np
 from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import to_namespace_of
 from ketcore.arrays.namespaces import device_of, index_dtype, is_array, namespace_of, on_host, to_host
+from ketcore.shapes import shown
 
 Selector = int | range | AnyArray
 
@@ -48,17 +49,19 @@ def _parse_entry(entry, shape, axis):
     # Entries beyond the last axis are counted and then refused by `parse_key`.
     size = shape[axis] if axis < len(shape) else None
     if isinstance(entry, slice):
-        # An empty range may start at -1, which as an index would be the last.
-        return [range(*entry.indices(size or 0)) or range(0)]
+        return [_sliced(entry, size or 0)]
     if entry is None or entry is Ellipsis or isinstance(entry, bool | np.bool_ | str):
-        raise TypeError(f"{_RULE}, got {entry!r}")
+        raise TypeError(f"{_RULE}, got {shown(entry)}")
     if not is_array(entry):
         try:
             return [0 if size is None else _one_index(as_integer(entry), size, axis)]
         except TypeError:
             # Among Python ints beyond int64 NumPy would look for a float.
             wide = size is not None and size > COUNTED
-            entry = np.asarray(entry, dtype=object) if wide else np.asarray(entry)
+            try:
+                entry = np.asarray(entry, dtype=object) if wide else np.asarray(entry)
+            except ValueError:
+                raise ValueError(f"{_RULE}, got ragged lists") from None
             if entry.size == 0 and entry.dtype in (np.float64, object):
                 entry = entry.astype(np.int64)
     xp = namespace_of(entry)
@@ -71,9 +74,18 @@ def _parse_entry(entry, shape, axis):
     return [entry if size is None else _indices(xp, entry, size, axis)]
 
 
+def _sliced(entry, size):
+    try:
+        # An empty range may start at -1, which as an index would be the last.
+        return range(*entry.indices(size)) or range(0)
+    except (TypeError, ValueError) as error:
+        rule = "key must have slices of ints and None, of steps other than 0"
+        raise type(error)(f"{rule}, got {shown(entry)}") from None
+
+
 def _one_index(value, size, axis):
     if not -size <= value < size:
-        raise IndexError(f"key must lie in [-{size}, {size}) on axis {axis}, got {value}")
+        raise IndexError(f"key must lie in [-{size}, {size}) on axis {axis}, got {shown(value)}")
     return value + size if value < 0 else value
 
 

@@ -19,6 +19,7 @@ from ketcore import shapes
 from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Key, Lists, Number, Seed, Untyped
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating
+from ketcore.arrays.conversions import as_array
 from ketcore.arrays.elementary import conjugated, itemsize
 from ketcore.arrays.namespaces import namespace_of, quiet
 from ketcore.objects import arithmetic, construction, display
@@ -26,7 +27,7 @@ from ketcore.objects.indexing import parse_key, take
 from ketcore.objects.operands import flat, operand
 from ketcore.objects.operator import Scalable
 from ketcore.ops import ket_gram, ket_inner, ket_rows
-from ketcore.shapes import check_dims, check_int, offsets
+from ketcore.shapes import check_dims, check_int, offsets, shown
 
 if TYPE_CHECKING:
     from ketcore.objects.kronecker_matrix import KroneckerMatrix
@@ -74,7 +75,7 @@ class Ket(Scalable, Generic[ArrayT]):
         lead = factors[0].shape[:-1]
         if any(f.ndim < 2 or f.shape[:-1] != lead or f.shape[-1] < 1 for f in factors):
             rule = "arrays (..., rank, q_n) of one batch shape, one rank and q_n >= 1"
-            raise ValueError(f"factors must be {rule}, got shapes {shapes}")
+            raise ValueError(f"factors must be {rule}, got shapes {shown(shapes)}")
         object.__setattr__(self, "packed", xp.concat(factors, axis=-1))
         object.__setattr__(self, "dims", tuple(f.shape[-1] for f in factors))
 
@@ -100,9 +101,8 @@ class Ket(Scalable, Generic[ArrayT]):
         _, (packed,), _ = check_floating("packed", (packed,))
         dims = check_dims("dims", dims)
         if packed.ndim < 2 or packed.shape[-1] != sum(dims):
-            raise ValueError(
-                f"packed must have shape (..., rank, {sum(dims)}) for dims {dims}, got {tuple(packed.shape)}"
-            )
+            rule = f"shape (..., rank, {shown(sum(dims))}) for dims {shown(dims)}"
+            raise ValueError(f"packed must have {rule}, got {tuple(packed.shape)}")
         self = cls.__new__(cls)
         object.__setattr__(self, "packed", packed)
         object.__setattr__(self, "dims", dims)
@@ -408,9 +408,10 @@ def ket(*vectors: Any) -> Ket[Any]:
     >>> ket([1.0, 2.0], [0.0, 1.0]).to_dense().tolist()
     [0.0, 1.0, 0.0, 2.0]
     """
-    shapes = [np.shape(vector) for vector in vectors]
+    # Kets, operators and ragged lists have their errors of `Ket`.
+    shapes = [tuple(as_array("vectors", vector).shape) for vector in vectors]
     if any(len(shape) != 1 for shape in shapes):
-        raise ValueError(f"vectors must be 1-D, got shapes {shapes}")
+        raise ValueError(f"vectors must be 1-D, got shapes {shown(shapes)}")
     return Ket(vectors)
 
 

@@ -324,13 +324,12 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerProduct([Identity(2), [[1.0, 2.0]]]).sum(axis=0).tolist()
         [1.0, 2.0, 1.0, 2.0]
         """
+        axis = shapes.check_sum_axis(axis)
         if axis is None:
             return _product_of(sum_of, self.parts)
-        if axis not in (0, 1, -1, -2):
-            raise ValueError(f"axis must be None, 0 or 1 (or -2 or -1), got {axis}")
-        parts = self.parts if axis in (0, -2) else self.T.parts
+        parts = self.parts if axis == 0 else self.T.parts
         _, like, dtype = kind_of(parts)
-        shapes.check_result_size("axis", (self.shape[1 if axis in (0, -2) else 0],), itemsize(like), dtype)
+        shapes.check_result_size("axis", (self.shape[1 - axis],), itemsize(like), dtype)
         return Ket([column_sums(part, like) for part in parts]).to_dense(inf)
 
     def trace(self) -> ArrayT:

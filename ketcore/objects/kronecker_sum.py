@@ -24,6 +24,7 @@ from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.operator import Operator, Scalable
 from ketcore.products.plans import Cost
 from ketcore.products.term_products import added
+from ketcore.shapes import shown
 
 # Up to this size neighbouring modes are summed beforehand.
 _MERGED = 16
@@ -59,7 +60,8 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         xp, factors, dtype = check_floating("factors", construction.dense_factors(factors))
         shapes = [tuple(f.shape) for f in factors]
         if any(len(s) != 2 or s[0] != s[1] or s[0] < 1 for s in shapes):
-            raise ValueError(f"factors must be square matrices (n, n) with n >= 1, got shapes {shapes}")
+            rule = "square matrices (n, n) with n >= 1"
+            raise ValueError(f"factors must be {rule}, got shapes {shown(shapes)}")
         object.__setattr__(self, "factors", tuple(xp.astype(f, dtype, copy=False) for f in factors))
 
     @property

@@ -23,7 +23,7 @@ from ketcore.objects.alignment import aligned_inner
 from ketcore.objects.operands import applied, is_dense, operand, written
 from ketcore.objects.refusals import factor_refusal, product_refusal, sum_refusal
 from ketcore.objects.row_blocks import RowBlocks
-from ketcore.shapes import check_int
+from ketcore.shapes import as_int, check_int, shown
 
 
 class Structured:
@@ -253,8 +253,9 @@ class Operator(Structured, Generic[ArrayT]):
         raises   ValueError on axes
         """
         given = axes[0] if len(axes) == 1 else axes
-        if given not in (None, (), (1, 0), [1, 0]):
-            raise ValueError(f"axes must be None or (1, 0), got {given}")
+        known = isinstance(given, list | tuple) and [as_int(axis) for axis in given] in ([], [1, 0])
+        if given is not None and not known:
+            raise ValueError(f"axes must be None or (1, 0), got {shown(given)}")
         return self.mT
 
     def adjoint(self) -> Self:
@@ -262,8 +263,14 @@ class Operator(Structured, Generic[ArrayT]):
         return self.H
 
     def dot(self: Any, other: Any) -> Any:
-        """A @ other."""
-        return self @ other
+        """A @ other.
+
+        raises   as `@`, for what that leaves to `other` too
+        """
+        found = self.__matmul__(other)
+        if found is NotImplemented:
+            raise product_refusal(self, other)
+        return found
 
     def toarray(self, max_bytes: int = 2**30) -> ArrayT:
         """`to_dense`, by the name that sparse matrices of SciPy have for it."""
@@ -332,19 +339,19 @@ class Operator(Structured, Generic[ArrayT]):
 
     def matvec(self: Any, x: ArrayT | Lists) -> ArrayT:
         """A @ x, by the name under which solvers of SciPy and CuPy ask for it."""
-        return self @ x
+        return self.dot(x)
 
     def rmatvec(self: Any, x: ArrayT | Lists) -> ArrayT:
         """A^H @ x, by the name under which solvers of SciPy and CuPy ask for it."""
-        return self.H @ x
+        return self.H.dot(x)
 
     def matmat(self: Any, x: ArrayT | Lists) -> ArrayT:
         """As `matvec`, for several columns."""
-        return self @ x
+        return self.dot(x)
 
     def rmatmat(self: Any, x: ArrayT | Lists) -> ArrayT:
         """As `rmatvec`, for several columns."""
-        return self.H @ x
+        return self.H.dot(x)
 
     def _arrays(self: Any) -> tuple[AnyArray, ...]:
         """The arrays that tell library, device and dtype; none where the operand does."""

@@ -24,7 +24,7 @@ from ketcore.objects import blocks, construction
 from ketcore.objects.indexing import parse_key
 from ketcore.objects.ket import Ket
 from ketcore.objects.operator import Operator
-from ketcore.shapes import check_dims, check_int, check_modes, check_order, strides
+from ketcore.shapes import check_dims, check_int, check_mode, check_order, strides
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -166,10 +166,7 @@ class Permutation(Operator[Any]):
         >>> swap((2, 2), 0, 1).to_dense().tolist()[1]
         [0.0, 0.0, 1.0, 0.0]
         """
-        try:
-            dtype = np.dtype(dtype)
-        except TypeError:
-            raise TypeError(f"dtype must be one of NumPy, got {dtype!r}") from None
+        dtype = construction.numeric_dtype(dtype, "be one of NumPy's numbers")
         size = self.shape[0]
         what = f"{self.shape} array of {dtype}"
         shapes.check_dense_size(size * size, dtype.itemsize, what, max_bytes, "iter_row_blocks(size)")
@@ -219,10 +216,8 @@ class Permutation(Operator[Any]):
 
         raises   ValueError on axis; MemoryError, naming the size, above 2**30 bytes
         """
-        if axis not in (None, 0, 1, -1, -2):
-            raise ValueError(f"axis must be None, 0 or 1 (or -2 or -1), got {axis}")
         size = self.shape[0]
-        if axis is None:
+        if shapes.check_sum_axis(axis) is None:
             return np.float64(size)
         shapes.check_result_size("axis", (size,), 8, np.dtype(np.float64))
         return np.ones(size)
@@ -298,7 +293,7 @@ def swap(dims: Sequence[int], i: int, j: int) -> Permutation:
     [0, 3, 1, 4, 2, 5]
     """
     dims = check_dims("dims", dims)
-    (i,), (j,) = (check_modes(name, mode, len(dims)) for name, mode in (("i", i), ("j", j)))
+    i, j = (check_mode(name, mode, len(dims)) for name, mode in (("i", i), ("j", j)))
     order = list(range(len(dims)))
     order[i], order[j] = order[j], order[i]
     return Permutation(dims, order)

@@ -21,7 +21,7 @@ from ketcore.arrays.elementary import itemsize, transposed, unboxed, widened
 from ketcore.arrays.namespaces import namespace_of, quiet
 from ketcore.objects.blocks import entries
 from ketcore.ops import ket_rows
-from ketcore.shapes import check_dense_size, check_result_size, prefix_boxes
+from ketcore.shapes import check_dense_size, check_result_size, check_sum_axis, prefix_boxes
 
 
 def dims_of(factors: Sequence[AnyArray], axis: int) -> tuple[int, ...]:
@@ -40,13 +40,12 @@ def restricted(factors: Sequence[AnyArray], shape: tuple[int, int]) -> Iterator[
 @quiet
 def sums(factors: Sequence[AnyArray], shape: tuple[int, int], axis: int | None) -> AnyArray:
     """The sum of all elements of the leading block, or over its rows (axis 0) or columns (axis 1)."""
+    axis = check_sum_axis(axis)
     if axis is None:
         return total(factors, shape)
-    if axis in (0, -2):
+    if axis == 0:
         return _column_sums(factors, shape)
-    if axis in (1, -1):
-        return _column_sums([transposed(f) for f in factors], (shape[1], shape[0]))
-    raise ValueError(f"axis must be None, 0 or 1 (or -2 or -1), got {axis}")
+    return _column_sums([transposed(f) for f in factors], (shape[1], shape[0]))
 
 
 def total(factors: Sequence[AnyArray], shape: tuple[int, int]) -> AnyArray:

@@ -6,6 +6,7 @@ A class says in `_SUMS` and `_PRODUCTS` what serves where its sums and products 
 from typing import Any
 
 from ketcore.objects.operands import is_dense
+from ketcore.shapes import shown
 
 _DENSE = "to_dense()"
 # What serves where a kind has not what was asked for: of kets their columns are matrices.
@@ -56,7 +57,7 @@ def _way(name, *objects):
 
 def _name(other):
     """A number as it is, of all others the kind."""
-    return type(other).__name__ if is_dense(other) or hasattr(other, "_facts") else repr(other)
+    return type(other).__name__ if is_dense(other) or hasattr(other, "_facts") else shown(other)
 
 
 def kind_refusal(name: str, kinds: str, got: Any) -> TypeError:

@@ -19,6 +19,7 @@ from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import (
     as_integers,
     check_columns,
+    check_flag,
     check_index,
     check_tables,
     check_tangents,
@@ -125,7 +126,7 @@ def gather_kron_vjp(
     """
     xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
     cotangent = as_rows(xp, lookup, batch, cotangent)
-    gradients = gather_vjp(lookup, cotangent, deterministic)
+    gradients = gather_vjp(lookup, cotangent, check_flag("deterministic", deterministic))
     return restored(xp, gradients, tables)
 
 
@@ -208,6 +209,7 @@ def gather_kron_dense(
 
 def _lookup(tables, index, columns, per_term, check):
     xp, tables, dtype = check_tables("tables", tables)
+    per_term = check_flag("per_term", per_term)
     lead = (len(tables), tables[0].shape[0]) if per_term else (len(tables),)
     index, checked = _check_indices(index, lead, [table.shape[1] for table in tables], check)
     index = to_namespace_of(index, xp, tables[0])

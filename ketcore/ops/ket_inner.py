@@ -22,7 +22,7 @@ from ketcore.arrays.checks import as_sequence, check_floating, check_like, check
 from ketcore.arrays.elementary import conjugated, elementwise_product, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
-from ketcore.shapes import broadcast
+from ketcore.shapes import broadcast, shown
 
 # Up to so many entries a leaf costs less as part of a larger one than as a matrix of its own.
 _MERGED = 32
@@ -262,9 +262,10 @@ def _checked(v, w):
 def _check_ket(name, ket):
     shapes = [tuple(leaf.shape) for leaf in ket]
     if not shapes or any(len(s) < 2 or s[:-1] != shapes[0][:-1] for s in shapes):
-        raise ValueError(f"{name} must be arrays (..., rank, dim) of one batch and rank, got shapes {shapes}")
+        rule = "arrays (..., rank, dim) of one batch and rank"
+        raise ValueError(f"{name} must be {rule}, got shapes {shown(shapes)}")
     if any(s[-1] < 1 for s in shapes):
-        raise ValueError(f"{name} must have dims of at least 1, got shapes {shapes}")
+        raise ValueError(f"{name} must have dims of at least 1, got shapes {shown(shapes)}")
 
 
 def _wide(xp, arrays, dtype):

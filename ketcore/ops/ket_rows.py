@@ -19,13 +19,20 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
-from ketcore.arrays.checks import check_columns, check_floating, check_index, check_like, to_namespace_of
+from ketcore.arrays.checks import (
+    check_columns,
+    check_flag,
+    check_floating,
+    check_index,
+    check_like,
+    to_namespace_of,
+)
 from ketcore.arrays.namespaces import accumulation_dtype, is_complex, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_records, packed_vjp
 from ketcore.lookups.leaves import packed_views
 from ketcore.lookups.lookup import Lookup, made_safe, narrowed, restored_records
 from ketcore.lookups.segments import segment_sum
-from ketcore.shapes import check_dims, check_size, halves_split, offsets, tree_split
+from ketcore.shapes import check_dims, check_size, halves_split, offsets, shown, tree_split
 
 
 @overload
@@ -173,7 +180,8 @@ def ket_rows_vjp(
     """
     xp, leaves, dims, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
     cotangent = as_rows(xp, lookup, batch, cotangent)
-    if not sparse:
+    deterministic = check_flag("deterministic", deterministic)
+    if not check_flag("sparse", sparse):
         packed = packed_vjp(lookup, dims, cotangent, deterministic)
         return xp.astype(packed, leaves.dtype, copy=False)
     records = restored_records(xp, gather_records(lookup, cotangent), lookup.widths, dims)
@@ -269,9 +277,9 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
     xp, (leaves,), dtype = check_floating("leaves", [leaves])
     dims, eps = check_dims("dims", dims), check_size("eps", eps)
     if leaves.ndim != 3 or leaves.shape[2] != sum(dims):
-        raise ValueError(
-            f"leaves must have shape (words, rank, {sum(dims)}) for dims {dims}, got {tuple(leaves.shape)}"
-        )
+        rule = f"shape (words, rank, {shown(sum(dims))}) for dims {shown(dims)}"
+        raise ValueError(f"leaves must have {rule}, got {tuple(leaves.shape)}")
+    layernorm = check_flag("layernorm", layernorm)
     if layernorm and is_complex(xp, dtype):
         raise TypeError(f"layernorm must be False for complex leaves, got leaves of {dtype}")
     # No stand-in row can be read from an empty table, so there an id is always an error.
@@ -292,7 +300,7 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
         bound=leaves.shape[0],
         checked=checked,
         columns=columns,
-        layernorm=bool(layernorm),
+        layernorm=layernorm,
         eps=eps,
         split=tree_split(len(dims)) if layernorm else halves_split(widths),
         dtype=dtype,

@@ -20,7 +20,7 @@ from ketcore.arrays.elementary import conjugated, elementwise_product, transpose
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
 from ketcore.products.backward import summed_like
-from ketcore.shapes import broadcast
+from ketcore.shapes import broadcast, shown
 
 
 @overload
@@ -218,7 +218,8 @@ class _Call:
 def _check_ket(name, ket, dims):
     shapes = [tuple(leaf.shape) for leaf in ket]
     if any(len(s) < 2 or s[:-1] != shapes[0][:-1] for s in shapes):
-        raise ValueError(f"{name} must be arrays (..., rank, dim) of one batch and rank, got shapes {shapes}")
+        rule = "arrays (..., rank, dim) of one batch and rank"
+        raise ValueError(f"{name} must be {rule}, got shapes {shown(shapes)}")
     found = tuple(s[-1] for s in shapes)
     if found != dims:
         raise ValueError(f"{name} must have the dims {dims} of the factors, got {found}")

@@ -162,6 +162,7 @@ def kron_log_likelihood_jvp(
     moved = scale.shifted(decompositions.as_matrices(xp, moved, call.matrices[0].dtype), call.shifts)
     dy = call.wide(check_like("y_tangent", y_tangent, call.y.shape, xp, call.y, call.dtype))
     ds = decompositions.check_shift(shift_tangent, xp, call.y, call.dtype)[0]
+    ds = check_like("shift_tangent", ds, (), xp, call.y, real_dtype(xp, call.dtype))
     x = call.solved(call.wide_y, call.vectors, call.shifted)
     change = call.wide(ds) * x - 2 * dy
     for n, matrix in enumerate(moved):

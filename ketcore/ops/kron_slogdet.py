@@ -159,7 +159,9 @@ def kron_slogdet_jvp(
     to_matrices, to_shift = call.gradients()
     change = reduce(lambda a, b: a + b, [xp.sum(g * t) for g, t in zip(to_matrices, moved, strict=True)])
     if shift is not None:
-        shift_tangent = decompositions.check_shift(shift_tangent, xp, call.factors[0], call.dtype)[0]
+        like, dtype = call.factors[0], call.dtype
+        shift_tangent = decompositions.check_shift(shift_tangent, xp, like, dtype)[0]
+        shift_tangent = check_like("shift_tangent", shift_tangent, (), xp, like, dtype)
         change = change + to_shift * xp.astype(shift_tangent, call.working, copy=False)
     if not is_complex(xp, call.dtype):
         return call.finished(xp.zeros_like(change), change)

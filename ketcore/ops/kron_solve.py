@@ -26,6 +26,7 @@ from ketcore.arrays.checks import check_floating, check_like, check_tangents
 from ketcore.arrays.elementary import adjoint, identity, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, is_complex, namespace, quiet
 from ketcore.products.backward import matmul_vjp
+from ketcore.shapes import check_axis
 from ketcore.spectra import decompositions, symmetry
 from ketcore.spectra.schur import triangular_solver
 
@@ -246,8 +247,7 @@ class _Call:
         _, self.factors, dtype = decompositions.check_square(factors, (b,))
         _, (self.b,), b_dtype = check_floating("b", (b,), self.factors)
         self.xp = xp = namespace("factors and b", (*self.factors, self.b))
-        if axis not in (-1, -2):
-            raise ValueError(f"axis must be -1 or -2, got {axis}")
+        axis = check_axis("axis", axis, (-1, -2), "-1 or -2")
         size = prod([factor.shape[1] for factor in self.factors])
         if self.b.ndim < -axis or self.b.shape[axis] != size:
             raise ValueError(f"b must have {size} entries along axis {axis}, got shape {tuple(self.b.shape)}")

@@ -141,6 +141,7 @@ def row_kets_jvp(
     raises   as `row_kets`; TypeError, ValueError on the tangents
     """
     xp, factors, lookup, bad, batch = _lookup(factors, ids, shape, check)
+    tangents = as_sequence("tangents", tangents)
     if len(tangents) != len(factors):
         raise ValueError(f"tangents must hold {len(factors)} arrays, one per primal, got {len(tangents)}")
     checked = [

@@ -17,7 +17,14 @@ from typing import Any, overload
 import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
-from ketcore.arrays.checks import check_index, check_shape, check_tables, check_tangents, to_namespace_of
+from ketcore.arrays.checks import (
+    check_flag,
+    check_index,
+    check_shape,
+    check_tables,
+    check_tangents,
+    to_namespace_of,
+)
 from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
 from ketcore.lookups.lookup import Lookup, narrowed, restored
@@ -119,7 +126,7 @@ def rows_vjp(
     """
     xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
     cotangent = as_rows(xp, lookup, batch, cotangent)
-    gradients = gather_vjp(lookup, cotangent, deterministic)
+    gradients = gather_vjp(lookup, cotangent, check_flag("deterministic", deterministic))
     return restored(xp, gradients, factors)
 
 

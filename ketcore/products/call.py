@@ -21,7 +21,7 @@ from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, namespa
 from ketcore.cuda import launcher
 from ketcore.products import fused, plans, term_plans
 from ketcore.products.term_products import without_identities
-from ketcore.shapes import Marks, check_addressable, reached_dims
+from ketcore.shapes import Marks, check_addressable, check_axis, check_choice, reached_dims, shown
 from ketcore.tracing import decided, kept
 
 _PATHS = (None, *plans.PATHS, term_plans.TERMS, "fused")
@@ -149,8 +149,7 @@ def checked(
     if shape is not None:
         _dims(shapes)
         shape = check_shape(shape, factors)
-    if axis not in (-1, -2):
-        raise ValueError(f"axis must be -1 or -2, got {axis}")
+    axis = check_axis("axis", axis, (-1, -2), "-1 or -2")
     sizes = _sizes(shapes, tuple(x.shape), axis, shape)
     marks: Marks = ()
     if type(identities) is not tuple or identities:
@@ -198,11 +197,12 @@ def _dims(shapes):
     """Of factors of these shapes (row dims, column dims), (P, Q), and whether they are batches."""
     if any(len(shape) < 3 or shape[-3] != shapes[0][-3] for shape in shapes):
         raise ValueError(
-            f"factors must be arrays (..., rank, rows, columns) of one rank, got shapes {list(shapes)}"
+            f"factors must be arrays (..., rank, rows, columns) of one rank, got shapes {shown(list(shapes))}"
         )
     dims = tuple(shape[-2] for shape in shapes), tuple(shape[-1] for shape in shapes)
     if min(*dims[0], *dims[1]) < 1:
-        raise ValueError(f"factors must have at least one row and one column each, got shapes {list(shapes)}")
+        rule = "must have at least one row and one column each"
+        raise ValueError(f"factors {rule}, got shapes {shown(list(shapes))}")
     return dims, (prod(dims[0]), prod(dims[1])), max(map(len, shapes)) > 3
 
 
@@ -229,8 +229,7 @@ def _sizes(shapes, given, axis, shape):
 
 def _check_path(path, factors, x, sizes, marks):
     """What launches the CUDA kernel, where that is the path."""
-    if path not in _PATHS:
-        raise ValueError(f"path must be one of {_PATHS}, got {path!r}")
+    check_choice("path", path, _PATHS)
     if sizes.batched:
         raise ValueError(f"path must be None for batches of matrices, got {path!r}")
     if path != "fused":

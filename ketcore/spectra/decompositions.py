@@ -36,6 +36,7 @@ from ketcore.arrays.namespaces import (
     widest_floating,
 )
 from ketcore.products.forward import matmul_by_modes
+from ketcore.shapes import shown
 from ketcore.spectra.powers import multiple
 from ketcore.spectra.symmetry import is_hermitian
 
@@ -78,7 +79,7 @@ def check_square(
     xp, factors, dtype = check_tables("factors", factors, others)
     shapes = [tuple(factor.shape) for factor in factors]
     if any(shape[1] != shape[2] for shape in shapes):
-        raise ValueError(f"factors must be square, got shapes {shapes}")
+        raise ValueError(f"factors must be square, got shapes {shown(shapes)}")
     if len(shapes) > 1 and shapes[0][0] != 1:
         raise TypeError(
             f"factors must have rank 1 for a closed form, got rank {shapes[0][0]} (see ketcore.linalg.cg)"

@@ -13,6 +13,7 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.elementary import adjoint
 from ketcore.arrays.namespaces import is_half, value_of
+from ketcore.shapes import shown
 
 # What SciPy's names of `assume_a` say of a matrix: whether it is Hermitian; None where real ones are.
 _ASSUMED = {
@@ -33,7 +34,7 @@ def assumed_hermitian(assume_a: Any, is_real: bool) -> bool | None:
         return None
     if not isinstance(assume_a, str) or assume_a not in _ASSUMED:
         names = ", ".join(map(repr, _ASSUMED))
-        raise ValueError(f"assume_a must be None or one of {names}, got {assume_a!r}")
+        raise ValueError(f"assume_a must be None or one of {names}, got {shown(assume_a)}")
     found = _ASSUMED[assume_a]
     return is_real if found is None else found
 

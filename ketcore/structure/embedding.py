@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor
 from ketcore.arrays.autodiff import is_recorded
-from ketcore.arrays.checks import check_floating
+from ketcore.arrays.checks import check_flag, check_floating
 from ketcore.arrays.elementary import identity
 from ketcore.arrays.namespaces import accumulation_dtype, is_array, namespace_of, quiet
 from ketcore.objects import construction
@@ -20,7 +20,7 @@ from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.objects.permutation import Permutation
 from ketcore.objects.refusals import kind_refusal
-from ketcore.shapes import check_dims, check_modes
+from ketcore.shapes import check_dims, check_modes, shown
 from ketcore.structure.splits import exact_split, linear_split, svd_split
 
 
@@ -77,6 +77,7 @@ def embed(
     >>> gate.rank, gate.shape == (2**30, 2**30)
     (2, True)
     """
+    linear, svd = check_flag("linear", linear), check_flag("svd", svd)
     if linear and svd:
         raise ValueError(f"linear and svd must not be True at once, got {linear} and {svd}")
     dims = check_dims("dims", dims)
@@ -111,14 +112,15 @@ def _parts(op, dims, split):
     """One array (R, d_n, d_n) per mode that `op` acts on."""
     if isinstance(op, KroneckerMatrix):
         if (op.row_dims, op.col_dims, op.shape) != (dims, dims, (prod(dims),) * 2):
-            rule = f"op must have row_dims and col_dims {dims} and no crop"
+            rule = f"op must have row_dims and col_dims {shown(dims)} and no crop"
             raise ValueError(f"{rule}, got {op.row_dims} and {op.col_dims} of shape {op.shape}")
         return op.factors
     if isinstance(op, Ket | Permutation):
         raise kind_refusal("op", "a matrix, KroneckerMatrix, KroneckerSum or KroneckerProduct", op)
     xp, (op,), dtype = check_floating("op", construction.dense_factors([op]))
     if tuple(op.shape) != (prod(dims),) * 2:
-        raise ValueError(f"op must have shape {(prod(dims),) * 2} for modes {dims}, got {tuple(op.shape)}")
+        rule = f"op must have shape {shown((prod(dims),) * 2)} for modes {shown(dims)}"
+        raise ValueError(f"{rule}, got {tuple(op.shape)}")
     if len(dims) == 1:
         return [op[None, :, :]]
     wide = xp.astype(op, accumulation_dtype(xp, dtype), copy=False)

@@ -25,7 +25,7 @@ from ketcore.objects.part_operators import is_operator
 from ketcore.objects.parts import hadamard_part, kind_of, stored_parts, wide_parts
 from ketcore.objects.permutation import Permutation
 from ketcore.objects.refusals import kind_refusal
-from ketcore.shapes import check_int
+from ketcore.shapes import MOST_MODES, check_int, shown
 
 
 @overload
@@ -112,7 +112,7 @@ def kron_power(matrix: Any, k: int) -> Any:
     >>> kron_power([[0.0, 1.0], [1.0, 0.0]], 3)[0].tolist()
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
     """
-    return kron(*[matrix] * check_int("k", k, 1))
+    return kron(*[matrix] * check_int("k", k, 1, MOST_MODES))
 
 
 @overload
@@ -251,5 +251,5 @@ def _checked(matrices: Sequence[Any], axis: int, what: str) -> tuple[Any, list[A
     xp, matrices, _ = check_floating("matrices", construction.dense_factors(list(matrices)))
     shapes = [tuple(matrix.shape) for matrix in matrices]
     if any(len(s) != 2 or s[1 - axis] < 1 or s[axis] != shapes[0][axis] for s in shapes):
-        raise ValueError(f"matrices must be 2-D with equal numbers of {what}, got shapes {shapes}")
+        raise ValueError(f"matrices must be 2-D with equal numbers of {what}, got shapes {shown(shapes)}")
     return xp, list(matrices)

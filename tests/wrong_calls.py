@@ -1,0 +1,502 @@
+"""Wrong calls: every argument of every public function and method, with values that are none for it.
+
+    python -m tests.wrong_calls
+
+A call is "good" where its error is ours, `<argument> must <rule>, got <value>`; "raw" where it is one of
+Python or of a library, or a warning; "silent" where it returns.  What arguments take is data: `RIGHT` says it
+by the names of arguments, with a word why where that is not plain.
+"""
+
+import operator
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from inspect import signature
+from itertools import chain
+from pathlib import Path
+from tempfile import gettempdir
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+import ketcore as kc
+
+RNG = np.random.default_rng(0)
+MATRIX = kc.KroneckerMatrix.random((6, 6), row_dims=(2, 3), col_dims=(3, 2), rank=2, rng=0)
+SQUARE = kc.KroneckerMatrix([[[2.0, 1.0], [1.0, 3.0]], 2 * np.eye(3)])
+KET = kc.Ket.random((2, 3), rank=2, rng=0)
+KETS = kc.Ket.random((2, 3), rank=2, batch_shape=(4,), rng=0)
+SUM = kc.KroneckerSum([[[2.0, 1.0], [1.0, 3.0]], np.eye(3)])
+PRODUCT = kc.KroneckerProduct([kc.Diagonal([1.0, 2.0]), kc.Identity(3)])
+PERMUTATION = kc.Permutation((2, 3), (1, 0))
+OBJECTS = {
+    "Ket": KET,
+    "Kets": KETS,
+    "KroneckerMatrix": MATRIX,
+    "KroneckerSum": SUM,
+    "KroneckerProduct": PRODUCT,
+    "Permutation": PERMUTATION,
+}
+X = RNG.standard_normal(6)
+
+# Values by their names; none is right for all arguments, and most are right for none.
+VALUES: dict[str, Any] = {
+    "None": None,
+    "True": True,
+    "2": 2,
+    "-1": -1,
+    "-9": -9,
+    "1.5": 1.5,
+    "np.float64(2.0)": np.float64(2.0),
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "1j": 1j,
+    "0": 0,
+    "10**5000": 10**5000,
+    "'a'": "a",
+    "b'a'": b"a",
+    "[]": [],
+    "['a']": ["a"],
+    "[None]": [None],
+    "[True, 2]": [True, 2],
+    "[1.5]": [1.5],
+    "[-9]": [-9],
+    "[10**5000]": [10**5000],
+    "ragged": [[1, 2], [3]],
+    "{}": {},
+    "object()": object(),
+    "int": int,
+    "len": len,
+    "slice": slice(0, 2),
+    "slice of step 0": slice(0, 2, 0),
+    "slice of texts": slice("a", None),
+    "list of 100": [1] * 100,
+    "array (7, 7, 7)": np.ones((7, 7, 7)),
+    "array ()": np.array(1.5),
+    "array of strings": np.array(["a", "b"]),
+    "array of objects": np.array([None, "a"]),
+    "array of dates": np.array(["2020"], "M8[Y]"),
+    "array of bools": np.array([True, False]),
+    "sparse": scipy.sparse.csr_matrix(np.eye(7)),
+    "Ket": kc.Ket.random((5, 7), rng=0),
+    "KroneckerMatrix": kc.KroneckerMatrix.random((35, 34), row_dims=(5, 7), col_dims=(2, 17), rank=2, rng=0),
+    "KroneckerSum": kc.KroneckerSum([np.ones((5, 5)), np.ones((7, 7))]),
+    "KroneckerProduct": kc.KroneckerProduct([kc.Identity(5), np.ones((7, 8))]),
+    "Permutation": kc.Permutation((5, 7), (1, 0)),
+    "Diagonal": kc.Diagonal(np.ones(7)),
+}
+
+_NUMBERS = {"0", "True", "2", "-1", "-9", "1.5", "np.float64(2.0)", "nan", "inf", "1j", "array ()"}
+_REAL = _NUMBERS - {"1j"}
+_SIZES = {"0", "2", "1.5", "np.float64(2.0)"}
+_ARRAYS = {name for name in VALUES if name.startswith("array")}
+_SUMS = {"KroneckerMatrix", "KroneckerSum", "KroneckerProduct"}
+_KINDS = _SUMS | {"Ket", "Permutation", "Diagonal"}
+
+# What is right for arguments of these names, of whatever function: the keys of `VALUES`.
+RIGHT: dict[str, set[str]] = {
+    # Whether.
+    "check": {"None", "True"},
+    "deterministic": {"True"},
+    "full_matrices": {"True"},
+    "layernorm": {"True"},
+    "linear": {"True"},
+    "lower": {"True"},
+    "per_term": {"True"},
+    "return_rank": {"True"},
+    "sparse": {"True"},
+    "svd": {"True"},
+    # How many.
+    "batch_shape": {"[]"},
+    "col_dims": {"None"},
+    "columns": {"None", "2"},
+    "dims": {"list of 100"},
+    "iterations": {"2", "10**5000"},
+    "k": {"2"},
+    "m": {"2", "10**5000"},
+    "maxiter": {"None", "2", "10**5000"},
+    "n": {"0", "2", "10**5000"},
+    "order": {"2"},
+    "radices": {"[10**5000]"},
+    "rank": {"2"},
+    "restarts": {"0", "2", "10**5000"},
+    "row_dims": {"None"},
+    "shape": {"None"},
+    "size": {"2", "10**5000"},
+    # Which.
+    "axes": {"None", "[]"},
+    "axis": {"None", "0", "-1"},
+    "callback": {"None", "int", "len"},
+    "i": {"0", "2", "-1"},
+    "identities": {"[]", "list of 100"},
+    "ids": {"0", "2", "[]", "list of 100"},
+    "j": {"0", "2", "-1"},
+    "key": {"0", "2", "-1", "[]", "slice", "list of 100"},
+    "mask": {"None"},
+    "points": {"None", "0", "2", "[]", "list of 100"},
+    "rng": {"None", "0", "2", "10**5000", "[10**5000]", "list of 100"},
+    "where": {"0", "-1", "[]"},
+    # How large.
+    "atol": _SIZES,
+    "cond": _SIZES | {"None", "inf"},
+    "eps": _SIZES,
+    "gain": _SIZES | {"None"},
+    "max_bytes": {"10**5000", "inf"},
+    "noise": {"0", "True", "2", "1.5", "np.float64(2.0)", "array ()"},
+    "rtol": _SIZES | {"None"},
+    "shift": _NUMBERS - {"nan", "inf"} | {"None"},
+    "shift_tangent": _REAL,
+    "scalar": _NUMBERS,
+    "std": _SIZES,
+    "term": {"0"},
+    "tol": _SIZES | {"None"},
+    "values": {"[-9]", "[1.5]", "array of bools", "list of 100"},
+    "vectors": {"[-9]", "[1.5]", "array of bools", "list of 100"},
+    # Of what kind.
+    "A": _SUMS,
+    "M": {"None"},
+    "assume_a": {"None"},
+    "cross": {"None"},
+    "layer": {"None"},
+    "like": _ARRAYS | {"None", "np.float64(2.0)"},  # of which library and device alone count
+    "mmap_mode": {"None"},
+    "obj": _KINDS,
+    "ord": {"None", "2", "np.float64(2.0)", "-1", "inf"},
+    "out": {"None"},
+    "p": {"None", "2", "np.float64(2.0)", "-1", "inf"},
+    "path": {"'a'"},
+    "prior": {"None"},
+    "weights": {"None"},
+    "x0": {"None"},
+}
+
+# What is right for an argument of one function alone, beside that.
+RIGHT_HERE: dict[str, set[str]] = {
+    "GaussianPosterior.sample size": {"None", "0"},
+    "Ket factors": {"array (7, 7, 7)", "ragged"},
+    "Ket.kron other": {"Ket"},
+    "Ket.random rank": {"0"},
+    "Kets.kron other": {"Ket"},
+    "KroneckerMatrix factors": {"array (7, 7, 7)"},
+    "KroneckerMatrix.kron other": _SUMS,
+    "KroneckerMatrix.random order": {"None"},
+    "KroneckerMatrix.random rank": {"0"},
+    "KroneckerProduct parts": {"array (7, 7, 7)"},
+    "KroneckerProduct.kron other": {"KroneckerProduct"},
+    "KroneckerSum factors": {"array (7, 7, 7)"},
+    "KroneckerSum.kron other": _SUMS,
+    "Permutation.kron other": {"Permutation"},
+    "Permutation.to_dense dtype": {"int"},
+    "det max_bytes": _SIZES,
+    "digits index": {"0", "2", "[]", "list of 100"},
+    "eye dims": {"2"},
+    "face_splitting matrices": {"sparse"},
+    "from_dense rank": {"10**5000"},
+    "khatri_rao matrices": {"sparse"},
+    "kron matrices": _KINDS | {"sparse"},
+    "kron_inner_vjp cotangent": _REAL,
+    "kron_log_likelihood_vjp cotangent": _REAL,
+    "kron_matmul path": {"None"},
+    "kron_matmul_jvp path": {"None"},
+    "kron_matmul_vjp path": {"None"},
+    "kron_norm_vjp cotangent": _REAL,
+    "kron_power matrix": _KINDS | {"sparse"},
+    "kron_sandwich_vjp cotangent": _REAL,
+    "kron_slogdet_vjp cotangents": {"array of bools"},
+    "kron_trace_vjp cotangent": _REAL,
+    "matrix_power n": {"-1", "-9"},
+    "matrix_rank max_bytes": _SIZES,
+    "matrix_rank tol": {"inf"},
+    "nearest_kronecker rank": {"10**5000"},
+    "partial_trace matrix": _KINDS - {"KroneckerMatrix", "Permutation"},
+    "partial_transpose operator": _SUMS | {"Diagonal"},
+    "permute_subsystems operator": _KINDS - {"Diagonal"},
+    "pinv atol": {"inf"},
+    "pinv max_bytes": _SIZES,
+    "pinv rtol": {"inf"},
+    "recompress rank": {"10**5000"},
+    "recompress x": {"Ket", "KroneckerMatrix"},
+    "slogdet max_bytes": _SIZES,
+}
+
+_AS_INTS = "NumPy makes ints of bools that stand among ints"
+_NOT_LOOKED_AT = "operations look at no values: what is not finite propagates"
+# Wrong calls that return, by argument and value, with the reason.
+DEFENDED: dict[tuple[str, str], str] = {
+    ("cotangents", "[True, 2]"): _AS_INTS,
+    ("ids", "[True, 2]"): _AS_INTS,
+    ("index", "[True, 2]"): _AS_INTS,
+    ("key", "[True, 2]"): _AS_INTS,
+    ("points", "[True, 2]"): _AS_INTS,
+    ("values", "[True, 2]"): _AS_INTS,
+    ("vectors", "[True, 2]"): _AS_INTS,
+    ("shift", "nan"): _NOT_LOOKED_AT,
+    ("shift", "inf"): _NOT_LOOKED_AT,
+}
+
+
+class Call(NamedTuple):
+    """A function and good arguments of it, by their names; `spread` names the one that is `*args`."""
+
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+    spread: str = ""
+
+    def __call__(self, **spoiled: Any) -> Any:
+        """The call with some arguments changed."""
+        arguments = self.arguments | spoiled
+        several = arguments.pop(self.spread) if self.spread else ()
+        return self.function(*several, **arguments)
+
+
+class WrongCall(NamedTuple):
+    """A call of which one argument is wrong, by the names of function, argument and value."""
+
+    name: str
+    argument: str
+    label: str
+    call: Call
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.argument}={self.label})"
+
+    def outcome(self) -> tuple[str, str]:
+        """One of `OUTCOMES`, and what was raised or returned."""
+        value = (self.value,) if self.argument == self.call.spread else self.value
+        try:
+            returned = self.call(**{self.argument: value})
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            ours = " must " in text and ", got " in text and _is_ours(error.__traceback__)
+            return "good" if ours else "raw", text
+        return "silent", type(returned).__name__
+
+
+OUTCOMES = ("good", "raw", "silent")
+
+
+def _is_ours(traceback: TracebackType | None) -> bool:
+    """Whether it was raised by code of ketcore."""
+    while traceback and traceback.tb_next:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_globals["__name__"].startswith("ketcore.")
+
+
+FACTORS = ([[[2.0, 1.0], [1.0, 3.0]]], 2 * np.eye(3)[None])
+LEAVES = np.ones((4, 2, 5))
+V, W = ((np.ones((4, 2, 2)), np.ones((4, 2, 3))) for _ in range(2))
+# Arguments of operations, by their names; those of which the shape depends on the operation stand below.
+OF_OPERATIONS: dict[str, Any] = {
+    "a": FACTORS, "axis": -1, "assume_a": "pos", "b": FACTORS, "check": None, "columns": None,
+    "deterministic": True, "dims": (2, 3), "eps": 1e-5, "factors": FACTORS, "identities": (), "ids": [0, 1],
+    "index": [[0, 1], [0, 1]], "layernorm": False, "leaves": LEAVES, "max_bytes": 2**30, "out": None,
+    "path": None, "per_term": False, "shape": None, "shift": 1.0, "sparse": False, "tables": FACTORS, "v": V,
+    "w": W, "x": X, "y": X,
+}  # fmt: skip
+
+
+def operations() -> Iterator[tuple[str, Call]]:
+    """The functions of all operations."""
+    for op in kc.OPS:
+        known = OF_OPERATIONS | ({"b": X} if op.name == "kron_solve" else {})
+        primals = {each.name: known[each.name] for each in op.primals}
+        constants = {name: known[name] for name in op.constants}
+        options = {name: known[name] for name in op.options}
+        shared = primals | constants | options
+        yield op.name, Call(op.forward, shared | _named(known, op.forward_options))
+        found = op.forward(**shared)
+        several = isinstance(found, tuple) or op.outputs[0].several
+        cotangents = [np.ones_like(each) for each in found] if several else np.ones_like(found)
+        cotangent = next(name for name in signature(op.vjp).parameters if name.startswith("cotangent"))
+        more = _named(known, op.vjp_options)
+        yield f"{op.name}_vjp", Call(op.vjp, shared | {cotangent: cotangents} | more)
+        names = [name for name in signature(op.jvp).parameters if "tangent" in name]
+        tangents = dict(zip(names, primals.values(), strict=True))
+        yield f"{op.name}_jvp", Call(op.jvp, shared | tangents)
+
+
+def _named(known, names):
+    return {name: known[name] for name in names}
+
+
+def functions() -> dict[str, Call]:
+    """The functions of ketcore and of linalg, and the constructors."""
+    dense = SQUARE.to_dense()
+    fit = {"rank": 1, "tol": None, "restarts": 1, "iterations": 2, "rng": 0, "callback": None}
+    dims = {"row_dims": (2, 3), "col_dims": (2, 3)}
+    sizes = {"dims": (2, 3), "rank": 2, "batch_shape": (4,), "std": 1.0, "rng": 0, "dtype": "float64"}
+    shapes = {"shape": (6, 6), "order": None, "rank": 2, "std": 1.0, "rng": 0, "dtype": "float64"}
+    packed = {"source": np.ones((2, 3, 10, 4)), "shape": (95, 16), "layer": None}
+    posterior = {"A": SQUARE, "y": X, "noise": 1.0, "cross": None, "prior": None, "mask": None}
+    return {
+        "Ket": Call(kc.Ket, {"factors": KET.factors}),
+        "Ket.from_packed": Call(kc.Ket.from_packed, {"packed": KET.packed, "dims": KET.dims}),
+        "Ket.random": Call(kc.Ket.random, sizes),
+        "KroneckerMatrix": Call(
+            kc.KroneckerMatrix, {"factors": MATRIX.factors, "shape": None, "identities": ()}
+        ),
+        "KroneckerMatrix.from_terms": Call(kc.KroneckerMatrix.from_terms, {"terms": [[dense]]}),
+        "KroneckerMatrix.random": Call(kc.KroneckerMatrix.random, shapes | dims),
+        "KroneckerSum": Call(kc.KroneckerSum, {"factors": SUM.factors}),
+        "KroneckerProduct": Call(kc.KroneckerProduct, {"parts": PRODUCT.parts}),
+        "Permutation": Call(kc.Permutation, {"dims": (2, 3), "order": (1, 0)}),
+        "Diagonal": Call(kc.Diagonal, {"values": [1.0, 2.0]}),
+        "Identity": Call(kc.Identity, {"size": 2}),
+        "allclose": Call(kc.allclose, {"a": MATRIX, "b": MATRIX, "rtol": None, "atol": 0.0}),
+        "commutation": Call(kc.commutation, {"m": 2, "n": 3}),
+        "digits": Call(kc.digits, {"index": [0, 5], "radices": (2, 3)}),
+        "embed": Call(kc.embed, {"op": np.eye(2), "dims": (2, 3), "where": 0, "linear": False, "svd": False}),
+        "eye": Call(kc.eye, {"dims": (2, 3), "dtype": "float64", "like": None}),
+        "face_splitting": Call(kc.face_splitting, {"matrices": (dense, dense)}, "matrices"),
+        "from_dense": Call(
+            kc.from_dense, {"A": dense, "order": 2, "gain": None, "weights": None} | fit | dims
+        ),
+        "hadamard": Call(kc.hadamard, {"left": MATRIX, "right": MATRIX}),
+        "ket": Call(kc.ket, {"vectors": ([1.0, 2.0], [1.0, 3.0])}, "vectors"),
+        "khatri_rao": Call(kc.khatri_rao, {"matrices": (dense, dense)}, "matrices"),
+        "kron": Call(kc.kron, {"matrices": (MATRIX, SUM)}, "matrices"),
+        "kron_power": Call(kc.kron_power, {"matrix": MATRIX, "k": 2}),
+        "load": Call(kc.load, {"path": saved(), "mmap_mode": None, "like": None}),
+        "load_word2ket": Call(kc.load_word2ket, packed),
+        "nearest_kronecker": Call(
+            kc.nearest_kronecker, {"A": dense, "gain": None, "weights": None} | fit | dims
+        ),
+        "partial_trace": Call(kc.partial_trace, {"matrix": SQUARE, "where": 0}),
+        "partial_transpose": Call(kc.partial_transpose, {"operator": SQUARE, "where": 0}),
+        "permute_subsystems": Call(kc.permute_subsystems, {"operator": SQUARE, "order": (1, 0)}),
+        "recompress": Call(kc.recompress, {"x": MATRIX} | fit),
+        "save": Call(kc.save, {"path": saved(), "obj": MATRIX}),
+        "suggest_dims": Call(kc.suggest_dims, {"n": 6, "order": 2}),
+        "swap": Call(kc.swap, {"dims": (2, 3, 2), "i": 0, "j": 2}),
+        "cg": Call(
+            kc.linalg.cg,
+            {"A": SQUARE, "b": X, "x0": None, "rtol": 1e-5, "atol": 0.0, "maxiter": None, "M": None}
+            | {"mask": None, "shift": 0.0, "callback": None},
+        ),
+        "cholesky": Call(kc.linalg.cholesky, {"A": SQUARE, "lower": False, "assume_a": None}),
+        "cond": Call(kc.linalg.cond, {"A": SQUARE, "p": None}),
+        "det": Call(kc.linalg.det, {"A": SQUARE, "max_bytes": 2**30}),
+        "gaussian_log_likelihood": Call(
+            kc.linalg.gaussian_log_likelihood, {"A": SQUARE, "y": X, "shift": 0.0, "assume_a": None}
+        ),
+        "gaussian_posterior": Call(kc.linalg.gaussian_posterior, posterior | {"rtol": 1e-6, "maxiter": None}),
+        "inv": Call(kc.linalg.inv, {"A": SQUARE, "assume_a": None}),
+        "lstsq": Call(kc.linalg.lstsq, {"A": SQUARE, "b": X, "cond": None}),
+        "matrix_power": Call(kc.linalg.matrix_power, {"A": SQUARE, "n": 2}),
+        "matrix_rank": Call(kc.linalg.matrix_rank, {"A": SQUARE, "tol": None, "max_bytes": 2**30}),
+        "norm": Call(kc.linalg.norm, {"A": SQUARE, "ord": None}),
+        "pinv": Call(
+            kc.linalg.pinv,
+            {"A": SQUARE, "atol": 0.0, "rtol": None, "return_rank": False, "max_bytes": 2**30},
+        ),
+        "qr": Call(kc.linalg.qr, {"A": SQUARE, "mode": "economic"}),
+        "slogdet": Call(kc.linalg.slogdet, {"A": SQUARE, "shift": 0.0, "assume_a": None, "max_bytes": 2**30}),
+        "solve": Call(kc.linalg.solve, {"A": SQUARE, "b": X, "shift": 0.0, "assume_a": None}),
+        "svd": Call(kc.linalg.svd, {"A": SQUARE, "full_matrices": False}),
+        **{
+            name: Call(getattr(kc.linalg, name), {"A": SUM if name == "expm" else SQUARE})
+            for name in ("eig", "eigvals", "eigvalsh", "eigh", "expm", "sqrtm", "svdvals")
+        },
+    }
+
+
+def saved() -> Path:
+    """The path of a file of an object."""
+    path = Path(gettempdir()) / "ketcore_wrong_calls.safetensors"
+    kc.save(path, MATRIX)
+    return path
+
+
+def methods() -> Iterator[tuple[str, Call]]:
+    """The methods of all kinds."""
+    good = {
+        "A": SQUARE, "axis": None, "axes": (None,), "check": None, "cross": SQUARE, "dtype": "float32",
+        "ids": [0, 1], "key": 0, "like": None, "max_bytes": 2**30, "n": 1, "name": "matmul", "out": None,
+        "points": None, "prior": None, "rng": 0, "size": 2, "weights": np.ones(4), "x": X, "y": X,
+    }  # fmt: skip
+    posterior = kc.linalg.gaussian_posterior(SQUARE, X, 1.0)
+    for kind, own in (OBJECTS | {"GaussianPosterior": posterior}).items():
+        here = good | {"other": own}
+        for name in dir(own):
+            # Constructors are among the functions.
+            if name.startswith("_") or isinstance(vars(type(own)).get(name), classmethod):
+                continue
+            if not callable(method := getattr(own, name, None)):
+                continue
+            parameters = signature(method).parameters
+            spread = next((p.name for p in parameters.values() if p.kind is p.VAR_POSITIONAL), "")
+            arguments = {n: X if (name, n) == ("dot", "other") else here[n] for n in parameters}
+            if arguments and (kind, name) not in (("Kets", "to_column"), ("Ket", "combine")):
+                yield f"{kind}.{name}", Call(method, arguments, spread)
+        if kind not in ("GaussianPosterior", "Ket"):
+            yield f"{kind}[...]", Call(own.__getitem__, {"key": 0})
+
+
+def operators() -> Iterator[tuple[str, Call]]:
+    """The operators of all kinds on either side; what stands beside them has a good value of no kind."""
+    for kind, own in OBJECTS.items():
+        for sign, (argument, binary) in OPERATORS.items():
+            for name, order in ((f"{kind} {sign}", 1), (f"{sign} {kind}", -1)):
+                yield name, Call(partial(_binary, binary, own, order), {argument: None})
+
+
+def _binary(binary, own, order, **other):
+    """own + other, or other + own where the order is -1."""
+    return binary(*[own, *other.values()][::order])
+
+
+# What stands beside the operators, which has a name of its own for each kind of them.
+OPERATORS = {
+    "+": ("term", operator.add),
+    "-": ("term", operator.sub),
+    "*": ("scalar", operator.mul),
+    "/": ("scalar", operator.truediv),
+    "@": ("operand", operator.matmul),
+}
+
+
+def calls() -> Iterator[tuple[str, Call]]:
+    """Good calls, by the name of their function."""
+    yield from operations()
+    yield from functions().items()
+    yield from methods()
+
+
+def wrong_calls() -> Iterator[WrongCall]:
+    """All calls with one wrong argument."""
+    for name, call in chain(calls(), operators()):
+        for argument in call.arguments:
+            right = RIGHT.get(argument, set()) | RIGHT_HERE.get(f"{name} {argument}", set())
+            for label, value in VALUES.items():
+                if label not in right:
+                    yield WrongCall(name, argument, label, call, value)
+
+
+def found() -> dict[str, list[tuple[WrongCall, str]]]:
+    """All wrong calls by their outcome, with what was raised or returned; warnings are raised."""
+    outcomes: dict[str, list[tuple[WrongCall, str]]] = {kind: [] for kind in OUTCOMES}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for wrong in wrong_calls():
+            kind, text = wrong.outcome()
+            outcomes[kind].append((wrong, text))
+    return outcomes
+
+
+def main() -> int:
+    outcomes = found()
+    for kind in ("raw", "silent"):
+        print(f"--- {kind}")
+        for wrong, text in sorted((str(wrong), text) for wrong, text in outcomes[kind]):
+            print(f"{wrong:60} {text.splitlines()[0][:120]}")
+    counts = {kind: len(wrong) for kind, wrong in outcomes.items()}
+    print(counts, "of", sum(counts.values()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
