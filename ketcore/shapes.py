@@ -39,18 +39,20 @@ MOST_MODES = 2**20
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, most: int = _LONGEST_LIST) -> str:
     """A value as messages show it: of arrays the shape and dtype, of what is long its beginning.
 
-    >>> shown([1, "a"]), shown(10**400), shown(range(3))
-    ("[1, 'a']", 'an int of 1329 bits', 'range(0, 3)')
+    most     elements of a list, of lists in it half as many
+
+    >>> shown((1, "a")), shown([1] * 10), shown(10**400)
+    ("(1, 'a')", '[1, 1, 1, 1, 1, 1, 1, 1, ...]', 'an int of 1329 bits')
     """
     if isinstance(value, int) and value.bit_length() > _LONGEST_INT:
         return f"an int of {value.bit_length()} bits"
     if type(value) in (list, tuple):
         left, right = "[]" if type(value) is list else "()"
-        parts = [shown(each) for each in islice(value, _LONGEST_LIST)]
-        parts += ["..."] if len(value) > _LONGEST_LIST else []
+        parts = [shown(each, most // 2) for each in islice(value, most)]
+        parts += ["..."] if len(value) > most else []
         comma = "," if len(value) == 1 and type(value) is tuple else ""
         return f"{left}{', '.join(parts)}{comma}{right}"
     if getattr(value, "shape", ()) != () and not isinstance(value, type):

@@ -230,7 +230,7 @@ def test_integers_of_numpy_are_sizes():
         (
             (LEAVES, (95, 16), LEAVES),
             ValueError,
-            r"layer must be one of .* got a ndarray of shape \(2, 3, 10, 4\)",
+            r"layer must be one of .* got a ndarray of shape",
         ),
         ((LEAVES, (95, 16), ["EmbeddingKet"]), ValueError, r"layer must be one of .* got \['EmbeddingKet'\]"),
         (

@@ -206,7 +206,7 @@ def test_factors_that_are_not_hermitian(name):
         (
             ValueError,
             lambda a: linalg.norm(a, np.ones(2)),
-            r"ord must be one of None, fro, .*, got a ndarray of shape \(2,\)",
+            "ord must be one of .*, got a ndarray of shape",
         ),
         (ValueError, lambda a: linalg.cond(a, [1]), r"p must be one of None, fro, .*, got \[1\]"),
         (ValueError, lambda a: linalg.slogdet(a, np.nan), "shift must be finite, got nan"),

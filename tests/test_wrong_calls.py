@@ -15,7 +15,7 @@ PYTHONS = re.compile(
     r"|can only concatenate str|can't concat \w+ to bytes"
 )
 # Of shapes of lists of lists of matrices.
-LONGEST = 400
+LONGEST = 300
 
 
 @pytest.fixture(scope="module")
