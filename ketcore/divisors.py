@@ -27,9 +27,9 @@ def suggest_dims(n: int, order: int) -> tuple[int, ...]:
     padding among dims that differ by at most one.
 
     n        int >= 1
-    order    int >= 1
+    order    int >= 1, at most 2**20
     returns  `order` ints
-    raises   TypeError if `n` or `order` is no int, ValueError if it is below 1
+    raises   TypeError if `n` or `order` is no int, ValueError if it is out of range
     cost     at most some hundred milliseconds, mostly far less: of numbers with very many divisors only some
              factorisations are tried
 

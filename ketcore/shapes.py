@@ -27,8 +27,8 @@ LARGEST = 2**30
 _WIDEST = 16
 # Axes of an array, of NumPy and of PyTorch.
 _MOST_AXES = 64
-# What is iterated over and is no sequence of numbers or of arrays.
-NO_SEQUENCES = (str, bytes, bytearray, dict)
+# What is iterated over and is no sequence of numbers or of arrays; those of sets come in no order.
+NO_SEQUENCES = (str, bytes, bytearray, dict, set, frozenset)
 # Beyond so many bits messages give the length of an int: Python refuses to write thousands of digits out.
 _LONGEST_INT = 256
 # Characters of a text, and elements of a list, that messages show.

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 import ketcore as kc
-from tests.wrong_calls import DEFENDED, OPERATORS, PERMUTATION, SQUARE, VALUES, WrongCall, calls, found
+from tests.wrong_calls import (
+    DEFENDED,
+    KET,
+    KETS,
+    OPERATORS,
+    PERMUTATION,
+    SQUARE,
+    VALUES,
+    WrongCall,
+    calls,
+    found,
+)
 
 # What operators of Python say where neither side knows the other.
 PYTHONS = re.compile(
@@ -150,3 +161,62 @@ def test_a_transposed_tangent_of_a_real_shift_is_real():
         kc.kron_slogdet_jvp(factors, 1.0, factors, 1j)
     with pytest.raises(TypeError, match=r"^shift_tangent must be real as the primals are, got complex128"):
         kc.kron_log_likelihood_jvp(factors, np.ones(2), 1.0, factors, np.ones(2), 1j)
+
+
+@pytest.mark.parametrize("dims", [{2, 3}, {2: 3}, "23", b"23", (True, 3), (2.0, 3), np.ones(2), None])
+def test_dims_are_a_sequence_of_ints(dims):
+    """Sets are in no order, bools no sizes, and bytes would be ints."""
+    for call in (kc.Ket.random, kc.Permutation, kc.eye):
+        more = ((0, 1),) if call is kc.Permutation else ()
+        with pytest.raises(TypeError, match=r"^dims must be a sequence of ints, got "):
+            call(dims, *more)
+    with pytest.raises(TypeError, match=r"^where must be an int, got |^dims must"):
+        kc.embed(np.eye(6), (2, 3), dims)
+
+
+def test_huge_numbers_are_refused_by_name():
+    """10**5000 has more digits than Python writes out."""
+    for call, error, text in (
+        (lambda: kc.suggest_dims(6, 10**5000), ValueError, r"order must be at most 1048576, got an int of"),
+        (lambda: kc.kron_power(SQUARE, 10**5000), ValueError, r"k must be at most 1048576, got an int of"),
+        (lambda: kc.eye(10**5000), MemoryError, r"the result must have at most \d+ elements, got shape \(an"),
+        (lambda: SQUARE[10**5000], IndexError, r"key must lie in \[-6, 6\) on axis 0, got an int of"),
+        (lambda: kc.Ket.random((2,), 10**5000), MemoryError, r"the result must have at most"),
+        (lambda: SQUARE.to_dense(float("nan")), TypeError, r"max_bytes must be a number of bytes, got nan"),
+    ):
+        with pytest.raises(error, match=f"^{text}"):
+            call()
+    assert kc.suggest_dims(6, 2**12)[-1] == 2
+
+
+@pytest.mark.parametrize("dtype", [None, "foo", "a", [], {}, object, KET, np.ones(2), np.float64(1), int])
+def test_a_dtype_is_named(dtype):
+    """None and what merely has a dtype counted as one."""
+    for call in (KET.astype, lambda dtype: kc.eye(2, dtype), lambda dtype: kc.Ket.random((2,), dtype=dtype)):
+        with pytest.raises(TypeError, match=r"^dtype must be floating or complex, got "):
+            call(dtype)
+    for good in ("float32", np.float32, np.dtype(">f4"), complex, "e"):
+        assert KET.astype(good).dtype == np.dtype(good).newbyteorder("=")
+
+
+def test_methods_for_solvers_say_what_they_take():
+    """Where an operator leaves the other side to decide, a method has no other side."""
+    for name in ("dot", "matvec", "rmatvec", "matmat", "rmatmat"):
+        for own in (SQUARE, PERMUTATION):
+            with pytest.raises(TypeError, match=r"^other must be of a kind that \w+ multiplies by @"):
+                getattr(own, name)(None)
+
+
+def test_slices_and_lists_of_keys():
+    for key, error, text in (
+        (
+            slice(0, 2, 0),
+            ValueError,
+            r"key must have slices of ints and None, of steps other than 0, got slice",
+        ),
+        (slice("a", None), TypeError, r"key must have slices of ints"),
+        ([[0], [1, 2]], ValueError, r"key must be integers, .*, got ragged lists"),
+    ):
+        for own in (SQUARE, KETS, PERMUTATION):
+            with pytest.raises(error, match=text):
+                own[key]

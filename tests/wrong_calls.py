@@ -4,7 +4,7 @@
 
 A call is "good" where its error is ours, `<argument> must <rule>, got <value>`; "raw" where it is one of
 Python or of a library, or a warning; "silent" where it returns.  What arguments take is data: `RIGHT` says it
-by the names of arguments, with a word why where that is not plain.
+by the names of arguments.  Definitions (`rows_dense`) are formulas for tests, which check nothing.
 """
 
 import operator
@@ -67,6 +67,7 @@ VALUES: dict[str, Any] = {
     "[10**5000]": [10**5000],
     "ragged": [[1, 2], [3]],
     "{}": {},
+    "{1, 2}": {1, 2},
     "object()": object(),
     "int": int,
     "len": len,

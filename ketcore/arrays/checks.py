@@ -213,7 +213,7 @@ def check_shape(shape: Any, factors: Sequence[AnyArray]) -> tuple[int, int]:
     if shape is None:
         return full
     try:
-        rows, columns = shape
+        rows, columns = shape if type(shape) is tuple else as_sequence("shape", shape)
     except (TypeError, ValueError):
         raise ValueError(f"shape must be two ints (rows, columns), got {shown(shape)}") from None
     if not _is_int(rows) or not _is_int(columns) or not (1 <= rows <= full[0] and 1 <= columns <= full[1]):
@@ -232,7 +232,8 @@ def check_identities(
     if type(identities) is tuple and set(map(type, identities)) == {frozenset}:
         rows, columns = map(tuple, dims)
         return _checked_sets(identities, rows, columns, rank)
-    found = as_sequence("identities", identities)
+    alone = isinstance(identities, set | frozenset)
+    found = tuple(identities) if alone else as_sequence("identities", identities)
     if found and all(isinstance(each, _COLLECTIONS) for each in found):
         return _checked_terms(found, dims, rank)
     return (_modes(found, dims),) * rank

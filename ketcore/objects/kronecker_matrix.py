@@ -469,6 +469,7 @@ def eye(dims: int | Sequence[int], dtype: DTypeLike = "float64", like: Any = Non
     """The identity on P = prod(dims) as a Kronecker product of identities.
 
     dims     an int or N ints >= 1
+    dtype    a floating or complex one of NumPy; not None
     like     an array whose library and device the factors take; None for NumPy
     raises   TypeError, ValueError on dims, dtype and like
 

@@ -51,7 +51,7 @@ class Op(NamedTuple):
     forward          the map itself
     vjp              its transposed derivative
     jvp              its forward derivative
-    dense            its definition, on NumPy arrays
+    dense            its definition, on NumPy arrays: a formula, without the checks of the others
     shapes           the shapes of the outputs, of anything that has shapes: what compilers ask for first
     primals          the differentiated arguments, in their order
     constants        the names of the array arguments that have no derivative, which follow the primals
