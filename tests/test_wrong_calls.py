@@ -7,18 +7,8 @@ import numpy as np
 import pytest
 
 import ketcore as kc
-from tests.wrong_calls import (
-    DEFENDED,
-    KET,
-    KETS,
-    OPERATORS,
-    PERMUTATION,
-    SQUARE,
-    VALUES,
-    WrongCall,
-    calls,
-    found,
-)
+from tests.wrong_calls import KET, KETS, OPERATORS, PERMUTATION, SQUARE, WrongCall, calls, found
+from tests.wrong_values import DEFENDED, VALUES
 
 # What operators of Python say where neither side knows the other.
 PYTHONS = re.compile(
@@ -61,6 +51,9 @@ def test_what_returns_is_defended(outcomes):
     silent = {(wrong.argument, wrong.label) for wrong, _ in outcomes["silent"]}
     assert silent == DEFENDED.keys()
     assert all(DEFENDED.values())
+    # That values are not looked at holds for operations alone.
+    of_shifts = [wrong.name for wrong, _ in outcomes["silent"] if wrong.argument == "shift"]
+    assert all(name.startswith("kron_") for name in of_shifts)
 
 
 @pytest.mark.parametrize("label", ["None", "'a'", "{}", "object()"])

@@ -3,8 +3,8 @@
     python -m tests.wrong_calls
 
 A call is "good" where its error is ours, `<argument> must <rule>, got <value>`; "raw" where it is one of
-Python or of a library, or a warning; "silent" where it returns.  What arguments take is data: `RIGHT` says it
-by the names of arguments.  Definitions (`rows_dense`) are formulas for tests, which check nothing.
+Python or of a library, or a warning; "silent" where it returns.  What arguments take is data, in
+`wrong_values.py`.  Definitions (`rows_dense`) are formulas for tests, which check nothing.
 """
 
 import operator
@@ -15,14 +15,14 @@ from functools import partial
 from inspect import signature
 from itertools import chain
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse
 
 import ketcore as kc
+from tests.wrong_values import RIGHT, RIGHT_HERE, VALUES
 
 RNG = np.random.default_rng(0)
 MATRIX = kc.KroneckerMatrix.random((6, 6), row_dims=(2, 3), col_dims=(3, 2), rank=2, rng=0)
@@ -41,202 +41,7 @@ OBJECTS = {
     "Permutation": PERMUTATION,
 }
 X = RNG.standard_normal(6)
-
-# Values by their names; none is right for all arguments, and most are right for none.
-VALUES: dict[str, Any] = {
-    "None": None,
-    "True": True,
-    "2": 2,
-    "-1": -1,
-    "-9": -9,
-    "1.5": 1.5,
-    "np.float64(2.0)": np.float64(2.0),
-    "nan": float("nan"),
-    "inf": float("inf"),
-    "1j": 1j,
-    "0": 0,
-    "10**5000": 10**5000,
-    "'a'": "a",
-    "b'a'": b"a",
-    "[]": [],
-    "['a']": ["a"],
-    "[None]": [None],
-    "[True, 2]": [True, 2],
-    "[1.5]": [1.5],
-    "[-9]": [-9],
-    "[10**5000]": [10**5000],
-    "ragged": [[1, 2], [3]],
-    "{}": {},
-    "{1, 2}": {1, 2},
-    "object()": object(),
-    "int": int,
-    "len": len,
-    "slice": slice(0, 2),
-    "slice of step 0": slice(0, 2, 0),
-    "slice of texts": slice("a", None),
-    "list of 100": [1] * 100,
-    "array (7, 7, 7)": np.ones((7, 7, 7)),
-    "array ()": np.array(1.5),
-    "array of strings": np.array(["a", "b"]),
-    "array of objects": np.array([None, "a"]),
-    "array of dates": np.array(["2020"], "M8[Y]"),
-    "array of bools": np.array([True, False]),
-    "sparse": scipy.sparse.csr_matrix(np.eye(7)),
-    "Ket": kc.Ket.random((5, 7), rng=0),
-    "KroneckerMatrix": kc.KroneckerMatrix.random((35, 34), row_dims=(5, 7), col_dims=(2, 17), rank=2, rng=0),
-    "KroneckerSum": kc.KroneckerSum([np.ones((5, 5)), np.ones((7, 7))]),
-    "KroneckerProduct": kc.KroneckerProduct([kc.Identity(5), np.ones((7, 8))]),
-    "Permutation": kc.Permutation((5, 7), (1, 0)),
-    "Diagonal": kc.Diagonal(np.ones(7)),
-}
-
-_NUMBERS = {"0", "True", "2", "-1", "-9", "1.5", "np.float64(2.0)", "nan", "inf", "1j", "array ()"}
-_REAL = _NUMBERS - {"1j"}
-_SIZES = {"0", "2", "1.5", "np.float64(2.0)"}
-_ARRAYS = {name for name in VALUES if name.startswith("array")}
-_SUMS = {"KroneckerMatrix", "KroneckerSum", "KroneckerProduct"}
-_KINDS = _SUMS | {"Ket", "Permutation", "Diagonal"}
-
-# What is right for arguments of these names, of whatever function: the keys of `VALUES`.
-RIGHT: dict[str, set[str]] = {
-    # Whether.
-    "check": {"None", "True"},
-    "deterministic": {"True"},
-    "full_matrices": {"True"},
-    "layernorm": {"True"},
-    "linear": {"True"},
-    "lower": {"True"},
-    "per_term": {"True"},
-    "return_rank": {"True"},
-    "sparse": {"True"},
-    "svd": {"True"},
-    # How many.
-    "batch_shape": {"[]"},
-    "col_dims": {"None"},
-    "columns": {"None", "2"},
-    "dims": {"list of 100"},
-    "iterations": {"2", "10**5000"},
-    "k": {"2"},
-    "m": {"2", "10**5000"},
-    "maxiter": {"None", "2", "10**5000"},
-    "n": {"0", "2", "10**5000"},
-    "order": {"2"},
-    "radices": {"[10**5000]"},
-    "rank": {"2"},
-    "restarts": {"0", "2", "10**5000"},
-    "row_dims": {"None"},
-    "shape": {"None"},
-    "size": {"2", "10**5000"},
-    # Which.
-    "axes": {"None", "[]"},
-    "axis": {"None", "0", "-1"},
-    "callback": {"None", "int", "len"},
-    "i": {"0", "2", "-1"},
-    "identities": {"[]", "list of 100"},
-    "ids": {"0", "2", "[]", "list of 100"},
-    "j": {"0", "2", "-1"},
-    "key": {"0", "2", "-1", "[]", "slice", "list of 100"},
-    "mask": {"None"},
-    "points": {"None", "0", "2", "[]", "list of 100"},
-    "rng": {"None", "0", "2", "10**5000", "[10**5000]", "list of 100"},
-    "where": {"0", "-1", "[]"},
-    # How large.
-    "atol": _SIZES,
-    "cond": _SIZES | {"None", "inf"},
-    "eps": _SIZES,
-    "gain": _SIZES | {"None"},
-    "max_bytes": {"10**5000", "inf"},
-    "noise": {"0", "True", "2", "1.5", "np.float64(2.0)", "array ()"},
-    "rtol": _SIZES | {"None"},
-    "shift": _NUMBERS - {"nan", "inf"} | {"None"},
-    "shift_tangent": _REAL,
-    "scalar": _NUMBERS,
-    "std": _SIZES,
-    "term": {"0"},
-    "tol": _SIZES | {"None"},
-    "values": {"[-9]", "[1.5]", "array of bools", "list of 100"},
-    "vectors": {"[-9]", "[1.5]", "array of bools", "list of 100"},
-    # Of what kind.
-    "A": _SUMS,
-    "M": {"None"},
-    "assume_a": {"None"},
-    "cross": {"None"},
-    "layer": {"None"},
-    "like": _ARRAYS | {"None", "np.float64(2.0)"},  # of which library and device alone count
-    "mmap_mode": {"None"},
-    "obj": _KINDS,
-    "ord": {"None", "2", "np.float64(2.0)", "-1", "inf"},
-    "out": {"None"},
-    "p": {"None", "2", "np.float64(2.0)", "-1", "inf"},
-    "path": {"'a'"},
-    "prior": {"None"},
-    "weights": {"None"},
-    "x0": {"None"},
-}
-
-# What is right for an argument of one function alone, beside that.
-RIGHT_HERE: dict[str, set[str]] = {
-    "GaussianPosterior.sample size": {"None", "0"},
-    "Ket factors": {"array (7, 7, 7)", "ragged"},
-    "Ket.kron other": {"Ket"},
-    "Ket.random rank": {"0"},
-    "Kets.kron other": {"Ket"},
-    "KroneckerMatrix factors": {"array (7, 7, 7)"},
-    "KroneckerMatrix.kron other": _SUMS,
-    "KroneckerMatrix.random order": {"None"},
-    "KroneckerMatrix.random rank": {"0"},
-    "KroneckerProduct parts": {"array (7, 7, 7)"},
-    "KroneckerProduct.kron other": {"KroneckerProduct"},
-    "KroneckerSum factors": {"array (7, 7, 7)"},
-    "KroneckerSum.kron other": _SUMS,
-    "Permutation.kron other": {"Permutation"},
-    "Permutation.to_dense dtype": {"int"},
-    "det max_bytes": _SIZES,
-    "digits index": {"0", "2", "[]", "list of 100"},
-    "eye dims": {"2"},
-    "face_splitting matrices": {"sparse"},
-    "from_dense rank": {"10**5000"},
-    "khatri_rao matrices": {"sparse"},
-    "kron matrices": _KINDS | {"sparse"},
-    "kron_inner_vjp cotangent": _REAL,
-    "kron_log_likelihood_vjp cotangent": _REAL,
-    "kron_matmul path": {"None"},
-    "kron_matmul_jvp path": {"None"},
-    "kron_matmul_vjp path": {"None"},
-    "kron_norm_vjp cotangent": _REAL,
-    "kron_power matrix": _KINDS | {"sparse"},
-    "kron_sandwich_vjp cotangent": _REAL,
-    "kron_slogdet_vjp cotangents": {"array of bools"},
-    "kron_trace_vjp cotangent": _REAL,
-    "matrix_power n": {"-1", "-9"},
-    "matrix_rank max_bytes": _SIZES,
-    "matrix_rank tol": {"inf"},
-    "nearest_kronecker rank": {"10**5000"},
-    "partial_trace matrix": _KINDS - {"KroneckerMatrix", "Permutation"},
-    "partial_transpose operator": _SUMS | {"Diagonal"},
-    "permute_subsystems operator": _KINDS - {"Diagonal"},
-    "pinv atol": {"inf"},
-    "pinv max_bytes": _SIZES,
-    "pinv rtol": {"inf"},
-    "recompress rank": {"10**5000"},
-    "recompress x": {"Ket", "KroneckerMatrix"},
-    "slogdet max_bytes": _SIZES,
-}
-
-_AS_INTS = "NumPy makes ints of bools that stand among ints"
-_NOT_LOOKED_AT = "operations look at no values: what is not finite propagates"
-# Wrong calls that return, by argument and value, with the reason.
-DEFENDED: dict[tuple[str, str], str] = {
-    ("cotangents", "[True, 2]"): _AS_INTS,
-    ("ids", "[True, 2]"): _AS_INTS,
-    ("index", "[True, 2]"): _AS_INTS,
-    ("key", "[True, 2]"): _AS_INTS,
-    ("points", "[True, 2]"): _AS_INTS,
-    ("values", "[True, 2]"): _AS_INTS,
-    ("vectors", "[True, 2]"): _AS_INTS,
-    ("shift", "nan"): _NOT_LOOKED_AT,
-    ("shift", "inf"): _NOT_LOOKED_AT,
-}
+FOLDER = TemporaryDirectory()
 
 
 class Call(NamedTuple):
@@ -325,14 +130,13 @@ def _named(known, names):
 
 
 def functions() -> dict[str, Call]:
-    """The functions of ketcore and of linalg, and the constructors."""
+    """The functions of ketcore that are no operations, and the constructors."""
     dense = SQUARE.to_dense()
     fit = {"rank": 1, "tol": None, "restarts": 1, "iterations": 2, "rng": 0, "callback": None}
     dims = {"row_dims": (2, 3), "col_dims": (2, 3)}
     sizes = {"dims": (2, 3), "rank": 2, "batch_shape": (4,), "std": 1.0, "rng": 0, "dtype": "float64"}
     shapes = {"shape": (6, 6), "order": None, "rank": 2, "std": 1.0, "rng": 0, "dtype": "float64"}
     packed = {"source": np.ones((2, 3, 10, 4)), "shape": (95, 16), "layer": None}
-    posterior = {"A": SQUARE, "y": X, "noise": 1.0, "cross": None, "prior": None, "mask": None}
     return {
         "Ket": Call(kc.Ket, {"factors": KET.factors}),
         "Ket.from_packed": Call(kc.Ket.from_packed, {"packed": KET.packed, "dims": KET.dims}),
@@ -373,6 +177,13 @@ def functions() -> dict[str, Call]:
         "save": Call(kc.save, {"path": saved(), "obj": MATRIX}),
         "suggest_dims": Call(kc.suggest_dims, {"n": 6, "order": 2}),
         "swap": Call(kc.swap, {"dims": (2, 3, 2), "i": 0, "j": 2}),
+    }
+
+
+def of_linalg() -> dict[str, Call]:
+    """The functions of linalg."""
+    posterior = {"A": SQUARE, "y": X, "noise": 1.0, "cross": None, "prior": None, "mask": None}
+    return {
         "cg": Call(
             kc.linalg.cg,
             {"A": SQUARE, "b": X, "x0": None, "rtol": 1e-5, "atol": 0.0, "maxiter": None, "M": None}
@@ -407,7 +218,7 @@ def functions() -> dict[str, Call]:
 
 def saved() -> Path:
     """The path of a file of an object."""
-    path = Path(gettempdir()) / "ketcore_wrong_calls.safetensors"
+    path = Path(FOLDER.name) / "matrix.safetensors"
     kc.save(path, MATRIX)
     return path
 
@@ -464,6 +275,7 @@ def calls() -> Iterator[tuple[str, Call]]:
     """Good calls, by the name of their function."""
     yield from operations()
     yield from functions().items()
+    yield from of_linalg().items()
     yield from methods()
 
 
