@@ -330,3 +330,15 @@ def test_leaves_far_apart_are_balanced_on_every_library(xp):
         sizes = [float(xp.to_numpy(leaf).max()) for leaf in balanced.factors]
         assert sizes[0] == pytest.approx(sizes[1], rel=1e-5)
         assert sizes[0] * sizes[1] == pytest.approx(float(np.dtype(dtype).type(low)) * high, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_norms_of_many_modes(dtype):
+    """Of many qubits the norm is that of the product, not what their entries multiply to."""
+    plus = (np.ones(2) / 2**0.5).astype(dtype)
+    ket = kc.ket(*[plus] * 1500)
+    tolerance = 6000 * float(np.finfo(dtype).eps)
+    for found in (ket.norm(), ket.normalize().norm(), (ket * 2).normalize().norm(), ket.to_column().norm()):
+        assert abs(found - 1) < tolerance
+    turn = kc.KroneckerMatrix([(np.array([[1, 1], [1, -1]]) / 2**0.5).astype(dtype)] * 240)
+    assert abs(turn.norm() / 2.0**120 - 1) < tolerance

@@ -240,7 +240,7 @@ def _in_two_steps(xp, array, shift):
     return array * 2.0**first * 2.0 ** (shift - first)
 
 
-def _shifts_of(xp: ModuleType, logs: Sequence[AnyArray], carry: int = 0) -> list[AnyArray]:
+def _shifts_of(xp: ModuleType, logs: Sequence[AnyArray], carry: Any = 0) -> list[AnyArray]:
     """Integers, as floating arrays, that add up to -carry over the modes and make all norms about equal.
 
     logs     binary logarithms of norms, minus infinity for leaves of zeros
@@ -251,7 +251,12 @@ def _shifts_of(xp: ModuleType, logs: Sequence[AnyArray], carry: int = 0) -> list
     own = (carry - rest) / xp.where(sum(dead) > 0, sum(dead), xp.ones_like(rest))
     logs = [xp.where(d > 0, own, log) for d, log in zip(dead, logs, strict=True)]
     mean = (sum(logs) - carry) / len(logs)
-    shifts = [xp.round(mean - log) for log in logs[:-1]]
+    # What rounding leaves goes to the next mode, so that none of many has all of it.
+    shifts, left = [], xp.zeros_like(mean)
+    for log in logs[:-1]:
+        left = left + (mean - log)
+        shifts.append(xp.round(left))
+        left = left - shifts[-1]
     return [*shifts, -carry - sum(shifts, xp.zeros_like(mean))]
 
 
@@ -279,20 +284,40 @@ def _or_one(xp, size):
 
 
 def unit_leaves(factors: Sequence[AnyArray]) -> tuple[list[AnyArray], list[AnyArray]]:
-    """Factors in their accumulation dtype over their largest magnitudes, and these (...), one per factor.
+    """Factors in their accumulation dtype over the largest norms of their leaves, and these (...), one per
+    factor.
 
     Products of the scaled leaves do not overflow where products of the leaves do, and a term vanishes only
-    where it is negligible beside another.  A factor of zeros, or one that is not finite, counts as of
-    magnitude 1.
+    where it is negligible beside another.  A factor of zeros, or one that is not finite, counts as of norm 1.
     """
     xp, wide = namespace_of(factors[0]), [widened(factor) for factor in factors]
     logs = [_log_norms(xp, detached(factor), -1) for factor in wide]
     units, peaks = [], []
     for factor in shifted(wide, _shifts_of(xp, logs)):
         peak = _or_one(xp, xp.max(xp.abs(factor), axis=(-2, -1), keepdims=True))
-        units.append(factor / peak)
-        peaks.append(peak[..., 0, 0])
+        unit = factor / peak
+        # Of many modes even leaves of numbers of at most 1 would overflow.
+        squares = xp.sum(xp.abs(detached(unit)) ** 2, axis=-1, keepdims=True)
+        length = xp.sqrt(_or_one(xp, xp.max(squares, axis=-2, keepdims=True)))
+        units.append(unit / length)
+        peaks.append((peak * length)[..., 0, 0])
     return units, peaks
+
+
+def unit_terms(factors: Sequence[AnyArray], axes: Axes) -> tuple[Sequence[AnyArray], AnyArray]:
+    """Factors of the same sum over 2^exponent, in their accumulation dtype, and the exponent (...), such that
+    the largest term has a norm near 1.
+
+    axes     -1 for leaves of kets (..., R, q), None for factors (R, p, q)
+    """
+    xp, wide = namespace_of(factors[0]), [widened(factor) for factor in factors]
+    terms = -2 if axes == -1 else -3
+    if wide[0].shape[terms] == 0:
+        return wide, xp.zeros_like(xp.real(wide[0]) if is_complex(xp, wide[0].dtype) else wide[0], shape=())
+    logs = [_log_norms(xp, detached(factor), axes) for factor in wide]
+    tops = xp.max(reduce(add, logs), axis=terms, keepdims=True)
+    tops = xp.where(xp.isfinite(tops), xp.round(tops), xp.zeros_like(tops))
+    return shifted(wide, _shifts_of(xp, logs, tops)), tops[0, 0, 0] if axes is None else tops[..., 0, 0]
 
 
 def balanced(factors: Sequence[AnyArray]) -> list[AnyArray]:

@@ -2,8 +2,8 @@
 
     |M| = sqrt(sum_{k,l} prod_n <F_n[k], F_n[l]>),   d |M| = Re <M, dM> / |M|
 
-Every leaf is scaled by a power of two to a magnitude near 1, so that products over modes do not overflow
-where the norm does not.
+Every leaf is scaled by a power of two, such that the products of the norms of the first leaves of a term stay
+near 1: products over modes, however many, do not overflow where the norm does not.
 
 Letters: N order, R rank, p_n and q_n rows and columns of factor n.
 """
@@ -130,7 +130,7 @@ class _Call:
         dead = reduce(or_, [size == 0 for size in sizes])
         sizes = [xp.where((s > 0) & xp.isfinite(s), s, xp.ones_like(s)) for s in sizes]
         self.real = sizes[0].dtype
-        self._scale(leaves, [xp.floor(xp.log2(size)) for size in sizes], dead)
+        self._scale(leaves, _powers(xp, leaves, sizes), dead)
 
     def _scale(self, leaves, powers, dead):
         xp = self.xp
@@ -159,3 +159,15 @@ class _Call:
         xp = self.xp
         dtype = self.dtype if not is_complex(xp, self.dtype) else self.real
         return as_dtype(xp, total, dtype)
+
+
+def _powers(xp, leaves, sizes):
+    """Binary logarithms of the norms of leaves (R,), rounded: what that leaves goes to the next mode."""
+    powers, left = [], xp.zeros_like(sizes[0])
+    for leaf, size in zip(leaves, sizes, strict=True):
+        squares = xp.sum(xp.abs(leaf / size[:, None, None]) ** 2, axis=(1, 2))
+        squares = xp.where((squares > 0) & xp.isfinite(squares), squares, xp.ones_like(squares))
+        left = left + xp.log2(size) + xp.log2(squares) / 2
+        powers.append(xp.round(left))
+        left = left - powers[-1]
+    return powers
