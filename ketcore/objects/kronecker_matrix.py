@@ -343,7 +343,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerMatrix([np.eye(2)]).kron(KroneckerMatrix([np.eye(3)])).shape
         (6, 6)
         """
-        return KroneckerMatrix(*alignment.matrix_kron(self, _as_matrix(other, "kron")))
+        return KroneckerMatrix(*alignment.matrix_kron(self, _as_matrix(self, other, "kron")))
 
     def conj(self) -> "KroneckerMatrix[ArrayT]":
         """The complex conjugate; a real matrix shares its factors."""
@@ -379,7 +379,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> float(KroneckerMatrix([np.eye(3)]).inner(KroneckerMatrix([np.ones((3, 3))])))
         3.0
         """
-        matrix = _as_matrix(other, "inner")
+        matrix = _as_matrix(self, other, "inner")
         alignment.check_same_split(self, matrix)
         return unboxed(ops.kron_inner(self.factors, matrix.factors, self.shape))
 
@@ -436,6 +436,10 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """
         return costs.matrix_cost(self, name, n)
 
+    def _terms_beside(self, other):
+        """As a sum of terms: of operators that have such."""
+        return self
+
     def _facts(self):
         """What `repr` shows."""
         facts = {n: getattr(self, n) for n in ("shape", "order", "rank", "row_dims", "col_dims", "dtype")}
@@ -445,12 +449,10 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return sum(prod(f.shape) for f in self.factors)
 
 
-def _as_matrix(other, function):
+def _as_matrix(own, other, function):
     """Another operator as a KroneckerMatrix."""
-    if isinstance(other, KroneckerMatrix):
-        return other
-    if isinstance(other, Operator) and hasattr(other, "to_kronecker"):
-        return other.to_kronecker()
+    if isinstance(other, Operator) and hasattr(other, "_terms_beside"):
+        return other._terms_beside(own)  # type: ignore[attr-defined]
     way = "ketcore.kron takes other kinds" if function == "kron" else "to_dense() makes arrays of other kinds"
     raise TypeError(
         f"other must be a KroneckerMatrix or have to_kronecker() ({way}), got {type(other).__name__}"

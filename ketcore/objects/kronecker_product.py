@@ -16,13 +16,11 @@ from math import inf, prod, sqrt
 from operator import mul
 from typing import TYPE_CHECKING, Any, Generic, overload
 
-import numpy as np
-
 from ketcore import shapes
 from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Index, Key, Lists, Untyped
 from ketcore.arrays import scale
 from ketcore.arrays.elementary import itemsize, unboxed, widened
-from ketcore.arrays.namespaces import device_of, quiet
+from ketcore.arrays.namespaces import device_of, namespace_of, quiet
 from ketcore.objects import alignment, construction, part_blocks, part_products
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
@@ -51,6 +49,7 @@ from ketcore.objects.parts import (
     together,
     trace_of,
     transposed_part,
+    unit_diagonal,
     values_of,
 )
 
@@ -146,7 +145,12 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         def cast(array):
             return construction.cast([array], dtype, None)[0]
 
-        return [changed(part, cast) if is_operator(part) else part for part in found]
+        # What has the dtype of its operand takes that of the others, but where there are none.
+        alone = not kind_arrays(found)
+        return [
+            changed(part, cast) if is_operator(part) and (alone or kind_arrays([part])) else part
+            for part in found
+        ]
 
     @quiet
     def balance(self) -> "KroneckerProduct[ArrayT]":
@@ -155,11 +159,11 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     @quiet
     def _scaled(self, scalar, divide):
-        """The first part that holds numbers carries the scalar, or else an operator; of identities alone, the
-        smallest becomes a `Diagonal`."""
+        """The first of the most precise parts that hold numbers carries the scalar, or else an operator; of
+        identities alone, the smallest becomes a `Diagonal`."""
         parts = level_parts(self._with_numbers())
-        order = sorted(range(len(parts)), key=lambda n: not holds_values(parts[n]))
-        at = next(n for n in order if not isinstance(parts[n], Identity))
+        known = [n for n, part in enumerate(parts) if not isinstance(part, Identity)]
+        at = min(known, key=lambda n: _coarseness(parts[n]))
         return KroneckerProduct([*parts[:at], scaled_part(parts[at], scalar, divide), *parts[at + 1 :]])
 
     def _with_numbers(self):
@@ -167,7 +171,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         if not all(isinstance(part, Identity) for part in self.parts):
             return self.parts
         at = self.row_dims.index(min(self.row_dims))
-        return [*self.parts[:at], Diagonal(np.ones(self.parts[at].size)), *self.parts[at + 1 :]]
+        return [*self.parts[:at], unit_diagonal(self.row_dims[at], self._like()), *self.parts[at + 1 :]]
 
     def kron(self, other: "KroneckerProduct[ArrayT]") -> "KroneckerProduct[ArrayT]":
         """The Kronecker product: the parts of both.
@@ -191,9 +195,12 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     def _plus(self, other):
         """The sum as a KroneckerMatrix, whose factors are dense."""
-        if isinstance(other, KroneckerProduct | KroneckerSum):
-            return self.to_kronecker() + other.to_kronecker()
-        return self.to_kronecker() + other if isinstance(other, KroneckerMatrix) else NotImplemented
+        if isinstance(other, KroneckerProduct | KroneckerSum | KroneckerMatrix):
+            return self._terms_beside(other) + other._terms_beside(self)
+        return NotImplemented
+
+    def _negative(self, beside):
+        return -(self if self._arrays() else self._terms_beside(beside))
 
     @overload
     def __matmul__(self, other: "KroneckerProduct[ArrayT]") -> "KroneckerProduct[ArrayT]": ...
@@ -245,7 +252,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         mine, others = (self.col_dims, other.row_dims) if first else (self.row_dims, other.col_dims)
         if mine == others:
             return KroneckerMatrix(*part_products.parts_times_matrix(self.parts, other, first))
-        converted = self.to_kronecker()
+        converted = self._terms_beside(other)
         return converted @ other if first else other @ converted
 
     @staticmethod
@@ -297,7 +304,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         1000000000.0
         """
         if not isinstance(other, KroneckerProduct):
-            return self.to_kronecker().inner(other)
+            return self._terms_beside(other).inner(other)
         alignment.check_same_split(self, other)
         return _product_of(part_products.part_inner, self.parts, other.parts)
 
@@ -361,9 +368,15 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
         raises   MemoryError, naming the size, where a factor is above `max_bytes`
         """
-        _, like, dtype = kind_of(self.parts)
+        return self._terms(self._like(), max_bytes)
+
+    def _terms_beside(self, other):
+        """`to_kronecker` beside another object, of which identities alone take library and dtype."""
+        return self._terms((self if self._arrays() else other)._like(), 2**30)
+
+    def _terms(self, like, max_bytes):
         for part in self.parts:
-            what = f"factor {tuple(part.shape)} of {dtype}"
+            what = f"factor {tuple(part.shape)} of {like.dtype}"
             shapes.check_dense_size(prod(part.shape), itemsize(like), what, max_bytes)
         identities = [n for n, part in enumerate(self.parts) if isinstance(part, Identity)]
         return KroneckerMatrix([as_dense(part, like) for part in self.parts], identities=identities)
@@ -398,6 +411,16 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     def _kinds(self):
         return ", ".join(f"{name_of(part)}{tuple(part.shape)}" for part in self.parts)
+
+
+def _coarseness(part):
+    """Small where numbers that change round little: where a part has them, and by their precision.
+
+    An operator has only those of its products; one that holds no array has not even a dtype to change.
+    """
+    arrays = kind_arrays([part])
+    precision = [namespace_of(array).finfo(array.dtype).bits for array in arrays]
+    return not holds_values(part), -min(precision, default=0)
 
 
 @quiet

@@ -289,6 +289,9 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """
         return costs.sum_cost(self, name, n)
 
+    def _terms_beside(self, other):
+        return self.to_kronecker()
+
     def _facts(self):
         """What `repr` shows."""
         facts = {"shape": self.shape, "order": self.order, "dims": self.dims, "dtype": self.dtype}

@@ -116,7 +116,7 @@ class Structured:
         found = NotImplemented
         if sign == "+" or isinstance(other, Scalable):
             added: Any = other
-            other = other if sign == "+" else -added
+            other = other if sign == "+" else added._negative(self)
             found = self._plus(other)
             found = other._plus(self) if found is NotImplemented else found
         if found is NotImplemented:
@@ -177,6 +177,10 @@ class Scalable(Structured):
 
     def __neg__(self) -> Self:
         return self * -1
+
+    def _negative(self, beside: Structured) -> Structured:
+        """-self to be added to another object."""
+        return -self
 
     def __mul__(self, scalar: Scalar) -> Self:
         """The product with a number (scalars only), in the precision of the object."""

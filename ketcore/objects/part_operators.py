@@ -119,7 +119,8 @@ def conjugated_operator(operator: Any) -> Any:
 
 def changed_operator(operator: Any, change: Product) -> LinearPart:
     """The operator with its entries, and so its products, changed linearly: by a number or a cast."""
-    arrays = tuple(change(array) for array in operator_arrays(operator))
+    # What has the dtype of its operand counts as float64 where it is changed.
+    arrays = tuple(change(array) for array in operator_arrays(operator) or (np.zeros(()),))
     forward = partial(_one_after_another, operator.matmat, change)
     adjoint = partial(_one_after_another, operator.rmatmat, partial(_conjugate_product, change))
     return LinearPart(tuple(operator.shape), arrays, forward, adjoint)

@@ -12,7 +12,7 @@ from typing import Any
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating
-from ketcore.arrays.elementary import conjugated, widened
+from ketcore.arrays.elementary import conjugated, itemsize, widened
 from ketcore.arrays.namespaces import is_array, namespace_of, quiet
 from ketcore.objects.alignment import Parts, common_groups
 from ketcore.objects.ket import Ket
@@ -23,6 +23,7 @@ from ketcore.objects.parts import (
     Identity,
     as_dense,
     changed,
+    check_operator_size,
     conjugated_part,
     diagonal_of,
     is_sparse,
@@ -34,6 +35,7 @@ from ketcore.objects.parts import (
     transposed_part,
     wide_parts,
 )
+from ketcore.shapes import check_result_size
 
 
 @quiet
@@ -50,21 +52,43 @@ def parts_product(left: Sequence[Any], right: Sequence[Any]) -> list[Any]:
         raise ValueError(f"operands must have {rule}, got {dims[0]} and {dims[1]}")
     sides = wide_parts(left), wide_parts(right)
     like = widened(like)
-    pairs = [
+    return stored_parts([part_product(*pair) for pair in _pairs(groups, sides, like)], dtype)
+
+
+@quiet
+def split_alike(left: Sequence[Any], right: Sequence[Any], like: AnyArray) -> list[list[Any]]:
+    """Pairs of parts of one shape of two Kronecker products, whose parts are merged where they are split
+    differently.
+
+    raises   ValueError where they have no common split
+    """
+    shapes = [[tuple(part.shape) for part in side] for side in (left, right)]
+    groups = common_groups(*shapes)
+    if groups is None:
+        rule = "dims (p_n, q_n) that split at common places (to_dense() adds without)"
+        raise ValueError(f"matrices must have {rule}, got {shapes[0]} and {shapes[1]}")
+    return _pairs(groups, (left, right), like)
+
+
+def _pairs(groups, sides, like):
+    """The parts of each group on both sides, as one."""
+    return [
         [_merged(side[modes.start : modes.stop], like) for side, modes in zip(sides, pair, strict=True)]
         for pair in groups
     ]
-    return stored_parts([part_product(*pair) for pair in pairs], dtype)
 
 
 def _merged(parts, like):
     """Neighbouring parts as one: an identity, a diagonal part, or else a dense one."""
     if len(parts) == 1:
         return parts[0]
+    rows, columns = (prod([part.shape[axis] for part in parts]) for axis in (0, 1))
     if all(isinstance(part, Identity) for part in parts):
-        return Identity(prod([part.size for part in parts]))
+        return Identity(rows)
     if all(isinstance(part, Diagonal | Identity) for part in parts):
+        check_result_size("parts that are merged", (rows,), itemsize(like), like.dtype)
         return Diagonal(Ket([diagonal_of(part, like) for part in parts]).to_dense())
+    check_result_size("parts that are merged", (rows, columns), itemsize(like), like.dtype)
     return KroneckerMatrix([as_dense(part, like) for part in parts]).to_dense()
 
 
@@ -129,18 +153,26 @@ def parts_times_matrix(parts: Sequence[Any], matrix: Any, first: bool) -> Parts:
 
 @quiet
 def part_inner(left: Any, right: Any, like: AnyArray) -> Any:
-    """The Frobenius inner product of two parts of one shape, the first conjugated, in the dtype of `like`;
-    operators become dense."""
+    """The Frobenius inner product of two parts of one shape, the first conjugated, in the dtype of `like`.
+
+    raises   MemoryError where a linear operator is too large to be made dense
+    """
     if isinstance(left, Identity) and isinstance(right, Identity):
         return float(left.size)
     if any(isinstance(part, Diagonal | Identity) for part in (left, right)):
         return _vdot(diagonal_of(left, like), diagonal_of(right, like), like)
     if is_sparse(left) or is_sparse(right):
         sparse, other = (left, right) if is_sparse(left) else (right, left)
-        other = other if is_sparse(other) else as_dense(other, like)
+        other = other if is_sparse(other) else _small_dense(other, like)
         found = sparse.conj().multiply(other).sum()
         return like * 0 + found if sparse is left else conjugated(like * 0 + found)
-    return _vdot(as_dense(left, like), as_dense(right, like), like)
+    return _vdot(_small_dense(left, like), _small_dense(right, like), like)
+
+
+def _small_dense(part, like):
+    if is_operator(part):
+        check_operator_size(part, like)
+    return as_dense(part, like)
 
 
 def _vdot(left, right, like):

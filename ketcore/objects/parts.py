@@ -42,7 +42,7 @@ from ketcore.objects.part_operators import (
     operator_times,
     transposed_operator,
 )
-from ketcore.shapes import check_dense_size, check_int
+from ketcore.shapes import check_dense_size, check_int, check_result_size
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -186,12 +186,19 @@ def conjugated_part(part: Any) -> Any:
 
 
 def scaled_part(part: Any, scalar: Any, divide: bool) -> Any:
-    """A part times, or over, a number, in the precision of the part; an identity becomes a `Diagonal`."""
-    if isinstance(part, Identity):
-        part = Diagonal(np.ones(part.size))
+    """A part that is no identity times, or over, a number, in the precision of the part."""
     if isinstance(part, Scalable):
         return part / scalar if divide else part * scalar
     return changed(part, partial(arithmetic.scaled, scalar=scalar, divide=divide))
+
+
+def unit_diagonal(size: int, like: AnyArray) -> "Diagonal[Any]":
+    """The identity as numbers beside `like`, which can be changed.
+
+    raises   MemoryError, naming the size, above 2**30 bytes
+    """
+    check_result_size("identities", (size,), itemsize(like), like.dtype, "a part Diagonal([number])")
+    return Diagonal(namespace_of(like).ones(size, dtype=like.dtype, device=device_of(like)))
 
 
 def changed(part: Any, change: Callable[[AnyArray], AnyArray]) -> Any:
@@ -285,7 +292,7 @@ def diagonal_of(part: Any, like: AnyArray) -> AnyArray:
     if isinstance(part, Operator):
         return beside(part.diagonal(), like)  # type: ignore[attr-defined]
     if is_operator(part):
-        _check_operator_size(part, like)
+        check_operator_size(part, like)
         return xp.linalg.diagonal(as_dense(part, like))
     return part.diagonal() if is_sparse(part) else xp.linalg.diagonal(part)
 
@@ -322,7 +329,7 @@ def numbers_of(part: Any, like: AnyArray) -> AnyArray:
     if isinstance(part, Diagonal):
         return part.values
     if is_operator(part):
-        _check_operator_size(part, like)
+        check_operator_size(part, like)
         part = as_dense(part, like)
     elif is_sparse(part):
         # What is stored twice at one place counts by its sum.
@@ -332,7 +339,8 @@ def numbers_of(part: Any, like: AnyArray) -> AnyArray:
     return namespace_of(part).reshape(part, (-1,))
 
 
-def _check_operator_size(operator, like):
+def check_operator_size(operator: Any, like: AnyArray) -> None:
+    """MemoryError, naming the size, where an operator that is to be made dense is above 2**30 bytes."""
     what = f"part {tuple(operator.shape)} of {like.dtype}"
     check_dense_size(prod(operator.shape), itemsize(like), what, 2**30)
 
@@ -349,7 +357,7 @@ def hadamard_part(left: Any, right: Any, like: AnyArray) -> Any:
         return Diagonal(reduce(mul, [diagonal_of(p, like) for p in pair if not isinstance(p, Identity)]))
     for n, part in enumerate(pair):
         if is_operator(part):
-            _check_operator_size(part, like)
+            check_operator_size(part, like)
             pair[n] = as_dense(part, like)
     # Sparse matrices have a method for it, since their `*` may be that of matrices.
     first, second = sorted(pair, key=is_sparse, reverse=True)

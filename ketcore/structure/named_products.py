@@ -187,7 +187,7 @@ def hadamard(left: Any, right: Any) -> Any:
     left, right = (_operator(name, matrix) for name, matrix in (("left", left), ("right", right)))
     if isinstance(left, KroneckerProduct) and isinstance(right, KroneckerProduct):
         return _hadamard_of_products(left, right)
-    left, right = (m if isinstance(m, KroneckerMatrix) else m.to_kronecker() for m in (left, right))
+    left, right = left._terms_beside(right), right._terms_beside(left)
     check_same_split(left, right)
     xp, _, dtype = check_floating("matrices", (*left.factors, *right.factors))
     wide = ([widened(f) for f in side.factors] for side in (left, right))

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from ketcore.array_types import ArrayT
 from ketcore.arrays.elementary import identity, transposed, widened
-from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_complex, namespace_of, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, is_complex, namespace_of, quiet
 from ketcore.arrays.scale import level, stored
 from ketcore.objects import arithmetic
 from ketcore.objects.ket import Ket
@@ -18,6 +18,7 @@ from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.objects.part_operators import is_operator
 from ketcore.objects.parts import (
     as_dense,
+    check_operator_size,
     holds_values,
     kind_of,
     level_parts,
@@ -25,6 +26,7 @@ from ketcore.objects.parts import (
     scaled_part,
     stored_parts,
     transposed_part,
+    unit_diagonal,
 )
 from ketcore.objects.permutation import Permutation
 from ketcore.objects.refusals import kind_refusal
@@ -128,10 +130,11 @@ def _trace_of_product(matrix, traced, kept):
     same = [n for n, part in enumerate(found) if isinstance(part, Identity)]
     at = held[0] if held else min(same, key=lambda n: found[n].size, default=0)
     if same and not held:
-        found[at] = Diagonal(xp.ones(found[at].size, dtype=dtype, device=device_of(like)))
+        found[at] = unit_diagonal(found[at].size, like)
     found = stored_parts(found, accumulation_dtype(xp, dtype))
     if is_operator(found[at]) and is_complex(xp, total.dtype):
         # It may be of a real dtype, which its multiples would have.
+        check_operator_size(found[at], total)
         found[at] = as_dense(found[at], total)
     found[at] = scaled_part(found[at], total, False)
     return KroneckerProduct(stored_parts(found, dtype))
