@@ -97,6 +97,89 @@ def test_zeros():
     assert allclose(KroneckerMatrix.random((4, 4), 2, rank=0), KroneckerMatrix([np.zeros((4, 4))]))
 
 
+C = np.arange(1.0, 5.0).reshape(2, 2)
+LOW, HIGH = 1e-200, 1e200
+
+
+@pytest.mark.parametrize("kind", [KroneckerMatrix, KroneckerProduct, lambda f: kc.ket(f[0][0], f[1][0])])
+@pytest.mark.parametrize("scales", [(LOW, LOW), (HIGH, HIGH), (LOW, HIGH)])
+def test_norms_out_of_range(kind, scales):
+    """Products of the factors have no norm in float64, or one only where they are multiplied in turn."""
+    one = kind([C * scales[0], C * scales[1]])
+    assert allclose(one, kind([C * (2 * scales[0]), C * (0.5 * scales[1])]))
+    assert not allclose(one, kind([C * scales[0], C * (1.001 * scales[1])]))
+    assert not allclose(kind([C * (1.001 * scales[0]), C * scales[1]]), one, rtol=9e-4)
+    assert allclose(kind([C * (1.001 * scales[0]), C * scales[1]]), one, rtol=1.1e-3)
+
+
+def test_terms_and_kets_of_far_scales():
+    one = KroneckerMatrix([np.stack([C * HIGH, C * LOW]), np.stack([C * LOW, C.T * HIGH])])
+    assert allclose(one, KroneckerMatrix.from_terms([[C, C], [C, C.T]]))
+    assert not allclose(one, KroneckerMatrix.from_terms([[C, C], [C, C.T * 1.001]]))
+    sizes = np.array([LOW, 1.0, HIGH])[:, None, None]
+    leaves = [leaf * sizes for leaf in Ket.random((2, 3), 2, (3,), rng=0).factors]
+    for n in range(3):
+        spoiled = Ket([leaves[0] * np.where(np.arange(3) == n, 1.001, 1.0)[:, None, None], leaves[1]])
+        assert not allclose(Ket(leaves), spoiled)
+        assert allclose(Ket(leaves), spoiled, rtol=2e-3)
+
+
+def test_an_absolute_tolerance_beside_norms_out_of_range():
+    one, other = (KroneckerMatrix([C * 1e-150, C * (scale * 1e-150)]) for scale in (1, 2))
+    assert allclose(one, other, rtol=0, atol=1.01 * 30e-300)
+    assert not allclose(one, other, rtol=0, atol=0.99 * 30e-300)
+    huge = KroneckerMatrix([C * HIGH, C * HIGH])
+    assert not allclose(huge, huge * 2, rtol=0, atol=1e308)
+
+
+@pytest.mark.parametrize("name", ["array_api_strict", "torch"])
+def test_norms_out_of_range_of_other_libraries(name):
+    xp = pytest.importorskip(name)
+    one, double, half = (xp.asarray((C * c * 1e-30).astype(np.float32)) for c in (1, 2, 0.5))
+    for kind in (KroneckerMatrix, KroneckerProduct):
+        assert allclose(kind([one, one]), kind([double, half]))
+        assert not allclose(kind([one, one]), kind([double, one]))
+
+
+def test_products_by_their_parts():
+    """Parts are not made dense, whatever their sizes are, and split as in sums."""
+    big = KroneckerProduct([kc.Identity(10**9), kc.Diagonal([1.0, 2.0])])
+    assert allclose(big, big)
+    assert not allclose(big, big * 1.001)
+    assert allclose(big * 1.001, big, rtol=1.1e-3)
+    split = KroneckerProduct([kc.Identity(10**5), kc.Identity(10**4), kc.Diagonal([1.0, 2.0])])
+    assert allclose(big, split)
+    many = [kc.Identity(10**9)] * 60
+    assert allclose(KroneckerProduct(many), KroneckerProduct(many))
+    assert not allclose(KroneckerProduct([*many, C]), KroneckerProduct([*many, C * 1.001]))
+    assert allclose(KroneckerProduct([A * 1j, B * 1j]), KroneckerProduct([A, -B]))
+    assert not allclose(KroneckerProduct([A * 1j, B]), KroneckerProduct([A, B]))
+    assert allclose(kc.Identity(10**9), kc.Identity(10**9))
+    assert not allclose(kc.Diagonal([1.0, 2.0]), kc.Diagonal([1.0, 2.1]))
+
+
+def test_sparse_parts_and_operators():
+    sparse, linear = pytest.importorskip("scipy.sparse"), pytest.importorskip("scipy.sparse.linalg")
+    one = KroneckerProduct([sparse.csr_array(A), linear.aslinearoperator(B)])
+    assert allclose(one, KroneckerProduct([A, B]))
+    assert not allclose(one, KroneckerProduct([A, B * 1.001]))
+    nothing = KroneckerProduct([sparse.csr_array((2, 2)), B])
+    assert allclose(nothing, KroneckerProduct([A, B * 0]))
+    assert not allclose(nothing, one)
+    for value in (np.nan, np.inf):
+        assert not allclose(KroneckerProduct([A * value, B]), KroneckerProduct([A * value, B]))
+    turned = KroneckerProduct([Permutation((2, 3), (1, 0))])
+    assert allclose(turned, turned)
+    assert allclose(turned, Permutation((2, 3), (1, 0)))
+
+
+def test_identities_beside_other_libraries_and_dtypes():
+    torch = pytest.importorskip("torch")
+    same = KroneckerProduct([kc.Identity(2), kc.Identity(3)])
+    assert allclose(KroneckerMatrix([torch.eye(2), torch.eye(3)]), same)
+    assert allclose(same, kc.eye(6, dtype="float32") * np.float32(1.0001))
+
+
 def test_crops():
     one, other = KroneckerMatrix([A, B], (5, 4)), KroneckerMatrix([np.kron(A, B)], (5, 4))
     assert allclose(one, other)
@@ -110,6 +193,9 @@ def test_huge_matrices():
     assert allclose(kc.eye((2,) * 70), kc.eye((4,) * 35))
     assert not allclose(kc.eye((2,) * 70), kc.eye((4,) * 35) * 1.001)
     assert allclose(kc.swap((2,) * 99, 0, 98), kc.swap((2,) * 99, 0, 98))
+    many = kc.eye((2,) * 2100)
+    assert allclose(many, many)
+    assert not allclose(many, many * 1.001)
 
 
 DIMS = [(12,), (2, 6), (6, 2), (3, 4), (2, 2, 3), (2, 3, 2), (3, 1, 4), (3, 2, 1, 2)]
@@ -163,7 +249,17 @@ def test_values_with_gradients_and_halves_of_torch():
 
 
 WRONG = [
-    (lambda: allclose(K, K.to_dense()), TypeError, "b must be a ket or an operator, got ndarray"),
+    (lambda: allclose(K, K.to_dense()), TypeError, r"b must be a ket or an operator, got ndarray \(see to_"),
+    (
+        lambda: allclose(KroneckerProduct([A, B]), KroneckerProduct([B, A])),
+        ValueError,
+        r"matrices must have dims .* common places \(to_dense\(\) adds without\), got \[\(2, 2\)",
+    ),
+    (
+        lambda: allclose(*[KroneckerProduct([Permutation((10**5, 10**5), (1, 0))])] * 2),
+        MemoryError,
+        r"hold the dense part \(10000000000, 10000000000\) of float64",
+    ),
     (lambda: allclose(3, K), TypeError, "a must be a ket or an operator, got int"),
     (
         lambda: allclose(K, kc.ket(A[0], B[0])),

@@ -1,10 +1,15 @@
-"""Whether two objects are equal to rounding, by norms, without going dense."""
+"""Whether two objects are equal to rounding, by norms, without going dense.
 
-from math import prod
+Norms, and what they are compared with, are numbers near 1 times a power of two of their own: what is out of
+the range of the dtype is compared as all else.
+"""
+
+from math import frexp, inf, prod, sqrt
 from typing import Any
 
 import numpy as np
 
+from ketcore.arrays import scale
 from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.elementary import beside
 from ketcore.arrays.namespaces import accumulation_dtype, is_half, namespace_of, quiet, to_host
@@ -13,7 +18,10 @@ from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.objects.operands import is_dense
 from ketcore.objects.operator import Operator
+from ketcore.objects.part_products import part_inner, split_alike
+from ketcore.objects.parts import Diagonal, Identity, changed, kind_of, numbers_of
 from ketcore.objects.permutation import Permutation
 from ketcore.shapes import check_size
 
@@ -32,38 +40,45 @@ def allclose(
              since norms come of inner products: equal float32 objects may differ by 3e-4.  Halves are
              compared in float32, to 4 eps of their own
     atol     a number that |a - b| may have whatever the norms are
-    returns  a bool of Python.  False where a norm is not finite, beyond the range of the dtype included.  Two
-             permutations are close where they are equal
+    returns  a bool of Python.  False where a norm is not finite; norms beyond the range of the dtype are, of
+             finite objects.  Two permutations are close where they are equal
     raises   TypeError on kinds, on mixed libraries, and where values are traced, as under jax.jit;
              ValueError on shapes, on dims without common places (see to_dense), rtol and atol; MemoryError
-             where parts of a KroneckerProduct, or a Permutation beside another kind, are too large as terms
-    cost     that of three norms, O((R + R')^2 sum p_n q_n)
+             where parts of a KroneckerProduct beside another kind, or a Permutation beside one, are too large
+             as terms
+    cost     that of three norms, O((R + R')^2 sum p_n q_n); of two products that of their parts
 
     >>> from ketcore import eye
     >>> allclose(eye((2, 3)), eye(6)), allclose(eye((2,) * 70), eye((2,) * 70) * 1.001)
     (True, False)
     """
+    a, b = (KroneckerProduct([one]) if isinstance(one, Diagonal | Identity) else one for one in (a, b))
     _check_pair(a, b)
     atol = check_size("atol", atol)
     if isinstance(a, Permutation) and isinstance(b, Permutation):
         return _merged(a) == _merged(b)
-    like = (b if isinstance(a, Permutation) else a)._like()
-    a, b = (_comparable(one, like) for one in (a, b))
+    if not (isinstance(a, KroneckerProduct) and isinstance(b, KroneckerProduct)):
+        a, b = _comparable(a, b), _comparable(b, a)
     rtol = max(_default_rtol(one) for one in (a, b)) if rtol is None else check_size("rtol", rtol)
     a, b = map(_widened, (a, b))
-    if is_traced(a._like()) or is_traced(b._like()):
+    if any(map(is_traced, (*_arrays(a), *_arrays(b)))):
         raise TypeError("a and b must be known by their values for allclose, got one that is traced")
-    sizes = [_size(one) for one in (a, b)]
-    gap = _gap(a, b, *sizes)
+    sizes, gap, exponent = _of_products(a, b) if isinstance(a, KroneckerProduct) else _of_terms(a, b)
+    larger = np.maximum(*sizes)
     # What is not finite compares with nothing, infinity with itself included.
-    finite = np.isfinite(gap) & np.isfinite(sizes[0]) & np.isfinite(sizes[1])
-    return bool(np.all(finite & (gap <= atol + rtol * np.maximum(*sizes))))
+    close = np.isfinite(gap + larger) & (gap <= np.ldexp(atol, -exponent) + rtol * larger)
+    return bool(np.all(close))
+
+
+def _arrays(one):
+    return one._arrays() if isinstance(one, Operator) else (one.packed,)
 
 
 def _check_pair(a, b):
     for name, one in (("a", a), ("b", b)):
         if not isinstance(one, Ket | KroneckerMatrix | KroneckerSum | KroneckerProduct | Permutation):
-            raise TypeError(f"{name} must be a ket or an operator, got {type(one).__name__}")
+            way = " (see to_dense)" if is_dense(one) else ""
+            raise TypeError(f"{name} must be a ket or an operator, got {type(one).__name__}{way}")
     if isinstance(a, Ket) != isinstance(b, Ket):
         kinds = f"{type(a).__name__} and {type(b).__name__}"
         raise TypeError(f"a and b must be both kets or both operators, got {kinds}")
@@ -71,11 +86,11 @@ def _check_pair(a, b):
         raise ValueError(f"a and b must have equal shapes, got {a.shape} and {b.shape}")
 
 
-def _comparable(one, like):
-    """Of what has no sums of its own the same matrix as a sum of Kronecker products."""
+def _comparable(one, other):
+    """Of what has no sums of its own the same matrix as a sum of Kronecker products, beside another."""
     if isinstance(one, Permutation):
-        return _terms(one, like)
-    return one.to_kronecker() if isinstance(one, KroneckerProduct) else one
+        return _terms(one, other._like())
+    return one._terms_beside(other) if isinstance(one, KroneckerProduct) else one
 
 
 def _default_rtol(one):
@@ -97,21 +112,83 @@ def _widened(one):
     return one.astype(namespace_of(like).float32) if is_half(like.dtype) else one
 
 
-def _size(one):
-    return np.asarray(to_host(one.norm()), np.float64)
+def _of_terms(a, b):
+    """|a| and |b|, |a - b|, over a power of two that all have, and its exponent, each (...)."""
+    # Of sums the difference of the factors, which rounds far less than that of their terms.
+    gap = _sized(_as_terms(a - b))[1:] if isinstance(a, KroneckerSum) and a.dims == _dims(b) else None
+    a, *mine = _sized(_as_terms(a))
+    b, *others = _sized(_as_terms(b))
+    exponent = np.maximum(mine[1], others[1])
+    sizes = [np.ldexp(size, own - exponent) for size, own in (mine, others)]
+    if gap is not None:
+        return sizes, np.ldexp(gap[0], gap[1] - exponent), exponent
+    a, b = (_lowered(one, exponent - own) for one, (_, own) in ((a, mine), (b, others)))
+    return sizes, _gap(a, b, *sizes), exponent
+
+
+def _dims(one):
+    return one.dims if isinstance(one, KroneckerSum) else None
+
+
+def _as_terms(one):
+    return one.to_kronecker() if isinstance(one, KroneckerSum) else one
+
+
+def _sized(one):
+    """The same over 2^exponent, its norm in host memory, and the exponent, (...)."""
+    factors, tops = scale.unit_terms(one.factors, -1 if isinstance(one, Ket) else None)
+    one = Ket(factors) if isinstance(one, Ket) else KroneckerMatrix(factors, one.shape)
+    return one, np.asarray(to_host(one.norm()), np.float64), to_host(tops).astype(np.int64)
+
+
+def _lowered(one, steps):
+    """Over 2^steps."""
+    if not steps.any():
+        return one
+    first, *rest = one.factors
+    shift = beside(-steps.astype(np.float64), first)
+    first = scale.times_power(first, shift[..., None, None])
+    return Ket([first, *rest]) if isinstance(one, Ket) else KroneckerMatrix([first, *rest], one.shape)
 
 
 def _gap(a: Any, b: Any, size: np.ndarray, other: np.ndarray) -> np.ndarray:
     """|a - b|, of kets split in different ways by their inner product."""
-    if isinstance(a, KroneckerSum) and isinstance(b, KroneckerSum) and a.dims != b.dims:
-        a, b = a.to_kronecker(), b.to_kronecker()
     if not isinstance(a, Ket) or a.dims == b.dims:
-        return _size(a - b)
+        return np.asarray(to_host((a - b).norm()), np.float64)
     try:
         inner = np.real(to_host(aligned_inner(a, b))).astype(np.float64)
     except ValueError as error:
         raise ValueError(f"{error} (see to_dense)") from None
     return np.sqrt(np.maximum(size**2 + other**2 - 2 * inner, 0))
+
+
+def _of_products(a, b):
+    """As `_of_terms` for two products: by the inner products of their parts, which are not made dense."""
+    _, like, _ = kind_of((*a.parts, *b.parts))
+    sizes, exponents, cosine = [1.0, 1.0], [0, 0], complex(1.0)
+    for pair in split_alike(a.parts, b.parts, like):
+        units, shifts = zip(*(_unit_part(part, like) for part in pair), strict=True)
+        squares = [complex(to_host(like + part_inner(unit, unit, like))).real for unit in units]
+        inner = complex(to_host(like + part_inner(*units, like)))
+        # Exactly 1 of equal parts; of zeros any number serves.
+        cosine *= inner / (sqrt(squares[0] * squares[1]) or 1.0)
+        for n in range(2):
+            sizes[n], more = frexp(sizes[n] * sqrt(squares[n]))
+            exponents[n] += shifts[n] + more
+    exponent = max(exponents)
+    sizes = [np.ldexp(size, own - exponent) for size, own in zip(sizes, exponents, strict=True)]
+    squared = sizes[0] ** 2 + sizes[1] ** 2 - 2 * sizes[0] * sizes[1] * cosine.real
+    return sizes, np.sqrt(np.maximum(squared, 0)), np.int64(exponent)
+
+
+def _unit_part(part, like):
+    """A part over 2^shift, with numbers of at most 1, and the shift."""
+    if isinstance(part, Identity):
+        return part, 0
+    xp = namespace_of(like)
+    peak = float(to_host(xp.max(xp.abs(numbers_of(part, like)))))
+    shift = frexp(peak)[1] if 0 < peak < inf else 0
+    return changed(part, lambda numbers: scale.times_power(numbers, float(-shift))), shift
 
 
 def _merged(permutation):
