@@ -7,7 +7,9 @@ for the kind what the error names as the way out.
 import copy
 import operator
 import pickle
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,11 +43,12 @@ class Row(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """Arrays (rows, 2) and (columns, 2) beside an object; the axes that a norm is over."""
+    """Arrays (rows, 2) and (columns, 2) beside an object; the axes that a norm is over; dims of its modes."""
 
     rows: np.ndarray
     columns: np.ndarray
     axes: int | None
+    dims: tuple[tuple[int, ...], ...]
 
 
 def draw(rng, shape, dtype):
@@ -100,6 +103,47 @@ def _out(name):
 
 def _blocks(x, arrays):
     return np.concatenate(list(x.iter_row_blocks(2)))
+
+
+def _single(x):
+    """One ket of a batch."""
+    return x[0] if isinstance(x, kc.Ket) else x
+
+
+def _in_modes(a, n):
+    """A dense array with an axis for each mode, behind the batch of kets."""
+    dims = n.dims if n.axes is None else (n.dims[0],)
+    return a.reshape(*a.shape[: a.ndim - len(dims)], *(size for side in dims for size in side))
+
+
+def _reversed(a, n):
+    modes, order = _in_modes(a, n), len(n.dims[0])
+    first = modes.ndim - order * (1 if n.axes is not None else 2)
+    axes = list(range(first))
+    for start in range(first, modes.ndim, order):
+        axes += range(start, start + order)[::-1]
+    return modes.transpose(axes).reshape(a.shape)
+
+
+def _first_turned(a, n):
+    order = len(n.dims[0])
+    turned = _in_modes(a, n).swapaxes(0, order)
+    return turned.reshape(np.prod(turned.shape[:order]), -1)
+
+
+def _first_traced(a, n):
+    if n.axes is not None:
+        a, n = np.outer(a[0], a[0].conj()), n._replace(axes=None, dims=n.dims * 2)
+    order = len(n.dims[0])
+    traced = np.trace(_in_modes(a, n), axis1=0, axis2=order)
+    return traced.reshape(np.prod(traced.shape[: order - 1], dtype=int), -1) if order > 1 else traced
+
+
+def _stored(x, n):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "object.safetensors"
+        kc.save(path, x)
+        return kc.load(path)
 
 
 NO_KET_MATRIX = {"Ket": "to_dense()", **BARE}
@@ -169,6 +213,24 @@ ROWS = {
     ),
     "pickle, copy": Row(
         lambda x, n: pickle.loads(pickle.dumps(copy.deepcopy(copy.copy(x)))), lambda a, n: a, {}
+    ),
+    "save, load": Row(_stored, lambda a, n: a, {}),
+    "allclose": Row(lambda x, n: [kc.allclose(x, x)], lambda a, n: [True], {}),
+    "hadamard": Row(
+        lambda x, n: kc.hadamard(x, x),
+        lambda a, n: a * a,
+        {"Ket": "Ket.to_column", "Permutation": "to_dense"},
+    ),
+    "partial_trace": Row(
+        lambda x, n: kc.partial_trace(_single(x), 0), _first_traced, {"Permutation": "to_dense"}
+    ),
+    "partial_transpose": Row(
+        lambda x, n: kc.partial_transpose(x, 0),
+        _first_turned,
+        {"Ket": "Ket.projector", "Permutation": "to_dense"},
+    ),
+    "permute_subsystems": Row(
+        lambda x, n: kc.permute_subsystems(x, range(len(n.dims[0]))[::-1]), _reversed, {}
     ),
 }
 

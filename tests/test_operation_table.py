@@ -7,7 +7,7 @@ import pytest
 
 import ketcore as kc
 from ketcore.testing import to_numpy
-from tests.operation_table import KINDS, ROWS, SIGNS, Arrays, definition, draw, make, page, way_of_pair
+from tests.operation_table import BARE, KINDS, ROWS, SIGNS, Arrays, definition, draw, make, page, way_of_pair
 
 # Dims of rows and columns; kinds that are square have those of the rows.
 CASES = [
@@ -36,14 +36,18 @@ def test_a_cell_works_or_names_the_way_out(name, kind):
     row = ROWS[name]
     for rows, columns, dtype in CASES:
         if rows == columns or kind in RECTANGULAR:
-            check_cell(row, make(kind, rows, dtype, columns), row.ways.get(kind), dtype)
+            dims = (rows[-1:], rows[-1:]) if kind in BARE else (rows, columns)
+            # Its rows are in the other order.
+            dims = (rows[::-1], rows) if kind == "Permutation" else dims
+            check_cell(row, make(kind, rows, dtype, columns), row.ways.get(kind), dtype, dims)
 
 
-def check_cell(row, x, way, dtype):
+def check_cell(row, x, way, dtype, dims):
     rng = np.random.default_rng(1)
     shape = x.shape[-2:]
     sides = (draw(rng, (size, 2), dtype) for size in (shape[0], shape[-1]))
-    arrays = Arrays(*sides, -1 if isinstance(x, kc.Ket) else None)
+    is_ket = isinstance(x, kc.Ket)
+    arrays = Arrays(*sides, -1 if is_ket else None, dims[:1] if is_ket else dims)
     if way is not None:
         with pytest.raises((TypeError, AttributeError, IndexError)) as caught:
             row.call(x, arrays)
