@@ -183,3 +183,54 @@ def test_tensors_beside_operators():
     assert torch.equal((torch.tensor(2.0) * own).to_dense(), 2 * own.to_dense())
     with pytest.raises(TypeError, match="KroneckerMatrix"):
         torch.add(x, own)
+
+
+TURN = OPERATORS["permutation"]
+SERVED = [
+    (lambda: np.matmul(K, W, out=W.copy()), "(see KroneckerMatrix.matmul and to_dense)"),
+    (lambda: np.matmul(W, K, out=W.copy()), "(see KroneckerMatrix.rmatmul and to_dense)"),
+    (lambda: np.save("unwritten", K), "np.save, got KroneckerMatrix (see ketcore.save and to_dense)"),
+    (lambda: np.dot(VECTOR, W), "got Ket (see contract(x), inner(ket) or K.T @ ket and to_dense)"),
+    (lambda: np.vecdot(VECTOR, VECTOR), "np.vecdot, got Ket (see Ket.inner and to_dense)"),
+    (lambda: np.sum(VECTOR), "got Ket (see contract(ones) and to_dense)"),
+    (lambda: np.transpose(VECTOR), "got Ket (see to_dense)"),
+    (lambda: np.square(VECTOR), "got Ket (see to_dense)"),
+    (lambda: np.linalg.inv(VECTOR), "got Ket (see to_dense)"),
+    (lambda: np.linalg.solve(TURN, W), "got Permutation (see to_dense)"),
+    (lambda: np.dot(TURN, W), "got Permutation (see @ and to_dense)"),
+    (lambda: np.square(TURN), "got Permutation (see to_dense)"),
+    (lambda: np.sum(kc.Diagonal([1.0])), "np.sum, got Diagonal (see KroneckerProduct([part]))"),
+    (lambda: np.dot(kc.Identity(2), A), "np.dot, got Identity (see KroneckerProduct([part]))"),
+    (
+        lambda: 2 / K,
+        "on the right of / beside KroneckerMatrix, or go through linalg.inv or to_dense(), got 2",
+    ),
+    (lambda: W / VECTOR, "on the right of / beside Ket, or go through to_dense(), got ndarray"),
+    (lambda: np.float64(2) / K, "to_dense(), got np.float64(2.0)"),
+    (lambda: VECTOR * VECTOR, "beside * and / of Ket, or go through kron, inner or to_dense(), got Ket"),
+]
+
+
+@pytest.mark.parametrize(("call", "text"), SERVED, ids=[text for _, text in SERVED])
+def test_what_serves_is_there_for_the_kind(call, text):
+    with pytest.raises(TypeError) as caught:
+        call()
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_rows_are_counted(name):
+    own = OPERATORS[name]
+    assert len(own) == 6
+    np.testing.assert_array_equal(np.stack(list(own)), own.to_dense())
+
+
+def test_objects_are_true():
+    for own in (*OBJECTS.values(), kc.Identity(2), kc.eye((2,) * 70)):
+        assert own
+
+
+def test_scalars_of_other_libraries_are_refused_by_name():
+    strict = pytest.importorskip("array_api_strict")
+    with pytest.raises(TypeError, match="factors and scalar must be arrays of one library, got numpy"):
+        K * strict.asarray(2.0)

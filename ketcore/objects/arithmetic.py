@@ -31,6 +31,7 @@ from ketcore.arrays.namespaces import (
     is_array,
     is_complex,
     is_half,
+    namespace,
     namespace_of,
     quiet,
 )
@@ -72,6 +73,8 @@ def scaled(array: AnyArray, scalar: Any, divide: bool = False) -> AnyArray:
     xp = namespace_of(array)
     number = as_number("scalar", scalar)
     known = isinstance(number, Complex)
+    if not known:
+        namespace("factors and scalar", (array, scalar))
     complex_scalar = isinstance(number, complex) if known else is_complex(xp, scalar.dtype)
     if complex_scalar and not is_complex(xp, array.dtype):
         array = xp.astype(array, xp.complex128 if array.dtype == xp.float64 else xp.complex64)

@@ -54,6 +54,7 @@ class Ket(Scalable, Generic[ArrayT]):
     dims: tuple[int, ...]
 
     _PRODUCTS = "contract(x), inner(ket) or K.T @ ket"
+    _FACTORS = "kron, inner or to_dense()"
     _INSTEAD = (
         dict.fromkeys(("T", "H", "mT", "transpose", "adjoint", "toarray"), "to_dense()")
         | dict.fromkeys(("matmul", "rmatmul", "dot", "matvec", "rmatvec", "matmat", "rmatmat"), "contract(x)")

@@ -178,9 +178,6 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state | {"factors": tuple(map(from_leaf_view, state["factors"]))})
 
-    def __len__(self) -> int:
-        return shapes.checked_length(self.shape[0])
-
     def __iter__(self) -> Iterator[ArrayT]:
         return (self[i] for i in range(self.shape[0]))
 

@@ -23,7 +23,7 @@ _OPERATORS = {
 }
 _SIGNS = {np.add: "+", np.subtract: "-"}
 
-# What serves instead of a function of NumPy: the first attribute that the object has, or words.
+# What serves instead of a function of NumPy: an attribute, or what the object has instead of it; or words.
 _ATTRIBUTES = {
     "astype": "astype",
     "conjugate": "conj",
@@ -35,12 +35,14 @@ _ATTRIBUTES = {
     "linalg.norm": "norm",
     "linalg.trace": "trace",
     "linalg.vector_norm": "norm",
-    "matmul": "rmatmul contract",
+    "matmul": "matmul",
     "matrix_transpose": "T",
+    "rmatmul": "rmatmul",
     "sum": "sum",
     "trace": "trace",
     "transpose": "T",
     "vdot": "inner",
+    "vecdot": "inner",
 }
 _WORDS = {
     "allclose": "ketcore.allclose",
@@ -55,6 +57,9 @@ _WORDS = {
     "matvec": "@",
     "multiply": "ketcore.hadamard",
     "outer": "ketcore.kron",
+    "save": "ketcore.save",
+    "savez": "ketcore.save",
+    "savez_compressed": "ketcore.save",
     "square": "ketcore.hadamard",
     "vecmat": "@",
 }
@@ -77,7 +82,8 @@ def ufunc_answer(own: Any, ufunc: Any, method: str, inputs: tuple[Any, ...], opt
     if ufunc in _SIGNS:
         others = [one for one in inputs if one is not own]
         raise sum_refusal(own, others[0] if others else own, _SIGNS[ufunc])
-    _refuse(own, ufunc.__name__)
+    is_right = ufunc is np.matmul and inputs[0] is not own
+    _refuse(own, ufunc.__name__, "rmatmul" if is_right else None)
 
 
 def _operated(own, ufunc, inputs):
@@ -124,14 +130,28 @@ _OF_SIZES: dict[Any, Any] = {np.shape: tuple, np.ndim: len, np.size: _size}
 _OF_DTYPES = frozenset((np.common_type, np.iscomplexobj, np.isrealobj, np.result_type))
 
 
-def _refuse(own, name) -> NoReturn:
-    """The error of np.<name>."""
-    kind, ways = type(own), ["to_dense"]
-    found = [each for each in _ATTRIBUTES.get(name, "").split() if hasattr(kind, each)]
-    if found:
-        ways.insert(0, f"{kind.__name__}.{found[0]}")
-    elif name in _WORDS:
-        ways.insert(0, _WORDS[name])
-    elif name.removeprefix("linalg.") in _LINALG and name.startswith("linalg."):
-        ways.insert(0, f"ketcore.{name}")
-    raise TypeError(f"x must be an array for np.{name}, got {kind.__name__} (see {' and '.join(ways)})")
+def _refuse(own, name, served=None) -> NoReturn:
+    """The error of np.<name>; `served` is that of which the table says what serves, if it is another."""
+    ways = [*_serving(own, served or name), own._SUMS.removesuffix("()")]
+    kind = type(own).__name__
+    raise TypeError(f"x must be an array for np.{name}, got {kind} (see {' and '.join(ways)})")
+
+
+def _serving(own, name):
+    """What serves instead of np.<name>, none or one."""
+    kind, attribute, word = type(own), _ATTRIBUTES.get(name), _WORDS.get(name)
+    if attribute is not None and hasattr(kind, attribute):
+        return [f"{kind.__name__}.{attribute}"]
+    if attribute is not None:
+        way = own._INSTEAD.get(attribute, "to_dense()")
+        return [] if way == "to_dense()" else [way]
+    # Kets and parts are no operators: their products are others.
+    is_operator = hasattr(kind, "matmul")
+    if word == "@" and not is_operator:
+        return [] if own._PRODUCTS == own._SUMS else [own._PRODUCTS]
+    # A permutation has products alone.
+    has_terms = is_operator and hasattr(kind, "_scaled")
+    if word is not None:
+        return [word] if has_terms or word != "ketcore.hadamard" else []
+    is_linalg = name.startswith("linalg.") and name.removeprefix("linalg.") in _LINALG
+    return [f"ketcore.{name}"] if is_linalg and has_terms else []

@@ -21,9 +21,9 @@ from ketcore.arrays.conversions import as_array
 from ketcore.objects import arithmetic, display, numpy_calls, operands
 from ketcore.objects.alignment import aligned_inner
 from ketcore.objects.operands import applied, is_dense, operand, written
-from ketcore.objects.refusals import factor_refusal, product_refusal, sum_refusal
+from ketcore.objects.refusals import divisor_refusal, factor_refusal, product_refusal, sum_refusal
 from ketcore.objects.row_blocks import RowBlocks
-from ketcore.shapes import as_int, check_int, shown
+from ketcore.shapes import as_int, check_int, checked_length, shown
 
 
 class Structured:
@@ -59,6 +59,8 @@ class Structured:
     # What serves where sums and multiples, or products, do not.
     _SUMS: ClassVar[str] = "to_dense()"
     _PRODUCTS: ClassVar[str] = "to_dense()"
+    # What serves where elementwise products do not.
+    _FACTORS: ClassVar[str] = "@, hadamard or to_dense()"
 
     # Checkers are told of + and - in the classes that have them, and of no attribute that is not there.
     if not TYPE_CHECKING:
@@ -94,6 +96,10 @@ class Structured:
 
         def __neg__(self):
             raise factor_refusal(self, -1)
+
+    def __bool__(self) -> bool:
+        """True: sizes that `len` cannot have, and kets without a batch, are no reason to fail."""
+        return True
 
     def _plus(self, other: "Structured") -> Any:
         """The sum with another object, NotImplemented where this kind does not know that one."""
@@ -195,6 +201,11 @@ class Scalable(Structured):
             return _refused(scalar, factor_refusal, self)
         return self._scaled(scalar, True)
 
+    if not TYPE_CHECKING:
+
+        def __rtruediv__(self, other):
+            return _refused(other, divisor_refusal, self)
+
 
 # What operators have and parts do not; what all operators share is found in `Operator`.
 _OF_OPERATORS = frozenset(
@@ -281,9 +292,8 @@ class Operator(Structured, Generic[ArrayT]):
         own: Any = self
         return own.to_dense(max_bytes)
 
-    def __bool__(self) -> bool:
-        """True: a size beyond 2**63, which `len` cannot have, is no reason to fail."""
-        return True
+    def __len__(self: Any) -> int:
+        return checked_length(self.shape[0])
 
     def _operand(self: Any, value: Any) -> AnyArray:
         """What stands beside `@`, as an array."""

@@ -5,6 +5,8 @@ A class says in `_SUMS` and `_PRODUCTS` what serves where its sums and products 
 
 from typing import Any
 
+import numpy as np
+
 from ketcore.objects.operands import is_dense
 from ketcore.shapes import shown
 
@@ -43,9 +45,20 @@ def factor_refusal(own: Any, other: Any) -> TypeError:
     """
     kind = type(own).__name__
     if hasattr(own, "_scaled"):
-        rule = f"a number beside * and / of {kind}, or go through @, hadamard or to_dense()"
+        rule = f"a number beside * and / of {kind}, or go through {own._FACTORS}"
         return TypeError(f"other must be {rule}, got {_name(other)}")
     return TypeError(f"a {kind} must go through {_way('_SUMS', own)} for its multiples, got {_name(other)}")
+
+
+def divisor_refusal(own: Any, other: Any) -> TypeError:
+    """The error of `other / own`.
+
+    >>> str(divisor_refusal(3, 2))
+    'other must be on the right of / beside int, or go through to_dense(), got 2'
+    """
+    way = "linalg.inv or to_dense()" if hasattr(type(own), "matmul") else "to_dense()"
+    rule = f"on the right of / beside {type(own).__name__}, or go through {way}"
+    return TypeError(f"other must be {rule}, got {_name(other)}")
 
 
 def _way(name, *objects):
@@ -57,6 +70,8 @@ def _way(name, *objects):
 
 def _name(other):
     """A number as it is, of all others the kind."""
+    if isinstance(other, np.generic):
+        return repr(other)
     return type(other).__name__ if is_dense(other) or hasattr(other, "_facts") else shown(other)
 
 
