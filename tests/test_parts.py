@@ -536,3 +536,31 @@ def test_identities_that_are_too_large_for_numbers():
         kc.KroneckerProduct([kc.Permutation((10**5, 10**5), (1, 0))]).inner(
             kc.KroneckerProduct([kc.Permutation((10**5, 10**5), (1, 0))])
         )
+
+
+def test_multiples_of_operators_keep_the_dtype():
+    """That of an operator of double precision counts beside other parts, also where it carries the number."""
+    single = aslinearoperator(np.ones((2, 2), np.float32))
+    matrix = KroneckerProduct([aslinearoperator(np.full((2, 2), 1 / 3)), single])
+    for found in (matrix * 3, -matrix, matrix / 3):
+        assert found.dtype == np.float64
+    assert (2j * matrix).dtype == np.complex128
+    other = KroneckerMatrix([np.ones((2, 2), np.float32)] * 2)
+    assert (other - matrix).dtype == (matrix * 3 + other).dtype == np.float64
+
+
+class OneSided:
+    """What multiplies from the left alone."""
+
+    shape, dtype = (2, 2), np.dtype(float)
+
+    def matmat(self, x):
+        return x
+
+
+def test_what_lacks_a_product_is_named():
+    with pytest.raises(TypeError, match=r"parts\[1\] must have matmat and rmatmat, .* OneSided with matmat"):
+        KroneckerProduct([np.eye(2), OneSided()])
+    for part in (Diagonal([1.0, 2.0]), aslinearoperator(np.eye(2))):
+        with pytest.raises(TypeError, match=r"factors must be dense, got \w+ \(see KroneckerProduct\)"):
+            KroneckerMatrix([part])

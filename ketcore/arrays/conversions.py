@@ -59,7 +59,8 @@ def as_array(name: str, value: Any) -> AnyArray:
         return plain(name, value)
     kind = type(value).__name__
     if opts_out(value):
-        raise TypeError(f"{name} must be dense, got {kind} (see to_dense)")
+        way = "to_dense" if hasattr(type(value), "to_dense") else "KroneckerProduct"
+        raise TypeError(f"{name} must be dense, got {kind} (see {way})")
     if hasattr(value, "tocsr"):
         raise TypeError(f"{name} must be dense, got {kind}")
     try:

@@ -45,6 +45,14 @@ def is_operator(part: Any) -> bool:
     return hasattr(part, "matmat") and hasattr(part, "rmatmat")
 
 
+def check_products(name: str, part: Any) -> None:
+    """TypeError, naming `name`, where `part` has one of the products of linear operators alone."""
+    given = [product for product in ("matvec", "matmat", "rmatmat") if hasattr(part, product)]
+    if given:
+        got = f"{type(part).__name__} with {' and '.join(given)}"
+        raise TypeError(f"{name} must have matmat and rmatmat, as linear operators have, got {got}")
+
+
 def check_operator(name: str, operator: Any) -> None:
     """TypeError, ValueError, naming `name`, unless shape and dtype are those of a matrix of numbers."""
     try:
@@ -120,7 +128,9 @@ def conjugated_operator(operator: Any) -> Any:
 def changed_operator(operator: Any, change: Product) -> LinearPart:
     """The operator with its entries, and so its products, changed linearly: by a number or a cast."""
     # What has the dtype of its operand counts as float64 where it is changed.
-    arrays = tuple(change(array) for array in operator_arrays(operator) or (np.zeros(()),))
+    arrays = operator_arrays(operator) or (np.zeros(()),)
+    # NumPy makes scalars of arrays without dimensions, which have no dtype of their own beside arrays.
+    arrays = tuple(namespace_of(array).asarray(change(array)) for array in arrays)
     forward = partial(_one_after_another, operator.matmat, change)
     adjoint = partial(_one_after_another, operator.rmatmat, partial(_conjugate_product, change))
     return LinearPart(tuple(operator.shape), arrays, forward, adjoint)

@@ -36,6 +36,7 @@ from ketcore.objects.operator import BarePart, Operator, Scalable, Structured
 from ketcore.objects.part_operators import (
     changed_operator,
     check_operator,
+    check_products,
     conjugated_operator,
     is_operator,
     operator_arrays,
@@ -127,6 +128,8 @@ def _readable(n, part):
         return part if part.format in ("csr", "csc") else part.tocsr()
     if is_operator(part):
         check_operator(f"parts[{n}]", part)
+    elif not is_array(part):
+        check_products(f"parts[{n}]", part)
     return part
 
 
