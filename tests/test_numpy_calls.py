@@ -190,6 +190,7 @@ SERVED = [
     (lambda: np.matmul(K, W, out=W.copy()), "(see KroneckerMatrix.matmul and to_dense)"),
     (lambda: np.matmul(W, K, out=W.copy()), "(see KroneckerMatrix.rmatmul and to_dense)"),
     (lambda: np.save("unwritten", K), "np.save, got KroneckerMatrix (see ketcore.save and to_dense)"),
+    (lambda: np.add(W, K, out=W.copy()), "beside +, or an array beside to_dense(), got ndarray"),
     (lambda: np.dot(VECTOR, W), "got Ket (see contract(x), inner(ket) or K.T @ ket and to_dense)"),
     (lambda: np.vecdot(VECTOR, VECTOR), "np.vecdot, got Ket (see Ket.inner and to_dense)"),
     (lambda: np.sum(VECTOR), "got Ket (see contract(ones) and to_dense)"),
