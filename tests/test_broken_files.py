@@ -64,6 +64,8 @@ BROKEN = {
     "pairs": (changed(complex='["x"]'), r"complex must be names of tensors \(..., 2\) of F32 or .* 'x'"),
     "dtype": (changed({"dtype": "U8"}), "tensor 'factors.0' must have a dtype among F64, .* got 'U8'"),
     "list dtype": (changed({"dtype": []}), r"tensor 'factors.0' must have a dtype among F64, .* got \[\]"),
+    "integers": (changed({"dtype": "I64"}), "tensor 'factors.0' must have a dtype among F64, .* got I64"),
+    "truth": (changed({"dtype": "BOOL", "shape": [1, 1, 16]}), "must have a dtype among F64, .* got BOOL"),
     "entry": (changed({"more": 1}), "tensor 'factors.0' must have dtype, shape and data_offsets, got "),
     "bool": (changed({"shape": [True, 1, 2]}), "must have a shape of at most 64 ints >= 0, got"),
     "negative shape": (changed({"shape": [-1, -1, 2]}), "must have a shape of at most 64 ints >= 0, got"),

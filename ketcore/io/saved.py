@@ -47,6 +47,8 @@ Saved: TypeAlias = (
 )
 _VERSION = 1
 _KINDS = {kind.__name__: kind for kind in SIZES}
+# What the format calls the dtypes of numbers, and of the parts of complex ones.
+_NUMBERS = ("F64", "F32", "F16", "BF16")
 
 
 def save(path: str | PathLike[str], obj: Saved) -> None:
@@ -142,6 +144,7 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
         kind, sizes, parts, pairs = _described(metadata)
         tensors = layout(entries, size - start)
         _check_names(kind, tensor_names(kind, sizes, parts), tensors)
+        _check_numbers(tensors)
         _check_pairs(pairs, tensors)
         found = read_arrays(file, tensors, start, mmap_mode)
     beside = None if like is None or is_numpy(like) else like
@@ -221,6 +224,14 @@ def _check_names(kind, names, tensors):
     if set(tensors) - optional != set(names):
         rule = f"those of a {kind.__name__}, {shortened(sorted(names))}"
         raise ValueError(f"the tensors must be {rule}, got {shortened(sorted(tensors))}")
+
+
+def _check_numbers(tensors):
+    """Constructors would take integers for floating numbers, which no object that was saved had."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _NUMBERS and not is_count(name):
+            rule = f"have a dtype among {', '.join(_NUMBERS)}"
+            raise ValueError(f"tensor {shortened(name)} must {rule}, got {tensor.dtype}")
 
 
 def _check_pairs(pairs, tensors):
