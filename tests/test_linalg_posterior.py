@@ -271,9 +271,28 @@ def test_errors_of_what_is_asked():
     assert repr(found.at(cross)) == "GaussianPosterior(row_dims=(2, 5), dtype=float64, data at 12 points)"
     with pytest.raises(ValueError, match=r"^size must be at least 0, got -1"):
         found.sample(-1)
-    negative = call(kc.KroneckerMatrix([np.diag([1.0, -1.0]), np.eye(2)]), np.ones(4), 3.0)
-    for sample in (negative.sample, negative.variance):
-        with pytest.raises(
-            np.linalg.LinAlgError, match=r"^A must be positive semidefinite, got an eigenvalue of -1"
-        ):
-            sample()
+
+
+@pytest.mark.parametrize("noise", [0.0, 3.0, [3.0] * 8, kc.eye((2, 2, 2))], ids=["0", "3", "array", "matrix"])
+def test_a_covariance_is_not_negative(noise):
+    """Else the mean would be that of no process, wherever A + noise is."""
+    text = r"^A must be positive semidefinite, got an eigenvalue of -(1|0.25) times the largest"
+    for diagonals in ([1, 1], [4, -1], [-1, -1]), ([-1, -2], [1, 1], [0.5, 2]), ([0, 1], [-1, 4], [3, 3]):
+        negative = kc.KroneckerMatrix([np.diag(diagonal) for diagonal in diagonals])
+        with pytest.raises(np.linalg.LinAlgError, match=text):
+            kc.linalg.gaussian_posterior(negative, np.ones(8), noise)
+    # Zero, twice a negative one, and of the size of rounding.
+    for diagonals in ([0, 0], [1, 1], [1, 1]), ([-1, -2], [-1, -1], [1, 1]), ([1, 1], [1, -1e-16], [1, 2]):
+        positive = kc.KroneckerMatrix([np.diag(diagonal) for diagonal in diagonals])
+        assert kc.linalg.gaussian_posterior(positive, np.ones(8), noise or 1.0).variance([0, 7]).min() >= 0
+
+
+def test_data_that_conjugate_gradients_read_are_finite():
+    own, y = kc.eye((3, 2)), np.array([1.0, np.nan, 2.0, 3.0, np.inf, 4.0])
+    with pytest.raises(ValueError, match=r"^y must be finite, got NaN or infinity \(mask says where there "):
+        kc.linalg.gaussian_posterior(own, y, np.ones(6))
+    with pytest.raises(ValueError, match=r"^y must be finite where the mask is true, got NaN or infinity"):
+        kc.linalg.gaussian_posterior(own, y, 1.0, mask=np.arange(6) != 1)
+    found = kc.linalg.gaussian_posterior(own, y, 1.0, mask=np.isfinite(y))
+    np.testing.assert_allclose(found.mean(), [0.5, 0, 1, 1.5, 0, 2])
+    assert np.isnan(kc.linalg.gaussian_posterior(own, y, 1.0).mean()).any()

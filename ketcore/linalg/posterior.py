@@ -109,8 +109,7 @@ class GaussianPosterior(Generic[ArrayT]):
                  they must be given
         returns  in the shape of `points`, real; for all points as `mean`
         raises   TypeError, IndexError on points; TypeError without a prior for another grid, and where
-                 derivatives are recorded; LinAlgError where A is not positive semidefinite, and where
-                 conjugate gradients do not reach rtol
+                 derivatives are recorded; LinAlgError where conjugate gradients do not reach rtol
         cost     O(P sum p_n + sum p_n^3) for all points.  Where noise is an array, or there is a mask, one
                  solution by conjugate gradients for each point
         """
@@ -195,8 +194,9 @@ def gaussian_posterior(
     rtol, maxiter    of conjugate gradients, where noise is an array or there is a mask
     returns  a GaussianPosterior: `mean()`, `variance()` and `sample(size, rng)`, and `at(cross, prior)` for
              more grids
-    raises   TypeError, ValueError on kinds and shapes; LinAlgError where A + noise is not positive definite,
-             and where conjugate gradients do not reach rtol
+    raises   TypeError, ValueError on kinds and shapes, and where there is an array of noise or a mask on y
+             that is not finite; LinAlgError where A is not positive semidefinite or
+             A + noise not positive definite, and where conjugate gradients do not reach rtol
     cost     O(P sum p_n + sum p_n^3): one solution.  With an array of noise or a mask one by conjugate
              gradients (`cg`), for NumPy and CuPy alone.  The mean has derivatives in PyTorch and JAX, but not
              by conjugate gradients
@@ -213,7 +213,7 @@ def gaussian_posterior(
     if own.row_dims != own.col_dims:
         dims = f"{own.row_dims} and {own.col_dims}"
         raise TypeError(f"A must have square factors for gaussian_posterior, got dims {dims}")
-    _hermitian("A", own)
+    _check_covariance(*_hermitian("A", own), own.dtype)
     y, grid = solving.one_each("y", own, y)
     xp = namespace_of(y)
     rtol = check_size("rtol", rtol)
@@ -228,6 +228,8 @@ def gaussian_posterior(
     if (mask is not None or _is_array(noise)) and not is_writeable_in_place(y):
         rule = "y must be an array of NumPy or CuPy where noise is an array or there is a mask"
         raise TypeError(f"{rule}, got {library_of(y)}")
+    if mask is not None or _is_array(noise):
+        _check_data(xp, y, mask)
     options = {"mask": mask, "rtol": rtol, "maxiter": maxiter, "dtype": dtype, "grid": grid}
     found = GaussianPosterior(own, noise, y, **options, **other)
     return replace(found, weights=_solved(found, widened(y)))
@@ -246,6 +248,25 @@ def _kernel(name, value):
     if found.shape != (prod(found.row_dims), prod(found.col_dims)):
         raise ValueError(f"{name} must not be cropped for gaussian_posterior, got shape {found.shape}")
     return found
+
+
+def _check_covariance(xp, matrices, stored):
+    """LinAlgError where a product of Hermitian matrices has an eigenvalue below zero, if that is known."""
+    least = largest = 1.0
+    for matrix in matrices:
+        values = xp.linalg.eigvalsh(detached(matrix))
+        ends = [value_of(end) for end in (xp.min(values), xp.max(values))]
+        if None in ends:
+            return
+        # Relative to the largest, of which a product might overflow.
+        peak = max(map(abs, ends)) or 1.0
+        found = [own * end / peak for own in (least, largest) for end in ends]
+        least, largest = min(found), max(found)
+    slack = sum(symmetry.slack(xp, stored, matrix.shape[0]) for matrix in matrices)
+    if not least >= -slack:
+        raise np.linalg.LinAlgError(
+            f"A must be positive semidefinite, got an eigenvalue of {least:.3g} times the largest"
+        )
 
 
 def _check_dims(name, matrix, dims):
@@ -274,6 +295,14 @@ def _observed(A, mask):
     if not value_of(xp.any(mask)):
         raise ValueError("mask must be true somewhere, got none")
     return None if value_of(xp.all(mask)) else mask
+
+
+def _check_data(xp, y, mask):
+    """Conjugate gradients would run to their end on NaN."""
+    finite = xp.isfinite(y) if mask is None else xp.isfinite(y) | ~mask
+    if not value_of(xp.all(finite)):
+        where = "" if mask is None else " where the mask is true"
+        raise ValueError(f"y must be finite{where}, got NaN or infinity (mask says where there are data)")
 
 
 def _noise(A, noise, mask):
@@ -380,12 +409,7 @@ def _spectrum(posterior):
         values, vectors = decompositions.hermitian_eigh(xp, matrices, True)
         inner, outer, level = vectors, vectors, noise
     product = decompositions.kron_of_vectors(xp, values)
-    least, largest = (float(value_of(found)) for found in (xp.min(product), xp.max(xp.abs(product))))
-    slack = sum(symmetry.slack(xp, A.dtype, m.shape[0]) for m in matrices)
-    if not least >= -slack * largest:
-        raise np.linalg.LinAlgError(
-            f"A must be positive semidefinite, got an eigenvalue of {least:.3g} beside one of {largest:.3g}"
-        )
+    # Below zero by rounding alone.
     return _Spectrum(inner, outer, xp.maximum(product, xp.zeros_like(product)), level)
 
 
