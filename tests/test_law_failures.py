@@ -21,6 +21,7 @@ from ketcore.testing import (
     kronecker_identities,
     named_operations,
 )
+from ketcore.testing.adapters import to_dense
 from ketcore.testing.shrinking import simplest
 from tests.identity_adapters import DENSE, kron_all
 from tests.processes import ROOT, run_python
@@ -256,3 +257,53 @@ def test_every_module_of_the_kit_is_hidden_from_tracebacks():
     for path in (ROOT / "ketcore" / "testing").glob("*.py"):
         name = path.stem
         assert name == "__init__" or getattr(testing, name).__tracebackhide__ is True
+
+
+class Product:
+    """What a new package may begin with: products of matrices that NumPy can read."""
+
+    def __init__(self, matrices):
+        self.matrices = matrices
+
+    def __array__(self, dtype=None, copy=None):
+        return kron_all(self.matrices)
+
+    @property
+    def T(self):  # noqa: N802  (as arrays have it)
+        return Product([matrix.T for matrix in self.matrices])
+
+
+def test_results_are_read_by_their_array_and_others_are_told_what_they_lack():
+    lacks = dict.fromkeys(("matmul", "apply", "apply_left", "add", "scale"))
+    library = Adapter(Product, **lacks)
+    check_identities(library, examples=1)
+    with pytest.raises(AssertionError) as caught:
+        check_identities(replace(library, make=lambda matrices: object()), examples=1)
+    text = "results must be numbers, arrays or have toarray, to_dense, todense or __array__, got object"
+    assert text in str(caught.value)
+    assert [to_dense(value).tolist() for value in (True, 2, 0.5, 1j, np.float32(3))] == [True, 2, 0.5, 1j, 3]
+
+
+def test_arguments_of_the_laws_are_checked():
+    for error, text, options in (
+        (TypeError, r"^rtol must be a real number, got 'a'", {"rtol": "a"}),
+        (ValueError, r"^atol must be at least 0 and finite, got nan", {"atol": np.nan}),
+        (ValueError, r"^seed must be at least 0, got -1", {"seed": -1}),
+        (TypeError, r"^seed must be an int, got 'x'", {"seed": "x"}),
+        (TypeError, r"^progress must be True, False or a function, got 'yes'", {"progress": "yes"}),
+    ):
+        with pytest.raises(error, match=text):
+            check_identities(kron_all, **options)
+
+
+def test_assertions_on_derivatives_print_their_seed():
+    a = np.arange(3.0)
+    for call in (
+        lambda seed: assert_vjp(np.sin, lambda a, c: c, [a], seed=seed),
+        lambda seed: assert_jvp(np.sin, lambda a, t: t, [a], seed=seed),
+        lambda seed: assert_second_order(
+            np.square, lambda a, c: 2 * a * c, [a], vjp_jvp=lambda a, c, t: t * c, seed=seed
+        ),
+    ):
+        with pytest.raises(AssertionError, match=r", allowed [^ ]+ \(seed=7\)$"):
+            call(7)

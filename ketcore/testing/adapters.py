@@ -20,7 +20,10 @@ _BASIS = ("make", "to_dense", "asarray", "dtypes", "square")
 
 
 def to_dense(value: Any) -> np.ndarray:
-    """A result in NumPy: by its method `toarray`, `to_dense` or `todense`, or as an array of any library.
+    """A result in NumPy: by its method `toarray`, `to_dense` or `todense`, as an array of any library, or by
+    `__array__`.
+
+    raises   TypeError on what has none of these
 
     >>> from ketcore import eye
     >>> to_dense(eye((2,))).tolist(), to_dense(3.0).tolist()
@@ -31,7 +34,12 @@ def to_dense(value: Any) -> np.ndarray:
             # torch tensors have to_dense() too, and return themselves.
             value = getattr(value, name)()
             break
-    return to_numpy(value)
+    if isinstance(value, bool | int | float | complex) or hasattr(value, "__dlpack_device__"):
+        return to_numpy(value)
+    if not hasattr(value, "__array__"):
+        rule = "results must be numbers, arrays or have toarray, to_dense, todense or __array__"
+        raise TypeError(f"{rule}, got {type(value).__name__} (see to_dense of Adapter)")
+    return np.array(value)
 
 
 @dataclass(frozen=True)

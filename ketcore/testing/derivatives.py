@@ -101,7 +101,7 @@ def assert_vjp(
         differences = source == "finite differences"
         allowed = max(tolerance(primal.dtype, terms, differences=differences) for primal in primals)
         allowed = allowed if rtol is None else rtol
-        _compare_pairings(source, push, probes, values, (allowed, scale, atol or 0.0), noise)
+        _compare_pairings(source, push, probes, values, (allowed, scale, atol or 0.0, seed), noise)
 
 
 def assert_jvp(
@@ -152,7 +152,7 @@ def assert_jvp(
         differences = source == "finite differences"
         allowed = max(tolerance(array.dtype, terms, differences=differences) for array in output)
         allowed = allowed if rtol is None else rtol
-        _compare_outputs(source, push, probes, values, (allowed, scale, atol or 0.0), noise)
+        _compare_outputs(source, push, probes, values, (allowed, scale, atol or 0.0, seed), noise)
 
 
 def _pushes(function, jvp, multilinear, wide):
@@ -190,7 +190,7 @@ def _compare_pairing(source, push, probe, values, allowed, noise, name):
     tangents, cotangents, gradients = probe
     pushed = push(tangents)
     left, right = pairing(gradients, tangents), pairing(cotangents, pushed)
-    allowed, scale, beside = allowed
+    allowed, scale, beside, seed = allowed
     size = magnitude(cotangents, pushed) + magnitude(gradients, tangents)
     size += scale * sum(float(np.abs(c).sum()) for c in cotangents)
     if source == "finite differences":
@@ -201,13 +201,13 @@ def _compare_pairing(source, push, probe, values, allowed, noise, name):
     if not error <= bound:
         raise AssertionError(
             f"{name} must be the transpose of {source}, got <gradient, tangent> = {left:.8g} and "
-            f"<cotangent, J tangent> = {right:.8g}: error {error:.3g}, allowed {bound:.3g}"
+            f"<cotangent, J tangent> = {right:.8g}: error {error:.3g}, allowed {bound:.3g} (seed={seed})"
         )
 
 
 def _compare_outputs(source, push, probes, values, allowed, noise):
     """Fail unless J tangents is what the jvp gave, for every probe and every output."""
-    allowed, scale, beside = allowed
+    allowed, scale, beside, seed = allowed
     pushes = [push(tangents) for tangents, _ in probes]
     for k, value in enumerate(values):
         largest = max(np.abs(pushed[k]).max(initial=0.0) for pushed in pushes)
@@ -220,5 +220,6 @@ def _compare_outputs(source, push, probes, values, allowed, noise):
                 at = tuple(int(i) for i in np.unravel_index(flat, error.shape))
                 raise AssertionError(
                     f"jvp must equal {source}, got {found[k][at]:.8g} for {pushed[k][at]:.8g} "
-                    f"in output {k} at {at}: error {error[at]:.3g}, allowed {bound + room:.3g}"
+                    f"in output {k} at {at}: error {error[at]:.3g}, allowed {bound + room:.3g} "
+                    f"(seed={seed})"
                 )

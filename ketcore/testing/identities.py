@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ketcore.shapes import check_int
+from ketcore.shapes import check_int, check_size
 from ketcore.testing import laws_determinants, laws_products, laws_scalars, laws_structure
 from ketcore.testing.adapters import Adapter
 from ketcore.testing.shrinking import Draw, simplest
@@ -107,7 +107,8 @@ def check_identities(
     rtol, atol  allowed errors, as in `Law`
     progress    True for a bar of tqdm where that is installed, and lines on stderr where it is not; or a
                 function (name, number, count), which is called before the law of that number
-    raises      AssertionError with the messages of all laws that fail; ValueError on names that are not laws
+    raises      AssertionError with the messages of all laws that fail; ValueError on names that are not laws;
+                TypeError, ValueError on the other arguments
 
     >>> from functools import reduce
     >>> check_identities(lambda matrices: reduce(np.kron, matrices), examples=1)
@@ -115,6 +116,8 @@ def check_identities(
     Traceback (most recent call last):
     AssertionError: the library must keep all laws, got ... of 16 that fail: definition, neutral factor, ...
     """
+    if not (progress is True or progress is False or callable(progress)):
+        raise TypeError(f"progress must be True, False or a function, got {progress!r}")
     laws = kronecker_identities(make)
     counts = dict(examples) if isinstance(examples, Mapping) else {law.name: examples for law in laws}
     unknown = sorted(set(counts) - {rule.name for rule in _RULES})
@@ -178,6 +181,10 @@ def _check(rule: Rule, adapter: Adapter) -> Callable[..., None]:
     ) -> None:
         """Raise AssertionError unless the law holds for the matrices that follow from the seed."""
         check_int("examples", examples, 1)
+        check_int("seed", seed, 0)
+        for name, given in (("rtol", rtol), ("atol", atol)):
+            if given is not None:
+                check_size(name, given)
         for dtype in _dtypes(rule, adapter):
             for number in range(examples):
                 trial = Trial(rule, adapter, Settings(dtype, (seed, number), rtol, atol))

@@ -80,7 +80,7 @@ def assert_second_order(
         if not abs(found - reference) <= allowed:
             raise AssertionError(
                 f"the derivative of vjp must be {name}, got {found:.8g} for {reference:.8g}: "
-                f"error {abs(found - reference):.3g}, allowed {allowed:.3g}"
+                f"error {abs(found - reference):.3g}, allowed {allowed:.3g} (seed={seed})"
             )
 
 
