@@ -23,6 +23,9 @@ from ketcore.arrays.namespaces import is_half, namespace_of, to_host
 # Rows that differ by more are no multiples: products of several such numbers might leave the range of `op`.
 _LARGEST = 2.0**12
 
+# Elements of a row that are not worth a look at two of them first.
+_LONG = 64
+
 # Bits of the numbers that products of a few do not round, and that the shortest storage, bfloat16, holds.
 _SHORT = 8
 
@@ -68,27 +71,37 @@ def _multiples(matrix, tolerance, most):
     """Pairs (numbers, row) whose outer products add up to `matrix`, each row of it in one pair alone; None
     where there are more than `most`.
     """
-    counts = np.count_nonzero(matrix, axis=1)
-    left, pairs = np.flatnonzero(counts), []
-    while left.size:
+    nonzero, pairs = matrix != 0, []
+    is_left = nonzero.any(axis=1)
+    while (left := np.flatnonzero(is_left)).size:
         if len(pairs) == most:
             return None
-        row = matrix[left[0]]
-        peak = np.abs(row).argmax()
-        numbers, alike = _shortened(matrix[left, peak] / row[peak], tolerance)
-        alike &= counts[left] == counts[left[0]]
-        # Two elements tell most rows apart.
-        for columns in (np.flatnonzero(row)[[0, -1]], np.arange(row.size)):
-            chosen = np.flatnonzero(alike)
-            wanted = matrix[np.ix_(left[chosen], columns)]
-            errors = np.abs(numbers[chosen, None] * row[columns] - wanted)
-            alike[chosen] = (errors <= tolerance * np.abs(wanted)).all(axis=1)
-        alike[0], numbers[0] = True, 1
+        # Those with zeros in the same places, which are few in most gates.
+        alike, numbers = left[(nonzero[left] == nonzero[left[0]]).all(axis=1)], np.ones(1, matrix.dtype)
+        if alike.size > 1:
+            alike, numbers = _of_first(matrix, alike, tolerance)
         found = np.zeros(len(matrix), matrix.dtype)
-        found[left[alike]] = numbers[alike]
-        pairs.append((found, row))
-        left = left[~alike]
+        found[alike] = numbers
+        pairs.append((found, matrix[left[0]]))
+        is_left[alike] = False
     return pairs
+
+
+def _of_first(matrix, alike, tolerance):
+    """Which rows are multiples of the first of them, itself among them, and the numbers."""
+    row = matrix[alike[0]]
+    peak = np.abs(row).argmax()
+    numbers, usable = _shortened(matrix[alike, peak] / row[peak], tolerance)
+    numbers[0], usable[0] = 1, True
+    alike, numbers = alike[usable], numbers[usable]
+    # Two elements tell most long rows apart.
+    ends, every = np.flatnonzero(row)[[0, -1]], np.arange(row.size)
+    for columns in (ends, every) if row.size > _LONG else (every,):
+        wanted = matrix[alike[:, None], columns]
+        errors = np.abs(numbers[:, None] * row[columns] - wanted)
+        close = (errors <= tolerance * np.abs(wanted)).all(axis=1)
+        alike, numbers = alike[close], numbers[close]
+    return alike, numbers
 
 
 def _shortened(numbers, tolerance):
