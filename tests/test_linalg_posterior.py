@@ -296,3 +296,33 @@ def test_data_that_conjugate_gradients_read_are_finite():
     found = kc.linalg.gaussian_posterior(own, y, 1.0, mask=np.isfinite(y))
     np.testing.assert_allclose(found.mean(), [0.5, 0, 1, 1.5, 0, 2])
     assert np.isnan(kc.linalg.gaussian_posterior(own, y, 1.0).mean()).any()
+
+
+def test_rounding_is_no_negative_eigenvalue_but_more_is():
+    for least, refused in ((-2e-12, True), (-1e-15, False)):
+        A = kc.KroneckerMatrix([np.diag([1.0, least]), np.eye(2)])
+        if refused:
+            with pytest.raises(
+                np.linalg.LinAlgError, match=r"^A must be positive semidefinite, got .* -2e-12"
+            ):
+                kc.linalg.gaussian_posterior(A, np.ones(4), 1.0)
+        else:
+            assert kc.linalg.gaussian_posterior(A, np.ones(4), 1.0).variance().min() >= 0
+
+
+def test_variances_at_the_points_of_the_data_are_not_negative():
+    root = np.random.default_rng(0).standard_normal((30, 30))
+    A = kc.KroneckerMatrix([root @ root.T, np.eye(1)])
+    found = kc.linalg.gaussian_posterior(A, np.ones(30), 0.0, cross=A, prior=A).variance()
+    # Of rounding half would be negative.
+    assert found.min() == 0
+    assert found.max() < 1e-9
+
+
+def test_a_mask_that_is_true_everywhere_is_none_and_noise_behind_one_is_not_read():
+    A, y = kc.KroneckerMatrix([np.diag([1.0, 2.0]), np.eye(2)]), np.ones(4)
+    whole = kc.linalg.gaussian_posterior(A, y, 1.0, mask=np.ones((2, 2), bool))
+    np.testing.assert_allclose(whole.variance(), [1 / 2, 1 / 2, 2 / 3, 2 / 3])
+    noise, mask = np.array([1.0, np.nan, -1.0, 2.0]), np.array([True, False, False, True])
+    part = kc.linalg.gaussian_posterior(A, y, noise, mask=mask)
+    np.testing.assert_allclose(part.mean(), [1 / 2, 0, 0, 1 / 2], rtol=1e-6, atol=1e-12)

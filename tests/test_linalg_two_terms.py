@@ -320,3 +320,33 @@ def test_gradients_of_jax_under_jit():
     found, expected = (jax.jit(jax.grad(function))(factors) for function in (ours, theirs))
     for one, other in zip(found, expected, strict=True):
         near(to_numpy(one), to_numpy(other))
+
+
+def test_factors_that_are_singular_to_rounding_whiten_nothing():
+    """Though each has positive eigenvalues, and the sum is well conditioned."""
+    other = np.array([[2.0, 1.0], [1.0, 2.0]])
+    A = kc.KroneckerMatrix([np.diag([1.0, 1e-17]), other]) + kc.KroneckerMatrix(
+        [np.diag([1e-17, 1.0]), other]
+    )
+    for function in (lambda A: linalg.solve(A, np.ones(4)), linalg.slogdet):
+        with pytest.raises(np.linalg.LinAlgError, match=r"got two in mode 0 that are not$"):
+            function(A)
+
+
+def test_second_derivatives_of_a_solution():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    terms = [[torch.asarray(matrix_of(rng, p, p, "float64", "positive")) for p in (2, 3)] for _ in range(2)]
+    b, along = torch.asarray(rng.standard_normal(6)), torch.asarray(rng.standard_normal((2, 2)))
+
+    def ours(t):
+        moved = [terms[0][0] + t * (along + along.T), terms[0][1]]
+        return (linalg.solve(kc.KroneckerMatrix.from_terms([moved, terms[1]]), b) ** 2).sum()
+
+    def theirs(t):
+        moved = torch.kron(terms[0][0] + t * (along + along.T), terms[0][1])
+        return (torch.linalg.solve(moved + torch.kron(*terms[1]), b) ** 2).sum()
+
+    zero = torch.zeros((), dtype=torch.float64)
+    found, expected = (torch.autograd.functional.hessian(function, zero) for function in (ours, theirs))
+    near(to_numpy(found), to_numpy(expected))
