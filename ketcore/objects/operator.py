@@ -97,10 +97,6 @@ class Structured:
         def __neg__(self):
             raise factor_refusal(self, -1)
 
-    def __bool__(self) -> bool:
-        """True: sizes that `len` cannot have, and kets without a batch, are no reason to fail."""
-        return True
-
     def _plus(self, other: "Structured") -> Any:
         """The sum with another object, NotImplemented where this kind does not know that one."""
         return NotImplemented
@@ -291,6 +287,10 @@ class Operator(Structured, Generic[ArrayT]):
         """`to_dense`, by the name that sparse matrices of SciPy have for it."""
         own: Any = self
         return own.to_dense(max_bytes)
+
+    def __bool__(self) -> bool:
+        """True: a size beyond 2**63, which `len` cannot have, is no reason to fail."""
+        return True
 
     def __len__(self: Any) -> int:
         return checked_length(self.shape[0])
