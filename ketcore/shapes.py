@@ -90,7 +90,7 @@ def as_int(value: Any) -> int | None:
 def check_axis(name: str, axis: Any, known: Sequence[int], rule: str) -> int:
     """`axis` as one of the known ints; ValueError that names it, with the rule, otherwise."""
     found = axis if type(axis) is int else as_int(axis)
-    if found not in known:
+    if found is None or found not in known:
         raise ValueError(f"{name} must be {rule}, got {shown(axis)}")
     return found
 

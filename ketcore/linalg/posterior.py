@@ -213,7 +213,8 @@ def gaussian_posterior(
     if own.row_dims != own.col_dims:
         dims = f"{own.row_dims} and {own.col_dims}"
         raise TypeError(f"A must have square factors for gaussian_posterior, got dims {dims}")
-    _check_covariance(*_hermitian("A", own), own.dtype)
+    xp, matrices = _hermitian("A", own)
+    _check_covariance(xp, matrices, own.dtype)
     y, grid = solving.one_each("y", own, y)
     xp = namespace_of(y)
     rtol = check_size("rtol", rtol)

@@ -449,7 +449,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
 def _as_matrix(own, other, function):
     """Another operator as a KroneckerMatrix."""
     if isinstance(other, Operator) and hasattr(other, "_terms_beside"):
-        return other._terms_beside(own)  # type: ignore[attr-defined]
+        return other._terms_beside(own)
     way = "ketcore.kron takes other kinds" if function == "kron" else "to_dense() makes arrays of other kinds"
     raise TypeError(
         f"other must be a KroneckerMatrix or have to_kronecker() ({way}), got {type(other).__name__}"

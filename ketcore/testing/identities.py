@@ -190,8 +190,8 @@ def _check(rule: Rule, adapter: Adapter) -> Callable[..., None]:
                 trial = Trial(rule, adapter, Settings(dtype, (seed, number), rtol, atol))
                 if trial.run():
                     options = {"examples": examples, "rtol": rtol, "atol": atol}
-                    given = (f"{name}={value}" for name, value in options.items() if value is not None)
-                    raise _simplified(trial, f"check({', '.join((f'seed={seed}', *given))})")
+                    set_ones = [f"{name}={value}" for name, value in options.items() if value is not None]
+                    raise _simplified(trial, f"check({', '.join((f'seed={seed}', *set_ones))})")
 
     return check
 
