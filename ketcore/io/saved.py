@@ -126,7 +126,8 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
                the dtype; ImportError on bfloat16 without ml_dtypes
     cost       one pass; with `mmap_mode` that of the header
 
-    A file that is mapped must not be cut meanwhile; one that `save` replaces stays until it is let go.
+    Of a file that is mapped, `rows` and indexing read the pages of their leaves, a product all numbers.
+    It must not be cut meanwhile; one that `save` replaces stays until it is let go.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
