@@ -222,7 +222,7 @@ def test_arrays_of_numpy_beside_other_libraries_are_refused(kind):
         "x, factors and y": lambda: matrix.sandwich(x, x),
         "cotangent and primals": lambda: kc.kron_matmul_vjp([a[None, ...]], a[0, :], x),
         "parts and x": lambda: KroneckerProduct([a]) @ x,
-        "factors and y": lambda: linalg.gaussian_log_likelihood(matrix, x),
+        "A and y": lambda: linalg.gaussian_log_likelihood(matrix, x),
     }.items():
         with pytest.raises(TypeError, match=f"^{name} {rule} array_api_strict, numpy"):
             call()

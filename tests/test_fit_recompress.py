@@ -194,7 +194,8 @@ def test_extreme_sizes_neither_overflow_nor_vanish(size):
     scaled = kc.KroneckerMatrix([matrix.factors[0] * size, matrix.factors[1] / size, matrix.factors[2]])
     for order_of in (lambda m: m, lambda m: kc.Ket([f.reshape(3, 4) for f in m.factors])):
         first, second = (kc.recompress(order_of(m), 2, rng=0) for m in (matrix, scaled))
-        assert abs(first.error - second.error) < 1e-9
+        # A fit ends where a sweep gains less than 1e-7 of the error, which rounding lets happen earlier or later.
+        assert abs(first.error - second.error) < 1e-7 * first.error
         assert np.allclose(first.value.to_dense(), second.value.to_dense(), atol=1e-6)
 
 

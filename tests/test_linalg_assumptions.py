@@ -95,7 +95,7 @@ def test_symmetric_complex_factors_are_not_hermitian():
 @pytest.mark.parametrize("value", ["posdef", "", 1, True, ("gen",)])
 def test_other_words_are_refused(name, value):
     text = f"assume_a must be None or one of {NAMES}, got "
-    text = "assume_a must be None, 'pos' or 'positive definite', got " if name == "cholesky" else text
+    text = "assume_a must be one of (None, 'pos', 'positive definite'), got " if name == "cholesky" else text
     with pytest.raises(ValueError, match=f"^{re.escape(text + repr(value))}$"):
         TAKING[name](definite(), np.ones(6), assume_a=value)
 

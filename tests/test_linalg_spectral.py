@@ -124,7 +124,7 @@ def test_full_qr_where_r_stays_triangular():
         ValueError, match=r"mode must not be 'full' where .*, got factors of shapes \[\(2, 3\), \(4"
     ):
         linalg.qr(kc.KroneckerMatrix([np.ones((2, 3)), np.ones((4, 2))]), mode="full")
-    with pytest.raises(ValueError, match="mode must be 'economic', 'full' or 'r', got 'raw'"):
+    with pytest.raises(ValueError, match=r"mode must be one of \('economic', 'full', 'r'\), got 'raw'"):
         linalg.qr(a, mode="raw")
 
 

@@ -226,8 +226,8 @@ def test_rows_are_counted(name):
     np.testing.assert_array_equal(np.stack(list(own)), own.to_dense())
 
 
-def test_objects_are_true():
-    for own in (*OBJECTS.values(), kc.Identity(2), kc.eye((2,) * 70)):
+def test_operators_are_true():
+    for own in (*OPERATORS.values(), kc.Identity(2), kc.eye((2,) * 70)):
         assert own
 
 
