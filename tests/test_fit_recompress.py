@@ -190,12 +190,12 @@ def test_dtypes_are_kept_and_errors_are_those_of_the_rounded_value(dtype, close)
 
 @pytest.mark.parametrize("size", [1e-200, 1e200])
 def test_extreme_sizes_neither_overflow_nor_vanish(size):
-    matrix = kc.KroneckerMatrix.random((8, 8), order=3, rank=3, rng=0)
+    # A fit that does not creep to its end, where rounding would say how far it comes.
+    matrix = kc.KroneckerMatrix.random((8, 8), order=3, rank=3, rng=1)
     scaled = kc.KroneckerMatrix([matrix.factors[0] * size, matrix.factors[1] / size, matrix.factors[2]])
     for order_of in (lambda m: m, lambda m: kc.Ket([f.reshape(3, 4) for f in m.factors])):
         first, second = (kc.recompress(order_of(m), 2, rng=0) for m in (matrix, scaled))
-        # A fit ends where a sweep gains less than 1e-7 of the error, which rounding lets happen earlier or later.
-        assert abs(first.error - second.error) < 1e-7 * first.error
+        assert abs(first.error - second.error) < 1e-9
         assert np.allclose(first.value.to_dense(), second.value.to_dense(), atol=1e-6)
 
 
