@@ -116,3 +116,12 @@ def factor_pairs(draw, asarray=np.asarray, names=None):
         shape = (size, inner) if inner_axis else (inner, size)
         found.append(KroneckerMatrix(draw(matrix_of(*pair, dtype, asarray=asarray)), shape))
     return found
+
+
+def partial_trace_dense(a, dims, where):
+    """The array of all digits, summed over equal ones."""
+    tensor = a.reshape(*dims, *dims)
+    for n in sorted(where, reverse=True):
+        tensor = np.trace(tensor, axis1=n, axis2=n + tensor.ndim // 2)
+    size = int(np.prod([d for n, d in enumerate(dims) if n not in where]))
+    return tensor.reshape(size, size) if len(where) < len(dims) else tensor

@@ -10,22 +10,13 @@ from hypothesis import strategies as st
 import ketcore as kc
 from ketcore import Diagonal, Identity, Ket, KroneckerMatrix, KroneckerProduct, KroneckerSum
 from ketcore.testing import arrays, assert_dense_equal, dtypes, kets, kronecker_matrices, mode_dims, to_numpy
-from tests.algebra_problems import TERMS, dense, magnitude
+from tests.algebra_problems import TERMS, dense, magnitude, partial_trace_dense
 
 RNG = np.random.default_rng(5)
 
 
 def draw(*shape):
     return RNG.standard_normal(shape) + 1j * RNG.standard_normal(shape)
-
-
-def partial_trace_dense(a, dims, where):
-    """The array of all digits, summed over equal ones."""
-    tensor = a.reshape(*dims, *dims)
-    for n in sorted(where, reverse=True):
-        tensor = np.trace(tensor, axis1=n, axis2=n + tensor.ndim // 2)
-    size = int(np.prod([d for n, d in enumerate(dims) if n not in where]))
-    return tensor.reshape(size, size) if len(where) < len(dims) else tensor
 
 
 def partial_transpose_dense(a, row_dims, col_dims, where):

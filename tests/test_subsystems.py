@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import ketcore as kc
 from ketcore import Ket, KroneckerMatrix, Permutation
 from ketcore.testing import assert_dense_equal, mode_dims, to_numpy
-from tests.algebra_problems import TERMS, dense, kron, magnitude, wide
+from tests.algebra_problems import TERMS, dense, kron, magnitude, partial_trace_dense, wide
 from tests.generic import arrays, kronecker_matrices
 
 RNG = np.random.default_rng(0)
@@ -22,23 +22,14 @@ def draw(*shape):
     return RNG.standard_normal(shape) + 1j * RNG.standard_normal(shape)
 
 
-def traced(a, dims, where):
-    """The definition: the array of all digits, summed over equal ones."""
-    tensor = a.reshape(*dims, *dims)
-    for n in sorted(where, reverse=True):
-        tensor = np.trace(tensor, axis1=n, axis2=n + tensor.ndim // 2)
-    size = int(np.prod([d for n, d in enumerate(dims) if n not in where]))
-    return tensor.reshape(size, size)
-
-
 @given(st.data())
 def test_partial_trace(data):
     dims = data.draw(mode_dims(3, max_dim=3))
     m = data.draw(kronecker_matrices(row_dims=dims, col_dims=dims, cropped=False))
     where = data.draw(st.sampled_from([(0,), (1,), (2,), (0, 2), (2, 1), (-3,), ()]))
     found = kc.partial_trace(m, where)
-    expected = traced(dense(m), dims, [n % 3 for n in where])
-    scale = traced(magnitude(m), dims, [n % 3 for n in where])
+    expected = partial_trace_dense(dense(m), dims, [n % 3 for n in where])
+    scale = partial_trace_dense(magnitude(m), dims, [n % 3 for n in where])
     assert_dense_equal(found.to_dense(), expected, terms=TERMS, scale=scale, dtype=m.dtype)
     assert found.rank == m.rank
 
