@@ -11,9 +11,7 @@ Letters: N order, p_n and q_n rows and columns of part n, P = prod p_n, Q = prod
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from math import inf, prod, sqrt
-from operator import mul
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from ketcore import shapes
@@ -44,6 +42,7 @@ from ketcore.objects.parts import (
     name_of,
     numbers_of,
     on_rows,
+    product_over_modes,
     scaled_part,
     sum_of,
     together,
@@ -429,5 +428,5 @@ def _product_of(number, *sides):
     xp, like, dtype = kind_of([part for side in sides for part in side])
     like = widened(like)
     levels = (level_parts(side) for side in sides)
-    total = reduce(mul, [number(*parts, like) for parts in zip(*levels, strict=True)], xp.ones_like(like))
+    total = product_over_modes(number, like, *levels)
     return unboxed(xp.astype(total, dtype))

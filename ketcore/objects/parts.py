@@ -307,9 +307,12 @@ def trace_of(part: Any, like: AnyArray) -> Any:
     return float(part.size) if is_identity else xp.sum(xp.astype(diagonal_of(part, like), like.dtype))
 
 
-def product_of_traces(parts: Sequence[Any], like: AnyArray) -> AnyArray:
-    """The product of the traces of square parts, in the dtype of `like` and beside it."""
-    return reduce(mul, [trace_of(part, like) for part in parts], namespace_of(like).ones_like(like))
+def product_over_modes(number: Callable[..., Any], like: AnyArray, *sides: Sequence[Any]) -> AnyArray:
+    """The product over the modes of a number of the part there, or of the parts of two sides, in the dtype of
+    `like` and beside it."""
+    return reduce(
+        mul, [number(*parts, like) for parts in zip(*sides, strict=True)], namespace_of(like).ones_like(like)
+    )
 
 
 def sum_of(part: Any, like: AnyArray) -> Any:

@@ -22,9 +22,10 @@ from ketcore.objects.parts import (
     holds_values,
     kind_of,
     level_parts,
-    product_of_traces,
+    product_over_modes,
     scaled_part,
     stored_parts,
+    trace_of,
     transposed_part,
     unit_diagonal,
 )
@@ -124,7 +125,7 @@ def _trace_of_sum(matrix, traced, kept):
 def _trace_of_product(matrix, traced, kept):
     xp, like, dtype = kind_of(matrix.parts)
     parts = level_parts(matrix.parts)
-    total = product_of_traces([parts[n] for n in traced], widened(like))
+    total = product_over_modes(trace_of, widened(like), [parts[n] for n in traced])
     found = [parts[n] for n in kept]
     held = [n for n, part in enumerate(found) if holds_values(part)]
     same = [n for n, part in enumerate(found) if isinstance(part, Identity)]
