@@ -295,3 +295,13 @@ WRONG = [
 def test_error_texts(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize(("dtype", "near", "far"), [("float16", 3e-3, 5e-3), ("bfloat16", 0.025, 0.045)])
+def test_halves_are_compared_to_four_of_their_own_eps(dtype, near, far):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    half = KroneckerMatrix([np.ones((2, 2)), np.ones((3, 3))]).astype(dtype)
+    whole = half.astype("float32")
+    assert kc.allclose(half, whole * (1 + near))
+    assert not kc.allclose(half, whole * (1 + far))
