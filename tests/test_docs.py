@@ -13,7 +13,7 @@ from ketcore.ops import OPS
 from tests.require import require
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = (".", "docs", "bench", "examples")
+FOLDERS = (".", "docs", "docs/how-to", "bench", "examples")
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OF_TORCH = {ROOT / "docs" / "torch.md", ROOT / "docs" / "transformers.md"}
