@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 
 class Array(Protocol):
-    """An array of any library.  It has much more in common with the others, but no two libraries declare that
-    alike: ndarray does not even take all the keys that a `__getitem__(key: object)` promises to.  `__float__`
-    is what operators do not have."""
+    """An array of any library.
+
+    It has much more in common with the others, but no two libraries declare that alike: ndarray does not even
+    take all the keys that a `__getitem__(key: object)` promises to.  `__float__` is what operators do not
+    have.
+    """
 
     def __float__(self) -> float: ...
 

@@ -11,8 +11,15 @@ from ketcore.demo.output import drop
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
-    arguments  the words after `ketcore`; None takes those of the process
-    raises     SystemExit after --help and --version (0), and on a bad option (2)
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The words after `ketcore`; None takes those of the process.
+
+    Raises
+    ------
+    SystemExit
+        After --help and --version (0), and on a bad option (2).
     """
     _print_anything()
     try:
@@ -50,7 +57,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
 
 
 def _print_anything() -> None:
-    """Let the streams write what their encoding lacks as \\u escapes: a terminal may know ASCII alone."""
+    """Let the streams write what their encoding lacks in escapes: a terminal may know ASCII alone."""
     for stream in (sys.stdout, sys.stderr):
         # A stream that something has put in their place may be of any kind, or None.
         reconfigure = getattr(stream, "reconfigure", None)

@@ -21,18 +21,37 @@ _STEPS, _ALL_STEPS = 1 << 13, 1 << 15
 
 
 def suggest_dims(n: int, order: int) -> tuple[int, ...]:
-    """`order` balanced dims, ascending, whose product is at least `n`.
+    """Balanced dims, `order` of them and ascending, whose product is at least `n`.
 
-    An exact factorisation of `n` where one has no dim above twice another; otherwise the least
-    padding among dims that differ by at most one.
+    An exact factorisation of `n` where one has no dim above twice another; otherwise the least padding among
+    dims that differ by at most one.
 
-    n        int >= 1
-    order    int >= 1, at most 2**20
-    returns  `order` ints
-    raises   TypeError if `n` or `order` is no int, ValueError if it is out of range
-    cost     at most some hundred milliseconds, mostly far less: of numbers with very many divisors only some
-             factorisations are tried
+    Parameters
+    ----------
+    n : int
+        At least 1: the number of rows or of columns to be factorised.
+    order : int
+        How many dims, from 1 to 2**20.
 
+    Returns
+    -------
+    tuple of ints
+        They have a product of `n`, or of a little more: `shape` crops a matrix of such dims.
+
+    Raises
+    ------
+    TypeError
+        If `n` or `order` is no int.
+    ValueError
+        If it is out of range.
+
+    Notes
+    -----
+    Cost: at most some hundred milliseconds, mostly far less: of numbers with very many divisors only some
+    factorisations are tried.
+
+    Examples
+    --------
     >>> suggest_dims(256, 4), suggest_dims(300, 2), suggest_dims(30428, 2)
     ((4, 4, 4, 4), (15, 20), (174, 175))
     """
@@ -48,7 +67,7 @@ def suggest_dims(n: int, order: int) -> tuple[int, ...]:
 def _exact_dims(n: int, order: int, root: int) -> tuple[int, ...]:
     """The exact balanced ascending dims of `n` with the smallest last; () where none are found.
 
-    root     the integer `order`-th root of n
+    `root` is the integer `order`-th root of n.
     """
     if order == 1:
         return (n,)

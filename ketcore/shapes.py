@@ -42,7 +42,7 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 def shown(value: Any, most: int = _LONGEST_LIST) -> str:
     """A value as messages show it: of arrays the shape and dtype, of what is long its beginning.
 
-    most     elements of a list, of lists in it half as many
+    Of a list so many elements as `most` says, of lists in it half as many.
 
     >>> shown((1, "a")), shown([1] * 10), shown(10**400)
     ("(1, 'a')", '[1, 1, 1, 1, 1, 1, 1, 1, ...]', 'an int of 1329 bits')
@@ -156,11 +156,9 @@ def as_float(name: str, value: Real) -> float:
 
 
 def integer_root(value: int, order: int) -> int:
-    """The largest integer whose `order`-th power is at most `value`.
+    """The largest integer whose `order`-th power is at most `value`, for `value` >= 0 and `order` >= 1.
 
-    value    int >= 0
-    order    int >= 1
-    returns  int; exact at any size, unlike `value ** (1 / order)`
+    Exact at any size, unlike `value ** (1 / order)`.
 
     >>> integer_root(32768, 5), integer_root(32767, 5)
     (8, 7)
@@ -200,8 +198,7 @@ def offsets(dims: Sequence[int]) -> tuple[int, ...]:
 def halves_split(dims: tuple[int, ...]) -> int:
     """The number of modes in the left half: the split with the least qa + qb, the wider half right.
 
-    dims     N ints >= 1
-    returns  int in [1, N); 0 if N is 1 (the left half is then the empty product)
+    Of N dims >= 1 it is in [1, N), but 0 if N is 1 (the left half is then the empty product).
 
     >>> halves_split((4, 4, 4, 4)), halves_split((7, 7, 7)), halves_split((5,))
     (2, 1, 0)
@@ -213,10 +210,7 @@ def halves_split(dims: tuple[int, ...]) -> int:
 
 @decided(128)
 def reached_dims(dims: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """How many values each digit takes among the numbers below `count`.
-
-    dims     N ints >= 1
-    count    int in [1, prod(dims)]
+    """How many values each digit takes among the numbers below `count`, which lies in [1, prod(dims)].
 
     >>> reached_dims((32, 32, 32), 40), reached_dims((32, 32, 32), 1025)
     ((1, 2, 32), (2, 32, 32))
@@ -256,7 +250,7 @@ def check_dense_size(
 ) -> None:
     """The guard of every dense conversion; `instead` is what serves in its place.
 
-    raises   MemoryError, naming the size, where `elements * itemsize` is above `max_bytes`
+    MemoryError, naming the size, where `elements * itemsize` is above `max_bytes`.
     """
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, Real) or max_bytes != max_bytes:
         raise TypeError(f"max_bytes must be a number of bytes, got {shown(max_bytes)}")
@@ -271,7 +265,7 @@ def check_result_size(
 ) -> None:
     """The guard of results whose size no argument says: those of slices, of sums along an axis.
 
-    raises   MemoryError, naming the size, above 2**30 bytes
+    MemoryError, naming the size, above 2**30 bytes.
     """
     needed = prod(shape) * itemsize
     if needed > LARGEST:
@@ -288,8 +282,9 @@ def checked_length(rows: int) -> int:
 
 
 def check_addressable(shape: Sequence[int]) -> None:
-    """MemoryError where no machine could hold an array: NumPy would speak of its dimensions, also of an empty
-    one.
+    """MemoryError where no machine could hold an array.
+
+    NumPy would speak of its dimensions, also of an empty one.
     """
     most = maxsize // _WIDEST
     if prod([max(size, 1) for size in shape]) > most:
@@ -299,11 +294,9 @@ def check_addressable(shape: Sequence[int]) -> None:
 
 
 def prefix_boxes(count: int, radices: Sequence[int]) -> list[Box]:
-    """Disjoint boxes of digits whose union is [0, count).
+    """Disjoint boxes of digits whose union is [0, count), for `count` in [0, prod(radices)].
 
-    count    int in [0, prod(radices)]
-    radices  N ints >= 1
-    returns  at most N boxes, in ascending order; a box is N pairs (start, stop), one per digit
+    At most N boxes, in ascending order; a box is N pairs (start, stop), one per digit.
 
     >>> prefix_boxes(6, (2, 3))
     [((0, 2), (0, 3))]

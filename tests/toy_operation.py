@@ -19,13 +19,35 @@ from ketcore.products import terms
 
 @quiet
 def kron_total(factors: Sequence[AnyArray]) -> AnyArray:
-    """sum_ij M[i, j].
+    """The sum of all entries of a Kronecker matrix, which is never formed.
 
-    factors  N arrays (R, p_n, q_n), floating or complex
-    returns  an array without dimensions in the promoted dtype; 16-bit storage is summed in float32
-    raises   TypeError, ValueError on kinds and shapes
-    cost     O(R sum p_n q_n)
+    It is a sum over terms of products of sums::
 
+        sum_ij M_ij = sum_k prod_n s_n[k],   s_n[k] = sum_ij F_n[k, i, j]
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (R, p_n, q_n)
+        Floating or complex, one R for all; integers and nested lists become floating.
+
+    Returns
+    -------
+    array, ()
+        In the promoted dtype; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape.
+
+    Notes
+    -----
+    Cost: ``O(R sum p_n q_n)`` time.
+
+    Examples
+    --------
     >>> float(kron_total((np.array([[[1.0, 2.0]]]), np.array([[[3.0], [4.0]]]))))
     21.0
     """
@@ -36,10 +58,28 @@ def kron_total(factors: Sequence[AnyArray]) -> AnyArray:
 
 @quiet
 def kron_total_vjp(factors: Sequence[AnyArray], cotangent: AnyArray) -> tuple[AnyArray, ...]:
-    """Pull `cotangent`, without dimensions, back through `kron_total` to the factors.
+    """Pull a cotangent of `kron_total` back to the factors.
 
-    returns  N arrays in the shapes and dtypes of the factors
-    raises   as `kron_total`; TypeError, ValueError on the cotangent
+    Parameters
+    ----------
+    factors
+        As of `kron_total`.
+    cotangent : float, complex or array, ()
+        Of the sum; real where this is.
+
+    Returns
+    -------
+    tuple of N arrays, (R, p_n, q_n)
+        Each in the dtype of its factor: of a real one beside complex ones the real part.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_total`, and on a cotangent that is no number.
+
+    Notes
+    -----
+    The plain transpose: nothing is conjugated, also for complex input.
     """
     xp, factors, dtype = check_tables("factors", factors)
     cotangent = check_like("cotangent", cotangent, (), xp, factors[0], dtype)
@@ -53,9 +93,24 @@ def kron_total_vjp(factors: Sequence[AnyArray], cotangent: AnyArray) -> tuple[An
 
 @quiet
 def kron_total_jvp(factors: Sequence[AnyArray], tangents: Sequence[AnyArray]) -> AnyArray:
-    """The derivative of `kron_total` along the tangents of the factors.
+    """The derivative of `kron_total` along tangents of the factors.
 
-    raises   as `kron_total`; TypeError, ValueError on the tangents
+    Parameters
+    ----------
+    factors
+        As of `kron_total`.
+    tangents : sequence of N arrays, (R, p_n, q_n)
+        Of the factors; real where all of these are.
+
+    Returns
+    -------
+    array, ()
+        In the dtype of what `kron_total` returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_total`, and on tangents that do not fit the factors.
     """
     xp, factors, dtype = check_tables("factors", factors)
     tangents = check_tangents("tangents", tangents, factors, xp, dtype)
@@ -68,7 +123,22 @@ def kron_total_jvp(factors: Sequence[AnyArray], tangents: Sequence[AnyArray]) ->
 
 @quiet
 def kron_total_dense(factors: Sequence[AnyArray]) -> np.ndarray:
-    """The definition on NumPy arrays: M multiplied out, then np.sum.  Costs P Q memory."""
+    """The definition of `kron_total` on NumPy arrays: M multiplied out, then ``np.sum``.
+
+    Parameters
+    ----------
+    factors
+        As of `kron_total`; they are not checked.
+
+    Returns
+    -------
+    np.ndarray, ()
+        In the promoted dtype.
+
+    Notes
+    -----
+    Cost: O(P Q) memory.
+    """
     return np.sum(terms.dense_matrix(factors)).astype(np.result_type(*factors))
 
 

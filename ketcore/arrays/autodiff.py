@@ -104,8 +104,10 @@ def is_bare(tensors: Sequence[AnyArray]) -> bool:
 
 
 class LeafView(NamedTuple):
-    """What is copied and pickled for a view of a tensor that PyTorch trains, so that it stays a view of that
-    tensor; the view itself PyTorch would refuse to copy."""
+    """What is copied and pickled for a view of a tensor that PyTorch trains, so that it stays a view of it.
+
+    The view itself PyTorch would refuse to copy.
+    """
 
     leaf: AnyArray
     shape: tuple[int, ...]
@@ -131,7 +133,7 @@ def from_leaf_view(found: AnyArray) -> AnyArray:
 
 
 def matrix_exponential(matrix: AnyArray) -> AnyArray:
-    """exp of a square matrix of PyTorch or JAX, by the library itself, which has its derivatives."""
+    """The exponential of a square matrix of PyTorch or JAX, by the library, which has its derivatives."""
     name = ("jax.scipy.linalg", "expm") if is_jax(matrix) else ("torch", "matrix_exp")
     return getattr(import_module(name[0]), name[1])(matrix)
 

@@ -52,7 +52,7 @@ def check_floating(
 ) -> tuple[ModuleType, Sequence[AnyArray], Any]:
     """The namespace, the arrays and the promoted dtype of at least one array, floating or made so.
 
-    others   arrays beside them in the same call, from which lists and integers take library and dtype
+    `others` are arrays beside them in the same call, from which lists and integers take library and dtype.
     """
     try:
         if opts_out(arrays):
@@ -75,7 +75,7 @@ def check_floating(
 def check_constant(name: str, arrays: Sequence[Any], function: str, what: str = "one") -> None:
     """TypeError where PyTorch or JAX would differentiate, or trace, what `function` computes on the host.
 
-    what    what to call an array in the message, in which {n} is its number
+    `what` is what the message calls an array; {n} in it is the number of the array.
     """
     for n, array in enumerate(arrays):
         if is_array(array) and is_recorded([array]):
@@ -86,8 +86,10 @@ def check_constant(name: str, arrays: Sequence[Any], function: str, what: str = 
 
 
 def check_dtype(name: str, xp: ModuleType, dtype: Any) -> None:
-    """TypeError, naming `name`, unless `dtype` is floating or complex, of at most double precision: what
-    other numbers there were are floating by now."""
+    """TypeError, naming `name`, unless `dtype` is floating or complex, of at most double precision.
+
+    What other numbers there were are floating by now.
+    """
     if is_floating(xp, dtype):
         return
     rule = "a numeric dtype"
@@ -226,8 +228,8 @@ def check_identities(
 ) -> tuple[frozenset[int], ...]:
     """The modes of square factors that are identities in each of R terms, R sets.
 
-    identities   modes for all terms, or R collections of modes
-    dims         those of rows and those of columns
+    `identities` are modes for all terms, or R collections of modes; `dims` are those of rows and those of
+    columns.
     """
     if type(identities) is tuple and set(map(type, identities)) == {frozenset}:
         rows, columns = map(tuple, dims)
@@ -275,8 +277,10 @@ def _modes(found, dims):
 def check_like(
     name: str, values: Any, shape: Sequence[int], xp: ModuleType, like: AnyArray, dtype: Any
 ) -> AnyArray:
-    """`values` as an array beside `like`, floating, of this shape; complex only where `dtype` is, which lists
-    and integers take."""
+    """Values as an array beside `like`, floating, of this shape; complex only where `dtype` is.
+
+    Lists and integers take `dtype`.
+    """
     plain_pair = type(values) is np.ndarray and is_numpy(like)
     if plain_pair and values.dtype == dtype and values.shape == tuple(shape):
         return values
@@ -325,8 +329,11 @@ def check_out(
 
 
 def check_spectrum(like: Any, dims: Sequence[int], max_bytes: int) -> None:
-    """MemoryError, naming the size, where an eigenvalue `like` this for each choice of digits is above
-    `max_bytes`; without dims nothing is."""
+    """MemoryError, naming the size, where the eigenvalues take more than `max_bytes`.
+
+    They are numbers like those of `like`, one for each choice of digits below `dims`; without dims there are
+    none.
+    """
     if not dims:
         return check_dense_size(0, 1, "spectrum", max_bytes)
     size, bits = prod(dims), namespace_of(like).finfo(like.dtype).bits

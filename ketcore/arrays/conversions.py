@@ -36,7 +36,7 @@ _WEAK = (list, tuple, range, int, float, complex, np.generic)
 def plain(name: str, array: Any) -> Any:
     """An array of NumPy in native byte order and of no derived class (np.matrix, np.memmap); others as it is.
 
-    raises   TypeError where it has a mask, which no result would have
+    TypeError where it has a mask, which no result would have.
     """
     if not isinstance(array, np.ndarray):
         return array
@@ -50,8 +50,8 @@ def plain(name: str, array: Any) -> Any:
 def as_array(name: str, value: Any) -> AnyArray:
     """An array as it is; numbers, lists, and what has `__array__` or `__dlpack__` alone as one of NumPy.
 
-    raises   TypeError on kets, operators and sparse matrices, on arrays with a mask, and on lists of what is
-             no number; ValueError on ragged lists
+    TypeError on kets, operators and sparse matrices, on arrays with a mask, and on lists of what is no
+    number; ValueError on ragged lists.
     """
     if isinstance(value, _WEAK):
         return _listed(name, value)
@@ -83,10 +83,11 @@ def promoted(name: str, arrays: Sequence[AnyArray]) -> Any:
 
 
 def as_floating(name: str, values: Sequence[Any], others: Sequence[Any] = ()) -> tuple[AnyArray, ...]:
-    """`values` as arrays, floating as far as they are numeric.
+    """The `values` as arrays, floating as far as they are numeric.
 
-    others   what stands beside them in the same call: its arrays count for library, device and dtype
-    raises   as `as_array`; TypeError where arrays of `values` differ in library or device, or do not promote
+    `others` stand beside them in the same call: their arrays count for library, device and dtype.  Raises
+    what `as_array` does, and TypeError where arrays of `values` differ in library or device, or do not
+    promote.
 
     >>> [a.dtype.name for a in as_floating("x", ([1, 2], np.ones(2, np.float32), np.arange(2)))]
     ['float32', 'float32', 'float32']

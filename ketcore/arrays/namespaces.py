@@ -14,15 +14,19 @@ from ketcore.tracing import FunctionT, is_compiling, unless_compiling
 
 
 def quiet(function: FunctionT) -> FunctionT:
-    """Decorates every public function that computes: what is not finite, or leaves the range of its dtype,
-    propagates in silence.  Whether NumPy would warn depends on the kernel that BLAS has for this processor.
+    """Decorates every public function that computes: what is not finite propagates in silence.
+
+    So does what leaves the range of its dtype.  Whether NumPy would warn depends on the kernel that BLAS has
+    for this processor.
     """
     return unless_compiling(function, np.errstate(all="ignore")(function))
 
 
 def opts_out(value: Any) -> bool:
-    """Whether `value` is no array and says so, as operators and kets do (and SciPy's operators, by opting out
-    of NumPy's ufuncs): what it yields are rows, made one by one."""
+    """Whether `value` is no array and says so, as operators and kets do.
+
+    What it yields are rows, made one by one.  SciPy's operators say it by opting out of NumPy's ufuncs.
+    """
     kind = type(value)
     return hasattr(kind, "_refuse_conversion") or getattr(kind, "__array_ufunc__", True) is None
 

@@ -100,11 +100,23 @@ def level(
 ) -> tuple[Sequence[AnyArray], list[AnyArray | None] | None]:
     """The same sum with the leaves of each term near one norm, and the powers of two that made it.
 
-    factors  N arrays; a leaf is what lies along `axes`
-    carry    minus the sum of the shifts of each term
-    fixed    the modes that stay as they are, identity matrices: one collection for all terms, or R
-    returns  factors in their accumulation dtype, and shifts as arrays of integers that broadcast against
-             them, None for `fixed`; the factors themselves and None where nothing has to be done
+    Parameters
+    ----------
+    factors : sequence of N arrays
+        A leaf is what lies along `axes`.
+    axes : int, tuple of ints or None
+        -1 for leaves of kets (..., R, q), (-2, -1) for matrices, None for factors (R, p, q).
+    carry : int, default 0
+        Minus the sum of the shifts of each term.
+    fixed : sequence of ints, or of R collections of ints, default ()
+        The modes that stay as they are, identity matrices: for all terms, or for each.
+
+    Returns
+    -------
+    levelled : sequence of N arrays
+        In their accumulation dtype; the factors themselves where nothing has to be done.
+    shifts : list of N arrays, or None
+        Integers that broadcast against the factors, None for `fixed`; None where nothing has to be done.
     """
     if (len(factors) < 2 and not carry) or not is_numpy(factors[0]):
         return factors, None
@@ -243,7 +255,7 @@ def _in_two_steps(xp, array, shift):
 def _shifts_of(xp: ModuleType, logs: Sequence[AnyArray], carry: Any = 0) -> list[AnyArray]:
     """Integers, as floating arrays, that add up to -carry over the modes and make all norms about equal.
 
-    logs     binary logarithms of norms, minus infinity for leaves of zeros
+    `logs` are binary logarithms of norms, minus infinity for leaves of zeros.
     """
     dead = [xp.astype(log == -xp.inf, log.dtype) for log in logs]
     rest = sum(xp.where(d > 0, xp.zeros_like(log), log) for d, log in zip(dead, logs, strict=True))
@@ -284,8 +296,7 @@ def _or_one(xp, size):
 
 
 def unit_leaves(factors: Sequence[AnyArray]) -> tuple[list[AnyArray], list[AnyArray]]:
-    """Factors in their accumulation dtype over the largest norms of their leaves, and these (...), one per
-    factor.
+    """Factors over the largest norms of their leaves, in their accumulation dtype, and these (...), one each.
 
     Products of the scaled leaves do not overflow where products of the leaves do, and a term vanishes only
     where it is negligible beside another.  A factor of zeros, or one that is not finite, counts as of norm 1.
@@ -305,10 +316,10 @@ def unit_leaves(factors: Sequence[AnyArray]) -> tuple[list[AnyArray], list[AnyAr
 
 
 def unit_terms(factors: Sequence[AnyArray], axes: Axes) -> tuple[Sequence[AnyArray], AnyArray]:
-    """Factors of the same sum over 2^exponent, in their accumulation dtype, and the exponent (...), such that
-    the largest term has a norm near 1.
+    """Factors of the same sum over 2^exponent, with a largest term of norm near 1, and the exponent (...).
 
-    axes     -1 for leaves of kets (..., R, q), None for factors (R, p, q)
+    They are in their accumulation dtype; `axes` is -1 for leaves of kets (..., R, q), None for factors (R, p,
+    q).
     """
     xp, wide = namespace_of(factors[0]), [widened(factor) for factor in factors]
     terms = -2 if axes == -1 else -3

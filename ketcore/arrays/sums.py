@@ -70,11 +70,24 @@ def _short_pieces(index, count):
 def sum_by_index(xp: ModuleType, values: AnyArray, index: AnyArray, count: int) -> AnyArray:
     """Sum the rows of `values` that share an index.
 
-    values   (B, W) floating
-    index    (B,) integers in [0, count)
-    returns  (count, W) in the dtype of `values`; an index that never occurs gives zeros.  On NumPy
-             float32 sums of one sign are accurate to 1e-6 of themselves at any length
-    cost     time and memory O(B W + count W)
+    Parameters
+    ----------
+    values : array, (B, W)
+        Floating.
+    index : array of ints, (B,)
+        In [0, count).
+    count : int
+        The number of rows of the result.
+
+    Returns
+    -------
+    array, (count, W)
+        In the dtype of `values`; an index that never occurs gives zeros.  On NumPy float32 sums of one sign
+        are accurate to 1e-6 of themselves at any length.
+
+    Notes
+    -----
+    Cost: O(B W + count W) time and memory.
     """
     if is_numpy(values):
         return _numpy_sum_by_index(values, index, count)

@@ -45,9 +45,9 @@ class CupyLauncher:
 
 
 def kernel_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
-    """`args` as CuPy wants them: device arrays, exact NumPy scalars, structures as 0-d arrays.
+    """The `args` as CuPy wants them: device arrays, exact NumPy scalars, structures as 0-d arrays.
 
-    raises   TypeError for a Python number, of which CuPy would silently guess the C type
+    TypeError for a Python number, of which CuPy would silently guess the C type.
     """
     for position, arg in enumerate(args):
         if isinstance(arg, bool | int | float | complex) and not isinstance(arg, np.generic):

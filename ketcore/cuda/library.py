@@ -64,8 +64,8 @@ def working_for(
 ) -> Iterator[None]:
     """A context in which CuPy works on the stream of another library and with its memory.
 
-    allocate   of a size in bytes and a device: where memory is
-    release    of what `allocate` returned, and the device
+    `allocate` takes a size in bytes and a device, and says where memory is; `release` takes what `allocate`
+    returned, and the device.
     """
     import cupy
 

@@ -25,8 +25,12 @@ UNKNOWN = 0
 class Split:
     """Sentences and their intents.
 
-    averages  csr_array (sentences, words) float32; `averages @ table` has the mean word vectors
-    intents   (sentences,) int64
+    Attributes
+    ----------
+    averages : csr_array, (sentences, words) float32
+        `averages @ table` has the mean word vectors.
+    intents : array, (sentences,) int64
+        The right answers.
     """
 
     averages: csr_array
@@ -92,8 +96,13 @@ def build_vocabulary(texts: Iterable[str]) -> dict[str, int]:
 def average_words(texts: Sequence[str], vocabulary: Mapping[str, int]) -> csr_array:
     """The averaging matrix of `texts`: entry (i, word) is the share of `word` among the words of sentence i.
 
-    returns  csr_array (texts, words) float32; a sentence without any word is a row of zeros
+    Returns
+    -------
+    csr_array, (texts, words) float32
+        A sentence without any word is a row of zeros.
 
+    Examples
+    --------
     >>> average_words(["or be be be", "perhaps"], {"be": 1, "or": 2}).toarray().tolist()
     [[0.0, 0.75, 0.25], [1.0, 0.0, 0.0]]
     """

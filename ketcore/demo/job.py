@@ -20,7 +20,10 @@ from ketcore.demo.train import Result, fit
 def prepare(options: Namespace) -> tuple[list[Table], Corpus]:
     """Check the options, read the data, choose the tables.
 
-    raises  ValueError on a bad option
+    Raises
+    ------
+    ValueError
+        On a bad option.
     """
     for name, least in (("epochs", 1), ("seed", 0), ("seeds", 1)):
         if getattr(options, name) < least:
@@ -52,7 +55,10 @@ def choose(tables: Sequence[Table], names: Sequence[str] | None) -> list[Table]:
 def run(tables: Sequence[Table], corpus: Corpus, options: Namespace) -> str:
     """Train a classifier with each table, save the results where the options say, and print them.
 
-    returns  what could not be saved, and why; an empty string otherwise
+    Returns
+    -------
+    str
+        What could not be saved, and why; an empty string otherwise.
     """
     unread = _announce(corpus)
     results = train_all(tables, corpus, options)

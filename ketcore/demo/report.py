@@ -22,8 +22,16 @@ KINDS = {
 def make_record(results: Sequence[Result], dense_bytes: int) -> Record:
     """The JSON record of one table.
 
-    results      one per seed; the record has means, and for several seeds standard deviations too
-    dense_bytes  what a dense float32 table of this vocabulary takes
+    Parameters
+    ----------
+    results : sequence of Result
+        One for each seed; the record has means, and for several seeds standard deviations too.
+    dense_bytes : int
+        What a dense float32 table of this vocabulary takes.
+
+    Returns
+    -------
+    dict
     """
     table = results[0].table
     # The last two parameters are the linear classifier, the same for every table.
@@ -72,7 +80,7 @@ def _format_record(record: Record) -> tuple[str, ...]:
 def format_answers(results: Sequence[Result], averages: csr_array, intents: Sequence[str]) -> str:
     """Up to three intents of one sentence by each classifier, the likeliest first, with their shares.
 
-    averages  csr_array (1, words), the averaging matrix of the sentence
+    `averages` is the averaging matrix of the sentence, (1, words).
     """
     width = max(len(result.table.name) for result in results)
     lines = []

@@ -27,12 +27,20 @@ DENSE_RATE, HASHED_RATE, KET_RATE, XS_RATE = 0.01, 0.01, 0.03, 0.1
 class Table:
     """An embedding table.
 
-    name         what the report calls it
-    order, rank  of the factorisation; None for a table without one
-    rate         learning rate of the parameters
-    start        (rng) -> tuple of float32 arrays, the parameters
-    rows         (parameters, ids) -> (len(ids), 256)
-    vjp          (parameters, ids, cotangent) -> tuple of arrays, the gradient of each parameter
+    Attributes
+    ----------
+    name : str
+        What the report calls it.
+    order, rank : int or None
+        Of the factorisation; None for a table without one.
+    rate : float
+        Learning rate of the parameters.
+    start : callable
+        (rng) -> tuple of float32 arrays, the parameters.
+    rows : callable
+        (parameters, ids) -> (len(ids), 256).
+    vjp : callable
+        (parameters, ids, cotangent) -> tuple of arrays, the gradient of each parameter.
     """
 
     name: str

@@ -45,9 +45,23 @@ def fit(
 ) -> Result:
     """Train a classifier whose word vectors come from `table`.
 
-    epochs    passes over the training split, >= 1
-    seed      int >= 0; the same seed gives the same result
-    progress  called with one line of text after each epoch
+    Parameters
+    ----------
+    table : Table
+        The table and its learning rate.
+    corpus : Corpus
+        The sentences of all splits.
+    epochs : int
+        Passes over the training split, at least 1.
+    seed : int
+        At least 0; the same seed gives the same result.
+    progress : callable, default print
+        Called with one line of text after each epoch.
+
+    Returns
+    -------
+    Result
+        The classifier as it was after the epoch with the best validation accuracy.
     """
     begin = perf_counter()
     rng = np.random.default_rng(seed)
@@ -89,10 +103,25 @@ def loss_and_gradients(
 ) -> tuple[float, tuple[Array, ...]]:
     """Mean cross-entropy of a batch of sentences, and its gradient in every parameter.
 
-    averages  csr_array (sentences, words), the averaging matrix
-    intents   (sentences,) integers, the right answers
-
     The second half goes back through the first in reverse order; ketcore's part is the call `table.vjp`.
+
+    Parameters
+    ----------
+    table : Table
+        Where the word vectors come from.
+    parameters : sequence of arrays
+        Those of the table, then the weight and the bias of the linear layer.
+    averages : csr_array, (sentences, words)
+        The averaging matrix.
+    intents : array of ints, (sentences,)
+        The right answers.
+
+    Returns
+    -------
+    loss : float
+        Mean over the sentences.
+    gradients : tuple of arrays
+        One for each parameter.
     """
     *embedding, weight, bias = parameters
     ids, averages = pick_words(averages)
@@ -155,8 +184,16 @@ def adam_step(
 ) -> None:
     """One update of Adam, in place: a dense table is too large to copy at each step.
 
-    moments  one (mean, mean square) per parameter, zeros before the first step
-    step     1, 2, ...
+    Parameters
+    ----------
+    parameters, gradients : sequence of arrays
+        One gradient for each parameter.
+    moments : sequence of pairs of arrays
+        One (mean, mean square) for each parameter, zeros before the first step.
+    step : int
+        1, 2, ...
+    rates : sequence of float
+        The learning rate of each parameter.
     """
     # Pieces that stay in the cache; a dense table in one piece takes several times as long.
     piece = 1 << 15

@@ -75,9 +75,14 @@ def alternate(
 ) -> Found:
     """Sweep over the modes until a sweep gains nothing, `limit` times at most.
 
-    leaves    N arrays (R, d_n) to start from
-    progress  called after each sweep with the norm of target minus terms, which does not increase
-    gain      the part of the error that a sweep must gain, or be the last; None for 1e-7
+    Parameters
+    ----------
+    leaves : sequence of N arrays, (R, d_n)
+        To start from.
+    progress : callable
+        Called after each sweep with the norm of target minus terms, which does not increase.
+    gain : float, optional
+        The part of the error that a sweep must gain, or be the last; None for 1e-7.
     """
     gain = _GAIN if gain is None else gain
     leaves, scale = _normalised(leaves)
@@ -105,7 +110,7 @@ def gram_of_others(mode: int, leaves: Sequence[AnyArray]) -> AnyArray:
 def damped_solve(gamma: AnyArray, right: AnyArray, before: AnyArray) -> AnyArray:
     """F with Gamma F = right, or near it and near `before` where Gamma is singular.
 
-    gamma    (..., R, R) positive semi-definite; right, before (..., R, c)
+    `gamma` (..., R, R) is positive semi-definite; `right` and `before` are (..., R, c).
     """
     xp = array_api_compat.array_namespace(gamma)
     rank = gamma.shape[-1]

@@ -40,7 +40,10 @@ _CORE = 1 << 21
 def fit_terms(leaves: Sequence[AnyArray], options: Options) -> Found:
     """Fewer terms near the sum of `leaves` (R, d_n); `residual` is relative to the norm of the sum.
 
-    raises   ValueError unless the leaves are finite
+    Raises
+    ------
+    ValueError
+        Unless the leaves are finite.
     """
     if not all(isfinite(length(leaf)) for leaf in leaves):
         raise ValueError("x must hold finite values, got NaN or infinity")

@@ -55,7 +55,10 @@ def terms_norm(leaves: Sequence[AnyArray]) -> float:
 
     From mode to mode the terms so far are expressed in an orthonormal basis of theirs, which keeps the norm.
     Rounding is relative to the largest term, not to the root of its square as by inner products.
-    cost     O(R^3 N + R^2 sum d_n)
+
+    Notes
+    -----
+    Cost: O(R^3 N + R^2 sum d_n).
     """
     xp = array_api_compat.array_namespace(*leaves)
     columns = xp.permute_dims(leaves[0], (1, 0))

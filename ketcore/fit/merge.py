@@ -19,8 +19,12 @@ _NEAR = 16
 def merged_terms(leaves: Sequence[AnyArray]) -> list[AnyArray]:
     """The same sum of terms (R, d_n), exact to rounding, with fewer terms where some are one; maybe none.
 
-    cost     O(R^2 sum d_n), on the host
+    Notes
+    -----
+    Cost: O(R^2 sum d_n), on the host.
 
+    Examples
+    --------
     >>> a, b = np.array([[1.0, 2.0], [2.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
     >>> [leaf.tolist() for leaf in merged_terms([a, b])]
     [[[1.0, 2.0]], [[1.0, 2.0]]]

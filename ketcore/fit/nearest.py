@@ -84,31 +84,72 @@ def nearest_kronecker(
 ) -> Fit[KroneckerMatrix[Any]]:
     """The sum of few Kronecker products that is nearest to `A` in the Frobenius norm.
 
-    A         (rows, columns) floating or complex, finite: an array of any library; read by blocks of rows:
-              np.memmap and whatever has `shape`, `dtype` and row slices, a SciPy LinearOperator (through its
-              adjoint).  A KroneckerMatrix, KroneckerSum or KroneckerProduct of the same dims goes to
-              `recompress`, one of other dims is read by blocks of rows
-    row_dims  N ints with rows <= P = prod row_dims; col_dims likewise.  What lies outside A is free: it
-              counts with weight 0
-    rank      the number of terms, with N = 2 fewer where fewer are exact.  With `tol` the most of them
-    tol       relative error: the least number of terms that reaches it, with N > 2 the least that is found
-    weights   (rows,) real, non-negative: sum_i w_i |A_i - M_i|^2 is minimised, and `error` is its root over
-              that of sum_i w_i |A_i|^2.  A row of weight 0 is free
-    restarts  where there is no closed form: random starts besides those by SVDs; iterations: sweeps per
-              start; rng: None, a seed or a NumPy Generator
-    callback  called after each sweep with the number of sweeps so far and the relative error of that start,
-              which does not increase within a start
-    gain      where there is time for a near fit alone: what iterates ends with the first sweep, or pass over
-              a large matrix, that lessens the error by less than this part of it.  None: once it settles
-    returns   Fit(value, error, converged, iterations), value a KroneckerMatrix of the shape and dtype of A.
-              N = 2: the optimum, where weights (a crop has 0 and 1) separate as w(i) = u(i_0) v(i_1) and no
-              `gain` is given, and a local one otherwise.  N > 2: the best local optimum of all starts
-    raises    TypeError, ValueError on kinds, shapes and values; NaN and infinity are refused
-    cost      N = 2: an SVD of p_0 q_0 x p_1 q_1, partial where that is large; N > 2: O(P Q R) a sweep.
-              Memory: a copy of an array or of up to a million elements; of what is read by blocks, one of
-              max(4 MB, p_right rows), p_right the rows of the right half of the modes, and per term
-              tables of both halves.  Waits for the device
+    Parameters
+    ----------
+    A : array, (rows, columns), or operator
+        Floating or complex, finite: an array of any library; or what is read by blocks of rows: np.memmap and
+        whatever has `shape`, `dtype` and row slices, a SciPy LinearOperator (through its adjoint).  A
+        KroneckerMatrix, KroneckerSum or KroneckerProduct of the same dims goes to `recompress`, one of other
+        dims is read by blocks of rows.
+    row_dims, col_dims : sequence of N ints
+        The dims of the result: rows <= P = prod row_dims, columns <= Q = prod col_dims.  What lies outside A
+        is free: it counts with weight 0.
+    rank : int, optional
+        The number of terms, with N = 2 fewer where fewer are exact.  With `tol` the most of them.  One of the
+        two must be given.
+    tol : float, optional
+        Relative error: the least number of terms that reaches it, with N > 2 the least that is found.
+    weights : array, (rows,), optional
+        Real, non-negative: `sum_i w_i |A_i - M_i|^2` is minimised, and `error` is its root over that of
+        `sum_i w_i |A_i|^2`.  A row of weight 0 is free.  None: 1 for all.
+    restarts : int, default 2
+        Where there is no closed form: random starts besides those by SVDs.
+    iterations : int, default 200
+        Where there is no closed form: the most sweeps per start.
+    rng : int, Generator or None, optional
+        A seed or a NumPy Generator, for the random starts; None for other ones in each call.
+    callback : callable, optional
+        ``callback(sweeps, error)`` is called after each sweep with the number of sweeps so far and the
+        relative error of that start, which does not increase within a start.
+    gain : float, optional
+        Where there is time for a near fit alone: what iterates ends with the first sweep, or pass over a
+        large matrix, that lessens the error by less than this part of it.  None: once it settles.
 
+    Returns
+    -------
+    Fit, (value, error, converged, iterations)
+        `value` is a KroneckerMatrix of the shape and dtype of A, `error` its relative error, `converged`
+        whether the iteration settled before its limit, `iterations` the number of sweeps.  N = 2: the
+        optimum, where weights (a crop has 0 and 1) separate as w(i) = u(i_0) v(i_1) and no `gain` is given,
+        and a local one otherwise.  N > 2: the best local optimum of all starts.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On kinds, shapes and values; NaN and infinity are refused, and arrays that derivatives are recorded
+        of.
+
+    See Also
+    --------
+    from_dense : The same with dims that need not be given.
+    recompress : For kets and Kronecker matrices.
+
+    Notes
+    -----
+    Cost: N = 2: an SVD of p_0 q_0 x p_1 q_1, partial where that is large; N > 2: O(P Q R) a sweep.  Memory: a
+    copy of an array or of up to a million elements; of what is read by blocks, one of max(4 MB, p_right
+    rows), p_right the rows of the right half of the modes, and per term tables of both halves.  Waits for the
+    device.
+
+    Reaching `tol` is no promise: compare `error` with it.  For N > 2 some matrices have no nearest sum of a
+    given rank at all, but sums that are ever nearer.
+
+    References
+    ----------
+    C. F. Van Loan and N. Pitsianis, Approximation with Kronecker products, 1993 (N = 2).
+
+    Examples
+    --------
     >>> A = np.kron([[1.0, 2.0], [3.0, 4.0]], np.eye(3))
     >>> matrix, error, *_ = nearest_kronecker(A, (2, 3), (2, 3), rank=1)
     >>> matrix.rank, error < 1e-14, float(matrix[0, 3].round(12))
@@ -164,13 +205,37 @@ def from_dense(
     col_dims: Sequence[int] | None = None,
     **options: Any,
 ) -> Fit[KroneckerMatrix[Any]]:
-    """`nearest_kronecker` of `A` with dims that `suggest_dims` chooses.
+    """The sum of few Kronecker products nearest to `A`, with dims that `suggest_dims` chooses.
 
-    order     the number N of modes; dims that are given must have as many
-    options   as of `nearest_kronecker`: weights, restarts, iterations, rng, callback, gain
-    returns   Fit(value, error, converged, iterations)
-    raises    as `nearest_kronecker`
+    Parameters
+    ----------
+    A
+        As of `nearest_kronecker`.
+    order : int, default 2
+        The number N of modes; dims that are given must have as many.
+    rank, tol
+        As of `nearest_kronecker`.
+    row_dims, col_dims : sequence of N ints, optional
+        As of `nearest_kronecker`; None for those of `suggest_dims`.
+    **options
+        `weights`, `restarts`, `iterations`, `rng`, `callback` and `gain` of `nearest_kronecker`.
 
+    Returns
+    -------
+    Fit, (value, error, converged, iterations)
+        As of `nearest_kronecker`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `nearest_kronecker`.
+
+    See Also
+    --------
+    nearest_kronecker : The same with dims that are given; its notes say what it costs.
+
+    Examples
+    --------
     >>> fit = from_dense(np.kron(np.ones((2, 2)), np.eye(3)), rank=1)
     >>> fit.value.row_dims, fit.error < 1e-14
     ((2, 3), True)

@@ -30,11 +30,23 @@ _SETTLED = 1e-13
 def nearest_rank_one(matrix: KroneckerMatrix[ArrayT]) -> KroneckerMatrix[ArrayT]:
     """A single Kronecker product near `matrix`: a local optimum in the Frobenius norm.
 
-    matrix   KroneckerMatrix of R >= 1 terms; a cropped one counts as the whole that it is a block of
-    returns  KroneckerMatrix of rank 1 with the dims, shape and dtype of `matrix`, its factors of one norm;
-             Hermitian where `matrix` is, and positive semi-definite where it is that as well
-    cost     O(R sum p_n q_n) a sweep, at most 60 sweeps of two starts; waits for the device
+    Parameters
+    ----------
+    matrix : KroneckerMatrix
+        Of R >= 1 terms; a cropped one counts as the whole that it is a block of.
 
+    Returns
+    -------
+    KroneckerMatrix
+        Of rank 1, with the dims, shape and dtype of `matrix`, its factors of one norm; Hermitian where
+        `matrix` is, and positive semi-definite where it is that as well.
+
+    Notes
+    -----
+    Cost: O(R sum p_n q_n) a sweep, at most 60 sweeps of two starts; waits for the device.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> two = KroneckerMatrix.from_terms([[np.eye(2), np.eye(3)], [np.eye(2), 2 * np.eye(3)]])
     >>> nearest_rank_one(two).diagonal().round(12).tolist()

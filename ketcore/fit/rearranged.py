@@ -33,13 +33,21 @@ _SMALL = 1 << 20
 class Halves:
     """T of a matrix with dims, zero outside the matrix.
 
-    rows      where A comes from
-    row_dims  p_n, col_dims q_n: N >= 2 each
-    scale     each row of A is multiplied by its entry (P,); None for 1
-    roots     (p_left, p_right): square roots of weights, already in `scale`, of a problem whose
-              weights do not separate; the model is to be multiplied by them.  None where it is not
-    columns   (q_left, q_right): 1 for columns within A, 0 outside; None unless `roots` are given
-    factor    T is A times this power of two
+    Attributes
+    ----------
+    rows : Rows
+        Where A comes from.
+    row_dims, col_dims : tuple of N >= 2 ints
+        p_n and q_n.
+    scale : array, (P,), or None
+        Each row of A is multiplied by its entry; None for 1.
+    roots : array, (p_left, p_right), or None
+        Square roots of weights, already in `scale`, of a problem whose weights do not separate; the model is
+        to be multiplied by them.  None where it is not.
+    columns : array, (q_left, q_right), or None
+        1 for columns within A, 0 outside; None unless `roots` are given.
+    factor : float
+        T is A times this power of two.
     """
 
     rows: Rows

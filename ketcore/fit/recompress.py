@@ -57,20 +57,45 @@ def recompress(
 ) -> Fit[Any]:
     """The same ket or matrix, or one near it, as a sum of fewer terms.
 
-    x          Ket, any batch, or KroneckerMatrix.  A cropped one is fitted as the whole that it is a
-               block of, of which the first terms are kept that are nearest to the block, and `error` is
-               that of the block
-    rank       the number of terms; fewer where fewer are found to be exact.  With `tol` the most of them
-    tol        relative error: the least number of terms that reaches it, with N > 2 the least that is found
-    restarts, iterations, rng, callback   as of `nearest_kronecker`
-    returns    Fit(value, error, converged, iterations); the entries of a batch of kets are fitted one by
-               one, and padded with terms of zeros to one number of terms.  A sum that cancels to the rounding
-               of its terms counts as zero
-    raises     TypeError, ValueError on arguments; ValueError on NaN and infinity
-    cost       N = 2: the optimum, by SVDs of both factors and of a core of at most R x R.  N > 2: terms
-               that differ in one mode at most are added up; then alternating least squares on the core,
-               or in O(R R' sum d_n) a sweep where that has over 2 million elements.  Waits for the device
+    Parameters
+    ----------
+    x : Ket or KroneckerMatrix
+        A ket of any batch shape, or a matrix.  A cropped one is fitted as the whole that it is a block of, of
+        which the first terms are kept that are nearest to the block, and `error` is that of the block.
+    rank : int, optional
+        The number of terms; fewer where fewer are found to be exact.  With `tol` the most of them.  One of
+        the two must be given.
+    tol : float, optional
+        Relative error: the least number of terms that reaches it, with N > 2 the least that is found.
+    restarts, iterations, rng, callback
+        As of `nearest_kronecker`.
 
+    Returns
+    -------
+    Fit, (value, error, converged, iterations)
+        As of `nearest_kronecker`, `value` of the class, shape and dtype of x.  The entries of a batch of kets
+        are fitted one by one, `error` has one number for each, and their terms are padded with zeros to one
+        number of terms.  A sum that cancels to the rounding of its terms counts as zero.
+
+    Raises
+    ------
+    TypeError
+        On kinds, and where derivatives of x are recorded.
+    ValueError
+        On other values of the arguments, and on NaN and infinity in x.
+
+    See Also
+    --------
+    nearest_kronecker : For dense matrices, and for other dims.
+
+    Notes
+    -----
+    Cost: N = 2: the optimum, by SVDs of both factors and of a core of at most R x R.  N > 2: terms that
+    differ in one mode at most are added up; then alternating least squares on the core, or in O(R R' sum d_n)
+    a sweep where that has over 2 million elements.  Waits for the device.
+
+    Examples
+    --------
     >>> three = Ket([[[1.0, 0.0], [1.0, 0.0], [2.0, 0.0]], [[0.0, 1.0], [3.0, 0.0], [1.0, 1.0]]])
     >>> fit = recompress(three, tol=1e-12)
     >>> fit.value.rank, fit.value.to_dense().round(12).tolist()

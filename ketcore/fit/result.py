@@ -19,12 +19,18 @@ ValueT = TypeVar("ValueT")
 class Fit(NamedTuple, Generic[ValueT]):
     """An approximation and how good it is.
 
-    value       KroneckerMatrix or Ket: what was fitted
-    error       |value - given| / |given|, Frobenius norm, measured on the value that is returned; 0.0 where
-                both are zero.  A float, or a NumPy array of the batch shape for a batch of kets
-    converged   whether the iteration settled before its limit; always True of a closed form.  It says
-                nothing of `tol`: compare `error` with it
-    iterations  the number of sweeps in all, 0 for a closed form
+    Attributes
+    ----------
+    value : KroneckerMatrix or Ket
+        What was fitted.
+    error : float or array
+        `|value - given| / |given|`, Frobenius norm, measured on the value that is returned; 0.0 where both
+        are zero.  A float, or a NumPy array of the batch shape for a batch of kets.
+    converged : bool
+        Whether the iteration settled before its limit; always True of a closed form.  It says nothing of
+        `tol`: compare `error` with it.
+    iterations : int
+        The number of sweeps in all, 0 for a closed form.
     """
 
     value: ValueT

@@ -23,7 +23,7 @@ from ketcore.fit.targets import DenseTarget, WeightedTarget
 def fit_halves(halves: Halves, options: Options, cap: int | None = None) -> Found:
     """The leaves (R, p_n q_n) nearest to the matrix of `halves`, which is scaled to a norm near 1.
 
-    cap      a number of terms that is known to be exact; by default that of the smaller unfoldings
+    `cap` is a number of terms that is known to be exact; by default that of the smaller unfoldings.
     """
     if len(halves.row_dims) == 2 and halves.roots is None:
         return _two_modes(halves, options)
@@ -45,6 +45,7 @@ class Progress:
     sweeps: int = 0
 
     def __call__(self, residual: float) -> None:
+        """One more sweep, which left this residual."""
         self.sweeps += 1
         if self.callback is not None:
             self.callback(self.sweeps, residual / self.norm)

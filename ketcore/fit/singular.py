@@ -32,8 +32,21 @@ _PASSES = 300
 
 
 class Triplets(NamedTuple):
-    """left (r, d_left), right (r, d_right) of orthonormal rows; values (r,) NumPy, descending; `rest`, the
-    norm of T without them; and whether the iteration settled."""
+    """The leading singular triplets of T, and what it is without them.
+
+    Attributes
+    ----------
+    left : array, (r, d_left)
+        Its rows are orthonormal.
+    values : NumPy array, (r,)
+        Descending.
+    right : array, (r, d_right)
+        Its rows are orthonormal.
+    rest : float
+        The norm of T without them.
+    converged : bool
+        Whether the iteration settled.
+    """
 
     left: AnyArray
     values: np.ndarray
@@ -51,11 +64,16 @@ def singular_triplets(
 ) -> Triplets:
     """At least the leading min(rank, sides) triplets: all of them where T is small.
 
-    gain     a pass that lessens the distance of T to the sum by less than this part of it is the last; None:
-             the last is one after which the triplets have settled
+    Parameters
+    ----------
+    gain : float, optional
+        A pass that lessens the distance of T to the sum by less than this part of it is the last; None: the
+        last is one after which the triplets have settled.
 
-    cost     a full SVD, or per pass two products of T with rank + 8 tables; memory then
-             O(rank (d_left + d_right)) beside T or a block of it
+    Notes
+    -----
+    Cost: a full SVD, or per pass two products of T with rank + 8 tables; memory then O(rank (d_left +
+    d_right)) beside T or a block of it.
     """
     side = min(halves.shape)
     if halves.held is not None and (side <= _FULL_SIDE or 5 * rank >= side):

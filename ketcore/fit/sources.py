@@ -26,11 +26,18 @@ _IDENTITY = 1 << 19
 class Rows:
     """Row blocks of a matrix.
 
-    shape   (rows, columns)
-    read    (start, stop) -> array (stop - start, columns) in the accumulation dtype
-    sample  an empty array of the library, the dtype and the device of what `read` gives
-    dtype   the dtype of the matrix: a fit is returned in it
-    held    whether all rows lie in memory as one array
+    Attributes
+    ----------
+    shape : tuple
+        (rows, columns).
+    read : callable
+        Of (start, stop), gives an array (stop - start, columns) in the accumulation dtype.
+    sample : array
+        An empty one of the library, the dtype and the device of what `read` gives.
+    dtype : dtype
+        That of the matrix: a fit is returned in it.
+    held : bool
+        Whether all rows lie in memory as one array.
     """
 
     shape: tuple[int, int]
@@ -48,8 +55,12 @@ class Rows:
 def open_rows(matrix: Any) -> Rows:
     """`matrix` as row blocks; nothing is read yet but the first row of what is no array.
 
-    raises   TypeError on what has no rows or no adjoint, and on dtypes; ValueError unless it has two
-             dimensions and at least one row and one column
+    Raises
+    ------
+    TypeError
+        On what has no rows or no adjoint, and on dtypes.
+    ValueError
+        Unless it has two dimensions and at least one row and one column.
     """
     held: Any = None
     read: Callable[[int, int], AnyArray]

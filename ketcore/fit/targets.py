@@ -122,7 +122,9 @@ def _contract_digit(xp, found, grams):
 class TermsTarget:
     """A sum of terms, by the inner products of its leaves (R', d_n) with those of the fit.
 
-    cost     O(R R' sum d_n) a sweep; the residual O((R + R')^3 N), without cancellation
+    Notes
+    -----
+    Cost: O(R R' sum d_n) a sweep; the residual O((R + R')^3 N), without cancellation.
     """
 
     leaves: Sequence[AnyArray]

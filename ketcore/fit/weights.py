@@ -20,10 +20,16 @@ _ROUNDING = 16 * float(np.finfo(np.float64).eps)
 class Weights(NamedTuple):
     """Weights in NumPy's float64.
 
-    row_scale  (rows,) the root of the weight of each row, None for 1
-    by_mode    per mode a pair of roots (p_n,) and mask (q_n,), where all weights separate, else None
-    roots      (P,) roots, zero outside the matrix, where they do not
-    columns    (Q,) mask of the columns, where they do not
+    Attributes
+    ----------
+    row_scale : array, (rows,), or None
+        The root of the weight of each row; None for 1.
+    by_mode : list of N pairs of arrays, or None
+        Per mode the roots (p_n,) and the mask (q_n,), where all weights separate.
+    roots : array, (P,), or None
+        The roots, zero outside the matrix, where they do not.
+    columns : array, (Q,), or None
+        The mask of the columns, where they do not.
     """
 
     row_scale: np.ndarray | None

@@ -117,10 +117,7 @@ def tensor_names(kind: type, sizes: Mapping[str, Sequence[int]], parts: Sequence
 def rebuilt(
     kind: type, sizes: Mapping[str, Sequence[int]], parts: Sequence[str], arrays: Mapping[str, AnyArray]
 ) -> Any:
-    """The object of these arrays.
-
-    raises   ValueError where its sizes are others, and what its constructor raises
-    """
+    """The object of these arrays; ValueError where its sizes are others, and what its constructor raises."""
     made = _made(kind, sizes, parts, arrays)
     for name in SIZES[kind]:
         found = getattr(made, name)

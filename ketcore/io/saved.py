@@ -54,13 +54,32 @@ _NUMBERS = ("F64", "F32", "F16", "BF16")
 def save(path: str | PathLike[str], obj: Saved) -> None:
     """Write a ket or an operator to a file, in the format of safetensors and without pickle.
 
-    path     any name.  A file of this name is replaced once the new one is whole: a crash leaves the old one
-    obj      Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation, Diagonal or Identity, with
-             arrays of any library and device; what is recorded for gradients is not kept
-    raises   TypeError on other kinds and dtypes, and on arrays without values (traced ones); ValueError on
-             paths, and on more than about a hundred thousand modes; OSError
-    cost     one pass; arrays in another order than C's, or on a device, are copied one at a time
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Any name.  A file of this name is replaced once the new one is whole: a crash leaves the old one.
+    obj : Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation, Diagonal or Identity
+        With arrays of any library and device.  What is recorded for gradients is not kept.
 
+    Raises
+    ------
+    TypeError
+        On other kinds and dtypes, and on arrays without values (traced ones).
+    ValueError
+        On an empty path or one that is a device, and on more than about a hundred thousand modes.
+    OSError
+        Where the system cannot write the file.
+
+    See Also
+    --------
+    load : Reads what this wrote.
+
+    Notes
+    -----
+    Cost: one pass; arrays in another order than C's, or on a device, are copied one at a time.
+
+    Examples
+    --------
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     save(f"{folder}/matrix.safetensors", KroneckerMatrix([[[1.0, 2.0]], [[3.0]]]))
@@ -115,20 +134,50 @@ def load(
 def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = None) -> Saved:
     """The ket or the operator in a file that `save` wrote, with the same kind, sizes and dtypes.
 
-    path       of the file.  Nothing in it is trusted, and none of it is run
-    mmap_mode  None: the numbers are read.  "r": they stay in the file, of which memory holds what is in use;
-               the arrays are read-only, as operations need no more.  "c": the same, and what is written into
-               them stays in memory.  "r+" is refused, since objects do not change
-    like       an array whose library and device the numbers take; None for NumPy.  Sparse parts are SciPy's
-    returns    bfloat16 is that of ml_dtypes in NumPy
-    raises     ValueError, naming the path, on all that is wrong with a file, and where a newer ketcore wrote
-               it; OSError; TypeError, ValueError on arguments; TypeError where the library of `like` lacks
-               the dtype; ImportError on bfloat16 without ml_dtypes
-    cost       one pass; with `mmap_mode` that of the header
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Of the file.  Nothing in it is trusted, and none of it is run.
+    mmap_mode : {"r", "c"}, optional
+        By default the numbers are read.  "r" leaves them in the file, of which memory holds what is in use;
+        the arrays are read-only, as operations need no more.  "c" does the same, and what is written into the
+        arrays stays in memory.  "r+" is refused, since objects do not change.
+    like : array, optional
+        An array whose library and device the numbers take, by default those of NumPy.  Sparse parts are
+        SciPy's.
 
-    Of a file that is mapped, `rows` and indexing read the pages of their leaves, a product all numbers.
-    It must not be cut meanwhile; one that `save` replaces stays until it is let go.
+    Returns
+    -------
+    Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation, Diagonal or Identity
+        What was saved.  In NumPy bfloat16 is that of ml_dtypes.
 
+    Raises
+    ------
+    ValueError
+        On all that is wrong with a file, and where a newer ketcore wrote it, with the path; on an empty path
+        and on another `mmap_mode`.
+    TypeError
+        On wrong kinds of arguments, where the library of `like` lacks the dtype, and on sparse parts with a
+        `like` that is not of NumPy.
+    OSError
+        Where the system cannot read the file.
+    ImportError
+        On bfloat16 in NumPy without ml_dtypes.
+
+    See Also
+    --------
+    save : Writes such a file.
+    load_word2ket : Reads tables of the word2ket package.
+
+    Notes
+    -----
+    Cost: one pass; with `mmap_mode` that of the header.
+
+    Of a file that is mapped, `rows` and indexing read the pages of their leaves, a product all numbers.  It
+    must not be cut meanwhile; one that `save` replaces stays until it is let go.
+
+    Examples
+    --------
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     save(f"{folder}/ket.safetensors", Ket([[[1.0, 2.0]], [[3.0, 4.0]]]))

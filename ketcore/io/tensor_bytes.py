@@ -19,9 +19,8 @@ def read_arrays(
 ) -> dict[str, Host]:
     """The tensors by name, as arrays of the dtypes of `DTYPES` in native byte order.
 
-    start    the byte of the file at which the tensors begin
-    mapped   None: read.  "r": views of the file, read-only.  "c": views, of which a page becomes memory where
-             it is written
+    `start` is the byte of the file at which the tensors begin.  `mapped` None reads them; "r" gives views of
+    the file, read-only; "c" gives views, of which a page becomes memory where it is written.
     """
     if mapped is None:
         return {name: _read(file, tensor, start) for name, tensor in tensors.items()}

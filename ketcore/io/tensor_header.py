@@ -51,8 +51,8 @@ def written_header(
 ) -> tuple[bytes, list[str]]:
     """The first bytes of a file, and the order in which the tensors come behind them.
 
-    tensors   the name of the dtype and the shape of each, by its own name
-    raises    ValueError where the header is too long to be read again
+    `tensors` holds the name of the dtype and the shape of each, by its own name.  ValueError where the header
+    is too long to be read again.
     """
     # There must be no gaps, so wide numbers come first: each tensor is then aligned.
     order = sorted(tensors, key=lambda name: -DTYPES[tensors[name][0]].itemsize)

@@ -58,8 +58,8 @@ def bytes_of(array: AnyArray) -> Host:
 def as_numbers(found: Host, dtype: str, pairs: bool, like: AnyArray | None) -> AnyArray:
     """A tensor that was read, as numbers of its dtype beside `like`; None for NumPy.
 
-    dtype    what the format calls it
-    raises   ImportError where NumPy has no bfloat16, TypeError where the library of `like` has not the dtype
+    `dtype` is what the format calls it.  ImportError where NumPy has no bfloat16, TypeError where the library
+    of `like` has not the dtype.
     """
     if pairs:
         found = found.view(_OF_PAIRS[found.dtype])[..., 0]

@@ -23,23 +23,41 @@ def load_word2ket(
 ) -> Ket[Host] | KroneckerMatrix[Host]:
     """The table of a layer of the word2ket package (release 0.0.2), with the numbers of its rows.
 
-    source   the layer itself; or its state dict, which holds one array under `weight_leafs` (with any
-             prefix); or that array (order, rank, t, q), or nested lists.  Arrays of any library and device
-             are read as their values: bfloat16 of PyTorch becomes float32, since NumPy has none of its own,
-             and integers become float64
-    shape    (num_embeddings, embedding_dim) of the layer; the layer itself knows it.  None: not cropped
-    layer    "EmbeddingKet" (t is the number of words) or "EmbeddingKetXS" (t is the number of leaves of a
-             mode).  The arrays look alike, so it is needed unless `source` or `shape` tells
-    returns  EmbeddingKetXS: a KroneckerMatrix of `shape`; M.rows(ids) are the rows of the layer.
-             EmbeddingKet: a Ket of batch shape (t,); the package crops its vectors, which
-             ket_rows(ket.packed, ids, ket.dims, columns=embedding_dim) does as well
-    raises   ValueError where the layer cannot be told, or where `shape` does not fit the leaves; TypeError on
-             kinds and dtypes
+    Parameters
+    ----------
+    source : layer, mapping or array, (order, rank, t, q)
+        The layer itself; or its state dict, which holds one array under `weight_leafs` (with any prefix); or
+        that array, or nested lists.  Arrays of any library and device are read as their values: bfloat16 of
+        PyTorch becomes float32, since NumPy has none of its own, and integers become float64.
+    shape : (int, int), optional
+        ``(num_embeddings, embedding_dim)`` of the layer.  By default as the layer itself knows it, or not
+        cropped.
+    layer : {"EmbeddingKet", "EmbeddingKetXS"}, optional
+        Where t is the number of words, or where it is the number of leaves of a mode.  The arrays look alike,
+        so that this is needed unless `source` or `shape` tells.
 
+    Returns
+    -------
+    KroneckerMatrix or Ket
+        Of EmbeddingKetXS a KroneckerMatrix of `shape`, where ``M.rows(ids)`` are the rows of the layer.  Of
+        EmbeddingKet a Ket of batch shape (t,).  The package crops its vectors, which
+        ``ket_rows(ket.packed, ids, ket.dims, columns=embedding_dim)`` does as well.
+
+    Raises
+    ------
+    ValueError
+        Where the layer cannot be told, and where `shape` does not fit the leaves.
+    TypeError
+        On wrong kinds and dtypes, and on arrays that are traced or sparse.
+
+    Notes
+    -----
     Both layers are in C order, the first leaf the most significant.  Two quirks are not reproduced: ids
-    from num_embeddings up to t**order, which the package answers with rows that were never trained, are
-    errors here; and columns beyond embedding_dim, which it keeps with `lazy=False`, are cropped.
+    from num_embeddings up to ``t**order``, which the package answers with rows that were never trained, are
+    errors here; and columns beyond embedding_dim, which it keeps with ``lazy=False``, are cropped.
 
+    Examples
+    --------
     >>> load_word2ket(np.ones((2, 3, 10, 4)), shape=(95, 16)).shape
     (95, 16)
     >>> load_word2ket({"embed.weight_leafs": np.ones((2, 3, 10, 4))}, layer="EmbeddingKet").shape

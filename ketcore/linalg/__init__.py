@@ -1,13 +1,16 @@
 """Linear algebra of Kronecker matrices, factor by factor, under the names and conventions of SciPy.
 
-    solve, lstsq, inv, pinv, cg             systems: exact, least squares, iterative for sums and masks
-    det, slogdet                            determinants with sign and phase; `shift` adds s I
-    gaussian_log_likelihood                 of data under a covariance A + s I
-    gaussian_posterior                      mean, variance and samples of a process on a grid, given data
-    eigh, eig, svd (and values alone)       spectra: values as a Ket, vectors as a KroneckerMatrix
-    qr, cholesky                            triangular factorisations
-    matrix_power, sqrtm, expm               functions of a matrix
-    norm, cond, matrix_rank                 sizes
+By task:
+
+- systems: `solve` (exact), `lstsq` (least squares), `cg` (iterative, for sums and masks), `inv`, `pinv`;
+- determinants with sign and phase: `det`, `slogdet`; `shift` adds s I;
+- Gaussians: `gaussian_log_likelihood` of data under a covariance A + s I, and `gaussian_posterior`, the mean,
+  the variance and samples of a process on a grid, given data;
+- spectra, the values as a Ket and the vectors as a KroneckerMatrix: `eigh`, `eig`, `svd`; the values alone:
+  `eigvalsh`, `eigvals`, `svdvals`;
+- triangular factorisations: `qr`, `cholesky`;
+- functions of a matrix: `matrix_power`, `sqrtm`, `expm`;
+- sizes: `norm`, `cond`, `matrix_rank`.
 
 Nearly all of it is exact for one Kronecker product (`A.rank == 1`, or of order 1) that is not cropped, and
 much of it for a KroneckerSum; `solve`, `slogdet`, `det` and `gaussian_log_likelihood` are for a sum of two
@@ -72,3 +75,8 @@ __all__ = [
     "svd",
     "svdvals",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -17,12 +17,17 @@ Window = tuple[float, float]
 
 
 def windows(arguments: Sequence[np.ndarray], slack: float) -> tuple[list[Window], int] | None:
-    """Windows of arguments, one per mode, and the k of the turn that their sums lie in; None where there are
-    none.
+    """Windows of arguments, one per mode, and the k of the turn that holds their sums; None without such.
 
-    arguments   per mode those of its nonzero eigenvalues, in (-pi, pi]; perhaps none
-    slack       sums so near to the negative axis count as on it, to whichever side they round
+    Parameters
+    ----------
+    arguments : sequence of N arrays
+        Per mode those of its nonzero eigenvalues, in (-pi, pi]; perhaps none.
+    slack : float
+        Sums so near to the negative axis count as on it, to whichever side they round.
 
+    Examples
+    --------
     >>> windows([np.array([pi]), np.array([pi])], 1e-9)[1]
     1
     >>> windows([np.array([0.0, pi]), np.array([0.0, pi])], 1e-9) is None

@@ -107,9 +107,19 @@ def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[A
 
     Factors of opposite scales are brought to one level (`ketcore.arrays.scale`).
 
-    look     whether values may be read
-    raises   TypeError, naming a way out, on other types and where A has several terms; ValueError where it is
-             cropped; LinAlgError where it is not finite
+    Parameters
+    ----------
+    look : bool, default True
+        Whether values may be read.
+
+    Raises
+    ------
+    TypeError
+        Naming a way out, on other types and where A has several terms.
+    ValueError
+        Where it is cropped.
+    LinAlgError
+        Where it is not finite.
     """
     A = kronecker_matrix(A, function)
     xp = array_api_compat.array_namespace(*A.factors)
@@ -135,7 +145,7 @@ def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[A
 def check_finite(xp: ModuleType, matrices: Sequence[AnyArray], function: str, first: int = 0) -> None:
     """LinAlgError where a factor holds NaN or infinity, TypeError where it is traced without values.
 
-    first    the number of the first factor
+    `first` is the number of the first factor.
     """
     for n, matrix in enumerate(matrices, first):
         finite = value_of(xp.all(xp.isfinite(matrix)))
@@ -180,7 +190,7 @@ def square_factors(matrices: Sequence[AnyArray], function: str) -> None:
 def named(error: Exception, first: int = 0) -> np.linalg.LinAlgError | None:
     """The error of an operation in words of linalg, `factors` being those of A; None for any other error.
 
-    first    the number of its factor 0
+    `first` is the number of its factor 0.
     """
     fault = error.args[0] if error.args else None
     if not isinstance(fault, decompositions.Fault):
@@ -197,8 +207,11 @@ def factor_wise(
     rule: str,
     look: bool = True,
 ) -> list[Any]:
-    """`function` of each factor; LinAlgError with the text of `rule`, in which {n} is the factor, where the
-    library raises one or, if values may be read, where it answers with NaN, as CuPy does."""
+    """The values of `function` for each factor; LinAlgError with the text of `rule` where it has none.
+
+    That is where the library raises one or, if values may be read, where it answers with NaN, as CuPy does.
+    In the text {n} is the number of the factor.
+    """
     found = []
     for n, matrix in enumerate(matrices):
         try:
@@ -235,13 +248,23 @@ def hermitian(
 ) -> list[AnyArray]:
     """Hermitian factors of the same product.
 
-    stored     the dtype that the factors were rounded to
-    assumed    whether they are known to be Hermitian, and are not looked at
+    Parameters
+    ----------
+    stored : dtype
+        The dtype that the factors were rounded to.
+    assumed : bool, optional
+        Whether they are known to be Hermitian, and are not looked at.
 
+    Raises
+    ------
+    LinAlgError
+        Where a factor is not Hermitian, whatever its phase, or the phases do not cancel.
+
+    Notes
+    -----
     A product is Hermitian where its factors are, each but for a phase: those phases multiply to 1 or -1,
     which the first factor takes.  A phase that is not real makes its factor complex, as that of two skew
     ones.
-    raises     LinAlgError where a factor is not Hermitian, whatever its phase, or the phases do not cancel
     """
     square_factors(matrices, function)
     if assumed is not None:

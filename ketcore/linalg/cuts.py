@@ -43,7 +43,7 @@ _FEW = 1 << 10
 def relative(values: Sequence[AnyArray]) -> tuple[list[np.ndarray], list[float]]:
     """Singular values, the largest first, over the largest of their factor; and these largest.
 
-    returns  NumPy arrays in float64, beginning with 1 (or all zero), and floats
+    The former are NumPy arrays in float64 that begin with 1 (or are all zero), the latter floats.
     """
     wide = [to_host(v).astype(np.float64) for v in values]
     return [v / v[0] if v[0] > 0 else v for v in wide], [float(v[0]) for v in wide]
@@ -81,11 +81,20 @@ def count_above(
 ) -> int:
     """How many products of one value per mode, from `relative`, exceed `threshold` >= 0.
 
-    eps      the rounding of the values: among very many products those that differ by it count as equal
-    raises   MemoryError above `max_bytes`, before so much is allocated
-    cost     O(sum p_n) where all products are above; else about O(sqrt(K) log K) for K products that differ,
-             each of one half of the modes being looked up among those of the other
+    Among very many products those count as equal that differ by `eps`, the rounding of the values.
 
+    Raises
+    ------
+    MemoryError
+        Above `max_bytes`, before so much is allocated.
+
+    Notes
+    -----
+    Cost: O(sum p_n) where all products are above; else about O(sqrt(K) log K) for K products that differ,
+    each of one half of the modes being looked up among those of the other.
+
+    Examples
+    --------
     >>> count_above([np.array([1.0, 0.5]), np.array([1.0, 0.1])], 0.07)
     3
     """
@@ -153,9 +162,14 @@ def boxes_above(
     """Disjoint boxes of digits that hold exactly the products, as in `count_above`; usually there is one.
 
     Below the largest values everything shrinks, so that the digits form a staircase: one box per step.
-    raises   MemoryError where that many times `nbytes`, and what the boxes take themselves, is above
-             `max_bytes`
 
+    Raises
+    ------
+    MemoryError
+        Where that many times `nbytes`, and what the boxes take themselves, is above `max_bytes`.
+
+    Examples
+    --------
     >>> boxes_above([np.array([1.0, 0.1]), np.array([1.0, 0.1])], 0.05)
     [((0, 1), (0, 2)), ((1, 2), (0, 1))]
     """

@@ -22,7 +22,15 @@ _POWERS = 1 << 53
 
 
 class SlogdetResult(NamedTuple, Generic[ArrayT]):
-    """The sign, or the phase of a complex determinant, and the logarithm of the absolute value."""
+    """What `slogdet` returns, as NumPy names it.
+
+    Attributes
+    ----------
+    sign : array, ()
+        The sign, or the phase of a complex determinant: of absolute value 1, or 0 where it is singular.
+    logabsdet : array, ()
+        The logarithm of the absolute value, real; -inf where it is singular.
+    """
 
     sign: ArrayT
     logabsdet: ArrayT
@@ -38,18 +46,42 @@ def slogdet(
 ) -> SlogdetResult[ArrayT]:
     """The sign and the logarithm of the absolute value of det(A + shift I).
 
-    A          rank 1 or a KroneckerSum, square; or rank 2 as `solve` takes it
-    shift      a real or complex number; for rank 2 as in `solve`
-    assume_a   as in `solve`: what is known of the factors, which are not looked at then
-    max_bytes  that the P eigenvalues may take, all of which a shift, a KroneckerSum or rank 2 needs
-    returns    (sign, logabsdet): a number of absolute value 1, complex where A or shift is, and a real one;
-               (0, -inf) where the matrix is exactly singular, as it is where factors are not square and there
-               is no shift
-    raises     TypeError naming a way out; ValueError on assume_a; LinAlgError where A is not square or not
-               finite, or where derivatives are recorded and a factor is not diagonalisable; MemoryError,
-               naming the size, above `max_bytes`
-    cost       O(sum p_n^3), and O(P) time and memory with a shift, for a KroneckerSum or rank 2
+    Parameters
+    ----------
+    A : KroneckerMatrix, KroneckerProduct or KroneckerSum
+        Square and not cropped: rank 1 (or of order 1) or a KroneckerSum; or rank 2 as `solve` takes it.
+    shift : float or complex, default 0.0
+        A number, or an array without dimensions; for rank 2 as of `solve`.
+    assume_a : {"gen", "sym", "her", "pos"}, optional
+        As of `solve`: what is known of the factors, which are not looked at then.
+    max_bytes : int, default 2**30
+        The room that the P eigenvalues may take, all of which a shift, a KroneckerSum or rank 2 needs.
 
+    Returns
+    -------
+    SlogdetResult, (sign, logabsdet)
+        A number of absolute value 1, complex where A or shift is, and a real one; (0, -inf) where the matrix
+        is exactly singular, as it is where factors are not square and there is no shift.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        Where A is cropped, where the shift is not finite, and on other words for `assume_a`.
+    LinAlgError
+        Where A is not square or not finite, or where derivatives are recorded and a factor is not
+        diagonalisable.
+    MemoryError
+        Naming the size, above `max_bytes`.
+
+    Notes
+    -----
+    Cost: O(sum p_n^3), and O(P) time and memory with a shift, for a KroneckerSum or rank 2.  As
+    `np.linalg.slogdet`, with `shift` added.
+
+    Examples
+    --------
     >>> sign, logarithm = slogdet(KroneckerMatrix([[[0.0, 1.0], [1.0, 0.0]], np.eye(3)]))
     >>> float(sign), float(logarithm)
     (-1.0, 0.0)
@@ -85,13 +117,35 @@ def _slogdet(A, shift, assume_a, max_bytes):
 def det(A: System[ArrayT], *, max_bytes: int = 2**30) -> ArrayT:
     """The determinant; it overflows to infinity where that of the dense matrix does, but `slogdet` does not.
 
-    A          rank 1 or a KroneckerSum, square; or rank 2 as `solve` takes it
-    max_bytes  that the P eigenvalues of a KroneckerSum or of rank 2 may take
-    returns    a scalar of the dtype of A
-    raises     TypeError naming a way out; LinAlgError where A is not square or not finite; MemoryError,
-               naming the size, above `max_bytes`
-    cost       that of `slogdet`
+    Parameters
+    ----------
+    A : KroneckerMatrix, KroneckerProduct or KroneckerSum
+        Square and not cropped: rank 1 (or of order 1) or a KroneckerSum; or rank 2 as `solve` takes it.
+    max_bytes : int, default 2**30
+        The room that the P eigenvalues of a KroneckerSum or of rank 2 may take.
 
+    Returns
+    -------
+    array, ()
+        A scalar of the dtype of A; zero where factors are not square.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        Where A is cropped.
+    LinAlgError
+        Where A is not square or not finite.
+    MemoryError
+        Naming the size, above `max_bytes`.
+
+    Notes
+    -----
+    Cost: that of `slogdet`.
+
+    Examples
+    --------
     >>> float(det(KroneckerMatrix([[[1.0, 2.0], [0.0, 4.0]], [[2.0, 0.0], [1.0, -3.0]]])))
     576.0
     """
@@ -111,8 +165,7 @@ def _finished(xp, determinant, dtype):
 
 
 def _det(xp, matrices):
-    """The product of powers; through logarithms where one overflows or loses digits, which the product may
-    not do."""
+    """The product of powers; through logarithms where one overflows or loses digits, which it may not do."""
     size = prod(m.shape[0] for m in matrices)
     if size > _POWERS:
         sign, logarithm = ops.kron_slogdet([m[None, ...] for m in matrices])

@@ -15,7 +15,15 @@ from ketcore.shapes import check_choice
 
 
 class QRResult(NamedTuple, Generic[ArrayT]):
-    """Q with orthonormal columns, and R, upper triangular."""
+    """What `qr` returns, as NumPy names it.
+
+    Attributes
+    ----------
+    Q : KroneckerMatrix
+        With orthonormal columns.
+    R : KroneckerMatrix
+        Upper triangular.
+    """
 
     Q: KroneckerMatrix[ArrayT]
     R: KroneckerMatrix[ArrayT]
@@ -29,14 +37,36 @@ def qr(A: Matrix[ArrayT], mode: Literal["r"]) -> KroneckerMatrix[ArrayT]: ...
 def qr(A: Matrix[ArrayT], mode: str = "economic") -> QRResult[ArrayT] | KroneckerMatrix[ArrayT]:
     """The decomposition A = Q R; the Kronecker product R of upper triangular factors is upper triangular too.
 
-    A        rank 1
-    mode     "economic" (SciPy's default is "full"): Q (P, K) and R (K, Q), K = prod min(p_n, q_n).  "r": that
-             R alone.  "full": Q (P, P) and R (P, Q), where R is still upper triangular, that is where no
-             factor but the first has more rows than columns
-    returns  (Q, R), KroneckerMatrices; the signs of R's diagonal are as they come
-    raises   TypeError naming a way out; ValueError on mode
-    cost     O(sum p_n q_n min(p_n, q_n))
+    Parameters
+    ----------
+    A : KroneckerMatrix or KroneckerProduct
+        One product (rank 1, or of order 1), not cropped; its factors may be rectangular.
+    mode : {"economic", "full", "r"}, default "economic"
+        "economic" (SciPy's default is "full"): Q (P, K) and R (K, Q), K = prod min(p_n, q_n).  "r": that R
+        alone.  "full": Q (P, P) and R (P, Q), where R is still upper triangular, that is where no factor but
+        the first has more rows than columns.
 
+    Returns
+    -------
+    QRResult, (Q, R); or KroneckerMatrix
+        KroneckerMatrices; the signs of R's diagonal are as they come.  R alone for "r".
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        Where A is cropped, on other modes, and on "full" where R would not be upper triangular.
+    LinAlgError
+        Where A is not finite.
+
+    Notes
+    -----
+    Cost: O(sum p_n q_n min(p_n, q_n)).  As `scipy.linalg.qr`, without pivoting, `overwrite_a`, `lwork` and
+    `check_finite`; "r" gives the R of "economic", and no tuple.
+
+    Examples
+    --------
     >>> r = qr(KroneckerMatrix([[[3.0], [4.0]], [[0.0, 2.0], [1.0, 0.0]]]), mode="r")
     >>> abs(r.to_dense().round(12)).tolist()
     [[5.0, 0.0], [0.0, 10.0]]
@@ -62,16 +92,41 @@ def qr(A: Matrix[ArrayT], mode: str = "economic") -> QRResult[ArrayT] | Kronecke
 def cholesky(
     A: Matrix[ArrayT], lower: bool = False, *, assume_a: str | None = None
 ) -> KroneckerMatrix[ArrayT]:
-    """The triangular C with C^H C = A, or with C C^H = A where `lower` is true.
+    """The triangular `C` with C^H C = A, or with C C^H = A where `lower` is true.
 
-    A        rank 1, Hermitian positive definite.  Both triangles of the factors are read.  The factors may be
-             positive definite only but for phases, such as two negative definite ones
-    assume_a None, or "pos": each factor is known to be Hermitian positive definite, and no value is read
-    returns  upper (as by SciPy) or lower triangular KroneckerMatrix
-    raises   TypeError naming a way out; ValueError on assume_a; LinAlgError, naming the factor, where A is
-             not Hermitian or not positive definite
-    cost     O(sum p_n^3)
+    Parameters
+    ----------
+    A : KroneckerMatrix or KroneckerProduct
+        One product (rank 1, or of order 1), not cropped, Hermitian positive definite.  Both triangles of the
+        factors are read.  The factors may be positive definite only but for phases, such as two negative
+        definite ones.
+    lower : bool, default False
+        Whether C is lower triangular; by default it is upper triangular, as in SciPy (and unlike in NumPy).
+    assume_a : {"pos"}, optional
+        None, or "pos": each factor is known to be Hermitian positive definite, and no value is read.
 
+    Returns
+    -------
+    KroneckerMatrix
+        C, with triangular factors; its diagonal is positive.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        Where A is cropped, and on other words for `assume_a`.
+    LinAlgError
+        Where A is not square or not finite; and naming the factor, where A is not Hermitian or not positive
+        definite.
+
+    Notes
+    -----
+    Cost: O(sum p_n^3).  As `scipy.linalg.cholesky`, but that both triangles are read; without `overwrite_a`
+    and `check_finite`.
+
+    Examples
+    --------
     >>> cholesky(KroneckerMatrix([[[4.0]], [[1.0, 1.0], [1.0, 2.0]]]), lower=True).to_dense().tolist()
     [[2.0, 0.0], [2.0, 2.0]]
     """

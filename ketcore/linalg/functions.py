@@ -38,12 +38,33 @@ _HIGH = 700.0
 def matrix_power(A: Matrix[ArrayT], n: int) -> KroneckerMatrix[ArrayT]:
     """A @ A @ ... @ A, n times; the inverse of that for negative n, and the identity for n = 0.
 
-    A        square, with square factors; rank 1 and not cropped for negative n.  For positive n a rank R
-             becomes R**n
-    raises   TypeError naming a way out, or where n is no integer; ValueError where R**n is over 65536;
-             LinAlgError where A is not square, or is singular and n negative
-    cost     O(log n sum p_n^3) for rank 1
+    Parameters
+    ----------
+    A : KroneckerMatrix or KroneckerProduct
+        Square; of rank 1 it has square factors; rank 1 (or of order 1) and not cropped for negative n.
+    n : int
+        The exponent.
 
+    Returns
+    -------
+    KroneckerMatrix
+        Of rank 1 where A is; for positive n a rank R becomes `R**n`.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here, the message naming what does the work instead; where n is no integer.
+    ValueError
+        Where `R**n` is over 65536, and where A is cropped and n negative.
+    LinAlgError
+        Where A is not square or not finite, or is singular and n negative.
+
+    Notes
+    -----
+    Cost: O(log n sum p_n^3) for rank 1.  As `np.linalg.matrix_power`.
+
+    Examples
+    --------
     >>> matrix_power(KroneckerMatrix([[[2.0]], [[1.0, 1.0], [0.0, 1.0]]]), -2).to_dense().tolist()
     [[0.25, -0.5], [0.0, 0.25]]
     """
@@ -77,16 +98,36 @@ def _eye(dims, like) -> Any:
 def sqrtm(A: Matrix[ArrayT]) -> KroneckerMatrix[ArrayT]:
     """The principal square root: the one whose eigenvalues have arguments in (-pi / 2, pi / 2].
 
-    A        rank 1, square with square factors.  The principal root of a product of eigenvalues must be the
-             product of one root per factor: the arguments of one eigenvalue per factor add up within one
-             turn, from -pi exclusive to pi inclusive, where each factor may count its arguments from where it
-             suits
-    returns  a KroneckerMatrix; real where A is and no root of an eigenvalue needs the imaginary unit
-    raises   TypeError naming a way out; LinAlgError where A is not square, where the roots of the factors do
-             not multiply to the principal root (as of two factors that are both indefinite), or where a
-             factor that is not Hermitian is singular
-    cost     O(sum p_n^3), for factors that are not Hermitian on the host
+    Parameters
+    ----------
+    A : KroneckerMatrix or KroneckerProduct
+        One product (rank 1, or of order 1) of square factors, not cropped.  The principal root of a product
+        of eigenvalues must be the product of one root per factor: the arguments of one eigenvalue per factor
+        add up within one turn, from -pi exclusive to pi inclusive, where each factor may count its arguments
+        from where it suits.
 
+    Returns
+    -------
+    KroneckerMatrix
+        Real where A is and no root of an eigenvalue needs the imaginary unit.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        Where A is cropped.
+    LinAlgError
+        Where A is not square or not finite, where the roots of the factors do not multiply to the principal
+        root (as of two factors that are both indefinite), or where a factor that is not Hermitian is
+        singular.
+
+    Notes
+    -----
+    Cost: O(sum p_n^3), for factors that are not Hermitian on the host (`scipy.linalg.sqrtm`).
+
+    Examples
+    --------
     >>> sqrtm(KroneckerMatrix([[[4.0]], [[9.0, 0.0], [0.0, 1.0]]])).to_dense().tolist()
     [[6.0, 0.0], [0.0, 2.0]]
     """
@@ -149,9 +190,9 @@ def _root(matrix, spectrum, window):
 
 
 def _recorded_root(xp, matrix, root, values, vectors, window):
-    """A root X of the matrix with its derivatives: refined two times by the Y with X Y + Y X = F - X^2.
+    """A root `X` of the matrix with its derivatives: refined two times by the Y with X Y + Y X = F - X^2.
 
-    root, values, vectors    X, its eigenvalues and eigenvectors, without derivatives
+    `root`, `values` and `vectors` are X, its eigenvalues and its eigenvectors, without derivatives.
     """
     divisor = values[:, None] + values[None, :]
     if not to_host(xp.abs(divisor)).all():
@@ -176,17 +217,35 @@ def _snapped(phase):
 
 @quiet
 def expm(A: System[ArrayT]) -> KroneckerMatrix[ArrayT]:
-    """The matrix exponential, exactly: of a Kronecker sum, or of a Kronecker product with one mode that is no
-    identity.
+    """The matrix exponential, exactly, of a Kronecker sum, or of a product with one mode that is no identity.
 
-    A        a KroneckerSum; or a KroneckerMatrix of order 1, or of rank 1 with all modes but one in
-             `identities`
-    returns  a KroneckerMatrix of rank 1.  Of a KroneckerSum its factors are equally large: they are the
-             exponentials of those of A but for numbers that multiply to one, and do not overflow where the
-             whole does not
-    raises   TypeError naming a way out; LinAlgError where A is not square or not finite
-    cost     O(sum p_n^3), on the host in 64 bits (`scipy.linalg.expm`)
+    Parameters
+    ----------
+    A : KroneckerSum, KroneckerMatrix or KroneckerProduct
+        A KroneckerSum; a KroneckerMatrix of order 1, or of rank 1 with all modes but one in `identities`; or
+        a KroneckerProduct whose parts but one are of class `Identity`.
 
+    Returns
+    -------
+    KroneckerMatrix
+        Of rank 1.  Of a KroneckerSum its factors are equally large: they are the exponentials of those of A
+        but for numbers that multiply to one, and do not overflow where the whole does not.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        Where A is cropped.
+    LinAlgError
+        Where A is not square or not finite.
+
+    Notes
+    -----
+    Cost: O(sum p_n^3), on the host in 64 bits (`scipy.linalg.expm`).
+
+    Examples
+    --------
     >>> expm(KroneckerSum([[[0.0, 1.0], [0.0, 0.0]], [[0.0]]])).to_dense().tolist()
     [[1.0, 1.0], [0.0, 1.0]]
     """
@@ -216,8 +275,11 @@ def expm(A: System[ArrayT]) -> KroneckerMatrix[ArrayT]:
 
 
 def _recorded_exponentials(xp, matrices):
-    """The same by PyTorch or JAX, which have derivatives: the largest eigenvalues are taken out as constants,
-    so that nothing overflows, or the means of the diagonals where JAX traces the values."""
+    """The same by PyTorch or JAX, which have derivatives.
+
+    The largest eigenvalues are taken out as constants, so that nothing overflows, or the means of the
+    diagonals where JAX traces the values.
+    """
     wide = [xp.astype(m, decompositions.factor_dtype(xp, m.dtype), copy=False) for m in matrices]
     tops = [_top(xp, detached(m)) for m in wide]
     total = reduce(add, tops) / len(wide)
@@ -234,8 +296,11 @@ def _top(xp, matrix):
 
 
 def _exponentials(matrices, limit):
-    """The exponential of each NumPy matrix in 64 bits, times numbers that multiply to one and make their
-    largest elements equal: one of them alone may overflow or vanish where their product does not."""
+    """The exponential of each NumPy matrix in 64 bits, times numbers that multiply to one.
+
+    These make their largest elements equal: one of them alone may overflow or vanish where their product does
+    not.
+    """
     wide = [m.astype(np.result_type(m, np.float64)) for m in matrices]
     found, shifts, logs = zip(*[_shifted_exponential(m) for m in wide], strict=True)
     total = sum(shifts)
@@ -250,8 +315,11 @@ def _exponentials(matrices, limit):
 
 
 def _shifted_exponential(matrix):
-    """exp(A - c I), c and the logarithm of the largest element; c is the mean of the diagonal, or where that
-    overflows what is near the largest real part of an eigenvalue."""
+    """`exp(A - c I)`, c and the logarithm of the largest element.
+
+    c is the mean of the diagonal, or where that overflows what is near the largest real part of an
+    eigenvalue.
+    """
     shift = (np.diagonal(matrix) / len(matrix)).sum()
     found, size = _exponential(matrix, shift)
     if not size < np.inf:

@@ -81,27 +81,70 @@ def cg(
 ) -> tuple[Any, int]:
     """Solve (A + shift I) x = b by conjugate gradients: `scipy.sparse.linalg.cg`, or CuPy's for its arrays.
 
-    A        Hermitian, A + shift I positive definite (where the mask is true): any rank, cropped or not
-    b        (P,), or on the grid, of shape row_dims; or (observed,), with one element for each true one of
-             the mask.  Where the mask is false, elements of a b of P are not read
-    x0       a first guess in any of these shapes
-    rtol, atol, maxiter, callback    as SciPy's: the residual is at most max(rtol |b|, atol) in the end;
-             maxiter at least 1
-    M        what approximates the inverse of A + shift I: an operator of SciPy (CuPy) on the observed
-             elements, or any operator of ketcore on all of them (`ketcore.eye(A.row_dims)` for none); None
-             for one from a single Kronecker product near A
-    mask     booleans (P,) or on the grid: the equations and unknowns to keep.  None for all
-    shift    a real number; or (P,) or a grid of them, a diagonal matrix, not read where the mask is false
-    returns  (x, info) as SciPy: x of b's shape, zero where the mask is false; info is 0, or the number of
-             iterations where these did not reach the tolerance: x is then the last iterate
-    raises   TypeError, ValueError on kinds and shapes; LinAlgError where A is not Hermitian, or not positive
-             definite as far as the preconditioner sees
-    cost     one product with A and one with the preconditioner, O(P sum p_n) each, an iteration
+    Parameters
+    ----------
+    A : KroneckerMatrix, KroneckerProduct or KroneckerSum
+        Hermitian, A + shift I positive definite (where the mask is true): any rank, cropped or not.
+    b : array, (P,), (p_0, ..., p_{N-1}) or (observed,)
+        A vector; or on the grid (the row dims of A); or one element for each true one of the mask.  Where the
+        mask is false, elements of a b of P are not read.
+    x0 : array, optional
+        A first guess in any of these shapes; None for zeros.
+    rtol, atol : float, default 1e-5 and 0.0
+        As SciPy's: in the end the residual is at most `max(rtol |b|, atol)`, over the observed elements.
+    maxiter : int, optional
+        The most iterations, at least 1; None is ten times the number of unknowns, as in SciPy.
+    M : operator, optional
+        What approximates the inverse of A + shift I: an operator of SciPy (CuPy) on the observed elements, or
+        any operator of ketcore on all of them (`ketcore.eye(A.row_dims)` for none).  None, unlike in SciPy:
+        one is made from a single Kronecker product near A.
+    mask : array of bools, (P,) or (p_0, ..., p_{N-1}), optional
+        The equations and unknowns to keep.  None for all.
+    shift : float, or array, (P,) or (p_0, ..., p_{N-1}), default 0.0
+        A real number; or one for each element, a diagonal matrix, not read where the mask is false.
+    callback : callable, optional
+        As SciPy's: ``callback(xk)`` is called after each iteration, xk the observed elements of its x.
 
+    Returns
+    -------
+    x : array
+        Of b's shape, zero where the mask is false.
+    info : int
+        0, or the number of iterations where these did not reach the tolerance: x is then the last iterate.
+
+    Raises
+    ------
+    TypeError
+        On other kinds, and on arrays of other libraries than NumPy and CuPy.
+    ValueError
+        On other shapes, on a mask that is true nowhere, and on an array of shifts that is not finite.
+    LinAlgError
+        Where A is not square, not finite or not Hermitian, or not positive definite as far as the
+        preconditioner sees.
+
+    See Also
+    --------
+    solve : What has a closed form, exactly.
+
+    Notes
+    -----
+    Cost: one product with A and one with the preconditioner, O(P sum p_n) each, an iteration.  Before them
+    two products with random vectors, which show whether A is Hermitian, and the preconditioner: O(sum p_n^3),
+    and with more than a few elements missing, or with an array of shifts, the inverse of one dense matrix of
+    at most 2048 rows.  Not reaching the tolerance is no error: look at `info`.
+
+    Examples
+    --------
     >>> a = KroneckerMatrix.from_terms([[np.eye(2), np.eye(2)], [np.ones((2, 2)), np.diag([1.0, 2.0])]])
     >>> x, info = cg(a, a @ np.array([1.0, 2.0, 3.0, 4.0]))
     >>> x.round(5).tolist(), info
     ([1.0, 2.0, 3.0, 4.0], 0)
+
+    Without the last equation and the last unknown:
+
+    >>> x, info = cg(a, [5.0, 6.0, 7.0, np.nan], mask=[True, True, True, False])
+    >>> x.round(5).tolist(), info
+    ([1.0, 2.0, 3.0, 0.0], 0)
     """
     system = _System(A, b, mask, shift)
     rtol, atol = check_size("rtol", rtol), check_size("atol", atol)

@@ -26,14 +26,37 @@ _ORDERS = (None, "fro", "nuc", "trace", 2, -2, 1, -1, inf, -inf)
 def norm(A: System[ArrayT], ord: float | str | None = None) -> ArrayT:
     """A norm of the matrix, as `scipy.linalg.norm` of the dense one.
 
-    A        any for the Frobenius norm, also cropped; rank 1 for the others.  2 takes a KroneckerSum with
-             Hermitian factors too
-    ord      None or "fro"; 2 or -2, the largest or the smallest singular value; "nuc" or "trace", their sum;
-             1 or -1, the largest or smallest sum of a column's absolute values; inf or -inf, that of a row's
-    returns  a real scalar; rounding and cancellation of the Frobenius norm as in `KroneckerMatrix.norm`
-    raises   TypeError naming a way out; ValueError on ord
-    cost     O(R^2 sum p_n q_n) for "fro", O(sum p_n q_n) for sums, else that of `svdvals`
+    Parameters
+    ----------
+    A : KroneckerMatrix, KroneckerProduct or KroneckerSum
+        Any for the Frobenius norm, also cropped; one product (rank 1, or of order 1) that is not cropped for
+        the others.  2 takes a KroneckerSum with Hermitian factors too.
+    ord : {None, "fro", "nuc", "trace", 2, -2, 1, -1, inf, -inf}, optional
+        None or "fro", the Frobenius norm; 2 or -2, the largest or the smallest singular value; "nuc" or
+        "trace", their sum; 1 or -1, the largest or smallest sum of a column's absolute values; inf or -inf,
+        that of a row's.
 
+    Returns
+    -------
+    array, ()
+        A real scalar; rounding and cancellation of the Frobenius norm as in `KroneckerMatrix.norm`.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        On other values of `ord`, and where A is cropped.
+    LinAlgError
+        Where A is not finite, for other norms than Frobenius'.
+
+    Notes
+    -----
+    Cost: O(R^2 sum p_n q_n) for "fro", O(sum p_n q_n) for sums of absolute values, else that of `svdvals`.
+    Without `axis`, `keepdims` and `check_finite`.
+
+    Examples
+    --------
     >>> a = KroneckerMatrix([[[3.0, 0.0], [0.0, -2.0]], [[1.0, 2.0]]])
     >>> float(norm(a, 1)), float(norm(a, inf)), round(float(norm(a, "nuc")), 12) == round(5 * 5**0.5, 12)
     (6.0, 9.0, True)
@@ -53,14 +76,35 @@ def norm(A: System[ArrayT], ord: float | str | None = None) -> ArrayT:
 
 @quiet
 def cond(A: Matrix[ArrayT], p: float | str | None = None) -> ArrayT:
-    """The condition number with respect to inversion: norm(A, p) norm(inv(A), p), as by NumPy.
+    """The condition number with respect to inversion: norm(A, p) norm(inv(A), p), as by `np.linalg.cond`.
 
-    A        rank 1; rectangular for p of None, 2 and -2 alone
-    p        None or 2: largest over smallest singular value; -2: the inverse of that; else as in `norm`
-    returns  a real scalar; infinite where A is singular (for p of -2: zero)
-    raises   TypeError naming a way out; ValueError on p; LinAlgError where A must be square
-    cost     that of `svdvals` or `inv`
+    Parameters
+    ----------
+    A : KroneckerMatrix or KroneckerProduct
+        One product (rank 1, or of order 1), not cropped; rectangular for p of None, 2 and -2 alone.
+    p : {None, 2, -2, "fro", "nuc", "trace", 1, -1, inf, -inf}, optional
+        None or 2: largest over smallest singular value; -2: the inverse of that; else as `ord` of `norm`.
 
+    Returns
+    -------
+    array, ()
+        A real scalar; infinite where A is singular (for p of -2: zero).
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        On other values of `p`, and where A is cropped.
+    LinAlgError
+        Where A is not finite, and where A must be square and is not.
+
+    Notes
+    -----
+    Cost: that of `svdvals` or `inv`.
+
+    Examples
+    --------
     >>> float(cond(KroneckerMatrix([[[3.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.0, 1.0]]])))
     6.0
     """
@@ -89,18 +133,43 @@ def matrix_rank(A: Matrix[Any], tol: float | None = None, *, max_bytes: int = 2*
     """How many singular values of the whole matrix exceed `tol` (the rank of linear algebra, not `A.rank`).
 
     Without `tol` it is the product of the ranks that NumPy finds of the factors, unless so many factors have
-    small singular values that products of these are rounding beside the largest.  `tol=0` counts every
-    singular value that is not exactly zero.
+    small singular values that products of these are rounding beside the largest.
 
-    A          rank 1
-    tol        None: the largest singular value times the sum of max(p_n, q_n) times the machine epsilon (of
-               float32 for 16-bit storage), which is NumPy's rule for one factor
-    max_bytes  that counting may take
-    returns    an int
-    raises     TypeError naming a way out; ValueError on tol; MemoryError, naming the size, above `max_bytes`
-    cost       that of `svdvals`.  Where some products exceed `tol` and some do not, about O(sqrt(K) log K)
-               time and memory more for K of them that differ by more than rounding
+    Parameters
+    ----------
+    A : KroneckerMatrix or KroneckerProduct
+        One product (rank 1, or of order 1), not cropped; its factors may be rectangular.
+    tol : float, optional
+        An absolute threshold; 0 counts every singular value that is not exactly zero.  None: the largest
+        singular value times the sum of max(p_n, q_n) times the machine epsilon (of float32 for 16-bit
+        storage), which is NumPy's rule for one factor.
+    max_bytes : int, default 2**30
+        The room that counting may take.
 
+    Returns
+    -------
+    int
+        An int of Python: it may be beyond 64 bits.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        Where A is cropped, and where `tol` is below 0 or NaN.
+    LinAlgError
+        Where A is not finite.
+    MemoryError
+        Naming the size, above `max_bytes`.
+
+    Notes
+    -----
+    Cost: that of `svdvals`.  Where some products exceed `tol` and some do not, about O(sqrt(K) log K) time
+    and memory more for K of them that differ by more than rounding.  As `np.linalg.matrix_rank`, without
+    `rtol` and `hermitian`.
+
+    Examples
+    --------
     >>> matrix_rank(KroneckerMatrix([np.ones((2, 2)), np.eye(3)]))
     3
     """

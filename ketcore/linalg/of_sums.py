@@ -106,7 +106,7 @@ def _triangular_solver(xp, matrices, shift, axis, dtype) -> Callable[[AnyArray],
 
 
 def _substituted(xp, triangles, right, shift):
-    """y with (T_0 (+) ... (+) T_{N-1} + shift I) y = right (P, n), the T_n upper triangular."""
+    """The solution of (T_0 (+) ... (+) T_{N-1} + shift I) y = right (P, n), the T_n upper triangular."""
     first, *rest = triangles
     if not rest:
         return xp.linalg.solve(first + shift * identity(first.shape[0], first), right)
@@ -123,7 +123,10 @@ def _substituted(xp, triangles, right, shift):
 def slogdet(A: KroneckerSum, shift: Any, assume_a: str | None, max_bytes: int) -> tuple[AnyArray, AnyArray]:
     """The sign or phase of det(A + shift I) and the logarithm of its absolute value.
 
-    raises   MemoryError, naming the size, where the P eigenvalues are above `max_bytes`
+    Raises
+    ------
+    MemoryError
+        Naming the size, where the P eigenvalues are above `max_bytes`.
     """
     xp, assumed = array_api_compat.array_namespace(*A.factors), closed_forms.assumption(A, assume_a)
     wide, look = [widened(f) for f in A.factors], assumed is None

@@ -47,9 +47,14 @@ _STEPS = 2
 class _Mode(NamedTuple):
     """What makes both factors of a mode diagonal.
 
-    vectors  V_n (p_n, p_n), without derivatives
-    values   V_n^H F_n V_n and V_n^H G_n V_n, real (p_n,)
-    volume   -2 log |det V_n|, real
+    Attributes
+    ----------
+    vectors : array, (p_n, p_n)
+        V_n, without derivatives.
+    values : pair of arrays, (p_n,)
+        V_n^H F_n V_n and V_n^H G_n V_n, real.
+    volume : array or float
+        -2 log |det V_n|, real.
     """
 
     vectors: AnyArray
@@ -60,10 +65,16 @@ class _Mode(NamedTuple):
 class _Pair(NamedTuple):
     """The Hermitian factors of both terms, as far as they are known.
 
-    terms    twice N matrices (p_n, p_n) in 64 bits
-    known    per term the modes that are identities
-    exact    whether the factors of A are Hermitian in that precision as well
-    look     whether values may be read
+    Attributes
+    ----------
+    terms : pair of sequences of N arrays, (p_n, p_n)
+        In 64 bits.
+    known : pair of frozensets
+        Per term the modes that are identities.
+    exact : bool
+        Whether the factors of A are Hermitian in that precision as well.
+    look : bool
+        Whether values may be read.
     """
 
     terms: Sequence[Sequence[AnyArray]]
@@ -116,7 +127,10 @@ def slogdet(
 ) -> tuple[AnyArray, AnyArray]:
     """The sign or phase of det(A + shift I) and the logarithm of its absolute value.
 
-    raises   MemoryError, naming the size, where the P values d are above `max_bytes`
+    Raises
+    ------
+    MemoryError
+        Naming the size, where the P values d are above `max_bytes`.
     """
     xp = array_api_compat.array_namespace(*A.factors)
     wide = decompositions.factor_dtype(xp, A.dtype)
@@ -305,7 +319,7 @@ def _whitened(xp, n, factors, at, sign, look):
 
 
 def _spectrum(modes):
-    """d (P,)."""
+    """The eigenvalues d (P,)."""
     xp = array_api_compat.array_namespace(modes[0].vectors)
     terms = zip(*[mode.values for mode in modes], strict=True)
     first, second = (decompositions.kron_of_vectors(xp, term) for term in terms)

@@ -59,13 +59,35 @@ from ketcore.spectra import decompositions, symmetry
 class GaussianPosterior(Generic[ArrayT]):
     """What `gaussian_posterior` returns: the process at the points of one grid, given data on another.
 
-    covariance  A, (P, P)
-    noise       a number, an array (P,), zero where the mask is false, or a KroneckerMatrix of rank 1
-    weights     (A + noise)^-1 y, (P,), zero where the mask is false
-    cross       (Q, P), that of the grid asked about with that of the data; None where it is the same grid
-    prior       (Q, Q), that of the grid asked about; None where it is the same grid, or unknown
-    mask        booleans (P,), where there are data; None for everywhere
-    grid        whether what is said of all points comes in the shape of their grid, as the data did
+    Attributes
+    ----------
+    covariance : KroneckerMatrix, (P, P)
+        The argument A.
+    noise : float, array, (P,), or KroneckerMatrix of rank 1
+        An array is zero where the mask is false.
+    weights : array, (P,)
+        (A + noise)^-1 y, zero where the mask is false.
+    cross : KroneckerMatrix, (Q, P), or None
+        The covariances of the grid that is asked about with that of the data; None where it is the same grid.
+    prior : KroneckerMatrix, (Q, Q), or None
+        The covariance of the grid that is asked about; None where it is the same grid, or unknown.
+    mask : array of bools, (P,), or None
+        Where there are data; None for everywhere.
+    rtol, maxiter : float; int or None
+        Of conjugate gradients.
+    dtype : dtype
+        Of the mean and of samples.
+    grid : bool
+        Whether what is said of all points comes in the shape of their grid, as the data did.
+
+    Examples
+    --------
+    >>> A = KroneckerMatrix([[[1.0, 0.5], [0.5, 1.0]], [[1.0]]])
+    >>> posterior = gaussian_posterior(A, [3.0, 0.0], noise=1.0)
+    >>> posterior
+    GaussianPosterior(row_dims=(2, 1), dtype=float64, data at 2 points)
+    >>> posterior.mean().round(3).tolist(), posterior.sample(4, rng=0).shape
+    ([1.4, 0.4], (4, 2))
     """
 
     covariance: KroneckerMatrix[ArrayT]
@@ -88,15 +110,34 @@ class GaussianPosterior(Generic[ArrayT]):
     def at(self, cross: Matrix[ArrayT], prior: Matrix[ArrayT] | None = None) -> "GaussianPosterior[ArrayT]":
         """The same process on another grid, of the same data: nothing is solved for again.
 
-        cross, prior   as in `gaussian_posterior`
+        Parameters
+        ----------
+        cross, prior
+            As of `gaussian_posterior`.
+
+        Returns
+        -------
+        GaussianPosterior
+
+        Raises
+        ------
+        TypeError, ValueError
+            On kinds and shapes of `cross` and `prior`.
         """
         return replace(self, **_other_grid(self.covariance, cross, prior))
 
     @quiet
     def mean(self) -> ArrayT:
-        """The mean (Q,) at all points, of the shape of their grid (the row dims of `cross`) if y was on one.
+        """The mean of the process at all points.
 
-        cost     one product with `cross`, O(P sum p_n)
+        Returns
+        -------
+        array, (Q,) or (q_0, ..., q_{N-1})
+            On their grid (the row dims of `cross`, else of A) if y was on one.
+
+        Notes
+        -----
+        Cost: one product with `cross`, O(P sum p_n).
         """
         found = self._asked() @ self.weights
         return self._on_grid(namespace_of(found).astype(found, self.dtype, copy=False))
@@ -105,13 +146,31 @@ class GaussianPosterior(Generic[ArrayT]):
     def variance(self, points: Index | None = None) -> ArrayT:
         """The variance of the process, without noise, at points.
 
-        points   numbers of points in any shape; None for all.  Where noise is an array, or there is a mask,
-                 they must be given
-        returns  in the shape of `points`, real; for all points as `mean`
-        raises   TypeError, IndexError on points; TypeError without a prior for another grid, and where
-                 derivatives are recorded; LinAlgError where conjugate gradients do not reach rtol
-        cost     O(P sum p_n + sum p_n^3) for all points.  Where noise is an array, or there is a mask, one
-                 solution by conjugate gradients for each point
+        Parameters
+        ----------
+        points : array of ints, optional
+            Numbers of points in any shape, from 0 to Q - 1, negative ones being an error; None for all.
+            Where noise is an array, or there is a mask, they must be given.
+
+        Returns
+        -------
+        array
+            In the shape of `points`, real; for all points as `mean`.
+
+        Raises
+        ------
+        TypeError
+            On points that are no integers, and on None where points must be given.  Without a prior for
+            another grid, and where derivatives are recorded.
+        IndexError
+            On points outside the grid.
+        LinAlgError
+            Where conjugate gradients do not reach `rtol`.
+
+        Notes
+        -----
+        Cost: O(P sum p_n + sum p_n^3) for all points.  Where noise is an array, or there is a mask, one
+        solution by conjugate gradients for each point.  For the variance of new data add that of the noise.
         """
         _check_known(self, "variance")
         everywhere = points is None
@@ -135,14 +194,34 @@ class GaussianPosterior(Generic[ArrayT]):
     def sample(self, size: int | None = None, rng: Seed = None) -> ArrayT:
         """Samples of the process, without noise: exact ones, in which all points are correlated as they are.
 
-        size     how many; None for one without the axis of samples
-        rng      None, a seed, or a Generator of NumPy or CuPy.  Numbers of NumPy are moved to the device of A
-        returns  (Q,) or (size, Q), or of the grid as `mean`; complex ones are circular
-        raises   as `variance`; LinAlgError where cross, prior and A are no covariance together in each mode
-        cost     for the grid of the data O(P sum p_n) a sample.  For another one O(T sum t_n) with
-                 t_n = p_n + q_n and T = prod t_n, 2^N times as many numbers as points where q_n = p_n.  Where
-                 noise is an array, or there is a mask, also one solution by conjugate gradients each.  And
-                 O(sum t_n^3) once
+        Parameters
+        ----------
+        size : int, optional
+            How many; None for one without the axis of samples.
+        rng : int, Generator or None, optional
+            None, a seed, or a Generator of NumPy or CuPy.  Numbers of NumPy are moved to the device of A.
+
+        Returns
+        -------
+        array, (Q,) or (size, Q)
+            Or on the grid as `mean`; complex ones are circular.
+
+        Raises
+        ------
+        TypeError
+            On a size that is no integer and on kinds of `rng`.  Without a prior for another grid, and where
+            derivatives are recorded.
+        ValueError
+            On a size below 0.
+        LinAlgError
+            Where cross, prior and A are no covariance together in each mode, and where conjugate gradients do
+            not reach `rtol`.
+
+        Notes
+        -----
+        Cost: for the grid of the data O(P sum p_n) a sample.  For another one O(T sum t_n) with t_n = p_n +
+        q_n and T = prod t_n, 2^N times as many numbers as points where q_n = p_n.  Where noise is an array,
+        or there is a mask, also one solution by conjugate gradients each.  And O(sum t_n^3) once.
         """
         _check_known(self, "sample")
         count = 1 if size is None else check_int("size", size, 0)
@@ -179,32 +258,78 @@ def gaussian_posterior(
 ) -> GaussianPosterior[ArrayT]:
     """Gaussian process regression on a product grid: mean, variance and samples of a process, given data.
 
-    A        the covariance of the process at the points of the data: rank 1, its factors square, Hermitian
-             and positive semidefinite
-    y        (P,) or of the shape of the grid (the row dims of A): then results have the shape of the grid
-             that they are for.  Where the mask is false it is not read.  For a process with a mean subtract
-             it here, and add it to what comes out
-    noise    the variance of the noise: a number at least 0; or one for each point, (P,) or of the shape of
-             the grid; or a positive definite matrix of rank 1 and of the dims of A, such as
-             KroneckerProduct([Diagonal(s), Identity(p)]) for noise of its own in each task or at each time
-    cross    of the points that are asked about, a product grid too, with those of the data: rank 1 with
-             column dims those of A.  None: the points are those of the data
-    prior    the covariance of the points of `cross`, rank 1: `mean` does without
-    mask     booleans (P,) or of the shape of the grid: where there are data.  None for everywhere
-    rtol, maxiter    of conjugate gradients, where noise is an array or there is a mask
-    returns  a GaussianPosterior: `mean()`, `variance()` and `sample(size, rng)`, and `at(cross, prior)` for
-             more grids
-    raises   TypeError, ValueError on kinds and shapes, and where there is an array of noise or a mask on y
-             that is not finite; LinAlgError where A is not positive semidefinite or
-             A + noise not positive definite, and where conjugate gradients do not reach rtol
-    cost     O(P sum p_n + sum p_n^3): one solution.  With an array of noise or a mask one by conjugate
-             gradients (`cg`), for NumPy and CuPy alone.  The mean has derivatives in PyTorch and JAX, but not
-             by conjugate gradients
+    Parameters
+    ----------
+    A : KroneckerMatrix or KroneckerProduct, (P, P)
+        The covariance of the process at the points of the data: rank 1, not cropped, its factors square,
+        Hermitian and positive semidefinite.
+    y : array, (P,) or (p_0, ..., p_{N-1})
+        The data, at each point or on the grid (the row dims of A): then results have the shape of the grid
+        that they are for.  Where the mask is false it is not read.  For a process with a mean subtract it
+        here, and add it to what comes out.
+    noise : float, array, (P,) or (p_0, ..., p_{N-1}), KroneckerMatrix or KroneckerProduct
+        The variance of the noise: a number at least 0; or one for each point; or a positive definite matrix
+        of rank 1 and of the dims of A, such as ``KroneckerProduct([Diagonal(s), Identity(p)])`` for noise of
+        its own in each task or at each time.
+    cross : KroneckerMatrix or KroneckerProduct, (Q, P), optional
+        The covariances of the points that are asked about, a product grid too, with those of the data: rank 1
+        with column dims those of A.  None: the points are those of the data.
+    prior : KroneckerMatrix or KroneckerProduct, (Q, Q), optional
+        The covariance of the points of `cross`, rank 1: `mean` does without.
+    mask : array of bools, (P,) or (p_0, ..., p_{N-1}), optional
+        Where there are data.  None for everywhere.
+    rtol : float, default 1e-6
+        Of conjugate gradients, as of `cg`, where noise is an array or there is a mask.
+    maxiter : int, optional
+        As of `cg`.
 
+    Returns
+    -------
+    GaussianPosterior
+        It has `mean()`, `variance()` and `sample(size, rng)`, and `at(cross, prior)` for more grids.
+
+    Raises
+    ------
+    TypeError
+        On kinds; on a matrix of several terms; on an array of noise or a mask where y is no array of NumPy or
+        CuPy, on a mask beside a matrix of noise, and on a prior without `cross`.
+    ValueError
+        On shapes and dims; on noise below 0; on a mask that is true nowhere; and where there is an array of
+        noise or a mask on y that is not finite.
+    LinAlgError
+        Where A is not positive semidefinite or A + noise not positive definite, and where conjugate gradients
+        do not reach `rtol`.
+
+    See Also
+    --------
+    gaussian_log_likelihood : How likely the data are, to choose A and the noise by.
+
+    Notes
+    -----
+    Cost: O(P sum p_n + sum p_n^3): one solution.  With an array of noise or a mask one by conjugate gradients
+    (`cg`), for NumPy and CuPy alone.  The mean has derivatives in PyTorch and JAX, but not by conjugate
+    gradients.
+
+    With f ~ N(0, A) and y = f + e, e ~ N(0, noise)::
+
+        mean = cross (A + noise)^-1 y,    covariance = prior - cross (A + noise)^-1 cross^H
+
+    References
+    ----------
+    Y. Saatci, Scalable Inference for Structured Gaussian Process Models, 2011, chapter 5 (the grid).
+
+    A. G. Journel and C. J. Huijbregts, Mining Geostatistics, 1978 (samples on another grid, by Matheron's
+    rule).
+
+    Examples
+    --------
     >>> A = KroneckerMatrix([[[1.0, 0.5], [0.5, 1.0]], [[1.0]]])
     >>> posterior = gaussian_posterior(A, [3.0, 0.0], noise=1.0)
     >>> posterior.mean().round(3).tolist(), posterior.variance().round(3).tolist()
     ([1.4, 0.4], [0.467, 0.467])
+
+    At a point between those of the data:
+
     >>> between = KroneckerMatrix([[[0.8, 0.8]], [[1.0]]])
     >>> posterior.at(between, KroneckerMatrix([[[1.0]], [[1.0]]])).variance().round(3).tolist()
     [0.488]
@@ -383,10 +508,16 @@ def _solved(posterior, right):
 class _Spectrum(NamedTuple):
     """(A + noise)^-1 = V diag(1 / (l + s)) V^H and A = X diag(l) X^H.
 
-    inner   V_n (p_n, p_n)
-    outer   X_n (p_n, p_n)
-    values  l (P,), at least 0
-    level   s
+    Attributes
+    ----------
+    inner : list of N arrays, (p_n, p_n)
+        The factors of V.
+    outer : list of N arrays, (p_n, p_n)
+        The factors of X.
+    values : array, (P,)
+        l, at least 0.
+    level : float or array
+        s.
     """
 
     inner: list[AnyArray]
@@ -433,13 +564,13 @@ def _hermitian(name, matrix):
 
 
 def _along(matrices, x):
-    """x (..., Q) times the transpose of a Kronecker product (P, Q) of matrices (p_n, q_n): (..., P)."""
+    """`x` (..., Q) times the transpose of a Kronecker product (P, Q) of matrices (p_n, q_n): (..., P)."""
     xp = namespace_of(x)
     return ops.kron_matmul([xp.matrix_transpose(matrix)[None, ...] for matrix in matrices], x)
 
 
 def _kept(spectrum):
-    """l s / (l + s) (P,): what data leave of the eigenvalues."""
+    """What data leave of the eigenvalues: l s / (l + s) (P,)."""
     xp = namespace_of(spectrum.values)
     total = spectrum.values + spectrum.level
     safe = xp.where(total > 0, total, xp.ones_like(total))

@@ -50,12 +50,24 @@ class NearSpectrum(NamedTuple):
 def approximate_inverse(
     A: Any, shift: float | AnyArray, observed: AnyArray
 ) -> Callable[[AnyArray], AnyArray] | None:
-    """A function of vectors of all elements that multiplies by an approximate inverse of A + shift I.
+    """A function that multiplies vectors of all elements by an approximate inverse of A + shift I; or None.
 
-    shift     a number, or one for each element that A multiplies, zero where it is not observed
-    observed  1 for each element of a vector that A multiplies that is observed, else 0
-    returns   None where there is nothing to go by
-    raises    LinAlgError where all is observed and A + shift I is not positive definite
+    Parameters
+    ----------
+    shift : float or array
+        A number, or one for each element that A multiplies, zero where it is not observed.
+    observed : array
+        1 for each element of a vector that A multiplies that is observed, else 0.
+
+    Returns
+    -------
+    callable or None
+        None where there is nothing to go by.
+
+    Raises
+    ------
+    LinAlgError
+        Where all is observed and A + shift I is not positive definite.
     """
     spectrum = _near_spectrum(A)
     xp, divisor = namespace_of(observed), spectrum.curvatures + _level(spectrum, shift, observed)
@@ -155,7 +167,7 @@ def _largest(xp, spectrum):
 def _counts(sizes: Sequence[np.ndarray], limit: int) -> list[int]:
     """How many eigenvectors of each mode to keep, up to `limit` products: one more where the next is largest.
 
-    sizes   per mode, the largest first
+    `sizes` are those of each mode, the largest first.
     """
     counts = [1] * len(sizes)
     while True:

@@ -33,7 +33,20 @@ from ketcore.spectra import symmetry
 
 
 class LstsqResult(NamedTuple, Generic[ArrayT]):
-    """What `lstsq` returns, in SciPy's order."""
+    """What `lstsq` returns, in SciPy's order.
+
+    Attributes
+    ----------
+    x : array
+        The solution, of b's shape but Q for P.
+    residuals : array, (), (K,), (...) or (..., K); or (0,)
+        The squared norms of the columns of b - A x (on a grid, of each whole grid) where P > Q = rank, else
+        empty.
+    rank : int
+        How many singular values count as not zero.
+    singular_values : Ket
+        All prod min(p_n, q_n) of them, real, in no order of size.
+    """
 
     x: ArrayT
     residuals: ArrayT
@@ -47,15 +60,42 @@ def inv(A: KroneckerMatrix[ArrayT], *, assume_a: str | None = None) -> Kronecker
 def inv(A: KroneckerProduct[ArrayT], *, assume_a: str | None = None) -> KroneckerProduct[ArrayT]: ...
 @quiet
 def inv(A: Any, *, assume_a: str | None = None) -> Any:
-    """The inverse.  To solve a system `solve` loses fewer digits.
+    """The inverse, factor by factor.
 
-    A        rank 1; of a KroneckerProduct diagonal parts stay diagonal and identities identities
-    assume_a None, or any of those of `solve`: then no value is read, so that a singular factor gives inf or
-             NaN, or an error of the library
-    raises   TypeError naming a way out; ValueError on assume_a; LinAlgError, naming the factor, where A is
-             not square or singular
-    cost     O(sum p_n^3)
+    To solve a system `solve` loses fewer digits.
 
+    Parameters
+    ----------
+    A : KroneckerMatrix or KroneckerProduct
+        One product (rank 1, or of order 1) of square factors, not cropped.
+    assume_a : str, optional
+        None, or any of those of `solve`: then no value is read, so that a singular factor gives inf or NaN,
+        or an error of the library.
+
+    Returns
+    -------
+    KroneckerMatrix or KroneckerProduct
+        Of the class of A.  Of a KroneckerProduct diagonal parts stay diagonal and identities identities;
+        sparse parts become dense.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here (several terms, a KroneckerSum, a linear operator among its parts);
+        the message names what does the work instead.
+    ValueError
+        Where A is cropped, and on other words for `assume_a`.
+    LinAlgError
+        Naming the factor, where A is not square, not finite or singular: a factor counts as singular whose
+        condition number exceeds one over the machine epsilon.
+
+    Notes
+    -----
+    Cost: O(sum p_n^3).  As `scipy.linalg.inv`, but for `overwrite_a`, `check_finite` and `lower`, which there
+    are none of.  A factor that is nearly singular gives no warning.
+
+    Examples
+    --------
     >>> inv(KroneckerMatrix([[[2.0]], [[0.0, 1.0], [4.0, 0.0]]])).to_dense().tolist()
     [[0.0, 0.125], [0.5, 0.0]]
     """
@@ -107,19 +147,47 @@ def pinv(
 ) -> KroneckerMatrix[ArrayT] | tuple[KroneckerMatrix[ArrayT], int]:
     """The Moore-Penrose pseudo-inverse (Q, P).
 
-    A            rank 1
-    atol, rtol   singular values of A up to atol + rtol * (the largest) count as zero; rtol None is the sum of
-                 max(p_n, q_n) times the machine epsilon (of float32 for 16-bit storage)
-    return_rank  whether to return (pinv, the number of singular values above that) as SciPy does
-    max_bytes    that the factors of the result may take
-    returns      a KroneckerMatrix of rank 1, but where the cut is one that no choice of singular values of
-                 each factor makes: then one term for each step of the cut
-                 Derivatives are those at constant rank
-    raises       TypeError naming a way out; ValueError on atol and rtol; LinAlgError where derivatives are
-                 recorded and a singular value that is not zero to rounding is cut; MemoryError, naming the
-                 size, above `max_bytes`
-    cost         O(sum p_n q_n min(p_n, q_n)) for one term
+    Parameters
+    ----------
+    A : KroneckerMatrix or KroneckerProduct
+        One product (rank 1, or of order 1), not cropped; its factors may be rectangular.
+    atol : float, default 0.0
+        Singular values of A up to atol + rtol * (the largest) count as zero.
+    rtol : float, optional
+        None is the sum of max(p_n, q_n) times the machine epsilon (of float32 for 16-bit storage).
+    return_rank : bool, default False
+        Whether to return the rank too, as SciPy does.
+    max_bytes : int, default 2**30
+        The room that the factors of the result may take.
 
+    Returns
+    -------
+    B : KroneckerMatrix
+        Of rank 1, but where the cut is one that no choice of singular values of each factor makes: then it
+        has one term for each step of the cut.
+    rank : int
+        The number of singular values above the cut; only where `return_rank` is true.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        Where A is cropped, and where `atol` or `rtol` is below 0 or NaN.
+    LinAlgError
+        Where A is not finite, and where derivatives are recorded and a singular value is cut that is not zero
+        to rounding.
+    MemoryError
+        Naming the size, above `max_bytes`.
+
+    Notes
+    -----
+    Cost: O(sum p_n q_n min(p_n, q_n)) for one term.  As `scipy.linalg.pinv`: which singular values are small,
+    the whole matrix decides and not each factor.  Without `check_finite`: values are always looked at.
+    Derivatives are those at constant rank.
+
+    Examples
+    --------
     >>> pinv(KroneckerMatrix([[[2.0, 0.0], [0.0, 0.0]], [[5.0]]])).to_dense().round(12).tolist()
     [[0.1, 0.0], [0.0, 0.0]]
     """
@@ -203,18 +271,43 @@ def lstsq(A: Matrix[Host], b: Host | Lists, cond: float | None = None) -> LstsqR
 def lstsq(A: Matrix[ForeignT], b: ForeignT, cond: float | None = None) -> LstsqResult[ForeignT]: ...
 @quiet
 def lstsq(A: Any, b: Any, cond: float | None = None) -> LstsqResult[Any]:
-    """The x of least norm among those that minimise |A x - b|, for any shape and rank of linear algebra.
+    """The `x` of least norm among those that minimise `|A x - b|`, for a matrix of any shape and matrix rank.
 
-    A        rank 1
-    b        (P,), (P, K) or (..., P, K), or on the grid, (..., *row_dims)
-    cond     singular values of A up to cond times the largest count as zero; None is the sum of
-             max(p_n, q_n) times the machine epsilon (of float32 for 16-bit storage), as for `matrix_rank`
-    returns  (x, residuals, rank, singular_values) as SciPy: x of b's shape but Q for P, or col_dims for
-             row_dims; the squared norms of the columns (on a grid, of each whole grid) of b - A x where
-             P > Q = rank, else an empty array; an int; a Ket of prod min(p_n, q_n) values in no order of size
-    raises   TypeError naming a way out; ValueError on b and cond
-    cost     O(sum p_n q_n min(p_n, q_n)) and two products with A
+    Parameters
+    ----------
+    A : KroneckerMatrix or KroneckerProduct
+        One product (rank 1, or of order 1), not cropped; its factors may be rectangular.
+    b : array, (P,), (P, K), (..., P, K) or (..., p_0, ..., p_{N-1})
+        One right side, columns of them, batches of columns, or vectors on the grid (the row dims of A).
+    cond : float, optional
+        Singular values of A up to cond times the largest count as zero; None is the sum of max(p_n, q_n)
+        times the machine epsilon (of float32 for 16-bit storage), as for `matrix_rank`.
 
+    Returns
+    -------
+    LstsqResult, (x, residuals, rank, singular_values)
+        As SciPy: x of b's shape but Q for P, or col_dims for row_dims; the squared norms of the columns (on a
+        grid, of each whole grid) of b - A x where P > Q = rank, else an empty array; an int; a Ket of
+        prod min(p_n, q_n) values in no order of size.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.  Where b is an array of
+        another library than A.
+    ValueError
+        Where A is cropped, where b has another shape, and where `cond` is below 0 or NaN.
+    LinAlgError
+        Where A is not finite, and where derivatives are recorded and a singular value is cut that is not zero
+        to rounding.
+
+    Notes
+    -----
+    Cost: O(sum p_n q_n min(p_n, q_n)) and two products with A.  As `scipy.linalg.lstsq`, but for
+    `overwrite_a`, `overwrite_b`, `check_finite` and `lapack_driver`, which there are none of.
+
+    Examples
+    --------
     >>> lstsq(KroneckerMatrix([[[2.0], [2.0]], [[1.0]]]), [1.0, 3.0]).x.round(12).tolist()
     [1.0]
     """
@@ -252,7 +345,7 @@ def _recorded_lstsq(xp, matrices, decomposed, b, threshold, axis):
 
 
 def _divided(xp, y, values, threshold, axis):
-    """y over the singular values of the product that exceed the threshold, zero elsewhere; how many do."""
+    """The quotient of `y` by the singular values above the threshold, zero elsewhere; how many these are."""
     largest = [v[0] if value_of(v[0] > 0) else xp.ones_like(v[0]) for v in values]
     scaled = [v / peak for v, peak in zip(values, largest, strict=True)]
     products = reduce(lambda a, b: xp.reshape(a[:, None] * b[None, :], (-1,)), scaled)
@@ -268,8 +361,10 @@ def _divided(xp, y, values, threshold, axis):
 
 
 def right_side(A: Any, b: Any) -> tuple[AnyArray, int, bool]:
-    """`b` as a floating array beside the factors, with the axis of length P (-1 for a vector and for what was
-    on the grid, else -2), and whether it was there."""
+    """A right side as a floating array beside the factors, its axis of length P, and if it was on the grid.
+
+    The axis is -1 for a vector and for what was on the grid, else -2.
+    """
     b = operand("b", b, A)
     namespace("A and b", (*closed_forms.arrays_of(A), b))
     return flat("b", b, A, -2, columns=True)
@@ -304,27 +399,68 @@ def solve(
 ) -> ForeignT: ...
 @quiet
 def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> Any:
-    """The x with (A + shift I) x = b.
+    """The `x` with (A + shift I) x = b, through factorisations of the factors.
 
-    A        rank 1 with square factors, or a KroneckerSum; or rank 2 with Hermitian factors, of which in each
-             mode one is definite (that of a positive definite term, or an identity)
-    b        (P,), (P, K) or (..., P, K), or on the grid, (..., *row_dims); without shift and for rank 1 also
-             a Ket or a KroneckerMatrix whose row dims are those of A
-    shift    a real or complex number; it counts in the precision of the result.  For rank 2 each mode must
-             have a multiple of the identity with it
-    assume_a "her", "pos" and, for real factors, "sym" (or SciPy's long names): the factors are Hermitian;
-             "gen": they may be anything.  What is assumed is not checked, and no value is read: singular or
-             not finite factors give what the library gives, inf or NaN.  For rank 2 "pos" says that
-             both terms are positive definite, factor by factor; the second one whitens
-    returns  of the kind and shape of b, in the promoted dtype
-    raises   TypeError naming a way out; ValueError on b and assume_a; LinAlgError where A is not square
-             or A + shift I is singular
-    cost     O(P sum p_n) a column.  Without shift as exact as LU of the factors; with it, and for rank 2,
-             through the Hermitian eigenvalues of the factors, or through triangular (Schur) factors where
-             they are not Hermitian
+    Parameters
+    ----------
+    A : KroneckerMatrix, KroneckerProduct or KroneckerSum
+        Square, with square factors, and not cropped: rank 1 (or of order 1); a KroneckerSum; or rank 2 with
+        Hermitian factors, of which in each mode one is definite (that of a positive definite term, or an
+        identity).
+    b : array, (P,), (P, K), (..., P, K) or (..., p_0, ..., p_{N-1}); Ket or KroneckerMatrix
+        One right side, columns of them, batches of columns, or vectors on the grid.  Without a shift and for
+        rank 1 also a Ket or a KroneckerMatrix, of any rank, whose row dims are those of A.
+    shift : float or complex, default 0.0
+        A number, or an array without dimensions; it counts in the precision of the result.  For rank 2 each
+        mode must have a multiple of the identity with it.
+    assume_a : {"gen", "sym", "her", "pos"}, optional
+        What is known of the factors, also by SciPy's long names ("general" and so on).  "her", "pos" and, for
+        real factors, "sym": they are Hermitian; "gen": they may be anything.  None: they are looked at.  What
+        is assumed is not checked, and no value is read: singular or not finite factors give what the library
+        gives, inf or NaN.  For rank 2 "pos" says that both terms are positive definite, factor by factor; the
+        second one whitens.
 
+    Returns
+    -------
+    array, Ket or KroneckerMatrix
+        Of the kind and shape of b, in the promoted dtype, complex where the shift is.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here: the message names what does the work instead, mostly `cg`.  Where b
+        is an array of another library than A, or is a Ket or a KroneckerMatrix beside a shift, a KroneckerSum
+        or two terms.
+    ValueError
+        Where A is cropped, where b has another shape, where the shift is not finite, and on other words for
+        `assume_a`.
+    LinAlgError
+        Where A is not square, a factor is not finite, or A + shift I is singular to working precision.
+
+    See Also
+    --------
+    cg : For sums of more terms, cropped matrices and incomplete grids.
+    lstsq : For matrices that are singular or not square.
+
+    Notes
+    -----
+    Cost: O(P sum p_n) a column.  Without a shift it is as exact as LU of the factors; with it, and for rank
+    2, it goes through the Hermitian eigenvalues of the factors, or through triangular (Schur) factors where
+    they are not Hermitian.
+
+    As `scipy.linalg.solve`, with these differences.  There are no `lower`, `overwrite_a`, `overwrite_b`,
+    `check_finite` and `transposed`: both triangles of a factor are read, inputs stay as they are, and `A.T`
+    is the transposed matrix.  Of other structure that `assume_a` may say there, a KroneckerProduct knows
+    diagonal parts and identities.  Where a matrix is ill-conditioned there is no warning: if nothing is
+    assumed, a factor whose condition number exceeds one over the machine epsilon is an error.
+
+    Examples
+    --------
     >>> solve(KroneckerMatrix([[[2.0]], [[0.0, 1.0], [4.0, 0.0]]]), [2.0, 8.0]).tolist()
     [1.0, 1.0]
+
+    A sum of two products, of which one is definite:
+
     >>> K, D = KroneckerMatrix([[[1.0]], np.ones((2, 2))]), KroneckerMatrix([[[1.0]], np.diag([1.0, 2.0])])
     >>> solve(K + D, [3.0, 4.0]).round(12).tolist()
     [1.0, 1.0]

@@ -27,14 +27,32 @@ _CONVERGE = "A must have factors whose eigenvalues converge, got factor {n}"
 
 
 class EigResult(NamedTuple, Generic[ArrayT]):
-    """Eigenvalues, a Ket, and the matrix whose columns are the eigenvectors."""
+    """What `eigh` and `eig` return, as NumPy names it.
+
+    Attributes
+    ----------
+    eigenvalues : Ket
+        All P of them, in no order of size.
+    eigenvectors : KroneckerMatrix
+        Column i belongs to eigenvalue i.
+    """
 
     eigenvalues: Ket[ArrayT]
     eigenvectors: KroneckerMatrix[ArrayT]
 
 
 class SVDResult(NamedTuple, Generic[ArrayT]):
-    """U and Vh with orthonormal columns and rows, and S, the Ket of singular values."""
+    """What `svd` returns, as NumPy names it.
+
+    Attributes
+    ----------
+    U : KroneckerMatrix
+        With orthonormal columns.
+    S : Ket
+        The singular values, real, in no order of size.
+    Vh : KroneckerMatrix
+        With orthonormal rows.
+    """
 
     U: KroneckerMatrix[ArrayT]
     S: Ket[ArrayT]
@@ -45,17 +63,43 @@ class SVDResult(NamedTuple, Generic[ArrayT]):
 def eigh(A: System[ArrayT], *, assume_a: str | None = None) -> EigResult[ArrayT]:
     """Eigenvalues and orthonormal eigenvectors of a Hermitian matrix.
 
-    A        rank 1 or a KroneckerSum; the factors Hermitian but for rounding (both triangles are read).  A
-             product of factors that are Hermitian only but for phases, such as two skew ones, is Hermitian
-             too
-    assume_a None, or "her", "pos" or, for real factors, "sym": each factor is known to be Hermitian, without
-             a phase, and no value is read
-    returns  (eigenvalues, eigenvectors): a real Ket of rank 1 (of rank N for a KroneckerSum), in no order of
-             size, and a KroneckerMatrix, complex where a phase makes it so
-    raises   TypeError naming a way out; ValueError on assume_a; LinAlgError, naming the factor, where it is
-             not Hermitian
-    cost     O(sum p_n^3)
+    Parameters
+    ----------
+    A : KroneckerMatrix, KroneckerProduct or KroneckerSum
+        Not cropped: rank 1 (or of order 1) or a KroneckerSum; the factors Hermitian but for rounding (both
+        triangles are read).  A product of factors that are Hermitian only but for phases, such as two skew
+        ones, is Hermitian too.
+    assume_a : {"sym", "her", "pos"}, optional
+        None, or "her", "pos" or, for real factors, "sym": each factor is known to be Hermitian, without a
+        phase, and no value is read.
 
+    Returns
+    -------
+    EigResult, (eigenvalues, eigenvectors)
+        A real Ket of rank 1 (of rank N for a KroneckerSum), in no order of size, and a KroneckerMatrix,
+        complex where a phase makes it so.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        Where A is cropped, and on other words for `assume_a`.
+    LinAlgError
+        Where A is not square or not finite; and naming the factor, where it is not Hermitian.
+
+    See Also
+    --------
+    eig : For matrices that are not Hermitian.
+
+    Notes
+    -----
+    Cost: O(sum p_n^3).  As `scipy.linalg.eigh` of the dense matrix, but for the order: that of the digits of
+    i, so that ``np.sort(values.to_dense())`` is SciPy's.  There is no second matrix `b`, no subset, and both
+    triangles are read.
+
+    Examples
+    --------
     >>> values, vectors = eigh(KroneckerMatrix([[[2.0, 0.0], [0.0, 1.0]], [[5.0]]]))
     >>> values.to_dense().tolist()
     [5.0, 10.0]
@@ -65,8 +109,20 @@ def eigh(A: System[ArrayT], *, assume_a: str | None = None) -> EigResult[ArrayT]
 
 @quiet
 def eigvalsh(A: System[ArrayT], *, assume_a: str | None = None) -> Ket[ArrayT]:
-    """The eigenvalues of `eigh` alone, a real Ket; arguments, errors and cost are those of `eigh`.
+    """The eigenvalues of `eigh` alone, a real Ket; errors and cost are those of `eigh`.
 
+    Parameters
+    ----------
+    A, assume_a
+        As of `eigh`.
+
+    Returns
+    -------
+    Ket
+        Of rank 1 (of rank N for a KroneckerSum), in no order of size.
+
+    Examples
+    --------
     >>> eigvalsh(KroneckerMatrix([[[2.0, 0.0], [0.0, 1.0]], [[5.0]]])).to_dense().tolist()
     [5.0, 10.0]
     """
@@ -77,12 +133,37 @@ def eigvalsh(A: System[ArrayT], *, assume_a: str | None = None) -> Ket[ArrayT]:
 def eig(A: System[ArrayT]) -> EigResult[ArrayT]:
     """Eigenvalues and right eigenvectors of norm 1 of any square matrix with square factors.
 
-    A        rank 1, or a KroneckerSum
-    returns  (eigenvalues, eigenvectors), both complex whatever the values: a Ket of rank 1 (of rank N for a
-             KroneckerSum), in no order of size, and a KroneckerMatrix, singular where A is defective
-    raises   TypeError naming a way out; LinAlgError where A is not square or not finite
-    cost     O(sum p_n^3)
+    Parameters
+    ----------
+    A : KroneckerMatrix, KroneckerProduct or KroneckerSum
+        Not cropped: rank 1 (or of order 1), or a KroneckerSum.
 
+    Returns
+    -------
+    EigResult, (eigenvalues, eigenvectors)
+        Both complex whatever the values: a Ket of rank 1 (of rank N for a KroneckerSum), in no order of size,
+        and a KroneckerMatrix, singular where A is defective.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        Where A is cropped.
+    LinAlgError
+        Where A is not square or not finite.
+
+    See Also
+    --------
+    eigh : For Hermitian matrices: real values, orthonormal vectors.
+
+    Notes
+    -----
+    Cost: O(sum p_n^3).  As `scipy.linalg.eig`, without a second matrix `b` and without left eigenvectors,
+    which are the right ones of `A.H`.
+
+    Examples
+    --------
     >>> eig(KroneckerMatrix([[[0.0, 1.0], [-1.0, 0.0]], [[3.0]]])).eigenvalues.to_dense().tolist()
     [3j, -3j]
     """
@@ -93,8 +174,20 @@ def eig(A: System[ArrayT]) -> EigResult[ArrayT]:
 
 @quiet
 def eigvals(A: System[ArrayT]) -> Ket[ArrayT]:
-    """The eigenvalues of `eig` alone, a complex Ket; arguments, errors and cost are those of `eig`.
+    """The eigenvalues of `eig` alone, a complex Ket; errors and cost are those of `eig`.
 
+    Parameters
+    ----------
+    A
+        As of `eig`.
+
+    Returns
+    -------
+    Ket
+        Of rank 1 (of rank N for a KroneckerSum), in no order of size.
+
+    Examples
+    --------
     >>> eigvals(KroneckerMatrix([[[0.0, 1.0], [-1.0, 0.0]], [[3.0]]])).to_dense().tolist()
     [3j, -3j]
     """
@@ -105,15 +198,37 @@ def eigvals(A: System[ArrayT]) -> Ket[ArrayT]:
 def svd(A: Matrix[ArrayT], full_matrices: bool = False) -> SVDResult[ArrayT]:
     """The singular value decomposition A = U diag(S) Vh.
 
-    A              rank 1
-    full_matrices  False (SciPy's default is True): U (P, K) and Vh (K, Q), K = prod min(p_n, q_n).  True:
-                   both square, where the leading columns are still those of S, that is where only the first
-                   factor is rectangular
-    returns        (U, S, Vh): KroneckerMatrices, and a real Ket in no order of size.  K < min(P, Q) where one
-                   factor is wide and another is tall: the singular values that are missing are zero
-    raises         TypeError naming a way out; ValueError on full_matrices
-    cost           O(sum p_n q_n min(p_n, q_n))
+    Parameters
+    ----------
+    A : KroneckerMatrix or KroneckerProduct
+        One product (rank 1, or of order 1), not cropped; its factors may be rectangular.
+    full_matrices : bool, default False
+        False (SciPy's default is True): U (P, K) and Vh (K, Q), K = prod min(p_n, q_n).  True: both square,
+        where the leading columns are still those of S, that is where only the first factor is rectangular.
 
+    Returns
+    -------
+    SVDResult, (U, S, Vh)
+        KroneckerMatrices, and a real Ket in no order of size.  K < min(P, Q) where one factor is wide and
+        another is tall: the singular values that are missing are zero.
+
+    Raises
+    ------
+    TypeError
+        Where A has no closed form here; the message names what does the work instead.
+    ValueError
+        Where A is cropped, and where `full_matrices` is true and another factor than the first is
+        rectangular.
+    LinAlgError
+        Where A is not finite.
+
+    Notes
+    -----
+    Cost: O(sum p_n q_n min(p_n, q_n)).  As `scipy.linalg.svd` but for the order of S: entry i belongs to
+    column i of U and to row i of Vh.  For the values alone, `compute_uv` there, see `svdvals`.
+
+    Examples
+    --------
     >>> svd(KroneckerMatrix([[[0.0, 2.0]], [[3.0], [4.0]]])).S.to_dense().round(12).tolist()
     [10.0]
     """
@@ -136,8 +251,20 @@ def svd(A: Matrix[ArrayT], full_matrices: bool = False) -> SVDResult[ArrayT]:
 
 @quiet
 def svdvals(A: Matrix[ArrayT]) -> Ket[ArrayT]:
-    """The singular values of `svd` alone, a real Ket; arguments, errors and cost are those of `svd`.
+    """The singular values of `svd` alone, a real Ket; errors and cost are those of `svd`.
 
+    Parameters
+    ----------
+    A
+        As of `svd`.
+
+    Returns
+    -------
+    Ket
+        Of rank 1, in no order of size.
+
+    Examples
+    --------
     >>> svdvals(KroneckerMatrix([[[0.0, 2.0]], [[3.0], [4.0]]])).to_dense().round(12).tolist()
     [10.0]
     """
@@ -231,8 +358,7 @@ def _general_factors(A, function):
 
 
 def _eig(xp, matrix, function="eig"):
-    """Complex eigenvalues, and eigenvectors by `eig`: by the library where it has them, else by NumPy on the
-    host."""
+    """Complex eigenvalues, and eigenvectors for `eig`: by the library if it has them, else NumPy."""
     dtype = complex_dtype(xp, matrix.dtype)
     if hasattr(xp.linalg, function):
         found = getattr(xp.linalg, function)(matrix)

@@ -19,11 +19,37 @@ def digits(index: ForeignT, radices: Sequence[int]) -> tuple[ForeignT, ...]: ...
 def digits(index: Any, radices: Sequence[int]) -> tuple[AnyArray, ...]:
     """Split integers into mixed-radix digits, most significant first.
 
-    index    (...) any integer dtype, each value in [0, prod(radices))
-    radices  N ints, each >= 1; their product may exceed 2**63, an index may not
-    returns  N arrays (...) int64; digit n lies in [0, radices[n])
-    raises   TypeError if `index` or a radix is not integer, IndexError if a host value is out of range,
-             ValueError if a radix is below 1
+    The digits of a row number say which row of each factor a row of a Kronecker product is made of.
+
+    Parameters
+    ----------
+    index : int or array of ints, (...)
+        Of any integer dtype, each value in ``[0, prod(radices))``.
+    radices : sequence of N ints
+        Each at least 1.  Their product may exceed 2**63, an index may not.
+
+    Returns
+    -------
+    tuple of N arrays, (...)
+        Digit n lies in ``[0, radices[n])``; int64, or the widest integer that the library is set to.
+
+    Raises
+    ------
+    TypeError
+        If `index` or a radix is not integer.
+    ValueError
+        If a radix is below 1, or there is none.
+    IndexError
+        If a value is out of range and lies in host memory; those on a device are not looked at.
+
+    See Also
+    --------
+    rows : Rows of a Kronecker-factorised matrix.
+    gather_kron : Sums of products by such an index, or by any other.
+
+    Examples
+    --------
+    23 is 1 * 12 + 2 * 4 + 3:
 
     >>> [d.tolist() for d in digits([0, 5, 23], (2, 3, 4))]
     [[0, 0, 1], [0, 1, 2], [0, 1, 3]]

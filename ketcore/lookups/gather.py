@@ -53,7 +53,7 @@ class Engine(Protocol):
     def pull(self, lookup: Lookup, cotangent: AnyArray, deterministic: bool) -> tuple[AnyArray, ...]:
         """The cotangent (B, columns) back to the tables: N arrays (R, t_n, q_n) in the accumulation dtype.
 
-        deterministic   False allows sums in no fixed order
+        Sums run in a fixed order unless `deterministic` is False.
         """
         ...
 
@@ -97,11 +97,23 @@ def engine(lookup: Lookup) -> Engine:
 
 
 def engines() -> tuple[str, ...]:
-    """The names of the engines that this process has, in the order in which a lookup is offered to them.
+    """The names of the engines that this process has for lookups, in the order in which they are asked.
 
-    returns  "cuda" (kernels, for CuPy arrays) where CuPy is installed, "numpy" for NumPy arrays, "arrays" for
-             those of every library; the one that the environment variable KETCORE_ENGINE names, if it is set
+    The first that can take the arrays of a call computes it.
 
+    Returns
+    -------
+    tuple of strs
+        Some of "cuda" (kernels for arrays of CuPy, where it is installed), "numpy" for arrays of NumPy and
+        "arrays" for those of every library; or the one that the environment variable KETCORE_ENGINE names.
+
+    Notes
+    -----
+    KETCORE_ENGINE is read at import and serves tests and reports.  What the engine that it names cannot take
+    is a ValueError then.
+
+    Examples
+    --------
     >>> engines()[-2:]
     ('numpy', 'arrays')
     """

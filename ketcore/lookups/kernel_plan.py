@@ -95,8 +95,8 @@ _PANEL = 1024
 def gather_launch(shape: Geometry, backward: bool, limit: int, vector: bool) -> Launch | None:
     """The launch of `expand`, or with `backward` of `contract`; None where a warp's nodes do not fit.
 
-    limit    bytes of shared memory that a block may have; staging the tables uses what is above the floor
-    vector   the output is stored 16 bytes at a time
+    A block may have `limit` bytes of shared memory; staging the tables uses what is above the floor.  With
+    `vector` the output is stored 16 bytes at a time.
     """
     plan = _common(shape)
     nodes, entries = _place_nodes(plan, shape, 1 if backward else 16 // shape.entry)

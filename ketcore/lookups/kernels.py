@@ -60,7 +60,7 @@ def obstacle(lookup: Lookup) -> str:
 def expand(launch: Any, lookup: Lookup, out: Any = None) -> AnyArray:
     """Rows (B, columns) in the dtype of the tables; a bad index gives a row of NaN.
 
-    out      C-contiguous array to write into
+    They are written into `out` where it is given, a C-contiguous array.
     """
     if out is None:
         out = launch.xp.empty((lookup.batch, lookup.columns), dtype=lookup.tables[0].dtype)
@@ -77,10 +77,10 @@ def expand(launch: Any, lookup: Lookup, out: Any = None) -> AnyArray:
 
 
 def leaf_cotangents(launch: Any, lookup: Lookup, cotangent: AnyArray) -> AnyArray:
-    """Pull `cotangent` (B, columns) back to the leaves of each row.
+    """Pull `cotangent` (B, columns) back to the leaves of each row: (B, R, sum q_n) in the dtype of sums.
 
-    cotangent   read in the dtype of the tables, any other as the dtype that sums run in
-    returns     (B, R, sum q_n) in the accumulation dtype; zero where an index is bad
+    It is read in the dtype of the tables, any other as the dtype that sums run in.  Zero where an index is
+    bad.
     """
     shape = (lookup.batch, lookup.rank, sum(lookup.widths))
     records = launch.xp.empty(shape, dtype=_sum_dtype(lookup))
@@ -91,10 +91,16 @@ def leaf_cotangents(launch: Any, lookup: Lookup, cotangent: AnyArray) -> AnyArra
 def contract(
     launch: Any, lookup: Lookup, cotangent: AnyArray, deterministic: bool, gradients: Sequence[AnyArray]
 ) -> None:
-    """Pull `cotangent` (B, columns) back to the tables.
+    """Pull `cotangent` (B, columns) back to the tables: written to `gradients`.
 
-    deterministic   False: add with atomics, in no fixed order and in the accumulation dtype alone
-    gradients       N arrays (R, t_n, q_n) of zeros in the accumulation dtype, any strides: written
+    Parameters
+    ----------
+    launch, lookup, cotangent
+        As of `leaf_cotangents`.
+    deterministic : bool
+        False adds with atomics, in no fixed order and in the accumulation dtype alone.
+    gradients : sequence of N arrays, (R, t_n, q_n)
+        Of zeros in the accumulation dtype, any strides.
     """
     if not lookup.batch:
         return

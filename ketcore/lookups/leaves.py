@@ -26,7 +26,7 @@ def leaves(
 ) -> list[AnyArray]:
     """The leaves of rows start..stop-1 in the accumulation dtype: N arrays (q_n, b, R).
 
-    tables   those of the lookup, or their tangents
+    `tables` are those of the lookup, or their tangents.
     """
     index = lookup.index[..., start:stop]
     if is_numpy(lookup.records) and tables is lookup.tables:

@@ -23,18 +23,36 @@ from ketcore.shapes import offsets, reached_dims
 class Lookup:
     """B rows to expand, each the sum over terms of products of N leaves.
 
-    tables     N arrays (R, t_n, q_n), any strides
-    index      kind "digits": ids (B,), mode n takes the n-th digit of the id over radices t_n
-               kind "same": ids (B,), every mode takes the id itself
-               kind "modes": (N, B);  kind "terms": (N, R, B)
-    bound      ids are valid in [0, bound); indices of "modes" and "terms" in [0, t_n)
-    checked    True: every index is known to be valid
-    columns    length of an output row, at most Q
-    layernorm, eps   LayerNorm at the nodes of the tree, and what is added to their variances
-    split      modes [0, split) form the left half; with LayerNorm it is that of the balanced tree
-    dtype      of the output; sums run in its accumulation dtype
-    records    kind "same": the packed array (t, R, sum q_n) that the tables are, side by side; None where
-               they are only parts of one
+    Attributes
+    ----------
+    tables : sequence of N arrays, (R, t_n, q_n)
+        Of any strides.
+    index : array of ints
+        By `kind`; valid in [0, bound), those of "modes" and "terms" in [0, t_n).
+    kind : {"digits", "same", "modes", "terms"}
+        What the index says:
+
+        - "digits": ids (B,), mode n takes the n-th digit of the id over radices t_n.
+        - "same": ids (B,), every mode takes the id itself.
+        - "modes": (N, B), an index for each mode.
+        - "terms": (N, R, B), one for each mode and term.
+    bound : int
+        Ids are valid in [0, bound).
+    checked : bool
+        Whether every index is known to be valid.
+    columns : int
+        The length of an output row, at most Q.
+    layernorm : bool
+        Whether the nodes of the tree are normalised.
+    eps : float
+        What is added to their variances.
+    split : int
+        Modes [0, split) form the left half; with LayerNorm it is that of the balanced tree.
+    dtype : dtype
+        Of the output; sums run in its accumulation dtype.
+    records : array, (t, R, sum q_n), or None
+        Of kind "same" the packed array that the tables are, side by side; None where they are only parts of
+        one.
     """
 
     tables: tuple[AnyArray, ...]

@@ -19,10 +19,23 @@ from ketcore.lookups.lookup import Lookup, restored_records
 def segment_sum(xp: ModuleType, values: AnyArray, index: AnyArray, count: int) -> AnyArray:
     """Sum the rows of `values` that share an index, in a fixed order.
 
-    values   (B, W) floating or complex
-    index    (B,) integers in [0, count)
-    returns  (count, W) in the dtype of `values`; an index that never occurs gives zeros
-    cost     time and memory O(B W + count W)
+    Parameters
+    ----------
+    values : array, (B, W)
+        Floating or complex.
+    index : array of ints, (B,)
+        In [0, count).
+    count : int
+        The number of rows of the result.
+
+    Returns
+    -------
+    array, (count, W)
+        In the dtype of `values`; an index that never occurs gives zeros.
+
+    Notes
+    -----
+    Cost: O(B W + count W) time and memory.
     """
     launch = launcher.launcher_for(values)
     if launch is None:

@@ -101,12 +101,26 @@ def node_vjp(
 ) -> tuple[AnyArray, AnyArray]:
     """Cotangents of the children of a LayerNorm node from products with its cotangent G alone.
 
-    to_left   (i, ...) G right         to_right  (j, ...) G^T left
-    total     (...) sum of all entries of G
-    returns   (i, ...), (j, ...)
+    Parameters
+    ----------
+    left, right : array, (i, ...) and (j, ...)
+        The children.
+    to_left, to_right : array, (i, ...) and (j, ...)
+        The products G right and G^T left.
+    total : array, (...)
+        The sum of all entries of G.
+    eps : float
+        What is added to the variance of the node.
 
-    dx = s (G - mean(G) - z mean(G z)) for x = left (x) right; contracting dx with the other child needs
-    only sums over each child, since z is itself a product less a constant.
+    Returns
+    -------
+    tuple of arrays, (i, ...) and (j, ...)
+        Those of both children.
+
+    Notes
+    -----
+    dx = s (G - mean(G) - z mean(G z)) for x = left (x) right; contracting dx with the other child needs only
+    sums over each child, since z is itself a product less a constant.
     """
     width = left.shape[0] * right.shape[0]
     mean, scale = node_statistics(xp, left, right, eps)

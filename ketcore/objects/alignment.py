@@ -114,8 +114,8 @@ def _identities(groups, left, right):
 def common_groups(left: Sequence[Sizes], right: Sequence[Sizes]) -> list[Group] | None:
     """The finest grouping of the modes of two matrices that both sides share; None where there is none.
 
-    left, right  sizes of each mode: one per axis that has to agree
-    returns      pairs of ranges of modes, ascending: of the left and of the right matrix
+    `left` and `right` are sizes of each mode: one per axis that has to agree.  Groups are pairs of ranges of
+    modes, ascending: of the left and of the right matrix.
 
     >>> common_groups([(2,), (3,), (4,)], [(6,), (4,)])
     [(range(0, 2), range(0, 1)), (range(2, 3), range(1, 2))]
@@ -156,11 +156,30 @@ def product_factors(
 ) -> tuple[list[AnyArray], list[Group], Any]:
     """Factors of A[:, :inner] @ B[:inner], the groups of modes they come from, and the dtype of the result.
 
-    left     N arrays (R, p_n, q_n)
-    right    N' arrays (..., R', q'_n, s_n), each a matrix or a column of a ket
-    fixed    the modes of either that are known to be identities in each term
-    returns  arrays (..., R R' boxes, p, s) in the accumulation dtype, one per group
-    raises   ValueError where the inner axes have no common split
+    Parameters
+    ----------
+    left : sequence of N arrays, (R, p_n, q_n)
+        The factors of A.
+    right : sequence of N' arrays, (..., R', q'_n, s_n)
+        Those of B: each a matrix, or a column of a ket.
+    inner : int
+        How many columns of A and rows of B are multiplied.
+    fixed : pair of Marks, default ((), ())
+        The modes of either that are known to be identities in each term.
+
+    Returns
+    -------
+    factors : list of arrays, (..., R R' boxes, p, s)
+        In the accumulation dtype, one per group.
+    groups : list
+        As of `common_groups`.
+    dtype : dtype
+        That of the result.
+
+    Raises
+    ------
+    ValueError
+        Where the inner axes have no common split.
     """
     xp, both, dtype = check_floating("operands", (*left, *right))
     both = [xp.astype(f, accumulation_dtype(xp, dtype), copy=False) for f in both]
@@ -190,7 +209,7 @@ def summed(
 ) -> tuple[list[AnyArray], list[Group]]:
     """Factors (R + R', p, q) of the sum of two matrices of one shape, and the groups that they come from.
 
-    raises   ValueError where rows and columns have no common split
+    ValueError where rows and columns have no common split.
     """
     xp, both, dtype = check_floating("matrices", (*left, *right))
     both = [xp.astype(f, dtype, copy=False) for f in both]
@@ -215,9 +234,9 @@ def summed(
 
 @quiet
 def aligned_inner(left: Any, right: Any) -> AnyArray:
-    """<left, right> (...) of two kets of one length, the first conjugated; batches broadcast.
+    """The inner products <left, right> (...) of two kets of one length, the first conjugated.
 
-    raises   ValueError where their dims have no common split
+    Batches broadcast; ValueError where their dims have no common split.
     """
     if left.dims == right.dims:
         return left.inner(right)
@@ -231,9 +250,9 @@ def aligned_inner(left: Any, right: Any) -> AnyArray:
 
 
 def aligned_sandwich(matrix: Any, x: Any, y: Any) -> AnyArray:
-    """x^H A y for kets, which may be split in another way than A, and A be cropped in columns.
+    """The numbers `x^H A y` for kets, which may be split in another way than A, and A be cropped in columns.
 
-    raises   ValueError where the dims have no common split
+    ValueError where the dims have no common split.
     """
     full = prod(matrix.row_dims), prod(matrix.col_dims)
     if (x.dims, y.dims, matrix.shape) == (matrix.row_dims, matrix.col_dims, full):
@@ -264,7 +283,7 @@ def _reached_first(dims, count):
 def _merged(xp: ModuleType, factors: Sequence[AnyArray]) -> AnyArray:
     """Several factors (..., R, p, q) as one: their Kronecker products, term by term.
 
-    raises   MemoryError, naming the size, above 2**30 bytes
+    MemoryError, naming the size, above 2**30 bytes.
     """
     shape = tuple(prod([f.shape[axis] for f in factors]) for axis in (-2, -1))
     if len(factors) > 1:

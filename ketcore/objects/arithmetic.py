@@ -53,7 +53,7 @@ def is_scalar(value: Any) -> bool:
 def as_number(name: str, scalar: Any) -> Any:
     """A scalar of NumPy as a number of Python, all others as they are.
 
-    raises   TypeError on a long double, ValueError on an int that float64 does not hold
+    TypeError on a long double, ValueError on an int that float64 does not hold.
     """
     number = scalar.item() if isinstance(scalar, np.generic | np.ndarray) else scalar
     if isinstance(number, np.generic) and number.dtype.char in "gG":
@@ -106,9 +106,23 @@ def carried(
 ) -> tuple[list[AnyArray], list[frozenset[int]]]:
     """Factors of which one in each term is changed, and what are identities afterwards.
 
-    identities   the modes that are identities in each term, R sets
-    change       takes all terms of a factor to the changed ones
-    modes        those that may be changed; None for all
+    Parameters
+    ----------
+    factors : sequence of N arrays, (R, p_n, q_n)
+        Those of a Kronecker matrix.
+    identities : Marks
+        The modes that are identities in each term, R sets.
+    change : callable
+        Takes all terms of a factor to the changed ones.
+    modes : sequence of ints, optional
+        Those that may be changed; None for all.
+
+    Returns
+    -------
+    factors : list of N arrays
+        Changed where they carry the change.
+    identities : list of R frozensets
+        The modes that are identities still.
     """
     modes = range(len(factors)) if modes is None else modes
     found, at = list(factors), _carriers(identities, modes)
@@ -154,10 +168,10 @@ def root_of_squared(squared: AnyArray) -> AnyArray:
 
 @quiet
 def ket_norm(factors: Sequence[AnyArray]) -> AnyArray:
-    """The norm (...) of the kets sum_k (x)_n factor_nk, by the inner product of the scaled leaves.
+    """The norm (...) of the kets `sum_k (x)_n factor_nk`, by the inner product of the scaled leaves.
 
-    returns  the real dtype of the factors.  Where the terms cancel, rounding is relative to the terms and
-             not to their sum: v - v has a norm near sqrt(eps) of v's, or zero
+    It has the real dtype of the factors.  Where the terms cancel, rounding is relative to the terms and not
+    to their sum: v - v has a norm near sqrt(eps) of v's, or zero.
     """
     xp = namespace_of(factors[0])
     dtype = real_dtype(xp, factors[0].dtype)

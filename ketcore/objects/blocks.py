@@ -39,10 +39,16 @@ _IDS = 1 << 17
 class _Lines(NamedTuple):
     """Rows of a matrix, and those of their columns that are wanted.
 
-    factors  views of the factors over a box of digits
-    ids      row numbers within the box
-    span     how many of the columns of the box are multiplied out
-    columns  which of them are kept
+    Attributes
+    ----------
+    factors : list of arrays
+        Views of the factors over a box of digits.
+    ids : Selector
+        Row numbers within the box.
+    span : int
+        How many of the columns of the box are multiplied out.
+    columns : range
+        Which of them are kept.
     """
 
     factors: list[AnyArray]
@@ -59,9 +65,10 @@ class _Lines(NamedTuple):
 def block(factors: Sequence[AnyArray], shape: tuple[int, int], key: Any) -> AnyArray:
     """The elements of a Kronecker matrix that NumPy's rules choose.
 
-    raises   MemoryError, naming the size, where slices or axes left whole make more than 2**30 bytes
-    cost     that of the output: elements one by one in O(R N) each, or cut out of whole rows or columns
-             where these are at most four times as large
+    MemoryError, naming the size, where slices or axes left whole make more than 2**30 bytes.
+
+    Cost: that of the output: elements one by one in O(R N) each, or cut out of whole rows or columns where
+    these are at most four times as large.
     """
     row, column = parse_key(key, shape)
     if not isinstance(row, range) and not isinstance(column, range):

@@ -30,9 +30,23 @@ def random_leaves(
 ) -> list[AnyArray]:
     """Normal leaves for which the entries of the sum of `rank` products have standard deviation `std`.
 
-    shapes   of the N factors; each leaf entry has the standard deviation (std / sqrt(rank))**(1 / N)
-    rng      None, a seed or a NumPy Generator; or one of CuPy, whose arrays these are then
-    returns  N arrays of `dtype`; complex ones have independent real and imaginary parts
+    Parameters
+    ----------
+    shapes : sequence of N tuples of ints
+        Of the factors; each leaf entry has the standard deviation (std / sqrt(rank))**(1 / N).
+    rank : int
+        The number of terms.
+    std : float
+        At least 0.
+    rng : int, Generator or None
+        None, a seed or a NumPy Generator; or one of CuPy, whose arrays these are then.
+    dtype : dtype
+        A floating or complex one of NumPy.
+
+    Returns
+    -------
+    list of N arrays
+        Of `dtype`; complex ones have independent real and imaginary parts.
     """
     dtype = _floating_dtype(dtype)
     std = check_size("std", std)
@@ -119,9 +133,9 @@ def placed(values: np.ndarray, like: AnyArray | None) -> AnyArray:
 
 
 def dense_factors(factors: Any, max_bytes: int = 2**30) -> Any:
-    """`factors` with sparse matrices made arrays; all others as they are.
+    """The given factors with sparse matrices made arrays; all others as they are.
 
-    raises   MemoryError where a sparse matrix is above `max_bytes` as an array
+    MemoryError where a sparse matrix is above `max_bytes` as an array.
     """
     return [_dense_factor(f, max_bytes) for f in factors] if isinstance(factors, list | tuple) else factors
 

@@ -30,8 +30,8 @@ _RULE = "key must be integers, slices, integer arrays or a boolean mask"
 def parse_key(key: Any, shape: Sequence[int]) -> list[Selector]:
     """One selector per axis of `shape`; axes that the key leaves out are selected whole.
 
-    raises   TypeError on None, Ellipsis, floats; IndexError on too many entries, indices outside,
-             masks of another shape
+    TypeError on None, Ellipsis, floats; IndexError on too many entries, indices outside, masks of another
+    shape.
 
     >>> parse_key((-1, slice(None, 2)), (3, 4))
     [2, range(0, 2)]

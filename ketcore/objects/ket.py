@@ -37,17 +37,45 @@ if TYPE_CHECKING:
 class Ket(Scalable, Generic[ArrayT]):
     """A batch of vectors of length Q, each a sum of R tensor products.
 
-    factors  N arrays (..., R, q_n), one R and one batch shape `...` for all; 1-D factors (q_n,) mean R = 1
-             without batch.  Mixed dtypes are promoted; nested lists and integers take library and dtype of
-             the floating arrays beside them, and are of NumPy and float64 where there are none; the values
-             are copied
-    raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
+    With leaves v_nk of length q_n, and Q the product of the dims q_n::
 
+        v = sum_k  v_0k (x) v_1k (x) ... (x) v_{N-1}k
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (..., R, q_n)
+        One R and one batch shape `...` for all; 1-D factors (q_n,) mean R = 1 without batch.  Mixed dtypes
+        are promoted; nested lists and integers take library and dtype of the floating arrays beside them, and
+        are of NumPy and float64 where there are none; the values are copied.
+
+    Attributes
+    ----------
+    packed : array, (..., R, sum q_n)
+        The leaves, those of one ket together.
+    dims : tuple of N ints
+        q_n: the lengths of the leaves.
+
+    Raises
+    ------
+    TypeError
+        On dtypes and on mixed libraries or devices.
+    ValueError
+        On shapes.
+
+    Notes
+    -----
     Immutable; `==` is identity, and hashing goes by it.  `np.asarray(ket)` is refused: see `to_dense`.
 
+    `+` and `-` take kets of equal dims, whose ranks add; `*` and `/` take numbers.  `K @ ket` is a ket again
+    for a `KroneckerMatrix` and other operators.  A batch has a length, and is iterated over ket by ket.
+
+    Examples
+    --------
     >>> v = Ket([[[1.0, 2.0]], [[1.0, 0.0, 3.0]]])
     >>> v.to_dense().tolist()
     [1.0, 0.0, 3.0, 2.0, 0.0, 6.0]
+    >>> (v + 2 * v).rank
+    2
     """
 
     packed: ArrayT
@@ -93,9 +121,26 @@ class Ket(Scalable, Generic[ArrayT]):
     def from_packed(cls, packed: Any, dims: Sequence[int]) -> "Ket[Any]":
         """A ket around an array that is already packed; nothing is copied.
 
-        packed   (..., R, sum(dims)); the ket shares it, but for integers, which become float64
-        dims     N ints >= 1
+        Parameters
+        ----------
+        packed : array, (..., R, sum(dims))
+            The leaves, floating or complex; the ket shares it, but for integers, which become float64.
+        dims : sequence of N ints
+            Each >= 1.
 
+        Returns
+        -------
+        Ket
+
+        Raises
+        ------
+        TypeError
+            On dtypes and dims.
+        ValueError
+            On shapes and dims.
+
+        Examples
+        --------
         >>> Ket.from_packed(np.ones((1, 5)), (2, 3)).shape
         (6,)
         """
@@ -122,8 +167,33 @@ class Ket(Scalable, Generic[ArrayT]):
     ) -> "Ket[Host]":
         """Normal leaves such that the entries of the kets have standard deviation `std`.
 
-        rng      None, a seed, or a Generator of NumPy or CuPy
+        Parameters
+        ----------
+        dims : sequence of N ints
+            Each >= 1.
+        rank : int, default 1
+            The number of terms, >= 0.
+        batch_shape : sequence of ints, default ()
+            The shape of the batch; () for one vector.
+        std : float, default 1.0
+            At least 0.
+        rng : int, Generator or None, optional
+            A seed, or several in a list; or a Generator of NumPy, or of CuPy, whose arrays the leaves then
+            are.
+        dtype : dtype, default "float64"
+            A floating or complex one of NumPy; real and imaginary parts of complex leaves are independent.
 
+        Returns
+        -------
+        Ket
+
+        Raises
+        ------
+        TypeError, ValueError
+            On arguments of another kind, shape or value.
+
+        Examples
+        --------
         >>> Ket.random((2, 3), rank=4, batch_shape=(5,), rng=0).shape
         (5, 6)
         """
@@ -136,7 +206,7 @@ class Ket(Scalable, Generic[ArrayT]):
 
     @property
     def factors(self: Any) -> tuple[ArrayT, ...]:
-        """N views (..., R, q_n) of the packed array.
+        """The leaves of each mode: N views (..., R, q_n) of the packed array.
 
         Of one ket a KroneckerMatrix would read each as one matrix of R rows: its column is `to_column()`.
         """
@@ -159,7 +229,7 @@ class Ket(Scalable, Generic[ArrayT]):
 
     @property
     def size(self) -> int:
-        """How many numbers the dense vectors hold, an int of Python."""
+        """How many numbers the dense vectors hold: an int of Python, which does not overflow."""
         return prod(self.shape)
 
     @property
@@ -183,18 +253,37 @@ class Ket(Scalable, Generic[ArrayT]):
         return prod(self.packed.shape) * itemsize(self.packed)
 
     def __len__(self) -> int:
+        """The first size of the batch; TypeError without a batch."""
         if not self.batch_shape:
             raise TypeError(f"a ket must have a batch for len(), got shape {self.shape}")
         return self.batch_shape[0]
 
     def __iter__(self) -> "Iterator[Ket[ArrayT]]":
+        """The kets along the first axis of the batch."""
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key: Key) -> "Ket[ArrayT]":
-        """The kets that NumPy's rules choose from the batch: integers, slices, integer arrays, masks.
+        """The kets that NumPy's rules choose from the batch.
 
-        raises   TypeError on None and Ellipsis, IndexError outside (on a device: leaves of NaN)
+        Parameters
+        ----------
+        key : int, slice, array of ints or of bools, or a tuple of these
+            Negative indices count from the end; a boolean mask has the shape of the axes that it stands for.
 
+        Returns
+        -------
+        Ket
+
+        Raises
+        ------
+        TypeError
+            On None, Ellipsis and floats.
+        IndexError
+            On an index outside, but on a device, where it gives leaves of NaN; on a mask of another shape; on
+            more entries than the batch has axes.
+
+        Examples
+        --------
         >>> Ket.random((2, 2), batch_shape=(5,))[[0, -1, 0]].batch_shape
         (3,)
         """
@@ -227,6 +316,25 @@ class Ket(Scalable, Generic[ArrayT]):
     def kron(self, other: "Ket[ArrayT]") -> "Ket[ArrayT]":
         """The tensor product: orders add, ranks multiply, batch shapes broadcast.
 
+        Parameters
+        ----------
+        other : Ket
+            The factor on the right, whose digits are the less significant ones.
+
+        Returns
+        -------
+        Ket
+            Of dims `(*dims, *other.dims)`.
+
+        Raises
+        ------
+        TypeError
+            On other kinds, and on mixed libraries.
+        ValueError
+            Where the batch shapes do not broadcast.
+
+        Examples
+        --------
         >>> (ket([1.0, 2.0]).kron(ket([1.0, 3.0]))).to_dense().tolist()
         [1.0, 3.0, 2.0, 6.0]
         """
@@ -243,7 +351,17 @@ class Ket(Scalable, Generic[ArrayT]):
         return Ket.from_packed(packed, self.dims + other.dims)
 
     def conj(self) -> "Ket[ArrayT]":
-        """The complex conjugate; a real ket itself."""
+        """The complex conjugate; a real ket shares its leaves.
+
+        Returns
+        -------
+        Ket
+
+        Examples
+        --------
+        >>> ket([2.0j]).conj().to_dense().imag.tolist()
+        [-2.0]
+        """
         return Ket.from_packed(conjugated(self.packed), self.dims)
 
     @overload
@@ -252,12 +370,65 @@ class Ket(Scalable, Generic[ArrayT]):
     def astype(self, dtype: object) -> "Ket[ArrayT]": ...
     @quiet
     def astype(self, dtype: object) -> "Ket[Any]":
-        """The same kets with leaves of another floating or complex dtype."""
+        """The same kets with leaves of another floating or complex dtype.
+
+        Parameters
+        ----------
+        dtype : dtype
+            One of the library of the leaves.  A real one drops imaginary parts, as `astype` of NumPy does,
+            with its warning.
+
+        Returns
+        -------
+        Ket
+
+        Raises
+        ------
+        TypeError
+            On a dtype of NumPy that is neither floating nor complex.
+
+        Notes
+        -----
+        Where a leaf leaves the range of the dtype, the leaves of its term are brought to one level first
+        (NumPy only).
+
+        Examples
+        --------
+        >>> ket([1.0, 2.0]).astype("float32").dtype
+        dtype('float32')
+        """
         return Ket(construction.cast(self.factors, dtype, -1))
 
     def inner(self: Any, other: "Ket[ArrayT]") -> ArrayT:
-        """<self, other> (...), the first conjugated as in `np.vdot`; batch shapes broadcast.
+        """The inner product <self, other>, the first conjugated as in `np.vdot`; batch shapes broadcast.
 
+        Parameters
+        ----------
+        other : Ket
+            Of the same dims.
+
+        Returns
+        -------
+        array, (...)
+            In the promoted dtype, of the broadcast batch shape.
+
+        Raises
+        ------
+        TypeError
+            On other kinds, and on mixed libraries.
+        ValueError
+            Where dims differ, or batch shapes do not broadcast.
+
+        See Also
+        --------
+        ket_inner : The same on factors, with derivatives.
+
+        Notes
+        -----
+        Cost: O(R R' sum q_n) for each entry of the batch.
+
+        Examples
+        --------
         >>> float(ket([1.0, 2.0], [1.0, 1.0]).inner(ket([3.0, 1.0], [1.0, 0.0])))
         5.0
         """
@@ -265,8 +436,31 @@ class Ket(Scalable, Generic[ArrayT]):
         return ket_inner(self.factors, other.factors)
 
     def gram(self: Any, other: "Ket[ArrayT]") -> ArrayT:
-        """All inner products (*batch, *other's batch), the first conjugated.
+        """All inner products between two batches, the first conjugated.
 
+        Parameters
+        ----------
+        other : Ket
+            Of the same dims; its batch may have any shape.
+
+        Returns
+        -------
+        array, `(*batch_shape, *other.batch_shape)`
+            In the promoted dtype.
+
+        Raises
+        ------
+        TypeError
+            On other kinds, and on mixed libraries.
+        ValueError
+            Where dims differ.
+
+        See Also
+        --------
+        ket_gram : The same on factors, with derivatives.
+
+        Examples
+        --------
         >>> kets = Ket.from_packed(np.eye(3)[:, None], (3,))
         >>> kets.gram(kets).tolist() == np.eye(3).tolist()
         True
@@ -275,12 +469,30 @@ class Ket(Scalable, Generic[ArrayT]):
         return ket_gram(self.factors, other.factors)
 
     def contract(self, x: ArrayT | Lists) -> ArrayT:
-        """sum_j v[j] x[j], NOT conjugated: (...) for x (Q,) or of shape `dims`, (..., n) for x (Q, n).
+        """The sums `sum_j v[j] x[j]` with an array, NOT conjugated.
 
-        raises   TypeError, ValueError on x.  x (Q, 1) is a column, also where the dims are (Q, 1)
+        Parameters
+        ----------
+        x : array, (Q,), (Q, n) or of shape `dims`
+            One vector, n of them as columns, or one on the grid of the dims.  (Q, 1) is a column, also where
+            the dims are (Q, 1).  Nested lists and integers are taken in library and dtype of the ket.
 
-        cost     time O(R Q) an entry of the batch, memory O(R Q / q_0)
+        Returns
+        -------
+        array, (...) or (..., n)
+            In the promoted dtype: a number for each ket, and for each column.
 
+        Raises
+        ------
+        TypeError, ValueError
+            On kinds and shapes of `x`.
+
+        Notes
+        -----
+        Cost: time O(R Q) an entry of the batch, memory O(R Q / q_0).
+
+        Examples
+        --------
         >>> ket([1.0, 2.0], [1.0, 1.0]).contract([[1, 0], [1, 0], [1, 0], [1, 1]]).tolist()
         [6.0, 2.0]
         """
@@ -288,21 +500,49 @@ class Ket(Scalable, Generic[ArrayT]):
         return arithmetic.contracted(self.factors, x)
 
     def combine(self, weights: ArrayT | Lists | Number) -> "Ket[ArrayT]":
-        """sum_b weights[b] v[b] over the batch, as one ket: batch and rank multiply to its rank.
+        """The sum `sum_b weights[b] v[b]` over the batch, as one ket: batch and rank multiply to its rank.
 
-        weights  of the batch shape, real or complex numbers
-        raises   TypeError, ValueError on weights
-        cost     a copy of the leaves
+        Parameters
+        ----------
+        weights : array
+            Of the batch shape, real or complex numbers.
 
+        Returns
+        -------
+        Ket
+            Without batch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            On kinds and shapes of `weights`.
+
+        Notes
+        -----
+        Cost: a copy of the leaves.
+
+        Examples
+        --------
         >>> Ket([[[[1.0, 0.0]], [[0.0, 1.0]]]]).combine([2, 3]).to_dense().tolist()
         [2.0, 3.0]
         """
         return Ket(arithmetic.combined(self.factors, operand("weights", weights, self)))
 
     def norm(self) -> ArrayT:
-        """Euclidean norms (...), real.  Rounding is relative to the terms: where they cancel to nothing, the
-        result is zero or about the square root of machine precision, never NaN.
+        """Euclidean norms, real, one for each ket.
 
+        Returns
+        -------
+        array, (...)
+            In the real dtype of the leaves.
+
+        Notes
+        -----
+        Rounding is relative to the terms: where they cancel to nothing, the result is zero or about the
+        square root of machine precision, never NaN.
+
+        Examples
+        --------
         >>> float(ket([3.0, 4.0], [2.0]).norm())
         10.0
         """
@@ -312,6 +552,12 @@ class Ket(Scalable, Generic[ArrayT]):
     def normalize(self) -> "Ket[ArrayT]":
         """Kets of norm 1, with the scale spread over all modes; a ket of norm 0 stays zero.
 
+        Returns
+        -------
+        Ket
+
+        Examples
+        --------
         >>> float(ket([3.0, 4.0], [2.0]).normalize().norm())
         1.0
         """
@@ -328,6 +574,13 @@ class Ket(Scalable, Generic[ArrayT]):
     def balance(self) -> "Ket[ArrayT]":
         """The same kets with leaves of equal norm within each term.
 
+        Returns
+        -------
+        Ket
+            A term with a leaf of zeros has zeros in all modes.
+
+        Examples
+        --------
         >>> balanced = ket([8.0, 0.0], [2.0, 0.0]).balance()
         >>> [round(float(abs(f).max()), 12) for f in balanced.factors]
         [4.0, 4.0]
@@ -335,11 +588,24 @@ class Ket(Scalable, Generic[ArrayT]):
         return Ket(scale.balanced(self.factors))
 
     def to_column(self) -> "KroneckerMatrix[ArrayT]":
-        """One ket as a matrix (Q, 1) of the same rank: v, not conjugated, with factors (R, q_n, 1).
+        """One ket v as a matrix (Q, 1) of the same rank, not conjugated.
 
-        raises   ValueError for a batch, of which each ket has a column of its own
-        cost     none, the leaves are shared.  `column.T.row_kets(0)` is the ket again
+        Returns
+        -------
+        KroneckerMatrix
+            With factors (R, q_n, 1).
 
+        Raises
+        ------
+        ValueError
+            For a batch, of which each ket has a column of its own.
+
+        Notes
+        -----
+        Cost: none, the leaves are shared.  `column.T.row_kets(0)` is the ket again.
+
+        Examples
+        --------
         >>> column = ket([1.0, 2.0], [0.0, 1.0]).to_column()
         >>> column.shape, column.T.row_kets(0).to_dense().tolist()
         ((4, 1), [0.0, 1.0, 0.0, 2.0])
@@ -351,11 +617,24 @@ class Ket(Scalable, Generic[ArrayT]):
         return KroneckerMatrix([leaf[..., None] for leaf in leaves])
 
     def projector(self) -> "KroneckerMatrix[ArrayT]":
-        """v v^H, the matrix |v><v| (Q, Q) of one ket: of rank R^2, and as v is, not normalised.
+        """The matrix `v v^H`, or `|v><v|`, of one ket: of rank R^2, and as v is, not normalised.
 
-        raises   ValueError for a batch, of which each ket has a projector of its own
-        cost     time and memory O(R^2 sum q_n^2); `partial_trace(ket, where)` makes what it leaves alone
+        Returns
+        -------
+        KroneckerMatrix
+            (Q, Q).
 
+        Raises
+        ------
+        ValueError
+            For a batch, of which each ket has a projector of its own.
+
+        Notes
+        -----
+        Cost: time and memory O(R^2 sum q_n^2); `partial_trace(ket, where)` makes what it leaves alone.
+
+        Examples
+        --------
         >>> ket([1.0, 2.0j]).projector().to_dense().tolist()
         [[(1+0j), -2j], [2j, (4+0j)]]
         """
@@ -370,10 +649,35 @@ class Ket(Scalable, Generic[ArrayT]):
             raise ValueError(f"ket must be a single vector, got {got}")
 
     def to_dense(self, max_bytes: float = 2**30, out: ArrayT | None = None) -> ArrayT:
-        """The vectors (..., Q).
+        """The dense vectors.
 
-        raises   MemoryError, naming the size, above `max_bytes`
-        cost     O(R) per element
+        Parameters
+        ----------
+        max_bytes : float, default 2**30
+            What the result may take; infinity for no limit.
+        out : array, (..., Q), optional
+            NumPy and CuPy only: C-contiguous, of the shape and dtype of the result, which is written into it.
+
+        Returns
+        -------
+        array, (..., Q)
+            `out` where that is given.
+
+        Raises
+        ------
+        MemoryError
+            Naming the size, above `max_bytes`.
+        TypeError, ValueError
+            On an `out` that does not fit.
+
+        Notes
+        -----
+        Cost: O(R) per element.
+
+        Examples
+        --------
+        >>> ket([1.0, 2.0], [0.0, 1.0]).to_dense().tolist()
+        [0.0, 1.0, 0.0, 2.0]
         """
         what = f"{self.shape} array of {self.dtype}"
         shapes.check_dense_size(prod(self.shape), itemsize(self.packed), what, max_bytes)
@@ -402,10 +706,27 @@ def ket(*vectors: Host | Lists) -> Ket[Host]: ...
 @overload
 def ket(*vectors: ForeignT) -> Ket[ForeignT]: ...
 def ket(*vectors: Any) -> Ket[Any]:
-    """One product vector: ket(a, b, c) is a (x) b (x) c.
+    """One product vector: `ket(a, b, c)` is a (x) b (x) c.
 
-    vectors  N arrays (q_n,), nested lists and integers as in `Ket`
+    Parameters
+    ----------
+    *vectors : N arrays, (q_n,)
+        First the most significant; nested lists and integers as in `Ket`.
 
+    Returns
+    -------
+    Ket
+        Of rank 1, without batch.
+
+    Raises
+    ------
+    TypeError
+        On dtypes and on mixed libraries or devices.
+    ValueError
+        Where there is none, or one has other axes.
+
+    Examples
+    --------
     >>> ket([1.0, 2.0], [0.0, 1.0]).to_dense().tolist()
     [0.0, 1.0, 0.0, 2.0]
     """

@@ -33,22 +33,56 @@ from ketcore.shapes import check_int
 class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     """A matrix (rows, columns) as a sum of R Kronecker products.
 
-    factors  N arrays (R, p_n, q_n), one R for all; 2-D factors mean R = 1.  Mixed dtypes are promoted; nested
-             lists and integers take library and dtype of the floating arrays beside them, and are of NumPy
-             and float64 where there are none; arrays that fit are shared, not copied.
-             So each array (R, q_n) of the factors of a ket is one matrix: see `Ket.to_column`.
-             Matrices of scipy.sparse are made dense: a KroneckerProduct uses them as they are
-    shape    (rows, columns) from (1, 1) to (P, Q): the leading block; None for all of it
-    identities  modes whose factors are known to be identity matrices in every term, or R collections of
-             modes, one for each term; products skip them, and their values are not checked
-    raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
+    With factors (p_n, q_n) in each term, P and Q the products of the p_n and of the q_n::
 
+        M = sum_k  F_0[k] (x) F_1[k] (x) ... (x) F_{N-1}[k]
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (R, p_n, q_n)
+        One R for all; 2-D factors mean R = 1.  Mixed dtypes are promoted; nested lists and integers take
+        library and dtype of the floating arrays beside them, and are of NumPy and float64 where there are
+        none; arrays that fit are shared, not copied.  So each array (R, q_n) of the factors of a ket is one
+        matrix: see `Ket.to_column`.  Matrices of scipy.sparse are made dense: a KroneckerProduct uses them as
+        they are.
+    shape : (int, int), (rows, columns), optional
+        From (1, 1) to (P, Q): the leading block; None for all of it.
+    identities : iterable of ints, or of R collections of ints, default ()
+        Modes whose factors are known to be identity matrices in every term, or R collections of modes, one
+        for each term; products skip them, and their values are not checked.
+
+    Attributes
+    ----------
+    factors : tuple of N arrays, (R, p_n, q_n)
+        The factors, in one dtype.
+    shape : (int, int)
+        (rows, columns), ints of Python.
+    term_identities : tuple of R frozensets of ints
+        The modes that are known to be identities in each term.
+
+    Raises
+    ------
+    TypeError
+        On dtypes and on mixed libraries or devices.
+    ValueError
+        On shapes.
+
+    Notes
+    -----
     Immutable; `==` is identity, and hashing goes by it.  `np.asarray(matrix)` is refused: see `to_dense`.
     `[...]` takes integers, slices, integer arrays and masks by NumPy's rules, at the cost of its output.
 
+    `@` takes arrays, Kronecker sums and products on either side, and kets on the right; `+` and `-` take
+    operators of equal shape, whose ranks add, and the number 0; `*` and `/` take numbers.  A matrix is
+    iterated over by its dense rows.
+
+    Examples
+    --------
     >>> m = KroneckerMatrix([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0]]])
     >>> m.shape, m[1].tolist(), float(m[1, 3])
     ((2, 4), [0.0, 3.0, 0.0, 4.0], 4.0)
+    >>> (m @ [1, 1, 1, 1]).tolist(), (m + m).rank
+    ([3.0, 7.0], 2)
     """
 
     factors: tuple[ArrayT, ...]
@@ -105,9 +139,38 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     ) -> "KroneckerMatrix[Host]":
         """Normal factors such that the elements have standard deviation `std`.
 
-        order    the number of modes, unless dims say so; dims that are not given come from `suggest_dims`
-        rng      None, a seed, or a Generator of NumPy or CuPy
+        Parameters
+        ----------
+        shape : (int, int), (rows, columns)
+            Each >= 1.
+        order : int, optional
+            The number of modes, unless dims say so; dims that are not given come from `suggest_dims`.
+        row_dims : sequence of N ints, optional
+            The p_n, whose product is at least the number of rows.
+        col_dims : sequence of N ints, optional
+            The q_n, whose product is at least the number of columns.
+        rank : int, default 1
+            The number of terms, >= 0.
+        std : float, default 1.0
+            At least 0.
+        rng : int, Generator or None, optional
+            A seed, or several in a list; or a Generator of NumPy, or of CuPy, whose arrays the factors then
+            are.
+        dtype : dtype, default "float64"
+            A floating or complex one of NumPy; real and imaginary parts of complex factors are independent.
 
+        Returns
+        -------
+        KroneckerMatrix
+            Cropped to `shape` where the product of the dims is larger.
+
+        Raises
+        ------
+        TypeError, ValueError
+            On arguments of another kind, shape or value, and unless `order` and dims give one order.
+
+        Examples
+        --------
         >>> KroneckerMatrix.random((30428, 256), order=4, rng=0).row_dims
         (13, 13, 13, 14)
         """
@@ -123,10 +186,26 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def from_terms(cls, terms: Sequence[Sequence[ForeignT]]) -> "KroneckerMatrix[ForeignT]": ...
     @classmethod
     def from_terms(cls, terms: Sequence[Sequence[Any]]) -> "KroneckerMatrix[Any]":
-        """The sum of the Kronecker products of lists of matrices: [[A, B], [C, D]] is A (x) B + C (x) D.
+        """The sum of the Kronecker products of lists of matrices: `[[A, B], [C, D]]` is A (x) B + C (x) D.
 
-        terms    R lists of N matrices (p_n, q_n); mode n has one shape in all terms
+        Parameters
+        ----------
+        terms : sequence of R sequences of N arrays, (p_n, q_n)
+            Mode n has one shape in all terms.
 
+        Returns
+        -------
+        KroneckerMatrix
+
+        Raises
+        ------
+        TypeError
+            On dtypes and on mixed libraries or devices.
+        ValueError
+            On shapes, and on terms of different lengths.
+
+        Examples
+        --------
         >>> KroneckerMatrix.from_terms([[np.eye(2), np.eye(3)], [np.eye(2), np.ones((3, 3))]]).rank
         2
         """
@@ -154,7 +233,10 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     @property
     def identities(self) -> frozenset[int]:
-        """The modes that are known to be identities in all terms; `term_identities` has R sets."""
+        """The modes that are known to be identities in all terms.
+
+        Those of each term are `term_identities`, R sets.
+        """
         return term_plans.common(self.term_identities)
 
     @property
@@ -179,17 +261,38 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         vars(self).update(state | {"factors": tuple(map(from_leaf_view, state["factors"]))})
 
     def __iter__(self) -> Iterator[ArrayT]:
+        """The dense rows, one after the other."""
         return (self[i] for i in range(self.shape[0]))
 
     def __getitem__(self, key: Key) -> ArrayT:
         """The dense row, rows, element or block that NumPy's rules choose.
 
-        key      integers, slices, integer arrays (a pair broadcasts), a boolean mask; negative ones
-                 count from the end
-        raises   TypeError on None, Ellipsis and floats, IndexError outside; MemoryError, naming the size,
-                 above 2**30 bytes, unless an index array says how many rows there are
-        cost     that of the output: O(R) per element within rows or columns, O(R N) for scattered ones
+        Parameters
+        ----------
+        key : int, slice, array of ints or of bools, or a pair of these
+            Negative ones count from the end; a pair of integer arrays broadcasts; a boolean mask has the
+            shape of the axes that it stands for.
 
+        Returns
+        -------
+        array
+            Of the shape that NumPy gives it; a single element of NumPy is a scalar.
+
+        Raises
+        ------
+        TypeError
+            On None, Ellipsis and floats.
+        IndexError
+            On an index outside, but on a device, where it gives NaN; on a mask of another shape.
+        MemoryError
+            Naming the size, above 2**30 bytes, unless an index array says how many rows there are.
+
+        Notes
+        -----
+        Cost: that of the output: O(R) per element within rows or columns, O(R N) for scattered ones.
+
+        Examples
+        --------
         >>> KroneckerMatrix([np.eye(2), np.eye(2)])[[0, -1], 2:].tolist()
         [[0.0, 0.0], [0.0, 1.0]]
         """
@@ -199,22 +302,77 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return lambda start, stop: blocks.row_block(self.factors, range(start, stop), self.shape[1])
 
     def rows(self: Any, ids: Index, check: bool | None = None, out: ArrayT | None = None) -> ArrayT:
-        """An embedding lookup: the rows (..., columns) of `ids`, which count from 0 and are never negative.
+        """An embedding lookup: the dense rows of `ids`.
 
-        check    None: host ids are checked, ids on a device are not (a bad one gives a row of NaN);
-                 True: always, waiting for the device; False: never
-        raises   TypeError unless ids are integers, IndexError outside [0, rows)
+        Parameters
+        ----------
+        ids : array of ints, (...)
+            Row numbers, which count from 0 and are never negative.
+        check : bool, optional
+            None: host ids are checked, ids on a device are not (a bad one gives a row of NaN); True: always,
+            waiting for the device; False: never.
+        out : array, (..., columns), optional
+            NumPy and CuPy only: C-contiguous, of the shape and dtype of the result, which is written into it.
 
+        Returns
+        -------
+        array, (..., columns)
+            `out` where that is given.
+
+        Raises
+        ------
+        TypeError
+            Unless ids are integers; on an `out` of another library.
+        IndexError
+            On an id outside [0, rows), where ids are checked.
+        ValueError
+            On an `out` that does not fit.
+
+        See Also
+        --------
+        ketcore.rows : The same on factors, with derivatives.
+
+        Notes
+        -----
+        Cost: O(R) per element of the output.
+
+        Examples
+        --------
         >>> KroneckerMatrix([np.eye(2), np.eye(2)]).rows([3]).tolist()
         [[0.0, 0.0, 0.0, 1.0]]
         """
         return ops.rows(self.factors, ids, self.shape, check=check, out=out)
 
     def row_kets(self: Any, ids: Index, check: bool | None = None) -> Ket[ArrayT]:
-        """The rows of `ids` as a batch of kets; `check` as in `rows`.
+        """The rows of `ids` as a batch of kets, not multiplied out.
 
-        raises   as `rows`; ValueError where the columns are cropped, as those of kets are not
+        Parameters
+        ----------
+        ids, check
+            As of `rows`.
 
+        Returns
+        -------
+        Ket
+            Of batch shape (...), rank R and dims q_n.
+
+        Raises
+        ------
+        TypeError, IndexError
+            As `rows`.
+        ValueError
+            Where the columns are cropped, as those of kets are not.
+
+        See Also
+        --------
+        ketcore.row_kets : The same on factors, with derivatives.
+
+        Notes
+        -----
+        Cost: a copy of R sum q_n numbers for each id.
+
+        Examples
+        --------
         >>> KroneckerMatrix([np.eye(2), np.eye(3)]).row_kets([4, 5]).shape
         (2, 6)
         """
@@ -245,15 +403,33 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def __matmul__(self: "KroneckerMatrix[Host]", other: Host) -> Host: ...
     def __matmul__(self, other: Any) -> Any:
-        """A @ other: an array gives an array, a Ket a Ket, a KroneckerMatrix a KroneckerMatrix.
+        """A @ other: an array gives an array, a Ket a Ket, an operator a KroneckerMatrix.
 
-        other    (columns,) or (..., columns, n), integers too; what is neither may be on the grid:
-                 (..., *col_dims), of two or more modes and not cropped, gives (..., *row_dims).
-                 Or structured: ranks multiply then, and dims must split at common places: (2, 3) and (6,)
-                 do, (2, 3) and (3, 2) do not
-        raises   ValueError on shapes, on dims, and for a Ket where the rows are cropped
-        cost     see `cost`; on kets and matrices that of N products of factors
+        Parameters
+        ----------
+        other : array, Ket, KroneckerMatrix, KroneckerSum or KroneckerProduct
+            An array (columns,) or (..., columns, n), integers too; what is neither may be on the grid:
+            `(..., *col_dims)`, of two or more modes and not cropped, gives `(..., *row_dims)`.  Of what is
+            structured ranks multiply, and dims must split at common places: (2, 3) and (6,) do, (2, 3) and
+            (3, 2) do not.
 
+        Returns
+        -------
+        array, Ket or KroneckerMatrix
+
+        Raises
+        ------
+        TypeError
+            On other kinds, and on mixed libraries or devices.
+        ValueError
+            On shapes, on dims, and for a Ket where the rows are cropped.
+
+        Notes
+        -----
+        Cost: see `cost`; on kets and matrices that of N products of factors.
+
+        Examples
+        --------
         >>> (KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]) @ [1, 2, 3, 4]).tolist()
         [3.0, 7.0]
         """
@@ -268,8 +444,10 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def __rmatmul__(self: "KroneckerMatrix[Host]", other: Host) -> Host: ...
     def __rmatmul__(self, other: Any) -> Any:
-        """other @ A for an array (..., rows), or (..., *row_dims), which gives (..., *col_dims): that of tied
-        logits is `x @ table.T`."""
+        """`other @ A` for an array (..., rows), or `(..., *row_dims)`, which gives `(..., *col_dims)`.
+
+        Tied logits are `x @ table.T`.
+        """
         if not operands.is_dense(other):
             return super().__rmatmul__(other)
         return self.rmatmul(other)
@@ -279,11 +457,39 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def matmul(self: "KroneckerMatrix[Host]", x: Host, out: Host | None = None) -> Host: ...
     def matmul(self: Any, x: Any, out: Any = None) -> Any:
-        """A @ x for an array (columns,) or (..., columns, n), or on the grid: (..., *col_dims) gives
-        (..., *row_dims).  `out` is written into and returned.
+        """The product A @ x with an array, written into `out` where that is given.
 
-        raises, cost   as `kron_matmul`
+        Parameters
+        ----------
+        x : array, (columns,), (..., columns, n) or `(..., *col_dims)`
+            Nested lists and integers are taken in library and dtype of the matrix.  What has neither of the
+            first two shapes may be on the grid, if the matrix has two or more modes and is not cropped.
+        out : array, (rows,), (..., rows, n) or `(..., *row_dims)`, optional
+            NumPy and CuPy only: C-contiguous, of the shape and dtype of the result, which is written into it.
 
+        Returns
+        -------
+        array, (rows,), (..., rows, n) or `(..., *row_dims)`
+            In the promoted dtype of factors and `x`; `out` where that is given.
+
+        Raises
+        ------
+        TypeError
+            On dtypes, on mixed libraries, and on kets and operators, which `@` takes.
+        ValueError
+            On shapes.
+
+        See Also
+        --------
+        kron_matmul : The same on factors, with derivatives.
+
+        Notes
+        -----
+        Cost: time `O(R |x| sum p_n)` for square factors, memory that of the output; `cost` says what it is of
+        any.
+
+        Examples
+        --------
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).matmul([1, 2, 3, 4]).tolist()
         [3.0, 7.0]
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).matmul([[1, 2], [3, 4]]).tolist()
@@ -301,9 +507,35 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def rmatmul(self: "KroneckerMatrix[Host]", x: Host, out: Host | None = None) -> Host: ...
     def rmatmul(self: Any, x: Any, out: Any = None) -> Any:
-        """x @ A for an array (..., rows), or on the grid: (..., *row_dims) gives (..., *col_dims).
-        `out`, errors and cost as in `matmul`.
+        """The product x @ A with an array, written into `out` where that is given.
 
+        Parameters
+        ----------
+        x : array, (..., rows) or `(..., *row_dims)`
+            As of `matmul`.
+        out : array, (..., columns) or `(..., *col_dims)`, optional
+            As of `matmul`.
+
+        Returns
+        -------
+        array, (..., columns) or `(..., *col_dims)`
+            In the promoted dtype of factors and `x`; `out` where that is given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `matmul`.
+
+        See Also
+        --------
+        kron_matmul : The same on factors, with derivatives.
+
+        Notes
+        -----
+        Cost: as that of `matmul`.
+
+        Examples
+        --------
         >>> KroneckerMatrix([np.eye(2), [[1.0, 1.0]]]).rmatmul([1, 2]).tolist()
         [1.0, 1.0, 2.0, 2.0]
         """
@@ -321,9 +553,34 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def sandwich(self: "KroneckerMatrix[Host]", x: Host | Lists, y: Host | Lists) -> Host: ...
     def sandwich(self, x: Any, y: Any) -> Any:
-        """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns), or on the grid:
-        (..., *row_dims) and (..., *col_dims).  Batches broadcast.
+        """The numbers `x^H A y` for two kets or two arrays; batches broadcast.
 
+        Parameters
+        ----------
+        x : Ket, or array, (..., rows) or `(..., *row_dims)`
+            It is conjugated.
+        y : Ket, or array, (..., columns) or `(..., *col_dims)`
+            A ket where `x` is one.
+
+        Returns
+        -------
+        array, (...)
+            In the promoted dtype.
+
+        Raises
+        ------
+        TypeError
+            Unless both are kets or both arrays.
+        ValueError
+            On shapes and batches, and on kets whose dims do not split where those of the matrix do.
+
+        See Also
+        --------
+        kron_sandwich : The same on factors and arrays, with derivatives.
+        ket_sandwich : The same on factors and leaves, with derivatives.
+
+        Examples
+        --------
         >>> float(KroneckerMatrix([np.eye(2), np.eye(2)]).sandwich(np.ones(4), np.ones(4)))
         4.0
         """
@@ -332,18 +589,46 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return operands.sandwich(self, x, y)
 
     def kron(self, other: Operator[ArrayT]) -> "KroneckerMatrix[ArrayT]":
-        """The Kronecker product: orders add, ranks multiply.
+        """The Kronecker product with another operator on its right: orders add, ranks multiply.
 
-        raises   ValueError where `other` is cropped, as the product is then no leading block of one Kronecker
-                 matrix (but for an axis on which this matrix has size 1); a crop of this matrix carries over
+        Parameters
+        ----------
+        other : KroneckerMatrix, KroneckerSum or KroneckerProduct
+            Its digits are the less significant ones; parts become dense factors.
 
+        Returns
+        -------
+        KroneckerMatrix
+
+        Raises
+        ------
+        TypeError
+            On other kinds, of which `ketcore.kron` takes some.
+        ValueError
+            Where `other` is cropped, as the product is then no leading block of one Kronecker matrix (but for
+            an axis on which this matrix has size 1); a crop of this matrix carries over.
+        MemoryError
+            Where a part of a KroneckerProduct is too large to be made dense.
+
+        Examples
+        --------
         >>> KroneckerMatrix([np.eye(2)]).kron(KroneckerMatrix([np.eye(3)])).shape
         (6, 6)
         """
         return KroneckerMatrix(*alignment.matrix_kron(self, _as_matrix(self, other, "kron")))
 
     def conj(self) -> "KroneckerMatrix[ArrayT]":
-        """The complex conjugate; a real matrix shares its factors."""
+        """The complex conjugate; a real matrix shares its factors.
+
+        Returns
+        -------
+        KroneckerMatrix
+
+        Examples
+        --------
+        >>> KroneckerMatrix([[[2.0j]]]).conj().to_dense().imag.tolist()
+        [[-2.0]]
+        """
         factors = [conjugated(f) for f in self.factors]
         return KroneckerMatrix(factors, self.shape, self.term_identities)
 
@@ -353,7 +638,34 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def astype(self, dtype: object) -> "KroneckerMatrix[ArrayT]": ...
     @quiet
     def astype(self, dtype: object) -> "KroneckerMatrix[Any]":
-        """The same matrix with factors of another floating or complex dtype."""
+        """The same matrix with factors of another floating or complex dtype.
+
+        Parameters
+        ----------
+        dtype : dtype
+            One of the library of the factors.  A real one drops imaginary parts, as `astype` of NumPy does,
+            with its warning.
+
+        Returns
+        -------
+        KroneckerMatrix
+            Factors that have the dtype are shared.
+
+        Raises
+        ------
+        TypeError
+            On a dtype of NumPy that is neither floating nor complex.
+
+        Notes
+        -----
+        Where a factor leaves the range of the dtype, the factors of its term are brought to one level first
+        (NumPy only).
+
+        Examples
+        --------
+        >>> KroneckerMatrix([np.eye(2)]).astype("complex64").dtype
+        dtype('complex64')
+        """
         factors = construction.cast(self.factors, dtype, None, self.term_identities)
         return KroneckerMatrix(factors, self.shape, self.term_identities)
 
@@ -361,18 +673,51 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def balance(self) -> "KroneckerMatrix[ArrayT]":
         """The same matrix with factors of equal Frobenius norm within each term.
 
+        Returns
+        -------
+        KroneckerMatrix
+            Its factors are new, and none is marked as an identity; a term with a factor of zeros has zeros in
+            all modes.
+
+        Examples
+        --------
         >>> [float(f.max()) for f in KroneckerMatrix([[[8.0]], [[2.0]]]).balance().factors]
         [4.0, 4.0]
         """
         return KroneckerMatrix(arithmetic.balanced_factors(self.factors), self.shape)
 
     def inner(self: Any, other: Operator[ArrayT]) -> ArrayT:
-        """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
+        """The Frobenius inner product `sum_ij conj(self_ij) other_ij`.
 
-        other    a KroneckerMatrix, KroneckerSum or KroneckerProduct
+        Parameters
+        ----------
+        other : KroneckerMatrix, KroneckerSum or KroneckerProduct
+            Of the same shape and dims.
 
-        cost     as `kron_inner`
+        Returns
+        -------
+        array, ()
+            A scalar of NumPy, or an array of another library.
 
+        Raises
+        ------
+        TypeError
+            On other kinds, and on mixed libraries.
+        ValueError
+            Where shapes or dims differ.
+        MemoryError
+            Where a part of a KroneckerProduct is too large to be made dense.
+
+        See Also
+        --------
+        kron_inner : The same on factors, with derivatives.
+
+        Notes
+        -----
+        Cost: as `kron_inner`.
+
+        Examples
+        --------
         >>> float(KroneckerMatrix([np.eye(3)]).inner(KroneckerMatrix([np.ones((3, 3))])))
         3.0
         """
@@ -381,43 +726,142 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return unboxed(ops.kron_inner(self.factors, matrix.factors, self.shape))
 
     def norm(self: Any) -> ArrayT:
-        """The Frobenius norm, real; rounding and cancellation as in `Ket.norm`.
+        """The Frobenius norm, real.
 
+        Returns
+        -------
+        array, ()
+            A scalar of NumPy, or an array of another library, in the real dtype of the factors.
+
+        See Also
+        --------
+        kron_norm : The same on factors, with derivatives.
+
+        Notes
+        -----
+        Rounding and cancellation are as in `Ket.norm`.
+
+        Examples
+        --------
         >>> float(KroneckerMatrix([np.eye(4), np.ones((2, 2))]).norm())
         4.0
         """
         return unboxed(ops.kron_norm(self.factors, self.shape))
 
     def sum(self, axis: int | None = None) -> ArrayT:
-        """The sum of all elements, or over the rows (axis 0) or columns (axis 1); crops stay factored.
+        """The sum of all elements, or over the rows or columns.
 
+        Parameters
+        ----------
+        axis : {None, 0, 1, -1, -2}, optional
+            None: all elements; 0 or -2: over the rows, (columns,); 1 or -1: over the columns, (rows,).
+
+        Returns
+        -------
+        array, (), (columns,) or (rows,)
+            Of all elements a scalar of NumPy, or an array of another library.
+
+        Raises
+        ------
+        ValueError
+            On another axis.
+        MemoryError
+            Naming the size, above 2**30 bytes.
+
+        Notes
+        -----
+        Cost: that of sums of the factors and of the output: a crop is at most N^2 matrices that are not
+        cropped.
+
+        Examples
+        --------
         >>> KroneckerMatrix([np.eye(2), np.ones((2, 2))]).sum(axis=0).tolist()
         [2.0, 2.0, 2.0, 2.0]
         """
         return reductions.sums(self.factors, self.shape, axis)
 
     def diagonal(self, max_bytes: int = 2**30) -> ArrayT:
-        """M[i, i] for i < min(shape); MemoryError, naming the size, above `max_bytes`.
+        """The elements M[i, i] for i < min(shape).
 
+        Parameters
+        ----------
+        max_bytes : float, default 2**30
+            What the result may take; infinity for no limit.
+
+        Returns
+        -------
+        array, (min(shape),)
+
+        Raises
+        ------
+        MemoryError
+            Naming the size, above `max_bytes`.
+
+        Notes
+        -----
+        Cost: O(R) per element for square factors, O(R N) otherwise.
+
+        Examples
+        --------
         >>> KroneckerMatrix([np.eye(2), np.full((2, 2), 5.0)]).diagonal().tolist()
         [5.0, 5.0, 5.0, 5.0]
         """
         return reductions.diagonal(self.factors, self.shape, max_bytes)
 
     def trace(self: Any) -> ArrayT:
-        """The sum of the diagonal, at the cost of the factors where they are square, alone or merged with
-        their neighbours, else of the diagonal.
+        """The sum of the diagonal.
 
+        Returns
+        -------
+        array, ()
+            A scalar of NumPy, or an array of another library.
+
+        See Also
+        --------
+        kron_trace : The same on factors, with derivatives.
+
+        Notes
+        -----
+        Cost: that of the factors where they are square, alone or merged with their neighbours, else of the
+        diagonal.
+
+        Examples
+        --------
         >>> float(KroneckerMatrix([np.eye(2)] * 40).trace()) == 2.0**40
         True
         """
         return unboxed(ops.kron_trace(self.factors, self.shape))
 
     def to_dense(self, max_bytes: int = 2**30, out: ArrayT | None = None) -> ArrayT:
-        """The array (rows, columns).
+        """The dense matrix.
 
-        raises   MemoryError, naming the size, above `max_bytes`
-        cost     O(R) per element
+        Parameters
+        ----------
+        max_bytes : float, default 2**30
+            What the result may take; infinity for no limit.
+        out : array, (rows, columns), optional
+            NumPy and CuPy only: C-contiguous, of the shape and dtype of the result, which is written into it.
+
+        Returns
+        -------
+        array, (rows, columns)
+            `out` where that is given.
+
+        Raises
+        ------
+        MemoryError
+            Naming the size, above `max_bytes`.
+        TypeError, ValueError
+            On an `out` that does not fit.
+
+        Notes
+        -----
+        Cost: O(R) per element.  What is too large to be held comes block by block from `iter_row_blocks`.
+
+        Examples
+        --------
+        >>> KroneckerMatrix([[[1.0, 2.0]], [[3.0], [4.0]]]).to_dense().tolist()
+        [[3.0, 6.0], [4.0, 8.0]]
         """
         what = f"{self.shape} array of {self.dtype}"
         size = prod(self.shape), itemsize(self.factors[0])
@@ -425,9 +869,27 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return blocks.row_block(self.factors, range(self.shape[0]), self.shape[1], out)
 
     def cost(self, name: str = "matmul", n: int = 1) -> Cost:
-        """Flops, bytes and path of "rows" or "row_kets" of n ids, "gather" (n single elements), "to_dense",
-        "matmul" (A @ x, n columns) or "rmatmul" (x @ A, n rows), from the sizes alone.
+        """What a method would take: flops, bytes and path, from the sizes alone.
 
+        Parameters
+        ----------
+        name : {"matmul", "rmatmul", "rows", "row_kets", "gather", "to_dense"}, default "matmul"
+            "gather" is that of single elements; products are those with dense arrays.
+        n : int, default 1
+            Columns of "matmul", rows of "rmatmul", ids of "rows" and "row_kets", elements of "gather".
+
+        Returns
+        -------
+        Cost
+            A NamedTuple of flops, bytes and path: how it is computed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            On name and n.
+
+        Examples
+        --------
         >>> KroneckerMatrix([np.eye(64), np.eye(64)]).cost("rmatmul", 10).flops
         10485760
         """
@@ -467,11 +929,27 @@ def eye(
 def eye(dims: int | Sequence[int], dtype: DTypeLike = "float64", like: Any = None) -> KroneckerMatrix[Any]:
     """The identity on P = prod(dims) as a Kronecker product of identities.
 
-    dims     an int or N ints >= 1
-    dtype    a floating or complex one of NumPy; not None
-    like     an array whose library and device the factors take; None for NumPy
-    raises   TypeError, ValueError on dims, dtype and like
+    Parameters
+    ----------
+    dims : int or sequence of N ints
+        Each >= 1.
+    dtype : dtype, default "float64"
+        A floating or complex one of NumPy; not None.
+    like : array, optional
+        An array whose library and device the factors take; None for NumPy.
 
+    Returns
+    -------
+    KroneckerMatrix
+        Of rank 1, with all modes marked as identities: products skip them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On dims, dtype and like.
+
+    Examples
+    --------
     >>> eye((2, 3)).shape, float(eye((2, 3)).trace())
     ((6, 6), 6.0)
     """

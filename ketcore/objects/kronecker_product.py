@@ -59,15 +59,36 @@ __all__ = ["Diagonal", "Identity", "KroneckerProduct"]
 class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
     """A matrix (P, Q) as one Kronecker product of parts of any kind.
 
-    parts    N matrices: dense arrays (p_n, q_n) or nested lists, `Diagonal`, `Identity`, sparse matrices of
-             scipy.sparse (of CuPy beside its arrays), or linear operators: what has shape, dtype, matmat and
-             rmatmat, as those of scipy.sparse.linalg and of ketcore have.  All are used as they are
-    raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
+    With parts A_n of (p_n, q_n), P and Q the products of the p_n and of the q_n::
 
+        M = A_0 (x) A_1 (x) ... (x) A_{N-1}
+
+    Parameters
+    ----------
+    parts : sequence of N matrices, (p_n, q_n)
+        Dense arrays or nested lists, `Diagonal`, `Identity`, sparse matrices of scipy.sparse (of CuPy beside
+        its arrays), or linear operators: what has shape, dtype, matmat and rmatmat, as those of
+        scipy.sparse.linalg and of ketcore have.  All are used as they are.
+
+    Raises
+    ------
+    TypeError
+        On dtypes and on mixed libraries or devices.
+    ValueError
+        On shapes.
+
+    Notes
+    -----
     Immutable; `==` is identity.  Results have the promoted dtype of the parts and the other operand;
     identities alone leave that of the operand, and count as NumPy's float64.  `+` and `-` give a
     KroneckerMatrix, of one term more.
 
+    A product with a dense array takes one pass per part: a small matrix product for a dense one, an
+    elementwise one for a `Diagonal`, none for an `Identity`, a sparse one for a sparse matrix, `matmat` for a
+    linear operator.
+
+    Examples
+    --------
     >>> m = KroneckerProduct([Diagonal([1.0, 2.0]), Identity(2)])
     >>> (m @ [1.0, 1.0, 1.0, 1.0]).tolist()
     [1.0, 1.0, 2.0, 2.0]
@@ -100,7 +121,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(P, Q)."""
+        """The number of rows and of columns, (P, Q)."""
         return prod(self.row_dims), prod(self.col_dims)
 
     @property
@@ -124,13 +145,40 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return KroneckerProduct([transposed_part(part) for part in self.parts])
 
     def conj(self) -> "KroneckerProduct[ArrayT]":
-        """The complex conjugate."""
+        """The complex conjugate; what is real is shared.
+
+        Returns
+        -------
+        KroneckerProduct
+
+        Examples
+        --------
+        >>> KroneckerProduct([Diagonal([2.0j])]).conj().to_dense().imag.tolist()
+        [[-2.0]]
+        """
         return KroneckerProduct([conjugated_part(part) for part in self.parts])
 
     def astype(self, dtype: object) -> "KroneckerProduct[Any]":
-        """The same matrix with parts of another floating or complex dtype; of identities alone the smallest
-        becomes a `Diagonal`.
+        """The same matrix with parts of another floating or complex dtype.
 
+        Parameters
+        ----------
+        dtype : dtype
+            One of the library of the parts.  A real one drops imaginary parts, as `astype` of NumPy does,
+            with its warning.
+
+        Returns
+        -------
+        KroneckerProduct
+            Of parts of the same kinds; of identities alone the smallest becomes a `Diagonal`.
+
+        Raises
+        ------
+        TypeError
+            On a dtype of NumPy that is neither floating nor complex.
+
+        Examples
+        --------
         >>> KroneckerProduct([Diagonal([1.0, 2.0])]).astype("float32").dtype
         dtype('float32')
         """
@@ -153,13 +201,27 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     @quiet
     def balance(self) -> "KroneckerProduct[ArrayT]":
-        """The same matrix with equal Frobenius norms of the parts that hold numbers, identities aside."""
+        """The same matrix with equal Frobenius norms of the parts that hold numbers, identities aside.
+
+        Returns
+        -------
+        KroneckerProduct
+            Of parts of the same kinds; linear operators stay as they are.
+
+        Examples
+        --------
+        >>> KroneckerProduct([[[8.0]], Identity(3), Diagonal([2.0])]).balance().parts[2].values.tolist()
+        [4.0]
+        """
         return KroneckerProduct(together(self.parts, scale.balanced))
 
     @quiet
     def _scaled(self, scalar, divide):
-        """The first of the most precise parts that hold numbers carries the scalar, or else an operator; of
-        identities alone, the smallest becomes a `Diagonal`."""
+        """The product times a number, or over it, which one part carries.
+
+        That is the first of the most precise parts that hold numbers, or else an operator; of identities
+        alone, the smallest becomes a `Diagonal`.
+        """
         parts = level_parts(self._with_numbers())
         known = [n for n, part in enumerate(parts) if not isinstance(part, Identity)]
         at = min(known, key=lambda n: _coarseness(parts[n]))
@@ -173,8 +235,24 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return [*self.parts[:at], unit_diagonal(self.row_dims[at], self._like()), *self.parts[at + 1 :]]
 
     def kron(self, other: "KroneckerProduct[ArrayT]") -> "KroneckerProduct[ArrayT]":
-        """The Kronecker product: the parts of both.
+        """The Kronecker product with another on its right: the parts of both.
 
+        Parameters
+        ----------
+        other : KroneckerProduct
+            Its digits are the less significant ones.
+
+        Returns
+        -------
+        KroneckerProduct
+
+        Raises
+        ------
+        TypeError
+            On other kinds, which `ketcore.kron` takes, and on mixed libraries.
+
+        Examples
+        --------
         >>> KroneckerProduct([Identity(2)]).kron(KroneckerProduct([Identity(3)])).shape
         (6, 6)
         """
@@ -214,14 +292,34 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def __matmul__(self: "KroneckerProduct[Host]", other: Host) -> Host: ...
     def __matmul__(self, other: Any) -> Any:
-        """M @ other: a dense array gives an array, a Ket of the same dims a Ket of the same rank, a
-        KroneckerProduct one part by part, a KroneckerMatrix or a KroneckerSum a KroneckerMatrix.
+        """M @ other: an array gives an array, a Ket a Ket, an operator an operator.
 
-        other    dense: (Q,) or (..., Q, n), or on the grid: (..., *col_dims) gives (..., *row_dims)
-        cost     for dense arrays one pass per part, those that shrink the array first.  Of two products
-                 diagonal parts stay diagonal, identities cost nothing, sparse ones stay sparse; modes
-                 that are split differently are merged, as dense ones
+        Parameters
+        ----------
+        other : array, Ket or operator
+            Dense: (Q,) or (..., Q, n), or on the grid: `(..., *col_dims)` gives `(..., *row_dims)`.  A Ket of
+            the same dims keeps its rank.  A KroneckerProduct is multiplied part by part; a KroneckerMatrix or
+            a KroneckerSum gives a KroneckerMatrix.
 
+        Returns
+        -------
+        array, Ket, KroneckerProduct or KroneckerMatrix
+
+        Raises
+        ------
+        TypeError
+            On other kinds, and on mixed libraries or devices.
+        ValueError
+            On shapes, on the dims of a ket, and on dims that do not split at common places.
+
+        Notes
+        -----
+        Cost: for dense arrays one pass per part, those that shrink the array first.  Of two products diagonal
+        parts stay diagonal, identities cost nothing, sparse ones stay sparse; modes that are split
+        differently are merged, as dense ones.
+
+        Examples
+        --------
         >>> (KroneckerProduct([[[1.0, 1.0]], Identity(2)]) @ [1, 2, 3, 4]).tolist()
         [4.0, 6.0]
         >>> m = KroneckerProduct([Diagonal([1.0, 2.0]), Identity(2)])
@@ -242,7 +340,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return self._times_operator(other, False)
 
     def _times_operator(self, other, first):
-        """self @ other, or other @ self if not `first`, for sums of terms."""
+        """`self @ other`, or `other @ self` if not `first`, for sums of terms."""
         if isinstance(other, KroneckerSum):
             other = other.to_kronecker()
         if not isinstance(other, KroneckerMatrix):
@@ -272,33 +370,117 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def __getitem__(self, key: Key) -> ArrayT:
         """The dense row, rows, element or block that NumPy's rules choose.
 
-        raises   as KroneckerMatrix; TypeError on indices that are traced
-        cost     O(N) times the output; indices on a device are read
+        Parameters
+        ----------
+        key : int, slice, array of ints or of bools, or a pair of these
+            As of `KroneckerMatrix`; indices on a device are read.
 
+        Returns
+        -------
+        array
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError, MemoryError
+            As KroneckerMatrix.
+        TypeError
+            On indices that are traced.
+
+        Notes
+        -----
+        Cost: O(N) times the output.
+
+        Examples
+        --------
         >>> KroneckerProduct([Identity(10**6), Diagonal([1.0, 2.0])])[-1, -2:].tolist()
         [0.0, 2.0]
         """
         return part_blocks.parts_block(self.parts, key)
 
     def rows(self, ids: Index, *, out: ArrayT | None = None) -> ArrayT:
-        """The rows (..., columns) of `ids`, which count from 0; all are read and checked, on a device too.
+        """The dense rows of `ids`.
 
-        raises   TypeError unless ids are integers, IndexError outside [0, rows)
+        Parameters
+        ----------
+        ids : array of ints, (...)
+            Row numbers, which count from 0 and are never negative; all are read and checked, on a device too.
+        out : array, (..., Q), optional
+            NumPy and CuPy only: C-contiguous, of the shape and dtype of the result, which is written into it.
 
+        Returns
+        -------
+        array, (..., Q)
+            `out` where that is given.
+
+        Raises
+        ------
+        TypeError
+            Unless ids are integers; where they are traced; on an `out` of another library.
+        IndexError
+            On an id outside [0, rows).
+        ValueError
+            On an `out` that does not fit.
+
+        Examples
+        --------
         >>> KroneckerProduct([Identity(2), Diagonal([1.0, 2.0])]).rows([3]).tolist()
         [[0.0, 0.0, 0.0, 2.0]]
         """
         return self.row_kets(ids).to_dense(inf, out)
 
     def row_kets(self, ids: Index) -> Ket[ArrayT]:
-        """The rows of `ids` as a batch of kets of rank 1; ids and errors as in `rows`."""
+        """The rows of `ids` as a batch of kets, not multiplied out.
+
+        Parameters
+        ----------
+        ids
+            As of `rows`.
+
+        Returns
+        -------
+        Ket
+            Of batch shape (...), rank 1 and dims q_n.
+
+        Raises
+        ------
+        TypeError, IndexError
+            As `rows`.
+
+        Examples
+        --------
+        >>> KroneckerProduct([Identity(2), Diagonal([1.0, 2.0])]).row_kets([3]).factors[1].tolist()
+        [[[0.0, 2.0]]]
+        """
         return part_blocks.parts_row_kets(self.parts, ids)
 
     def inner(self, other: Operator[ArrayT]) -> ArrayT:
-        """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
+        """The Frobenius inner product `sum_ij conj(self_ij) other_ij`.
 
-        cost     of two products that of their parts; a KroneckerMatrix meets dense factors
+        Parameters
+        ----------
+        other : KroneckerProduct, KroneckerMatrix or KroneckerSum
+            Of the same shape and dims.
 
+        Returns
+        -------
+        array, ()
+            A scalar of NumPy, or an array of another library.
+
+        Raises
+        ------
+        TypeError
+            On other kinds, and on mixed libraries.
+        ValueError
+            Where shapes or dims differ.
+        MemoryError
+            Where a linear operator, or beside another kind any part, is too large to be made dense.
+
+        Notes
+        -----
+        Cost: of two products that of their parts; a KroneckerMatrix meets dense factors.
+
+        Examples
+        --------
         >>> float(KroneckerProduct([Identity(10**9)]).inner(KroneckerProduct([Identity(10**9)])))
         1000000000.0
         """
@@ -310,6 +492,18 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def norm(self) -> ArrayT:
         """The Frobenius norm, real: the product of those of the parts.
 
+        Returns
+        -------
+        array, ()
+            A scalar of NumPy, or an array of another library, in the real dtype of the parts.
+
+        Raises
+        ------
+        MemoryError
+            Where a linear operator is too large to be made dense.
+
+        Examples
+        --------
         >>> float(KroneckerProduct([Identity(4), Diagonal([3.0, 4.0])]).norm())
         10.0
         """
@@ -323,10 +517,27 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return Ket(leaves).norm()
 
     def sum(self, axis: int | None = None) -> ArrayT:
-        """The sum of all elements, or over the rows (axis 0) or columns (axis 1).
+        """The sum of all elements, or over the rows or columns.
 
-        raises   ValueError on axis; MemoryError, naming the size, above 2**30 bytes
+        Parameters
+        ----------
+        axis : {None, 0, 1, -1, -2}, optional
+            None: all elements; 0 or -2: over the rows, (Q,); 1 or -1: over the columns, (P,).
 
+        Returns
+        -------
+        array, (), (Q,) or (P,)
+            Of all elements a scalar of NumPy, or an array of another library.
+
+        Raises
+        ------
+        ValueError
+            On another axis.
+        MemoryError
+            Naming the size, above 2**30 bytes.
+
+        Examples
+        --------
         >>> KroneckerProduct([Identity(2), [[1.0, 2.0]]]).sum(axis=0).tolist()
         [1.0, 2.0, 1.0, 2.0]
         """
@@ -341,6 +552,19 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def trace(self) -> ArrayT:
         """The sum of the diagonal: the product of traces where all parts are square, else over its elements.
 
+        Returns
+        -------
+        array, ()
+            A scalar of NumPy, or an array of another library.
+
+        Raises
+        ------
+        MemoryError
+            Where a linear operator that is not one of ours, or a part that is not square, is too large to be
+            made dense.
+
+        Examples
+        --------
         >>> float(KroneckerProduct([Identity(10**9), Diagonal([1.0, 2.0])]).trace())
         3000000000.0
         """
@@ -350,9 +574,27 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     @quiet
     def diagonal(self, max_bytes: int = 2**30) -> ArrayT:
-        """M[i, i] for i < min(shape).
+        """The elements M[i, i] for i < min(shape).
 
-        raises   MemoryError, naming the size, above `max_bytes`
+        Parameters
+        ----------
+        max_bytes : float, default 2**30
+            What the result may take; infinity for no limit.
+
+        Returns
+        -------
+        array, (min(P, Q),)
+
+        Raises
+        ------
+        MemoryError
+            Naming the size, above `max_bytes`, which holds for each dense factor too where some part is not
+            square.
+
+        Examples
+        --------
+        >>> KroneckerProduct([Identity(2), Diagonal([1.0, 2.0])]).diagonal().tolist()
+        [1.0, 2.0, 1.0, 2.0]
         """
         if self.row_dims != self.col_dims:
             return self.to_kronecker(max_bytes).diagonal(max_bytes)
@@ -365,7 +607,25 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def to_kronecker(self, max_bytes: float = 2**30) -> KroneckerMatrix[ArrayT]:
         """The same matrix with dense factors.
 
-        raises   MemoryError, naming the size, where a factor is above `max_bytes`
+        Parameters
+        ----------
+        max_bytes : float, default 2**30
+            What each factor may take; infinity for no limit.
+
+        Returns
+        -------
+        KroneckerMatrix
+            Of rank 1, which knows its identities.
+
+        Raises
+        ------
+        MemoryError
+            Naming the size, where a factor is above `max_bytes`.
+
+        Examples
+        --------
+        >>> KroneckerProduct([Identity(2), Diagonal([1.0, 2.0])]).to_kronecker().identities
+        frozenset({0})
         """
         return self._terms(self._like(), max_bytes)
 
@@ -381,9 +641,30 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return KroneckerMatrix([as_dense(part, like) for part in self.parts], identities=identities)
 
     def to_dense(self, max_bytes: int = 2**30) -> ArrayT:
-        """The array (P, Q).
+        """The dense matrix.
 
-        raises   MemoryError, naming the size, above `max_bytes`
+        Parameters
+        ----------
+        max_bytes : float, default 2**30
+            What the result may take; infinity for no limit.
+
+        Returns
+        -------
+        array, (P, Q)
+
+        Raises
+        ------
+        MemoryError
+            Naming the size, above `max_bytes`.
+
+        Notes
+        -----
+        What is too large to be held comes block by block from `iter_row_blocks`.
+
+        Examples
+        --------
+        >>> KroneckerProduct([Diagonal([1.0, 2.0]), [[3.0]]]).to_dense().tolist()
+        [[3.0, 0.0], [0.0, 6.0]]
         """
         _, like, dtype = kind_of(self.parts)
         what = f"{self.shape} array of {dtype}"

@@ -34,13 +34,33 @@ _MERGED = 16
 class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     """A square matrix (Q, Q) as the Kronecker sum of N square matrices.
 
-    factors  N arrays (n_i, n_i); mixed dtypes are promoted, nested lists and integers are taken as by
-             KroneckerMatrix, arrays that fit are shared; matrices of scipy.sparse are made dense
-    raises   TypeError on dtypes and on mixed libraries or devices; ValueError on shapes
+    With factors A_i of (n_i, n_i), and Q the product of the n_i::
 
+        S = A_0 (+) A_1 (+) ... (+) A_{N-1} = sum_i  I (x) ... (x) A_i (x) ... (x) I
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (n_i, n_i)
+        Mixed dtypes are promoted, nested lists and integers are taken as by KroneckerMatrix, arrays that fit
+        are shared; matrices of scipy.sparse are made dense.
+
+    Raises
+    ------
+    TypeError
+        On dtypes and on mixed libraries or devices.
+    ValueError
+        On shapes.
+
+    Notes
+    -----
     Immutable; `==` is identity.  `@` takes dense arrays, kets and Kronecker matrices; the product with a
     dense array costs one small product per mode.
 
+    Sums of equal dims add to a sum, and with other operators to a `KroneckerMatrix`; the product of two is a
+    `KroneckerMatrix`.  `*` and `/` take numbers.
+
+    Examples
+    --------
     >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).to_dense().tolist()
     [[3.0, 3.0], [4.0, 6.0]]
     """
@@ -66,7 +86,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """n_i: the radices of row and of column numbers."""
+        """The sizes n_i of the factors: the radices of row and of column numbers."""
         return tuple(f.shape[0] for f in self.factors)
 
     @property
@@ -78,7 +98,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(Q, Q)."""
+        """The number of rows and of columns, (Q, Q)."""
         return prod(self.dims), prod(self.dims)
 
     @property
@@ -102,7 +122,17 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return KroneckerSum([transposed(f) for f in self.factors])
 
     def conj(self) -> "KroneckerSum[ArrayT]":
-        """The complex conjugate; a real sum shares its factors."""
+        """The complex conjugate; a real sum shares its factors.
+
+        Returns
+        -------
+        KroneckerSum
+
+        Examples
+        --------
+        >>> KroneckerSum([[[2.0j]]]).conj().to_dense().imag.tolist()
+        [[-2.0]]
+        """
         return KroneckerSum([conjugated(f) for f in self.factors])
 
     @overload
@@ -111,27 +141,106 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def astype(self, dtype: object) -> "KroneckerSum[ArrayT]": ...
     @quiet
     def astype(self, dtype: object) -> "KroneckerSum[Any]":
-        """The same sum with factors of another floating or complex dtype."""
+        """The same sum with factors of another floating or complex dtype.
+
+        Parameters
+        ----------
+        dtype : dtype
+            One of the library of the factors.  A real one drops imaginary parts, as `astype` of NumPy does,
+            with its warning.
+
+        Returns
+        -------
+        KroneckerSum
+            Factors that have the dtype are shared.
+
+        Raises
+        ------
+        TypeError
+            On a dtype of NumPy that is neither floating nor complex.
+
+        Examples
+        --------
+        >>> KroneckerSum([[[1.0]], [[2.0]]]).astype("float32").dtype
+        dtype('float32')
+        """
         return KroneckerSum([construction.cast([factor], dtype, None)[0] for factor in self.factors])
 
     def __getitem__(self, key: Key) -> ArrayT:
-        """The dense row, rows, element or block that NumPy's rules choose, at the cost of N times the output.
+        """The dense row, rows, element or block that NumPy's rules choose.
 
+        Parameters
+        ----------
+        key : int, slice, array of ints or of bools, or a pair of these
+            As of `KroneckerMatrix`, with its errors.
+
+        Returns
+        -------
+        array
+
+        Notes
+        -----
+        Cost: N times the output.
+
+        Examples
+        --------
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]])[0].tolist()
         [3.0, 3.0]
         """
         return self.to_kronecker()[key]
 
     def rows(self: Any, ids: Index, check: bool | None = None, out: ArrayT | None = None) -> ArrayT:
-        """The rows (..., Q) of `ids`; everything as in `KroneckerMatrix.rows`, at N times the cost.
+        """The dense rows of `ids`.
 
+        Parameters
+        ----------
+        ids, check, out
+            As of `KroneckerMatrix.rows`.
+
+        Returns
+        -------
+        array, (..., Q)
+            `out` where that is given.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As `KroneckerMatrix.rows`.
+
+        Notes
+        -----
+        Cost: N times that of a matrix of one term.
+
+        Examples
+        --------
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).rows([1]).tolist()
         [[4.0, 6.0]]
         """
         return self.to_kronecker().rows(ids, check, out)
 
     def row_kets(self: Any, ids: Index, check: bool | None = None) -> Ket[ArrayT]:
-        """The rows of `ids` as a batch of kets of rank N; `check` as in `rows`."""
+        """The rows of `ids` as a batch of kets, not multiplied out.
+
+        Parameters
+        ----------
+        ids, check
+            As of `KroneckerMatrix.rows`.
+
+        Returns
+        -------
+        Ket
+            Of batch shape (...), rank N and dims n_i.
+
+        Raises
+        ------
+        TypeError, IndexError
+            As `KroneckerMatrix.rows`.
+
+        Examples
+        --------
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).row_kets([1]).rank
+        2
+        """
         return self.to_kronecker().row_kets(ids, check)
 
     @quiet
@@ -182,9 +291,29 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def __matmul__(self, other: Any) -> Any:
         """S @ other: a dense array gives an array, a Ket a Ket of N times its rank, an operator an operator.
 
-        other    dense: (Q,) or (..., Q, n), or on the grid, (..., *dims)
-        cost     for dense arrays time O(Q sum n_i) per column
+        Parameters
+        ----------
+        other : array, Ket or operator
+            Dense: (Q,) or (..., Q, n), or on the grid, `(..., *dims)`.  A KroneckerSum, KroneckerMatrix or
+            KroneckerProduct gives a KroneckerMatrix; dims must split at common places.
 
+        Returns
+        -------
+        array, Ket or KroneckerMatrix
+
+        Raises
+        ------
+        TypeError
+            On other kinds, and on mixed libraries or devices.
+        ValueError
+            On shapes and dims.
+
+        Notes
+        -----
+        Cost: for dense arrays time O(Q sum n_i) per column.
+
+        Examples
+        --------
         >>> (KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]) @ [1, 1]).tolist()
         [6.0, 10.0]
         """
@@ -208,7 +337,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         def __rmatmul__(self: Operator[Host], other: Host) -> Host: ...
         # pyright does not see that the signatures of `Operator` are among these.
         def __rmatmul__(self, other: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-            """other @ S for a dense array (..., Q) or a KroneckerMatrix."""
+            """`other @ S` for a dense array (..., Q) or a KroneckerMatrix."""
             ...
 
     def _apply(self, x, turned):
@@ -216,8 +345,15 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     @quiet
     def trace(self) -> ArrayT:
-        """sum_i tr(A_i) Q / n_i.
+        """The sum of the diagonal: the sum of tr(A_i) Q / n_i.
 
+        Returns
+        -------
+        array, ()
+            A scalar of NumPy, or an array of another library.
+
+        Examples
+        --------
         >>> float(KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).trace())
         9.0
         """
@@ -227,18 +363,72 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return unboxed(xp.astype(total, self.dtype, copy=False))
 
     def diagonal(self, max_bytes: int = 2**30) -> ArrayT:
-        """S[i, i], (Q,): all sums of diagonal elements; MemoryError, naming the size, above `max_bytes`."""
+        """The elements S[i, i]: all sums of diagonal elements.
+
+        Parameters
+        ----------
+        max_bytes : float, default 2**30
+            What the result may take; infinity for no limit.
+
+        Returns
+        -------
+        array, (Q,)
+
+        Raises
+        ------
+        MemoryError
+            Naming the size, above `max_bytes`.
+
+        Examples
+        --------
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).diagonal().tolist()
+        [3.0, 6.0]
+        """
         return self.to_kronecker().diagonal(max_bytes)
 
     def norm(self) -> ArrayT:
-        """The Frobenius norm, real."""
+        """The Frobenius norm, real.
+
+        Returns
+        -------
+        array, ()
+            A scalar of NumPy, or an array of another library, in the real dtype of the factors.
+
+        Notes
+        -----
+        Rounding and cancellation are as in `Ket.norm`.
+
+        Examples
+        --------
+        >>> round(float(KroneckerSum([[[1.0]], [[2.0, 0.0], [0.0, 3.0]]]).norm()), 12)
+        5.0
+        """
         return self.to_kronecker().norm()
 
     def inner(self, other: Operator[ArrayT]) -> ArrayT:
-        """The Frobenius inner product sum_ij conj(self_ij) other_ij; dims and shapes must be equal.
+        """The Frobenius inner product `sum_ij conj(self_ij) other_ij`.
 
-        other    a KroneckerSum, KroneckerMatrix or KroneckerProduct
+        Parameters
+        ----------
+        other : KroneckerSum, KroneckerMatrix or KroneckerProduct
+            Of the same shape and dims.
 
+        Returns
+        -------
+        array, ()
+            A scalar of NumPy, or an array of another library.
+
+        Raises
+        ------
+        TypeError
+            On other kinds, and on mixed libraries.
+        ValueError
+            Where shapes or dims differ.
+        MemoryError
+            Where a part of a KroneckerProduct is too large to be made dense.
+
+        Examples
+        --------
         >>> s = KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]])
         >>> float(s.inner(s))
         70.0
@@ -246,20 +436,68 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return self.to_kronecker().inner(other)
 
     def sum(self, axis: int | None = None) -> ArrayT:
-        """The sum of all elements, or over the rows (axis 0) or columns (axis 1).
+        """The sum of all elements, or over the rows or columns.
 
+        Parameters
+        ----------
+        axis : {None, 0, 1, -1, -2}, optional
+            None: all elements; 0 or -2: over the rows; 1 or -1: over the columns.
+
+        Returns
+        -------
+        array, () or (Q,)
+            Of all elements a scalar of NumPy, or an array of another library.
+
+        Raises
+        ------
+        ValueError
+            On another axis.
+        MemoryError
+            Naming the size, above 2**30 bytes.
+
+        Examples
+        --------
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).sum(axis=0).tolist()
         [7.0, 9.0]
         """
         return self.to_kronecker().sum(axis)
 
     def kron(self, other: Operator[ArrayT]) -> KroneckerMatrix[ArrayT]:
-        """The Kronecker product as a KroneckerMatrix: orders add, ranks multiply."""
+        """The Kronecker product with another operator on its right: orders add, ranks multiply.
+
+        Parameters
+        ----------
+        other : KroneckerMatrix, KroneckerSum or KroneckerProduct
+            Its digits are the less significant ones.
+
+        Returns
+        -------
+        KroneckerMatrix
+            Of N times the rank of `other`.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As `KroneckerMatrix.kron`.
+
+        Examples
+        --------
+        >>> s = KroneckerSum([[[1.0]], [[2.0]]])
+        >>> s.kron(s).rank
+        4
+        """
         return self.to_kronecker().kron(other)
 
     def to_kronecker(self) -> KroneckerMatrix[ArrayT]:
         """The same matrix as a sum of N Kronecker products.
 
+        Returns
+        -------
+        KroneckerMatrix
+            Of rank N, which knows the identities of each term.
+
+        Examples
+        --------
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).to_kronecker().rank
         2
         """
@@ -273,17 +511,57 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return KroneckerMatrix(factors, identities=[every - {n} for n in range(self.order)])
 
     def to_dense(self, max_bytes: int = 2**30) -> ArrayT:
-        """The array (Q, Q).
+        """The dense matrix.
 
-        raises   MemoryError, naming the size, above `max_bytes`
+        Parameters
+        ----------
+        max_bytes : float, default 2**30
+            What the result may take; infinity for no limit.
+
+        Returns
+        -------
+        array, (Q, Q)
+
+        Raises
+        ------
+        MemoryError
+            Naming the size, above `max_bytes`.
+
+        Notes
+        -----
+        Cost: O(N) per element.  What is too large to be held comes block by block from `iter_row_blocks`.
+
+        Examples
+        --------
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).to_dense().tolist()
+        [[3.0, 3.0], [4.0, 6.0]]
         """
         what, entry = f"{self.shape} array of {self.dtype}", itemsize(self.factors[0])
         shapes.check_dense_size(prod(self.shape), entry, what, max_bytes, "iter_row_blocks(size)")
         return self.to_kronecker().to_dense(max_bytes)
 
     def cost(self, name: str = "matmul", n: int = 1) -> Cost:
-        """Flops, bytes and path of "matmul" (S @ x, n columns) or "rmatmul" (x @ S, n rows).
+        """What a product with an array would take: flops, bytes and path, from the sizes alone.
 
+        Parameters
+        ----------
+        name : {"matmul", "rmatmul"}, default "matmul"
+            S @ x or x @ S.
+        n : int, default 1
+            Columns of "matmul", rows of "rmatmul".
+
+        Returns
+        -------
+        Cost
+            A NamedTuple of flops, bytes and path: how it is computed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            On name and n.
+
+        Examples
+        --------
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).cost("matmul", 10).flops
         120
         """

@@ -73,7 +73,7 @@ _LINALG = {
 def ufunc_answer(own: Any, ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """What `ufunc` gives on inputs of which `own` is the first that is an object of ours.
 
-    raises   TypeError on all that is no operator of Python, naming what serves
+    TypeError on all that is no operator of Python, naming what serves.
     """
     if method == "__call__" and not options:
         found = _operated(own, ufunc, inputs)
@@ -112,7 +112,7 @@ def _unknown(own, other):
 def function_answer(own: Any, function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """What a function of NumPy gives that asks for sizes and dtypes alone.
 
-    raises   TypeError on all others, naming what serves
+    TypeError on all others, naming what serves.
     """
     if function in _OF_SIZES and args and args[0] is own:
         return _OF_SIZES[function](own.shape, *args[1:], **options)

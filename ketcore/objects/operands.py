@@ -45,7 +45,7 @@ def is_dense(value: Any) -> bool:
 def operand(name: str, value: Any, owner: Any) -> AnyArray:
     """What stands beside an object as a floating array: lists and integers in its library and dtype.
 
-    raises   as `check_floating`; arrays of another library are left to what computes
+    Errors are those of `check_floating`; arrays of another library are left to what computes.
     """
     if type(value) is np.ndarray and value.dtype in COMMON:
         return value
@@ -62,16 +62,28 @@ def marks(matrix: Any) -> tuple[frozenset[int], ...]:
 def flat(
     name: str, x: AnyArray, A: Any, side: int, columns: bool = False, batch: bool = True, where: str = ""
 ) -> tuple[AnyArray, int, bool]:
-    """x with the numbers of one side of A along one axis; that axis; whether x was on the grid.
+    """The array x with the numbers of one side of A along one axis; that axis; whether x was on the grid.
 
     NumPy's reading comes first: (size,), (..., size), or (..., size, n).  What does not fit it and ends with
     the dims of this side is on the grid, and comes as (..., size).  Cropped operators and those of one mode
     have no grid.
 
-    side     -2 for the rows of A, -1 for its columns, or for the entries of a ket
-    columns  whether a matrix is one of columns: (size,) and (..., size, n) rather than (..., size)
-    batch    whether axes may stand before
-    where    what ends the list of shapes in the error
+    Parameters
+    ----------
+    name : str
+        What errors call x.
+    x : array
+        What stands beside A.
+    A : Ket or Operator
+        What it stands beside.
+    side : int
+        -2 for the rows of A, -1 for its columns, or for the entries of a ket.
+    columns : bool, default False
+        Whether a matrix is one of columns: (size,) and (..., size, n) rather than (..., size).
+    batch : bool, default True
+        Whether axes may stand before.
+    where : str, default ""
+        What ends the list of shapes in the error.
     """
     size, ndim = A.shape[side], x.ndim
     if ndim:
@@ -95,7 +107,7 @@ def _rule(size, dims, columns, batch):
 
 
 def on_grid(x: AnyArray, A: Any, side: int, grid: bool) -> AnyArray:
-    """x (..., size) on the grid of that side of A, where `grid` is true; else as it is."""
+    """The array x (..., size) on the grid of that side of A, where `grid` is true; else as it is."""
     return namespace_of(x).reshape(x, (*x.shape[:-1], *A._grid(side))) if grid else x
 
 
@@ -143,7 +155,7 @@ def written(result: AnyArray, out: AnyArray | None) -> AnyArray:
 
 @quiet
 def sandwich(matrix: Any, x: Any, y: Any) -> AnyArray:
-    """x^H A y for arrays (..., rows) and (..., columns), or on the grid."""
+    """The numbers `x^H A y` for arrays (..., rows) and (..., columns), or on the grid."""
     if not (is_dense(x) and is_dense(y)):
         kinds = f"{type(x).__name__} and {type(y).__name__}"
         raise TypeError(f"x and y must be two kets or two arrays, got {kinds}")

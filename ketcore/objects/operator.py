@@ -1,5 +1,6 @@
-"""What kets and operators share: no library makes arrays of them, numbers multiply them, operators stand
-beside `@` and are what solvers take.
+"""What kets and operators share, so that libraries, numbers, `@` and solvers know how to treat them.
+
+No library makes arrays of them, numbers multiply them, operators stand beside `@` and are what solvers take.
 
 `Structured` is for all objects, `Scalable` for what numbers multiply, `Operator` for operators, `BarePart`
 for what is no operator by itself.  A class says what is its own: its arrays, `shape`, `dtype`, `T`, `conj`,
@@ -102,15 +103,15 @@ class Structured:
         return NotImplemented
 
     def _times(self, other: "Structured") -> Any:
-        """self @ other, NotImplemented where this kind does not know that one."""
+        """`self @ other`, NotImplemented where this kind does not know that one."""
         return NotImplemented
 
     def _times_left(self, other: "Structured") -> Any:
-        """other @ self, NotImplemented where this kind does not know that one."""
+        """`other @ self`, NotImplemented where this kind does not know that one."""
         return NotImplemented
 
     def _sum(self, other: Any, sign: str) -> Any:
-        """self + other or self - other: zero is that of every kind."""
+        """`self + other` or `self - other`: zero is that of every kind."""
         if not isinstance(other, Structured):
             if _is_zero(other):
                 return self
@@ -126,14 +127,14 @@ class Structured:
         return found
 
     def _left_sum(self, other: Any, sign: str) -> Any:
-        """other + self or other - self, where `other` is no object."""
+        """`other + self` or `other - self`, where `other` is no object."""
         if _is_zero(other):
             own: Any = self
             return self if sign == "+" else -own
         return _refused(other, sum_refusal, self, sign)
 
     def _product(self, other: Any) -> Any:
-        """self @ other for what is no array."""
+        """`self @ other` for what is no array."""
         if not isinstance(other, Structured):
             return _refused(other, product_refusal, self)
         found = self._times(other)
@@ -178,6 +179,7 @@ class Scalable(Structured):
         raise NotImplementedError
 
     def __neg__(self) -> Self:
+        """The object times -1."""
         return self * -1
 
     def _negative(self, beside: Structured) -> Structured:
@@ -185,7 +187,31 @@ class Scalable(Structured):
         return -self
 
     def __mul__(self, scalar: Scalar) -> Self:
-        """The product with a number (scalars only), in the precision of the object."""
+        """The product with a number (scalars only), in the precision of the object.
+
+        Parameters
+        ----------
+        scalar : number, or array without axes
+            A complex one makes a real object complex.
+
+        Returns
+        -------
+        Ket or operator
+            Of the same kind.
+
+        Raises
+        ------
+        TypeError
+            On arrays with axes, and on a long double.
+        ValueError
+            On an int that float64 does not hold.
+
+        Examples
+        --------
+        >>> from ketcore import ket
+        >>> (2 * ket([1.0, 2.0])).to_dense().tolist()
+        [2.0, 4.0]
+        """
         if not arithmetic.is_scalar(scalar):
             return _refused(scalar, factor_refusal, self)
         return self._scaled(scalar, False)
@@ -193,6 +219,7 @@ class Scalable(Structured):
     __rmul__ = __mul__
 
     def __truediv__(self, scalar: Scalar) -> Self:
+        """The object over a number (scalars only), in its own precision."""
         if not arithmetic.is_scalar(scalar):
             return _refused(scalar, factor_refusal, self)
         return self._scaled(scalar, True)
@@ -237,31 +264,49 @@ class Operator(Structured, Generic[ArrayT]):
 
     @property
     def H(self) -> Self:  # noqa: N802 - the name of NumPy's matrices
-        """The conjugate transpose."""
+        """The conjugate transpose; a real operator shares its arrays."""
         own: Any = self
         return own.T.conj()
 
     @property
     def mT(self) -> Self:  # noqa: N802 - the name of the array API
-        """The transpose: an operator has no batch."""
+        """The transpose, by the name of the array API: an operator has no batch."""
         own: Any = self
         return own.T
 
     @property
     def ndim(self) -> int:
-        """2."""
+        """The number of axes, 2."""
         return 2
 
     @property
     def size(self: Any) -> int:
-        """rows * columns, an int of Python: that of the dense array."""
+        """The number of rows times that of columns: an int of Python, which does not overflow."""
         return prod(self.shape)
 
     def transpose(self, *axes: Any) -> Self:
-        """The transpose.
+        """The transpose, `T`, by the name of the method of arrays.
 
-        axes     none, None or (1, 0), as NumPy takes them: no other order transposes
-        raises   ValueError on axes
+        Parameters
+        ----------
+        *axes : ints, or one tuple of ints, optional
+            None, None or (1, 0), as NumPy takes them: no other order transposes.
+
+        Returns
+        -------
+        Operator
+            Of the same kind.
+
+        Raises
+        ------
+        ValueError
+            On other axes.
+
+        Examples
+        --------
+        >>> from ketcore import KroneckerMatrix
+        >>> KroneckerMatrix([[[1.0, 2.0]], [[3.0, 4.0, 5.0]]]).transpose().shape
+        (6, 1)
         """
         given = axes[0] if len(axes) == 1 else axes
         known = isinstance(given, list | tuple) and [as_int(axis) for axis in given] in ([], [1, 0])
@@ -270,13 +315,44 @@ class Operator(Structured, Generic[ArrayT]):
         return self.mT
 
     def adjoint(self) -> Self:
-        """The conjugate transpose, by the name that linear operators of SciPy have for it."""
+        """The conjugate transpose, `H`, by the name that linear operators of SciPy have for it.
+
+        Returns
+        -------
+        Operator
+            Of the same kind.
+
+        Examples
+        --------
+        >>> from ketcore import KroneckerMatrix
+        >>> KroneckerMatrix([[[1.0, 2.0]], [[3.0, 4.0, 5.0]]]).adjoint().shape
+        (6, 1)
+        """
         return self.H
 
     def dot(self: Any, other: Any) -> Any:
-        """A @ other.
+        """The product A @ other, by the name of the method of arrays.
 
-        raises   as `@`, for what that leaves to `other` too
+        Parameters
+        ----------
+        other : array, Ket or operator
+            What `@` takes.
+
+        Returns
+        -------
+        array, Ket or operator
+            What `@` gives.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `@`, for what that leaves to `other` too.
+
+        Examples
+        --------
+        >>> from ketcore import eye
+        >>> eye((2, 2)).dot([1, 2, 3, 4]).tolist()
+        [1.0, 2.0, 3.0, 4.0]
         """
         found = self.__matmul__(other)
         if found is NotImplemented:
@@ -284,7 +360,28 @@ class Operator(Structured, Generic[ArrayT]):
         return found
 
     def toarray(self, max_bytes: int = 2**30) -> ArrayT:
-        """`to_dense`, by the name that sparse matrices of SciPy have for it."""
+        """The dense matrix, `to_dense`, by the name that sparse matrices of SciPy have for it.
+
+        Parameters
+        ----------
+        max_bytes : float, default 2**30
+            What the result may take; infinity for no limit.
+
+        Returns
+        -------
+        array, (rows, columns)
+
+        Raises
+        ------
+        MemoryError
+            Naming the size, above `max_bytes`.
+
+        Examples
+        --------
+        >>> from ketcore import eye
+        >>> eye(2).toarray().tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+        """
         own: Any = self
         return own.to_dense(max_bytes)
 
@@ -293,6 +390,7 @@ class Operator(Structured, Generic[ArrayT]):
         return True
 
     def __len__(self: Any) -> int:
+        """The number of rows; OverflowError where Python does not count so far."""
         return checked_length(self.shape[0])
 
     def _operand(self: Any, value: Any) -> AnyArray:
@@ -306,7 +404,7 @@ class Operator(Structured, Generic[ArrayT]):
         return both[side] if whole else ()
 
     def _apply(self, x: AnyArray, turned: bool) -> AnyArray:
-        """A x for x (lead, columns, trail); `turned`: A^T x for x (lead, rows, trail)."""
+        """The product A x for x (lead, columns, trail); `turned`: A^T x for x (lead, rows, trail)."""
         raise NotImplementedError
 
     def _on_dense(self: Any, other: Any) -> Any:
@@ -320,29 +418,110 @@ class Operator(Structured, Generic[ArrayT]):
     @overload
     def __rmatmul__(self: "Operator[Host]", other: Host) -> Host: ...
     def __rmatmul__(self: Any, other: Any) -> Any:
-        """other @ A for a dense array (..., rows), or (..., *row_dims), which gives (..., *col_dims)."""
+        """`other @ A` for an array (..., rows), or `(..., *row_dims)`, which gives `(..., *col_dims)`."""
         if not is_dense(other):
             return _refused(other, product_refusal, self)
         return applied(self, self._operand(other), True)
 
     def matmul(self: Any, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT:
-        """A @ x for an array (columns,) or (..., columns, n), or on the grid: (..., *col_dims) gives
-        (..., *row_dims).  `out` is written into and returned.
+        """The product A @ x with an array, written into `out` where that is given.
 
-        raises, cost   as `@`; with `out` a copy of the result more
+        Parameters
+        ----------
+        x : array, (columns,), (..., columns, n) or `(..., *col_dims)`
+            Nested lists and integers are taken in library and dtype of the operator; a Permutation keeps any
+            dtype.  What has neither of the first two shapes may be on the grid, if the operator has two or
+            more modes.
+        out : array, (rows,), (..., rows, n) or `(..., *row_dims)`, optional
+            NumPy and CuPy only: C-contiguous, of the shape and dtype of the result, which is written into it.
+
+        Returns
+        -------
+        array, (rows,), (..., rows, n) or `(..., *row_dims)`
+            In the promoted dtype of operator and `x`; `out` where that is given.
+
+        Raises
+        ------
+        TypeError
+            On dtypes, on mixed libraries, and on kets and operators, which `@` takes.
+        ValueError
+            On shapes.
+
+        Notes
+        -----
+        Cost: that of `@`; with `out` a copy of the result more.
+
+        Examples
+        --------
+        >>> from ketcore import KroneckerSum
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).matmul([1, 1]).tolist()
+        [6.0, 10.0]
         """
         return written(self._on_dense(as_array("x", x)), out)
 
     def rmatmul(self: Any, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT:
-        """x @ A for an array (..., rows), or on the grid: (..., *row_dims) gives (..., *col_dims).
-        `out`, errors and cost as in `matmul`."""
+        """The product x @ A with an array, written into `out` where that is given.
+
+        Parameters
+        ----------
+        x : array, (..., rows) or `(..., *row_dims)`
+            As of `matmul`.
+        out : array, (..., columns) or `(..., *col_dims)`, optional
+            As of `matmul`.
+
+        Returns
+        -------
+        array, (..., columns) or `(..., *col_dims)`
+            In the promoted dtype of operator and `x`; `out` where that is given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `matmul`.
+
+        Notes
+        -----
+        Cost: as that of `matmul`.
+
+        Examples
+        --------
+        >>> from ketcore import KroneckerSum
+        >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).rmatmul([1, 1]).tolist()
+        [7.0, 9.0]
+        """
         return written(Operator.__rmatmul__(self, as_array("x", x)), out)
 
     def sandwich(self: Any, x: Any, y: Any) -> Any:
-        """x^H A y, (...): x and y are kets, or arrays (..., rows) and (..., columns), or on the grid:
-        (..., *row_dims) and (..., *col_dims).  Batches broadcast.
+        """The numbers `x^H A y` for two kets or two arrays; batches broadcast.
 
-        cost     that of A @ y and of one inner product
+        Parameters
+        ----------
+        x : Ket, or array, (..., rows) or `(..., *row_dims)`
+            It is conjugated.
+        y : Ket, or array, (..., columns) or `(..., *col_dims)`
+            A ket where `x` is one.
+
+        Returns
+        -------
+        array, (...)
+            In the promoted dtype.
+
+        Raises
+        ------
+        TypeError
+            Unless both are kets or both arrays.
+        ValueError
+            On shapes, batches and dims.
+
+        Notes
+        -----
+        Cost: that of A @ y and of one inner product.
+
+        Examples
+        --------
+        >>> from ketcore import KroneckerSum
+        >>> float(KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).sandwich([1, 0], [0, 1]))
+        3.0
         """
         # What numbers multiply and is no operator is a ket.
         if all(isinstance(each, Scalable) and not isinstance(each, Operator) for each in (x, y)):
@@ -352,19 +531,110 @@ class Operator(Structured, Generic[ArrayT]):
     # Solvers of SciPy and CuPy take what has these four methods, as well as shape and dtype, as it is.
 
     def matvec(self: Any, x: ArrayT | Lists) -> ArrayT:
-        """A @ x, by the name under which solvers of SciPy and CuPy ask for it."""
+        """The product A @ x, by the name that solvers of SciPy and CuPy know.
+
+        Parameters
+        ----------
+        x : array, (columns,) or (columns, 1)
+            What else `@` takes, it takes too.
+
+        Returns
+        -------
+        array, (rows,) or (rows, 1)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `@`.
+
+        Notes
+        -----
+        With shape, dtype, `rmatvec`, `matmat` and `rmatmat` it makes an operator what `scipy.sparse.linalg`
+        takes as it is.
+
+        Examples
+        --------
+        >>> from ketcore import KroneckerMatrix
+        >>> from scipy.sparse.linalg import cg
+        >>> twice = KroneckerMatrix([[[2.0, 0.0], [0.0, 2.0]]])
+        >>> twice.matvec([1.0, 2.0]).tolist(), cg(twice, np.array([2.0, 4.0]))[0].tolist()
+        ([2.0, 4.0], [1.0, 2.0])
+        """
         return self.dot(x)
 
     def rmatvec(self: Any, x: ArrayT | Lists) -> ArrayT:
-        """A^H @ x, by the name under which solvers of SciPy and CuPy ask for it."""
+        """The product A^H @ x, by the name that solvers of SciPy and CuPy know.
+
+        Parameters
+        ----------
+        x : array, (rows,) or (rows, 1)
+            What else `@` takes, it takes too.
+
+        Returns
+        -------
+        array, (columns,) or (columns, 1)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `@`.
+
+        Examples
+        --------
+        >>> from ketcore import KroneckerMatrix
+        >>> KroneckerMatrix([[[1.0, 2.0]], [[3.0, 4.0]]]).rmatvec([1]).tolist()
+        [3.0, 4.0, 6.0, 8.0]
+        """
         return self.H.dot(x)
 
     def matmat(self: Any, x: ArrayT | Lists) -> ArrayT:
-        """As `matvec`, for several columns."""
+        """The product A @ x with several columns, by the name that solvers of SciPy and CuPy know.
+
+        Parameters
+        ----------
+        x : array, (columns, n)
+            What else `@` takes, it takes too.
+
+        Returns
+        -------
+        array, (rows, n)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `@`.
+
+        Examples
+        --------
+        >>> from ketcore import KroneckerMatrix
+        >>> KroneckerMatrix([[[1.0, 2.0]], [[3.0, 4.0]]]).matmat(np.eye(4)).tolist()
+        [[3.0, 4.0, 6.0, 8.0]]
+        """
         return self.dot(x)
 
     def rmatmat(self: Any, x: ArrayT | Lists) -> ArrayT:
-        """As `rmatvec`, for several columns."""
+        """The product A^H @ x with several columns, by the name that solvers of SciPy and CuPy know.
+
+        Parameters
+        ----------
+        x : array, (rows, n)
+            What else `@` takes, it takes too.
+
+        Returns
+        -------
+        array, (columns, n)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `@`.
+
+        Examples
+        --------
+        >>> from ketcore import KroneckerMatrix
+        >>> KroneckerMatrix([[[1.0, 2.0]], [[3.0, 4.0]]]).rmatmat([[1, 10]]).tolist()
+        [[3.0, 30.0], [4.0, 40.0], [6.0, 60.0], [8.0, 80.0]]
+        """
         return self.H.dot(x)
 
     def _arrays(self: Any) -> tuple[AnyArray, ...]:
@@ -374,7 +644,24 @@ class Operator(Structured, Generic[ArrayT]):
     def as_linear_operator(self: Any) -> Any:
         """A LinearOperator of SciPy (NumPy arrays) or of CuPy, for eigsh, svds, lsqr, cg and their like.
 
-        raises   TypeError on arrays of other libraries
+        Returns
+        -------
+        LinearOperator
+            That of `scipy.sparse.linalg`, or CuPy's of the same name.
+
+        Raises
+        ------
+        TypeError
+            On arrays of other libraries.
+
+        Examples
+        --------
+        >>> from ketcore import KroneckerMatrix
+        >>> from scipy.sparse.linalg import eigsh
+        >>> K = KroneckerMatrix([np.diag([1.0, 2.0, 3.0]), np.diag([1.0, 5.0])])
+        >>> largest = eigsh(K.as_linear_operator(), k=1, return_eigenvectors=False)
+        >>> round(float(largest[0]), 6)
+        15.0
         """
         adjoint = self.H
         return solvers.linear_operator(self._like())(
@@ -389,12 +676,28 @@ class Operator(Structured, Generic[ArrayT]):
     def iter_row_blocks(self: Any, size: int) -> RowBlocks:
         """All rows as dense blocks of at most `size`, from row 0 on, for what is too large to be held.
 
-        size     an int >= 1
-        returns  something to iterate over, more than once; it has a length for progress bars.  Each block
-                 (rows, columns) is a new array
-        raises   TypeError, ValueError on size
-        cost     memory that of one block
+        Parameters
+        ----------
+        size : int
+            Rows of a block, >= 1; the last one may have fewer.
 
+        Returns
+        -------
+        RowBlocks
+            Something to iterate over, more than once; it has a length for progress bars.  Each block (rows,
+            columns) is a new array.
+
+        Raises
+        ------
+        TypeError, ValueError
+            On size.
+
+        Notes
+        -----
+        Cost: memory that of one block.
+
+        Examples
+        --------
         >>> from ketcore import eye
         >>> blocks = eye((2, 2)).iter_row_blocks(3)
         >>> len(blocks), [block.shape for block in blocks]

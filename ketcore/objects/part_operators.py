@@ -28,10 +28,16 @@ Product = Callable[[AnyArray], AnyArray]
 class LinearPart:
     """A linear operator that is made of others.
 
-    shape    (p, q)
-    arrays   what tells its library, device and dtype
-    matmat   A x for x (q, n)
-    rmatmat  A^H x for x (p, n)
+    Attributes
+    ----------
+    shape : (int, int)
+        (p, q).
+    arrays : tuple of arrays
+        What tells its library, device and dtype.
+    matmat : callable
+        A x for x (q, n).
+    rmatmat : callable
+        A^H x for x (p, n).
     """
 
     shape: tuple[int, int]
@@ -87,9 +93,9 @@ def operator_arrays(operator: Any) -> tuple[AnyArray, ...]:
 
 
 def operator_times(operator: Any, x: AnyArray) -> AnyArray:
-    """A x for x (q, n), in the dtype of x.
+    """The product A x for x (q, n), in the dtype of x.
 
-    raises   TypeError, ValueError where the operator does not do what its shape and dtype say
+    TypeError, ValueError where the operator does not do what its shape and dtype say.
     """
     xp, shape, name = namespace_of(x), (operator.shape[0], x.shape[1]), type(operator).__name__
     if not shape[1]:
@@ -137,7 +143,7 @@ def changed_operator(operator: Any, change: Product) -> LinearPart:
 
 
 def composed(left: Any, right: Any, arrays: tuple[AnyArray, ...]) -> LinearPart:
-    """left @ right, which is not formed; `arrays` tell library, device and dtype."""
+    """The operator `left @ right`, which is not formed; `arrays` tell library, device and dtype."""
     forward = partial(_one_after_another, right.matmat, left.matmat)
     adjoint = partial(_one_after_another, left.rmatmat, right.rmatmat)
     return LinearPart((left.shape[0], right.shape[1]), arrays, forward, adjoint)

@@ -42,7 +42,7 @@ from ketcore.shapes import check_result_size
 def parts_product(left: Sequence[Any], right: Sequence[Any]) -> list[Any]:
     """The parts of the product of two Kronecker products, of which the inner sizes are equal.
 
-    raises   ValueError where the inner dims have no common split
+    ValueError where the inner dims have no common split.
     """
     _, like, dtype = kind_of((*left, *right))
     dims = tuple(part.shape[1] for part in left), tuple(part.shape[0] for part in right)
@@ -57,10 +57,9 @@ def parts_product(left: Sequence[Any], right: Sequence[Any]) -> list[Any]:
 
 @quiet
 def split_alike(left: Sequence[Any], right: Sequence[Any], like: AnyArray) -> list[list[Any]]:
-    """Pairs of parts of one shape of two Kronecker products, whose parts are merged where they are split
-    differently.
+    """Pairs of parts of one shape of two Kronecker products; what is split differently is merged.
 
-    raises   ValueError where they have no common split
+    ValueError where they have no common split.
     """
     shapes = [[tuple(part.shape) for part in side] for side in (left, right)]
     groups = common_groups(*shapes)
@@ -93,7 +92,7 @@ def _merged(parts, like):
 
 
 def part_product(left: Any, right: Any) -> Any:
-    """left @ right of two parts."""
+    """The product `left @ right` of two parts."""
     if isinstance(left, Identity) or isinstance(right, Identity):
         return right if isinstance(left, Identity) else left
     if is_array(right):
@@ -155,7 +154,7 @@ def parts_times_matrix(parts: Sequence[Any], matrix: Any, first: bool) -> Parts:
 def part_inner(left: Any, right: Any, like: AnyArray) -> Any:
     """The Frobenius inner product of two parts of one shape, the first conjugated, in the dtype of `like`.
 
-    raises   MemoryError where a linear operator is too large to be made dense
+    MemoryError where a linear operator is too large to be made dense.
     """
     if isinstance(left, Identity) and isinstance(right, Identity):
         return float(left.size)

@@ -1,5 +1,4 @@
-"""The parts of a KroneckerProduct: dense matrices, `Diagonal`, `Identity`, sparse matrices of SciPy or CuPy,
-linear operators.
+"""The parts of a KroneckerProduct: dense, `Diagonal`, `Identity`, sparse of SciPy or CuPy, linear operators.
 
 What the five kinds do differently is here, one visible `if` per kind in each function.
 
@@ -50,12 +49,29 @@ from ketcore.shapes import check_dense_size, check_int, check_result_size
 class Diagonal(BarePart, Generic[ArrayT]):
     """A diagonal matrix (n, n) as a part of a KroneckerProduct, which alone multiplies and adds.
 
-    values   (n,), n >= 1; integers become float64
-    raises   TypeError, ValueError on kinds and shapes
-    cost     n numbers; a product is one multiplication per entry of the operand
+    Parameters
+    ----------
+    values : array, (n,)
+        The diagonal, n >= 1; integers become float64.
 
+    Raises
+    ------
+    TypeError
+        On dtypes.
+    ValueError
+        On shapes.
+
+    Notes
+    -----
+    Cost: n numbers; a product is one multiplication per entry of the operand.
+
+    Examples
+    --------
     >>> Diagonal([1.0, 2.0]).shape
     (2, 2)
+    >>> from ketcore import KroneckerProduct
+    >>> (KroneckerProduct([Diagonal([1.0, 2.0])]) @ [3, 4]).tolist()
+    [3.0, 8.0]
     """
 
     values: ArrayT
@@ -74,7 +90,7 @@ class Diagonal(BarePart, Generic[ArrayT]):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n, n)."""
+        """The number of rows and of columns, (n, n)."""
         return self.values.shape[0], self.values.shape[0]
 
     def _facts(self):
@@ -85,8 +101,20 @@ class Diagonal(BarePart, Generic[ArrayT]):
 class Identity(BarePart):
     """The identity matrix (n, n) as a part of a KroneckerProduct: no numbers are stored.
 
-    size     n, an int >= 1; TypeError, ValueError otherwise
+    Parameters
+    ----------
+    size : int
+        The number n of rows, >= 1.
 
+    Raises
+    ------
+    TypeError
+        Unless `size` is an int.
+    ValueError
+        Where it is less than 1.
+
+    Examples
+    --------
     >>> Identity(10**9).shape
     (1000000000, 1000000000)
     """
@@ -98,7 +126,7 @@ class Identity(BarePart):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n, n)."""
+        """The number of rows and of columns, (n, n)."""
         return self.size, self.size
 
     def _facts(self):
@@ -111,8 +139,11 @@ def is_sparse(part: Any) -> bool:
 
 
 def as_parts(parts: Any) -> tuple[Any, ...]:
-    """Parts as they are kept: a list is an array, integers are floating, a sparse matrix is CSR or (its
-    transpose) CSC; all others as they are."""
+    """Parts as they are kept.
+
+    A list is an array, integers are floating, a sparse matrix is CSR or (its transpose) CSC; all others stay
+    as they are.
+    """
     parts = [_readable(n, part) for n, part in enumerate(as_sequence("parts", parts))]
     if not parts:
         raise ValueError("parts must hold at least one matrix, got none")
@@ -196,10 +227,7 @@ def scaled_part(part: Any, scalar: Any, divide: bool) -> Any:
 
 
 def unit_diagonal(size: int, like: AnyArray) -> "Diagonal[Any]":
-    """The identity as numbers beside `like`, which can be changed.
-
-    raises   MemoryError, naming the size, above 2**30 bytes
-    """
+    """The identity as numbers beside `like`, which can be changed; MemoryError above 2**30 bytes."""
     check_result_size("identities", (size,), itemsize(like), like.dtype, "a part Diagonal([number])")
     return Diagonal(namespace_of(like).ones(size, dtype=like.dtype, device=device_of(like)))
 
@@ -285,7 +313,7 @@ def _columns(operator, units):
 def diagonal_of(part: Any, like: AnyArray) -> AnyArray:
     """The diagonal (n,) of a square part, beside `like`.
 
-    raises   MemoryError where a linear operator that is not one of ours is too large to be made dense
+    MemoryError where a linear operator that is not one of ours is too large to be made dense.
     """
     xp = namespace_of(like)
     if isinstance(part, Identity):
@@ -308,8 +336,10 @@ def trace_of(part: Any, like: AnyArray) -> Any:
 
 
 def product_over_modes(number: Callable[..., Any], like: AnyArray, *sides: Sequence[Any]) -> AnyArray:
-    """The product over the modes of a number of the part there, or of the parts of two sides, in the dtype of
-    `like` and beside it."""
+    """The product over the modes of a number of the part there, or of the parts of two sides.
+
+    It has the dtype of `like`, and is beside it.
+    """
     return reduce(
         mul, [number(*parts, like) for parts in zip(*sides, strict=True)], namespace_of(like).ones_like(like)
     )
@@ -330,7 +360,7 @@ def column_sums(part: Any, like: AnyArray) -> AnyArray:
 def numbers_of(part: Any, like: AnyArray) -> AnyArray:
     """All entries of a part that may be other than zero, (m,); none of an identity.
 
-    raises   MemoryError where a linear operator is too large to be made dense
+    MemoryError where a linear operator is too large to be made dense.
     """
     if isinstance(part, Diagonal):
         return part.values
@@ -354,7 +384,7 @@ def check_operator_size(operator: Any, like: AnyArray) -> None:
 def hadamard_part(left: Any, right: Any, like: AnyArray) -> Any:
     """The elementwise product of two parts of one shape: diagonal or sparse where one of them is.
 
-    raises   MemoryError where a linear operator is too large to be made dense
+    MemoryError where a linear operator is too large to be made dense.
     """
     if isinstance(left, Identity) and isinstance(right, Identity):
         return left
@@ -373,7 +403,7 @@ def hadamard_part(left: Any, right: Any, like: AnyArray) -> Any:
 def picked(part: Any, rows: np.ndarray, columns: np.ndarray | range, like: AnyArray) -> AnyArray:
     """The block (b, c) of the entries of a part at some rows and columns, in the dtype and beside `like`.
 
-    columns   indices, or a range for all of them
+    `columns` are indices, or a range for all of them.
     """
     xp = namespace_of(like)
     every = isinstance(columns, range)

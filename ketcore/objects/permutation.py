@@ -31,15 +31,32 @@ from ketcore.shapes import check_dims, check_int, check_mode, check_order, strid
 class Permutation(Operator[Any]):
     """The matrix (Q, Q) that puts the modes of a vector in another order.
 
-    dims     the N dims of the vector that it is applied to
-    order    each mode once: mode n of the result is mode order[n], as in np.transpose
-    raises   TypeError, ValueError on dims and on an order that has not each mode once
-    cost     of a product one transpose of the operand; nothing is stored
+    With Q the product of the dims, and leaves v_n of the vector::
+
+        P (v_0 (x) ... (x) v_{N-1}) = v_{order[0]} (x) ... (x) v_{order[N-1]}
+
+    Parameters
+    ----------
+    dims : sequence of N ints
+        The dims of the vector that it is applied to, each >= 1.
+    order : sequence of N ints
+        Each mode once: mode n of the result is mode order[n], as in `np.transpose`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On dims and on an order that has not each mode once.
+
+    Notes
+    -----
+    Cost: of a product one transpose of the operand; nothing is stored.
 
     Immutable, holds no array; `==` is identity.  `@` takes dense arrays on either side, kets, and
-    permutations.  The inverse is `.T`.  P @ A @ P.T of a KroneckerMatrix A is `permute_subsystems(A, order)`;
+    permutations.  The inverse is `T`.  P @ A @ P.T of a KroneckerMatrix A is `permute_subsystems(A, order)`;
     P @ A alone is no Kronecker product, but where the order leaves all modes in place.
 
+    Examples
+    --------
     >>> (Permutation((2, 3), (1, 0)) @ np.arange(6)).tolist()
     [0, 3, 1, 4, 2, 5]
     """
@@ -60,7 +77,7 @@ class Permutation(Operator[Any]):
 
     @property
     def row_dims(self) -> tuple[int, ...]:
-        """The dims of the vector that a product is."""
+        """The dims of the vector that a product is: `dims` in the new order."""
         return tuple(self.dims[n] for n in self.order)
 
     @property
@@ -70,12 +87,12 @@ class Permutation(Operator[Any]):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(Q, Q)."""
+        """The number of rows and of columns, (Q, Q)."""
         return prod(self.dims), prod(self.dims)
 
     @property
     def dtype(self) -> Any:
-        """float64, of which `to_dense` is by default; a product has the dtype of the other operand."""
+        """The dtype float64, of which `to_dense` is by default; a product has that of the other operand."""
         return np.dtype(np.float64)
 
     @property
@@ -98,8 +115,32 @@ class Permutation(Operator[Any]):
     @overload
     def __matmul__(self, other: ForeignT) -> ForeignT: ...
     def __matmul__(self, other: Any) -> Any:
-        """P @ other: an array (Q,), (..., Q, n) or (..., *dims) of any dtype, a Ket of these dims, or a
-        Permutation.  Of (..., *dims) the modes come as axes in their new order."""
+        """P @ other: an array gives an array, a Ket a Ket, a Permutation a Permutation.
+
+        Parameters
+        ----------
+        other : array, Ket or Permutation
+            An array (Q,), (..., Q, n) or `(..., *dims)` of any dtype, a Ket of these dims, or a Permutation
+            whose `row_dims` these are.  Another operator is taken where the order leaves all modes in place.
+
+        Returns
+        -------
+        array, Ket or Permutation
+            Of `(..., *dims)` the modes come as axes in their new order.
+
+        Raises
+        ------
+        TypeError
+            On other kinds.
+        ValueError
+            On shapes and dims.
+
+        Examples
+        --------
+        >>> swap = Permutation((2, 3), (1, 0))
+        >>> (swap @ [[0, 1, 2], [3, 4, 5]]).tolist(), (swap.T @ swap).order
+        ([[0, 3], [1, 4], [2, 5]], (0, 1))
+        """
         return self._on_dense(other)
 
     def _times(self, other):
@@ -139,7 +180,7 @@ class Permutation(Operator[Any]):
         return Permutation(first.dims, [first.order[n] for n in self.order])
 
     def _transposed(self, x):
-        """P x for x (lead, Q, trail)."""
+        """The product P x for x (lead, Q, trail)."""
         xp = namespace_of(x)
         lead, size, trail = x.shape
         axes = (0, *(n + 1 for n in self.order), len(self.dims) + 1)
@@ -159,10 +200,30 @@ class Permutation(Operator[Any]):
     @overload
     def to_dense(self, max_bytes: int = ..., dtype: DTypeLike = ..., *, like: ForeignT) -> ForeignT: ...
     def to_dense(self, max_bytes: int = 2**30, dtype: DTypeLike = "float64", like: Any = None) -> Any:
-        """The array (Q, Q) of zeros and ones, of NumPy or of the library and device of `like`.
+        """The dense matrix of zeros and ones.
 
-        raises   MemoryError, naming the size, above `max_bytes`
+        Parameters
+        ----------
+        max_bytes : float, default 2**30
+            What the result may take; infinity for no limit.
+        dtype : dtype, default "float64"
+            One of NumPy's numbers, or bool.
+        like : array, optional
+            An array whose library and device the result takes; None for NumPy.
 
+        Returns
+        -------
+        array, (Q, Q)
+
+        Raises
+        ------
+        MemoryError
+            Naming the size, above `max_bytes`.
+        TypeError
+            On dtype and like.
+
+        Examples
+        --------
         >>> swap((2, 2), 0, 1).to_dense().tolist()[1]
         [0.0, 0.0, 1.0, 0.0]
         """
@@ -173,17 +234,44 @@ class Permutation(Operator[Any]):
         return construction.placed(self._rows(0, size, dtype), like)
 
     def conj(self) -> "Permutation":
-        """The permutation itself, which is real."""
+        """The permutation itself, which is real.
+
+        Returns
+        -------
+        Permutation
+
+        Examples
+        --------
+        >>> flip = swap((2, 2), 0, 1)
+        >>> flip.conj() is flip
+        True
+        """
         return self
 
     @property
     def nbytes(self) -> int:
-        """0: nothing is stored."""
+        """The number 0: nothing is stored."""
         return 0
 
     def kron(self, other: "Permutation") -> "Permutation":
         """The Kronecker product: the modes of `other` behind those of this one.
 
+        Parameters
+        ----------
+        other : Permutation
+            Its digits are the less significant ones.
+
+        Returns
+        -------
+        Permutation
+
+        Raises
+        ------
+        TypeError
+            On other kinds, which `ketcore.kron` takes.
+
+        Examples
+        --------
         >>> swap((2, 3), 0, 1).kron(swap((4, 5), 0, 1)).order
         (1, 0, 3, 2)
         """
@@ -194,27 +282,91 @@ class Permutation(Operator[Any]):
         return Permutation((*self.dims, *other.dims), (*self.order, *behind))
 
     def norm(self) -> np.floating[Any]:
-        """The Frobenius norm, the square root of Q."""
+        """The Frobenius norm, the square root of Q.
+
+        Returns
+        -------
+        float64
+            A scalar of NumPy.
+
+        Examples
+        --------
+        >>> float(swap((2, 2), 0, 1).norm())
+        2.0
+        """
         return np.sqrt(np.float64(self.shape[0]))
 
     def diagonal(self, max_bytes: int = 2**30) -> Host:
-        """P[i, i], (Q,) zeros and ones of NumPy; MemoryError, naming the size, above `max_bytes`."""
+        """The elements P[i, i], zeros and ones of NumPy.
+
+        Parameters
+        ----------
+        max_bytes : float, default 2**30
+            What the result may take; infinity for no limit.
+
+        Returns
+        -------
+        array, (Q,)
+            Of float64.
+
+        Raises
+        ------
+        MemoryError
+            Naming the size, above `max_bytes`.
+
+        Examples
+        --------
+        >>> swap((2, 2), 0, 1).diagonal().tolist()
+        [1.0, 0.0, 0.0, 1.0]
+        """
         size = self.shape[0]
         shapes.check_dense_size(size, 8, f"diagonal ({size},) of float64", max_bytes)
         return (self._columns(range(size)) == np.arange(size)).astype(np.float64)
 
     def trace(self) -> np.floating[Any]:
-        """The number of entries that stay in place; MemoryError where Q numbers take more than 2**30 bytes.
+        """The number of entries that stay in place.
 
+        Returns
+        -------
+        float64
+            A scalar of NumPy.
+
+        Raises
+        ------
+        MemoryError
+            Where Q numbers take more than 2**30 bytes.
+
+        Examples
+        --------
         >>> float(commutation(3, 5).trace())
         3.0
         """
         return self.diagonal().sum()
 
     def sum(self, axis: int | None = None) -> Any:
-        """Q, or ones (Q,) along an axis: each row and column has a single one.
+        """The sum of all elements, or over the rows or columns: each of them has a single one.
 
-        raises   ValueError on axis; MemoryError, naming the size, above 2**30 bytes
+        Parameters
+        ----------
+        axis : {None, 0, 1, -1, -2}, optional
+            None: all elements; 0 or -2: over the rows; 1 or -1: over the columns.
+
+        Returns
+        -------
+        float64 or array, (Q,)
+            Q, or ones along an axis, of NumPy.
+
+        Raises
+        ------
+        ValueError
+            On another axis.
+        MemoryError
+            Naming the size, above 2**30 bytes.
+
+        Examples
+        --------
+        >>> swap((2, 2), 0, 1).sum(axis=0).tolist()
+        [1.0, 1.0, 1.0, 1.0]
         """
         size = self.shape[0]
         if shapes.check_sum_axis(axis) is None:
@@ -223,9 +375,29 @@ class Permutation(Operator[Any]):
         return np.ones(size)
 
     def row_kets(self, ids: Index) -> Ket[Host]:
-        """The rows of `ids`, which count from 0, as a batch of kets of rank 1: all zeros but a single one.
+        """The rows of `ids` as a batch of kets: all zeros but a single one.
 
-        raises   TypeError unless ids are integers, IndexError outside [0, rows)
+        Parameters
+        ----------
+        ids : array of ints, (...)
+            Row numbers, which count from 0 and are never negative; all are read and checked, on a device too.
+
+        Returns
+        -------
+        Ket
+            Of NumPy, of batch shape (...), rank 1 and dims `dims`.
+
+        Raises
+        ------
+        TypeError
+            Unless ids are integers.
+        IndexError
+            On an id outside [0, rows).
+
+        Examples
+        --------
+        >>> [f.tolist() for f in swap((2, 2), 0, 1).row_kets(1).factors]
+        [[[0.0, 1.0]], [[1.0, 0.0]]]
         """
         ids, _ = check_index("ids", as_integers("ids", ids), self.shape[0], True)
         digits = split_digits(to_host(ids), self.row_dims)
@@ -234,8 +406,29 @@ class Permutation(Operator[Any]):
         return Ket([leaves[n] for n in range(len(self.dims))])
 
     def rows(self, ids: Index, *, out: Host | None = None) -> Host:
-        """The rows (..., Q) of `ids`, arrays of NumPy; ids and errors as in `row_kets`.
+        """The dense rows of `ids`.
 
+        Parameters
+        ----------
+        ids
+            As of `row_kets`.
+        out : array, (..., Q), optional
+            Of NumPy: C-contiguous, of the shape and dtype of the result, which is written into it.
+
+        Returns
+        -------
+        array, (..., Q)
+            Of NumPy and float64; `out` where that is given.
+
+        Raises
+        ------
+        TypeError, IndexError
+            As `row_kets`.
+        ValueError
+            On an `out` that does not fit.
+
+        Examples
+        --------
         >>> swap((2, 2), 0, 1).rows([1]).tolist()
         [[0.0, 0.0, 1.0, 0.0]]
         """
@@ -244,7 +437,24 @@ class Permutation(Operator[Any]):
     def __getitem__(self, key: Key) -> Host:
         """The dense row, rows, element or block that NumPy's rules choose, of zeros and ones of NumPy.
 
-        raises   as KroneckerMatrix
+        Parameters
+        ----------
+        key : int, slice, array of ints or of bools, or a pair of these
+            As of `KroneckerMatrix`.
+
+        Returns
+        -------
+        array
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError, MemoryError
+            As KroneckerMatrix.
+
+        Examples
+        --------
+        >>> swap((2, 2), 0, 1)[1].tolist()
+        [0.0, 0.0, 1.0, 0.0]
         """
         row, column = parse_key(key, self.shape)
         if isinstance(row, int | range):
@@ -284,11 +494,25 @@ class Permutation(Operator[Any]):
 def swap(dims: Sequence[int], i: int, j: int) -> Permutation:
     """The permutation that exchanges the modes i and j of vectors of these dims.
 
-    dims     N ints >= 1
-    i, j     modes, ints
-    returns  a `Permutation`: a product costs one transpose
-    raises   TypeError, ValueError on dims and modes
+    Parameters
+    ----------
+    dims : sequence of N ints
+        Each >= 1.
+    i, j : int
+        Modes, from 0; negative ones count from the end.
 
+    Returns
+    -------
+    Permutation
+        A product costs one transpose.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On dims and modes.
+
+    Examples
+    --------
     >>> (swap((2, 1, 3), 0, 2) @ np.arange(6)).tolist()
     [0, 3, 1, 4, 2, 5]
     """
@@ -303,13 +527,29 @@ def commutation(m: int, n: int) -> Permutation:
     """The commutation (vec-permutation) matrix K: K vec(X) = vec(X.T) for X (m, n), vec stacking columns.
 
     It turns Kronecker products around: K_pm (A (x) B) K_nq = B (x) A for A (m, n) and B (p, q), with K_pm for
-    commutation(p, m).  Where vec stacks rows, as X.reshape(-1) does, use commutation(n, m).
+    `commutation(p, m)`.  Where vec stacks rows, as `X.reshape(-1)` does, use `commutation(n, m)`.
 
-    m, n     ints >= 1
-    returns  a `Permutation` (m n, m n): a product costs one transpose
-    raises   TypeError, ValueError on m and n
-    source   J. R. Magnus and H. Neudecker, The commutation matrix, Annals of Statistics 7 (1979)
+    Parameters
+    ----------
+    m, n : int
+        Rows and columns of X, each >= 1.
 
+    Returns
+    -------
+    Permutation
+        (m n, m n): a product costs one transpose.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On m and n.
+
+    References
+    ----------
+    J. R. Magnus and H. Neudecker, The commutation matrix, Annals of Statistics 7 (1979).
+
+    Examples
+    --------
     >>> x = np.array([[1, 2, 3], [4, 5, 6]])
     >>> (commutation(2, 3) @ x.reshape(-1, order="F")).tolist(), x.T.reshape(-1, order="F").tolist()
     ([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6])

@@ -58,7 +58,7 @@ def total(factors: Sequence[AnyArray], shape: tuple[int, int]) -> AnyArray:
 def _column_sums(factors: Sequence[AnyArray], shape: tuple[int, int]) -> AnyArray:
     """The sums (columns,) over the rows of the leading block: a ket with R terms per box of rows.
 
-    raises   MemoryError, naming the size, above 2**30 bytes
+    MemoryError, naming the size, above 2**30 bytes.
     """
     check_result_size("axis", shape[1:], itemsize(factors[0]), factors[0].dtype)
     xp, factors, finish = _wide(factors)

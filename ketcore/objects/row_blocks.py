@@ -11,12 +11,21 @@ from ketcore.array_types import AnyArray
 class RowBlocks:
     """Dense blocks of rows, from row 0 on; what `iter_row_blocks` returns.
 
-    rows     how many rows there are
-    size     rows of a block; the last one may have fewer
-    read     (start, stop) -> array (stop - start, columns)
+    Parameters
+    ----------
+    rows : int
+        How many rows there are.
+    size : int
+        Rows of a block; the last one may have fewer.
+    read : callable
+        Takes (start, stop) to an array (stop - start, columns).
 
+    Notes
+    -----
     Iterating again starts again, and each block is an array of its own.  `len()` is the number of blocks.
 
+    Examples
+    --------
     >>> blocks = RowBlocks(5, 2, lambda start, stop: list(range(start, stop)))
     >>> len(blocks), list(blocks)
     (3, [[0, 1], [2, 3], [4]])

@@ -61,22 +61,59 @@ def gather_kron(
     check: bool | None = None,
     out: AnyArray | None = None,
 ) -> AnyArray:
-    """Sums over terms of tensor products of the rows that `index` picks from each table.
+    """Sums over terms of Kronecker products of the rows that `index` picks from each table.
 
-    tables   N arrays (R, t_n, q_n), floating or complex, one R for all; t_n may differ
-    index    (N, ...) integers, 0 <= index[n] < t_n
-    per_term True: index is (N, R, ...), an index of its own for each term
-    columns  keep the first so many of the Q entries; None keeps all
-    check    True: look for bad indices and raise; False: do not, a bad one gives a row of NaN;
-             None: look where the index lies in host memory
-    out      array (..., columns) to write into, NumPy and CuPy only
-    returns  (..., columns) in the promoted dtype of `tables`; 16-bit storage is summed in float32
-    raises   TypeError, ValueError on kinds and shapes; IndexError on an index out of range
-    cost     time O(R |batch| columns), memory that of the output
+    Entry b of the batch is a sum over R terms k of Kronecker products of one row of each of N tables::
 
+        y[b] = sum_k  T_0[k, i_0b] (x) T_1[k, i_1b] (x) ... (x) T_{N-1}[k, i_{N-1}b]
+
+    With the digits of a row number as index it is `rows`, with the row number itself in each mode `ket_rows`.
+
+    Parameters
+    ----------
+    tables : sequence of N arrays, (R, t_n, q_n)
+        Floating or complex, one R for all, while t_n may differ; integers and nested lists become floating.
+    index : array of ints, (N, ...)
+        The row to pick from each table, ``0 <= index[n] < t_n``; of any integer dtype.
+    columns : int, optional
+        Keep the first so many of the Q = prod q_n entries.  By default all.
+    per_term : bool, default False
+        Whether each term has an index of its own: `index` is (N, R, ...) then.
+    check : bool, optional
+        Whether to look for indices out of range: True raises on one, False gives a row of NaN for it.  By
+        default as True where `index` lies in host memory, else as False, since a look would wait for the
+        device.
+    out : array, (..., columns), optional
+        An array of NumPy or CuPy, C-contiguous and of the dtype of the result, to write it into.
+
+    Returns
+    -------
+    array, (..., columns)
+        In the promoted dtype of `tables`; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape, and on columns out of range.
+    IndexError
+        On an index out of range, where `check` looks for it.
+
+    See Also
+    --------
+    digits : The index of a row of a Kronecker product.
+    khatri_rao : All rows of a product row by row.
+
+    Notes
+    -----
+    Cost: ``O(R |batch| columns)`` time, and the memory of the output.
+
+    Examples
+    --------
     >>> a, b = np.array([[[1.0, 2.0], [3.0, 4.0]]]), np.array([[[1.0, 10.0]]])
-    >>> gather_kron((a, b), [[1], [0]]).tolist() == [np.kron(a[0, 1], b[0, 0]).tolist()]
-    True
+    >>> gather_kron((a, b), [[1, 0], [0, 0]]).tolist()
+    [[3.0, 30.0, 4.0, 40.0], [1.0, 10.0, 2.0, 20.0]]
     """
     xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
     return expanded(xp, lookup, batch, out)
@@ -115,14 +152,42 @@ def gather_kron_vjp(
     check: bool | None = None,
     deterministic: bool = True,
 ) -> tuple[AnyArray, ...]:
-    """Pull `cotangent` (..., columns) back through `gather_kron` to the tables.
+    """Pull a cotangent of `gather_kron` back to the tables.
 
-    deterministic   CUDA kernels only: False sums with atomics, in no fixed order
-    returns  N arrays, each of the shape and dtype of its table.  A row picked twice gets both
-             contributions, one never picked gets zero.  The plain transpose: no conjugation
-    options  all others as in `gather_kron`
-    raises   as `gather_kron`; TypeError, ValueError on the cotangent
-    cost     time O(R |batch| Q), memory O(R |batch| sum q_n) beyond the cotangent
+    Parameters
+    ----------
+    tables, index
+        As of `gather_kron`.
+    cotangent : array, (..., columns)
+        Of the result; real where this is.
+    columns, per_term, check
+        As of `gather_kron`; a row of NaN has no gradient.
+    deterministic : bool, default True
+        False lets CUDA kernels sum with atomics, in no fixed order.  It changes nothing else.
+
+    Returns
+    -------
+    tuple of N arrays, (R, t_n, q_n)
+        Each in the dtype of its table: of a real one beside complex ones the real part.  A row picked twice
+        gets both contributions, one never picked gets zero.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `gather_kron`, and on a cotangent that does not fit the result.
+
+    Notes
+    -----
+    Cost: ``O(R |batch| Q)`` time, ``O(R |batch| sum q_n)`` memory beyond the cotangent.
+
+    The plain transpose: nothing is conjugated, also for complex input.
+
+    Examples
+    --------
+    >>> a, b = np.ones((1, 2, 2)), np.array([[[1.0, 10.0]]])
+    >>> to_a, to_b = gather_kron_vjp((a, b), [[1], [0]], [[1.0, 1.0, 0.0, 0.0]])
+    >>> to_a.tolist(), to_b.tolist()
+    ([[[0.0, 0.0], [11.0, 0.0]]], [[[1.0, 1.0]]])
     """
     xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
     cotangent = as_rows(xp, lookup, batch, cotangent)
@@ -160,11 +225,30 @@ def gather_kron_jvp(
     per_term: bool = False,
     check: bool | None = None,
 ) -> AnyArray:
-    """The derivative of `gather_kron` along `tangents`, N arrays of the shapes of the tables: (..., columns).
+    """The derivative of `gather_kron` along tangents of the tables.
 
-    options  all others as in `gather_kron`
-    raises   as `gather_kron`; TypeError, ValueError on the tangents
-    cost     time O(R |batch| Q)
+    Parameters
+    ----------
+    tables, index
+        As of `gather_kron`.
+    tangents : sequence of N arrays, (R, t_n, q_n)
+        Of the tables; real where all of these are.
+    columns, per_term, check
+        As of `gather_kron`.
+
+    Returns
+    -------
+    array, (..., columns)
+        In the dtype of what `gather_kron` returns.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `gather_kron`, and on tangents that do not fit the tables.
+
+    Notes
+    -----
+    Cost: ``O(R |batch| Q)`` time.
     """
     xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
     tangents = check_tangents("tangents", tangents, tables, xp, lookup.dtype)
@@ -188,7 +272,18 @@ def gather_kron_shapes(
 def gather_kron_dense(
     tables: Sequence[AnyArray], index: Any, *, columns: int | None = None, per_term: bool = False
 ) -> np.ndarray:
-    """The definition, term by term and row by row, on NumPy arrays: (..., columns)."""
+    """The definition of `gather_kron` on NumPy arrays, term by term and row by row.
+
+    Parameters
+    ----------
+    tables, index, columns, per_term
+        As of `gather_kron`; they are not checked.
+
+    Returns
+    -------
+    np.ndarray, (..., columns)
+        In the promoted dtype of `tables`.
+    """
     tables = [np.asarray(table) for table in tables]
     index = np.asarray(index)
     rank = tables[0].shape[0]

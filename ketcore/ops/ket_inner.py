@@ -34,14 +34,45 @@ def ket_inner(v: Sequence[HostLike], w: Sequence[HostLike]) -> Host: ...
 def ket_inner(v: Sequence[ForeignT], w: Sequence[ForeignT]) -> ForeignT: ...
 @quiet
 def ket_inner(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
-    """<v, w> for each entry of the batch.
+    """Inner products <v, w> of kets, without multiplying them out.
 
-    v        N arrays (..., R, q_n), floating or complex; conjugated
-    w        N arrays (..., R', q_n); the batches broadcast
-    returns  (...) in the promoted dtype; 16-bit storage is summed in float32
-    raises   TypeError, ValueError on kinds and shapes
-    cost     time O(R R' sum q_n) an entry, memory O(R R')
+    Kets are sums of tensor products of leaves, of R terms and of R', and the inner product is one of leaves::
 
+        v = sum_k  v_0k (x) ... (x) v_{N-1}k,   w = sum_l  w_0l (x) ... (x) w_{N-1}l
+        <v, w> = sum_{k,l} prod_n <v_nk, w_nl>
+
+    Parameters
+    ----------
+    v : sequence of N arrays, (..., R, q_n)
+        The leaves of the first ket or of a batch of them, which is conjugated as by ``np.vdot``.  Floating or
+        complex, one R and one batch for all; integers and nested lists become floating.
+    w : sequence of N arrays, (..., R', q_n)
+        The leaves of the second.  Its batch broadcasts against that of `v`.
+
+    Returns
+    -------
+    array, (...)
+        One number for each entry of the batch, in the promoted dtype; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape: other dims, or batches that do not broadcast.
+
+    See Also
+    --------
+    ket_gram : All pairs of two batches.
+    ket_sandwich : With a Kronecker matrix between the kets.
+    Ket.inner : The same of kets as objects.
+
+    Notes
+    -----
+    Cost: ``O(R R' sum q_n)`` time an entry, ``O(R R')`` memory.
+
+    Examples
+    --------
     >>> v, w = (np.array([[1.0, 2.0]]), np.array([[3.0]])), (np.array([[4.0, 5.0]]), np.array([[6.0]]))
     >>> float(ket_inner(v, w)), int(np.kron([1, 2], [3]) @ np.kron([4, 5], [6]))
     (252.0, 252)
@@ -64,12 +95,39 @@ def ket_inner_vjp(
 def ket_inner_vjp(
     v: Sequence[AnyArray], w: Sequence[AnyArray], cotangent: AnyArray
 ) -> tuple[tuple[AnyArray, ...], tuple[AnyArray, ...]]:
-    """Pull `cotangent` (...) back through `ket_inner` to `v` and `w`, in their shapes and dtypes.
+    """Pull a cotangent of `ket_inner` back to both kets.
 
-    The transpose under the pairing Re(sum(c y)): `w` gets c conj(v), not conjugated, and `v`, on which the
-    inner product depends through its conjugate, gets conj(c w); where the batches broadcast, sums.
-    raises   as `ket_inner`; TypeError, ValueError on the cotangent
-    cost     time O(N R R' sum q_n) an entry
+    Parameters
+    ----------
+    v, w
+        As of `ket_inner`.
+    cotangent : array, (...)
+        Of the inner products; real where these are.
+
+    Returns
+    -------
+    to_v : tuple of N arrays, (..., R, q_n)
+        In the shapes and dtypes of `v`: sums where its batch broadcast, real parts where it alone is real.
+    to_w : tuple of N arrays, (..., R', q_n)
+        The same for `w`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ket_inner`, and on a cotangent that does not fit the inner products.
+
+    Notes
+    -----
+    Cost: ``O(N R R' sum q_n)`` time an entry.
+
+    The transpose under the pairing ``Re(sum(c y))``: `w` gets c conj(v), not conjugated; `v`, on which the
+    inner product depends through its conjugate, gets conj(c w).
+
+    Examples
+    --------
+    >>> to_v, to_w = ket_inner_vjp(([[1.0, 2.0]], [[3.0]]), ([[4.0, 5.0]], [[6.0]]), 1.0)
+    >>> [g.tolist() for g in to_v]
+    [[[72.0, 90.0]], [[84.0]]]
     """
     xp, v, w, dtype = _checked(v, w)
     batch = _broadcast(v, w)
@@ -104,9 +162,32 @@ def ket_inner_jvp(
     v_tangents: Sequence[AnyArray],
     w_tangents: Sequence[AnyArray],
 ) -> AnyArray:
-    """The derivative (...) of `ket_inner` along the tangents of `v` and of `w`.
+    """The derivative of `ket_inner` along tangents of both kets.
 
-    raises   as `ket_inner`; TypeError, ValueError on the tangents
+    Parameters
+    ----------
+    v, w
+        As of `ket_inner`.
+    v_tangents : sequence of N arrays, (..., R, q_n)
+        Of `v`, in its shapes; real where all of `v` and `w` are.
+    w_tangents : sequence of N arrays, (..., R', q_n)
+        The same of `w`.
+
+    Returns
+    -------
+    array, (...)
+        In the dtype of what `ket_inner` returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ket_inner`, and on tangents that do not fit the kets.
+
+    Notes
+    -----
+    Cost: ``O(R R' (N + sum q_n))`` time an entry.
+
+    Of complex kets the derivative is linear in the tangents of `w` and conjugate-linear in those of `v`.
     """
     xp, v, w, dtype = _checked(v, w)
     _broadcast(v, w)
@@ -130,7 +211,22 @@ def ket_inner_shapes(
 
 @quiet
 def ket_inner_dense(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> np.ndarray:
-    """The definition on NumPy arrays: both kets multiplied out, then np.vdot."""
+    """The definition of `ket_inner` on NumPy arrays: both kets multiplied out, then ``np.vdot``.
+
+    Parameters
+    ----------
+    v, w
+        As of `ket_inner`; they are not checked.
+
+    Returns
+    -------
+    np.ndarray, (...)
+        In the promoted dtype.
+
+    Notes
+    -----
+    Cost: the memory of both kets, multiplied out.
+    """
     dtype = np.result_type(*v, *w)
     return np.sum(np.conj(terms.dense_ket(v)) * terms.dense_ket(w), axis=-1).astype(dtype)
 
@@ -141,14 +237,39 @@ def ket_gram(v: Sequence[HostLike], w: Sequence[HostLike]) -> Host: ...
 def ket_gram(v: Sequence[ForeignT], w: Sequence[ForeignT]) -> ForeignT: ...
 @quiet
 def ket_gram(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
-    """<v[i], w[j]> for all pairs of two batches.
+    """Inner products <v[i], w[j]> of all pairs of two batches of kets.
 
-    v        N arrays (*i, R, q_n), floating or complex; conjugated
-    w        N arrays (*j, R', q_n)
-    returns  (*i, *j) in the promoted dtype; 16-bit storage is summed in float32
-    raises   TypeError, ValueError on kinds and shapes
-    cost     time O(R R' |i| |j| sum q_n), memory O(R R' |i| |j|)
+    Parameters
+    ----------
+    v : sequence of N arrays, (i..., R, q_n)
+        The leaves of the first batch, of any shape i..., which are conjugated as by ``np.vdot``.  Floating or
+        complex, one R and one batch for all; integers and nested lists become floating.
+    w : sequence of N arrays, (j..., R', q_n)
+        The leaves of the second batch, which has any shape j... of its own.
 
+    Returns
+    -------
+    array, (i..., j...)
+        In the promoted dtype; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape, and on other dims.
+
+    See Also
+    --------
+    ket_inner : One pair for each entry of a batch.
+    Ket.gram : The same of kets as objects.
+
+    Notes
+    -----
+    Cost: ``O(R R' |i| |j| sum q_n)`` time and ``O(R R' |i| |j|)`` memory for ``|i|`` and ``|j|`` kets.
+
+    Examples
+    --------
     >>> v = (np.eye(2)[:, None], np.ones((2, 1, 3)))
     >>> ket_gram(v, v).tolist()
     [[3.0, 0.0], [0.0, 3.0]]
@@ -173,10 +294,39 @@ def ket_gram_vjp(
 def ket_gram_vjp(
     v: Sequence[AnyArray], w: Sequence[AnyArray], cotangent: AnyArray
 ) -> tuple[tuple[AnyArray, ...], tuple[AnyArray, ...]]:
-    """Pull `cotangent` (*i, *j) back through `ket_gram` to `v` and `w`, conjugated as by `ket_inner_vjp`.
+    """Pull a cotangent of `ket_gram` back to both batches of kets.
 
-    raises   as `ket_gram`; TypeError, ValueError on the cotangent
-    cost     time O(N R R' |i| |j| sum q_n)
+    Parameters
+    ----------
+    v, w
+        As of `ket_gram`.
+    cotangent : array, (i..., j...)
+        Of the inner products; real where these are.
+
+    Returns
+    -------
+    to_v : tuple of N arrays, (i..., R, q_n)
+        In the shapes and dtypes of `v`: real parts where it alone is real.
+    to_w : tuple of N arrays, (j..., R', q_n)
+        The same for `w`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ket_gram`, and on a cotangent that does not fit the inner products.
+
+    Notes
+    -----
+    Cost: ``O(N R R' |i| |j| sum q_n)`` time.
+
+    Conjugated as by `ket_inner_vjp`.
+
+    Examples
+    --------
+    >>> v = (np.array([[[1.0, 2.0]], [[3.0, 4.0]]]),)
+    >>> to_v, to_w = ket_gram_vjp(v, v, [[0.0, 1.0], [0.0, 0.0]])
+    >>> to_v[0].tolist(), to_w[0].tolist()
+    ([[[3.0, 4.0]], [[0.0, 0.0]]], [[[0.0, 0.0]], [[1.0, 2.0]]])
     """
     xp, v, w, dtype = _checked(v, w)
     first, second, rank, other_rank = _batches(v, w)
@@ -214,9 +364,30 @@ def ket_gram_jvp(
     v_tangents: Sequence[AnyArray],
     w_tangents: Sequence[AnyArray],
 ) -> AnyArray:
-    """The derivative (*i, *j) of `ket_gram` along the tangents of `v` and of `w`.
+    """The derivative of `ket_gram` along tangents of both batches of kets.
 
-    raises   as `ket_gram`; TypeError, ValueError on the tangents
+    Parameters
+    ----------
+    v, w
+        As of `ket_gram`.
+    v_tangents : sequence of N arrays, (i..., R, q_n)
+        Of `v`; real where all of `v` and `w` are.
+    w_tangents : sequence of N arrays, (j..., R', q_n)
+        The same of `w`.
+
+    Returns
+    -------
+    array, (i..., j...)
+        In the dtype of what `ket_gram` returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ket_gram`, and on tangents that do not fit the kets.
+
+    Notes
+    -----
+    Cost: ``O(R R' |i| |j| (N + sum q_n))`` time.
     """
     xp, v, w, dtype = _checked(v, w)
     first, second, rank, other_rank = _batches(v, w)
@@ -242,7 +413,22 @@ def ket_gram_shapes(
 
 @quiet
 def ket_gram_dense(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> np.ndarray:
-    """The definition on NumPy arrays: both batches multiplied out, then all pairs of np.vdot."""
+    """The definition of `ket_gram` on NumPy arrays: batches multiplied out, then ``np.vdot`` of all pairs.
+
+    Parameters
+    ----------
+    v, w
+        As of `ket_gram`; they are not checked.
+
+    Returns
+    -------
+    np.ndarray, (i..., j...)
+        In the promoted dtype.
+
+    Notes
+    -----
+    Cost: the memory of both batches, multiplied out.
+    """
     dtype = np.result_type(*v, *w)
     return np.tensordot(np.conj(terms.dense_ket(v)), terms.dense_ket(w), axes=(-1, -1)).astype(dtype)
 

@@ -71,22 +71,66 @@ def ket_rows(
     check: bool | None = None,
     out: AnyArray | None = None,
 ) -> AnyArray:
-    """Rows `ids` of a table of kets.
+    """Rows `ids` of a table of kets, multiplied out.
 
-    leaves   (words, R, S) floating or complex, S = sum(dims)
-    ids      (...) any integer dtype, 0 <= id < words
-    dims     N ints q_n >= 1
-    layernorm   normalise each node of the tree, per row and term; real leaves only
-    columns  keep the first so many of the Q entries; None keeps all
-    eps      added to the variance of a node
-    check    True: look for bad ids and raise; False: do not, a bad one gives a row of NaN;
-             None: look where the ids lie in host memory
-    out      array (..., columns) to write into, NumPy and CuPy only
-    returns  (..., columns) in the dtype of `leaves`; 16-bit storage is summed in float32
-    raises   TypeError, ValueError on kinds and shapes; IndexError on an id out of range
-    cost     time O(R |ids| columns), memory that of the output; LayerNorm, which is over whole
-             nodes, multiplies both halves of a row out whatever `columns` is
+    Row i is a sum over R terms k of tensor products of N leaves, which lie side by side in record i::
 
+        row[i] = sum_k  v_0[i, k] (x) v_1[i, k] (x) ... (x) v_{N-1}[i, k]
+        v_n[i, k] = leaves[i, k, s_n : s_n + q_n],   s_n = q_0 + ... + q_{n-1}
+
+    Parameters
+    ----------
+    leaves : array, (words, R, S)
+        Floating or complex, with S = sum q_n; integers and nested lists become floating.
+    ids : int or array of ints, (...)
+        Which rows, ``0 <= id < words``, in any order and any number of times; of any integer dtype.
+    dims : sequence of N ints
+        The lengths q_n >= 1 of the leaves.
+    layernorm : bool, default False
+        Whether to multiply the leaves of each term in a balanced binary tree and normalise each node of it,
+        by mean and variance and without weights, before terms are added up.  For real leaves only.
+    columns : int, optional
+        Keep the first so many of the Q = prod q_n entries of a row.  By default all.
+    eps : float, default 1e-5
+        Added to the variance of a node.
+    check : bool, optional
+        Whether to look for ids out of range: True raises on one, False gives a row of NaN for it.  By default
+        as True where `ids` lie in host memory, else as False, since a look would wait for the device.
+    out : array, (..., columns), optional
+        An array of NumPy or CuPy, C-contiguous and of the dtype of the result, to write it into.
+
+    Returns
+    -------
+    array, (..., columns)
+        In the dtype of `leaves`; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape, and on dims, columns or eps out of range.
+    IndexError
+        On an id out of range, where `check` looks for it; of an empty table on any id.
+
+    See Also
+    --------
+    rows : Rows of a Kronecker-factorised matrix.
+    Ket.from_packed : The table as an object.
+
+    Notes
+    -----
+    Cost: ``O(R |ids| columns)`` time, and the memory of the output.  LayerNorm, which is over whole nodes,
+    multiplies both halves of a row out whatever `columns` is.
+
+    A single leaf is no node, so that LayerNorm leaves it as it is.
+
+    References
+    ----------
+    Panahi, Saeedi, Arodz, "word2ket", ICLR 2020: the word2ket embedding, with LayerNorm in section 2.3.
+
+    Examples
+    --------
     >>> ket_rows(np.array([[[1.0, 2.0, 1.0, 10.0]]]), 0, (2, 2)).tolist()
     [1.0, 10.0, 2.0, 20.0]
     """
@@ -164,17 +208,41 @@ def ket_rows_vjp(
     deterministic: bool = True,
     sparse: bool = False,
 ) -> AnyArray | tuple[AnyArray, AnyArray]:
-    """Pull `cotangent` (..., columns) back through `ket_rows` to the leaves.
+    """Pull a cotangent of `ket_rows` back to the leaves.
 
-    deterministic   CUDA kernels only: False sums with atomics, in no fixed order
-    sparse   return only the rows that were picked; on a device this waits for their number
-    returns  (words, R, S) in the dtype of `leaves`, zero for a word never picked; with `sparse` the
-             pair of unique ids (U,), ascending, and their gradients (U, R, S).  Repeated ids add up.
-             The plain transpose: no conjugation, also for complex input
-    options  all others as in `ket_rows`
-    raises   as `ket_rows`; TypeError, ValueError on the cotangent
-    cost     time O(R |ids| Q), memory O(R |ids| S), and that of the dense gradient unless `sparse`
+    Parameters
+    ----------
+    leaves, ids
+        As of `ket_rows`.
+    cotangent : array, (..., columns)
+        Of the rows; real where these are.
+    dims, layernorm, columns, eps, check
+        As of `ket_rows`; a row of NaN has no gradient.
+    deterministic : bool, default True
+        False lets CUDA kernels sum with atomics, in no fixed order.  It changes nothing else.
+    sparse : bool, default False
+        Whether to return the gradients of those words alone that were picked; on a device this waits for
+        their number.
 
+    Returns
+    -------
+    array, (words, R, S)
+        In the dtype of `leaves`: zero for a word never picked, a sum for one picked repeatedly.  With
+        `sparse` the pair of unique ids (U,), ascending, and their gradients (U, R, S).
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `ket_rows`, and on a cotangent that does not fit the rows.
+
+    Notes
+    -----
+    Cost: ``O(R |ids| Q)`` time, ``O(R |ids| S)`` memory, and that of the dense gradient unless `sparse`.
+
+    The plain transpose: nothing is conjugated, also for complex input.
+
+    Examples
+    --------
     >>> ket_rows_vjp(np.ones((3, 1, 4)), [1, 1], np.ones((2, 4)), (2, 2), sparse=True)
     (array([1]), array([[[4., 4., 4., 4.]]]))
     """
@@ -225,11 +293,30 @@ def ket_rows_jvp(
     eps: float = 1e-5,
     check: bool | None = None,
 ) -> AnyArray:
-    """The derivative of `ket_rows` along `tangent`, (words, R, S): (..., columns).
+    """The derivative of `ket_rows` along a tangent of the leaves.
 
-    options  all others as in `ket_rows`
-    raises   as `ket_rows`; TypeError, ValueError on the tangent
-    cost     time O(R |ids| Q)
+    Parameters
+    ----------
+    leaves, ids
+        As of `ket_rows`.
+    tangent : array, (words, R, S)
+        Of `leaves`; real where these are.
+    dims, layernorm, columns, eps, check
+        As of `ket_rows`.
+
+    Returns
+    -------
+    array, (..., columns)
+        In the dtype of `leaves`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `ket_rows`, and on a tangent that does not fit the leaves.
+
+    Notes
+    -----
+    Cost: ``O(R |ids| Q)`` time.
     """
     xp, leaves, dims, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
     tangent = check_like("tangent", tangent, leaves.shape, xp, leaves, lookup.dtype)
@@ -255,7 +342,18 @@ def ket_rows_dense(
     columns: int | None = None,
     eps: float = 1e-5,
 ) -> np.ndarray:
-    """The definition on NumPy arrays, word by word and term by term: (..., columns)."""
+    """The definition of `ket_rows` on NumPy arrays, word by word and term by term.
+
+    Parameters
+    ----------
+    leaves, ids, dims, layernorm, columns, eps
+        As of `ket_rows`; they are not checked.
+
+    Returns
+    -------
+    np.ndarray, (..., columns)
+        In the dtype of `leaves`.
+    """
     leaves, ids = np.asarray(leaves), np.asarray(ids)
     wide = leaves.astype(accumulation_dtype(np, leaves.dtype))
 

@@ -29,15 +29,45 @@ def ket_sandwich(v: Sequence[HostLike], factors: Sequence[HostLike], w: Sequence
 def ket_sandwich(v: Sequence[ForeignT], factors: Sequence[ForeignT], w: Sequence[ForeignT]) -> ForeignT: ...
 @quiet
 def ket_sandwich(v: Sequence[AnyArray], factors: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
-    """v^H M w for each entry of the batch.
+    """Sandwiches v^H M w of a Kronecker matrix between two kets: nothing of the size of a ket is formed.
 
-    v        N arrays (..., R', p_n), floating or complex; conjugated
-    factors  N arrays (R, p_n, q_n)
-    w        N arrays (..., R'', q_n); the batches broadcast
-    returns  (...) in the promoted dtype; 16-bit storage is summed in float32
-    raises   TypeError, ValueError on kinds and shapes
-    cost     time O(R sum p_n (q_n R'' + R' R'')) an entry, memory O(R (p_n + R') R'')
+    Kets and matrix are sums of products, of which the sandwich is one of leaves and factors::
 
+        v^H M w = sum_{r,k,l} prod_n  conj(v_nk) F_n[r] w_nl
+
+    Parameters
+    ----------
+    v : sequence of N arrays, (..., R', p_n)
+        The leaves of the left ket or of a batch of them, which is conjugated.  Floating or complex; integers
+        and nested lists become floating.
+    factors : sequence of N arrays, (R, p_n, q_n)
+        The factors of M, one R for all.
+    w : sequence of N arrays, (..., R'', q_n)
+        The leaves of the right ket.  Its batch broadcasts against that of `v`.
+
+    Returns
+    -------
+    array, (...)
+        One number for each entry of the batch, in the promoted dtype; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape: dims that are not those of the factors, or batches that do not broadcast.
+
+    See Also
+    --------
+    kron_sandwich : The same between dense arrays.
+    KroneckerMatrix.sandwich : The same of a matrix as an object.
+
+    Notes
+    -----
+    Cost: ``O(R sum p_n (q_n R'' + R' R''))`` time an entry, ``O(R (p_n + R') R'')`` memory.
+
+    Examples
+    --------
     >>> v, w = (np.array([[1.0, 2.0]]), np.array([[3.0]])), (np.array([[4.0]]), np.array([[5.0, 6.0]]))
     >>> a, b = np.array([[[1.0], [1.0]]]), np.array([[[1.0, 2.0]]])
     >>> float(ket_sandwich(v, (a, b), w))
@@ -63,13 +93,41 @@ def ket_sandwich_vjp(
 def ket_sandwich_vjp(
     v: Sequence[AnyArray], factors: Sequence[AnyArray], w: Sequence[AnyArray], cotangent: AnyArray
 ) -> tuple[tuple[AnyArray, ...], tuple[AnyArray, ...], tuple[AnyArray, ...]]:
-    """Pull `cotangent` (...) back through `ket_sandwich` to v, the factors and w, in their shapes and dtypes.
+    """Pull a cotangent of `ket_sandwich` back to both kets and to the factors.
 
-    The transpose under the pairing Re(sum(c y)): w gets c M^T conj(v), not conjugated, the factors get
-    c conj(v) w^T, and v, on which the sandwich depends through its conjugate, gets conj(c M w); where batches
-    broadcast, sums.
-    raises   as `ket_sandwich`; TypeError, ValueError on the cotangent
-    cost     three times `ket_sandwich`
+    Parameters
+    ----------
+    v, factors, w
+        As of `ket_sandwich`.
+    cotangent : array, (...)
+        Of the sandwiches; real where these are.
+
+    Returns
+    -------
+    to_v : tuple of N arrays, (..., R', p_n)
+        In the shapes and dtypes of `v`: sums where its batch broadcast, real parts where it alone is real.
+    to_factors : tuple of N arrays, (R, p_n, q_n)
+        The same for `factors`, sums over the batch.
+    to_w : tuple of N arrays, (..., R'', q_n)
+        The same for `w`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ket_sandwich`, and on a cotangent that does not fit the sandwiches.
+
+    Notes
+    -----
+    Cost: three times `ket_sandwich`.
+
+    The transpose under the pairing ``Re(sum(c y))``: `w` gets c M^T conj(v) and the factors get c conj(v)
+    w^T, not conjugated; `v`, on which the sandwich depends through its conjugate, gets conj(c M w).
+
+    Examples
+    --------
+    >>> to_v, to_factors, to_w = ket_sandwich_vjp(([[1.0, 2.0]],), ([[[3.0], [4.0]]],), ([[5.0]],), 1.0)
+    >>> to_v[0].tolist(), to_factors[0].tolist(), to_w[0].tolist()
+    ([[15.0, 20.0]], [[[5.0], [10.0]]], [[11.0]])
     """
     call = _Call(v, factors, w)
     xp = call.xp
@@ -112,9 +170,28 @@ def ket_sandwich_jvp(
     factor_tangents: Sequence[AnyArray],
     w_tangents: Sequence[AnyArray],
 ) -> AnyArray:
-    """The derivative (...) of `ket_sandwich` along the tangents of v, of the factors and of w.
+    """The derivative of `ket_sandwich` along tangents of both kets and of the factors.
 
-    raises   as `ket_sandwich`; TypeError, ValueError on the tangents
+    Parameters
+    ----------
+    v, factors, w
+        As of `ket_sandwich`.
+    v_tangents : sequence of N arrays, (..., R', p_n)
+        Of `v`, in its shapes; real where all of `v`, `factors` and `w` are.
+    factor_tangents : sequence of N arrays, (R, p_n, q_n)
+        The same of `factors`.
+    w_tangents : sequence of N arrays, (..., R'', q_n)
+        The same of `w`.
+
+    Returns
+    -------
+    array, (...)
+        In the dtype of what `ket_sandwich` returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ket_sandwich`, and on tangents that do not fit.
     """
     call = _Call(v, factors, w)
     xp = call.xp
@@ -146,7 +223,22 @@ def ket_sandwich_shapes(
 def ket_sandwich_dense(
     v: Sequence[AnyArray], factors: Sequence[AnyArray], w: Sequence[AnyArray]
 ) -> np.ndarray:
-    """The definition on NumPy arrays: kets and matrix multiplied out.  Costs P Q memory."""
+    """The definition of `ket_sandwich` on NumPy arrays: kets and matrix multiplied out.
+
+    Parameters
+    ----------
+    v, factors, w
+        As of `ket_sandwich`; they are not checked.
+
+    Returns
+    -------
+    np.ndarray, (...)
+        In the promoted dtype.
+
+    Notes
+    -----
+    Cost: O(P Q) memory.
+    """
     dtype = np.result_type(*v, *factors, *w)
     left, right = terms.dense_ket(v), terms.dense_ket(w)
     moved = (terms.dense_matrix(factors) @ right[..., None])[..., 0]

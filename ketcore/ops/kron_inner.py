@@ -39,15 +39,47 @@ def kron_inner(
 def kron_inner(
     a: Sequence[AnyArray], b: Sequence[AnyArray], shape: tuple[int, int] | None = None
 ) -> AnyArray:
-    """sum_ij conj(A_ij) B_ij, as np.vdot of the two matrices.
+    """The Frobenius inner product of two Kronecker matrices of equal dims, as ``np.vdot`` of the two.
 
-    a        N arrays (R, p_n, q_n), floating or complex; conjugated
-    b        N arrays (R', p_n, q_n)
-    shape    (rows, columns), the leading block of (P, Q) that both are cropped to; None is all of it
-    returns  an array without dimensions in the promoted dtype; 16-bit storage is summed in float32
-    raises   TypeError, ValueError on kinds and shapes
-    cost     O(R R' sum p_n q_n); where both axes are cropped about four times that, and O(R R' N^3)
+    The first is conjugated, and neither is formed::
 
+        <A, B> = sum_ij conj(A_ij) B_ij = sum_{k,l} prod_n <A_n[k], B_n[l]>
+
+    Parameters
+    ----------
+    a : sequence of N arrays, (R, p_n, q_n)
+        The factors of A, one R for all.  Floating or complex; integers and nested lists become floating.
+    b : sequence of N arrays, (R', p_n, q_n)
+        The factors of B, of the same p_n and q_n.
+    shape : (int, int), optional
+        ``(rows, columns)`` of the leading block of (P, Q) that both are cropped to, with P = prod p_n and
+        Q = prod q_n.  By default all of it.
+
+    Returns
+    -------
+    array, ()
+        In the promoted dtype; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape, and on other p_n or q_n.
+
+    See Also
+    --------
+    kron_norm : The norm that belongs to it.
+    ket_inner : The same of kets.
+    KroneckerMatrix.inner : The same of matrices as objects.
+
+    Notes
+    -----
+    Cost: ``O(R R' sum p_n q_n)`` time; where both axes are cropped about four times that, and ``O(R R'
+    N^3)``.
+
+    Examples
+    --------
     >>> a, b = np.array([[[1.0, 2.0]]]), np.array([[[3.0], [4.0]]])
     >>> float(kron_inner((a, b), (a, b))), float(np.sum(np.kron(a[0], b[0]) ** 2))
     (125.0, 125.0)
@@ -68,12 +100,39 @@ def kron_inner_vjp(
 def kron_inner_vjp(
     a: Sequence[AnyArray], b: Sequence[AnyArray], cotangent: AnyArray, shape: tuple[int, int] | None = None
 ) -> tuple[tuple[AnyArray, ...], tuple[AnyArray, ...]]:
-    """Pull `cotangent`, without dimensions, back through `kron_inner` to the factors of `a` and `b`.
+    """Pull a cotangent of `kron_inner` back to the factors of both matrices.
 
-    returns  two tuples of arrays in the shapes and dtypes of the factors.  The transpose under the pairing
-             Re(sum(c y)): `b` gets c conj(A), not conjugated, and `a`, on which the inner product depends
-             through its conjugate, gets conj(c B)
-    raises   as `kron_inner`; TypeError, ValueError on the cotangent
+    Parameters
+    ----------
+    a, b
+        As of `kron_inner`.
+    cotangent : float, complex or array, ()
+        Of the inner product; real where this is.
+    shape
+        As of `kron_inner`.
+
+    Returns
+    -------
+    to_a : tuple of N arrays, (R, p_n, q_n)
+        In the dtypes of `a`: real parts where it alone is real.
+    to_b : tuple of N arrays, (R', p_n, q_n)
+        The same for `b`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_inner`, and on a cotangent that does not fit the inner product.
+
+    Notes
+    -----
+    The transpose under the pairing ``Re(sum(c y))``: `b` gets c conj(A), not conjugated; `a`, on which the
+    inner product depends through its conjugate, gets conj(c B).
+
+    Examples
+    --------
+    >>> to_a, to_b = kron_inner_vjp(([[[1.0, 2.0]]], [[[3.0]]]), ([[[4.0, 5.0]]], [[[6.0]]]), 1.0)
+    >>> [g.tolist() for g in to_a]
+    [[[[72.0, 90.0]]], [[[84.0]]]]
     """
     call = _Call(a, b, shape)
     xp = call.xp
@@ -116,9 +175,32 @@ def kron_inner_jvp(
     b_tangents: Sequence[AnyArray],
     shape: tuple[int, int] | None = None,
 ) -> AnyArray:
-    """The derivative of `kron_inner` along the tangents of `a` and of `b`.
+    """The derivative of `kron_inner` along tangents of the factors of both matrices.
 
-    raises   as `kron_inner`; TypeError, ValueError on the tangents
+    Parameters
+    ----------
+    a, b
+        As of `kron_inner`.
+    a_tangents : sequence of N arrays, (R, p_n, q_n)
+        Of `a`; real where all of `a` and `b` are.
+    b_tangents : sequence of N arrays, (R', p_n, q_n)
+        The same of `b`.
+    shape
+        As of `kron_inner`.
+
+    Returns
+    -------
+    array, ()
+        In the dtype of what `kron_inner` returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_inner`, and on tangents that do not fit the factors.
+
+    Notes
+    -----
+    Of complex factors the derivative is linear in the tangents of `b` and conjugate-linear in those of `a`.
     """
     call = _Call(a, b, shape)
     xp = call.xp
@@ -141,7 +223,22 @@ def kron_inner_shapes(
 def kron_inner_dense(
     a: Sequence[AnyArray], b: Sequence[AnyArray], shape: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """The definition on NumPy arrays: both matrices multiplied out, then np.vdot.  Costs P Q memory."""
+    """The definition of `kron_inner` on NumPy arrays: both matrices multiplied out, then ``np.vdot``.
+
+    Parameters
+    ----------
+    a, b, shape
+        As of `kron_inner`; they are not checked.
+
+    Returns
+    -------
+    np.ndarray, ()
+        In the promoted dtype.
+
+    Notes
+    -----
+    Cost: O(P Q) memory.
+    """
     return np.vdot(terms.dense_matrix(a, shape), terms.dense_matrix(b, shape)).astype(np.result_type(*a, *b))
 
 

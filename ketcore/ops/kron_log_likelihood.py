@@ -38,21 +38,59 @@ def kron_log_likelihood(
 def kron_log_likelihood(
     factors: Sequence[AnyArray], y: AnyArray, shift: Any, *, assume_a: str | None = None
 ) -> AnyArray:
-    """The log-density of y under a Gaussian of mean zero with covariance M + s I, in closed form.
+    """The log-density of a Gaussian whose covariance is a Kronecker product plus a multiple of the identity.
 
-    factors  N Hermitian arrays (1, p_n, p_n), floating or complex; of order 1 also (R, p_0, p_0), which is
-             one matrix
-    y        (..., P); with complex y or factors the density is that of a circular complex Gaussian
-    shift    s, real: a number or an array without dimensions, for instance the variance of noise; M + s I
-             must be positive definite
-    assume_a    "her", "pos" and, where factors are real, "sym": the factors are not looked at, and of one
-             that is not Hermitian (F + F^H) / 2 is taken.  None: a look at them waits for a device
-    returns  (...) in the real dtype of `factors` and `y`; 16-bit storage is computed in float32
-    raises   TypeError, ValueError on kinds and shapes; numpy.linalg.LinAlgError where a factor is not
-             Hermitian, and on NumPy where M + s I is not positive definite.  The result is NaN then on other
-             libraries, and for both where the factors are traced
-    cost     time O(|y| sum p_n + sum p_n^3), memory O(|y| + P)
+    The mean is zero, the covariance K is never built::
 
+        K = F_0 (x) F_1 (x) ... (x) F_{N-1} + s I
+        log p(y) = -(y^T K^-1 y + log det K + P log(2 pi)) / 2      real
+        log p(y) = -(y^H K^-1 y + log det K + P log(pi))            complex, circular
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (1, p_n, p_n)
+        Hermitian matrices, floating or complex; integers and nested lists become floating.  Of order 1 also
+        (R, p_0, p_0), terms that add up to one matrix.
+    y : array, (..., P)
+        The values, a vector or a batch of them, with P = prod p_n.  With complex `y` or factors the density
+        is that of a circular complex Gaussian.
+    shift : float or array, ()
+        The number s, real, for instance the variance of noise; K must be positive definite.
+    assume_a : {"sym", "her", "pos"}, optional
+        "her", "pos" and, where the factors are real, "sym": they are not looked at, and of one that is not
+        Hermitian ``(F + F^H) / 2`` is taken.  By default they are looked at, which waits for a device.
+
+    Returns
+    -------
+    array, (...)
+        In the real dtype of `factors` and `y`; 16-bit storage is computed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, on arrays of several libraries or devices, and on several terms beyond order
+        1.
+    ValueError
+        On a wrong shape, and on an `assume_a` that does not say that the factors are Hermitian.
+    numpy.linalg.LinAlgError
+        Where a factor is not Hermitian; on NumPy arrays also where K is not positive definite.  Of the latter
+        other libraries give NaN, and of both where the factors are traced.
+
+    See Also
+    --------
+    linalg.log_likelihood : The same of operators as objects.
+    linalg.posterior : Predictions with the same covariance.
+
+    Notes
+    -----
+    Cost: ``O(|y| sum p_n + sum p_n^3)`` time, ``O(|y| + P)`` memory.
+
+    References
+    ----------
+    Rasmussen and Williams, Gaussian Processes for Machine Learning, equations 2.30 and 5.9.
+
+    Examples
+    --------
     >>> a, b = np.array([[[2.0, 1.0], [1.0, 2.0]]]), np.array([[[1.0]]])
     >>> round(float(kron_log_likelihood((a, b), [1.0, -1.0], 1.0)), 6)
     -3.377598
@@ -89,13 +127,43 @@ def kron_log_likelihood_vjp(
 def kron_log_likelihood_vjp(
     factors: Sequence[AnyArray], y: AnyArray, shift: Any, cotangent: AnyArray, *, assume_a: str | None = None
 ) -> tuple[tuple[AnyArray, ...], AnyArray, AnyArray]:
-    """Pull `cotangent` (...), real, back through `kron_log_likelihood` to the factors, to y and to the shift.
+    """Pull a cotangent of `kron_log_likelihood` back to the factors, to y and to the shift.
 
-    returns  arrays in the shapes and dtypes of each.  The density is continued to all matrices by the real
-             part of the formula: every entry of a factor counts as free.  The gradients are Hermitian as the
-             factors are, so that they serve any parametrisation of these
-    raises   as `kron_log_likelihood`; TypeError, ValueError on the cotangent
-    cost     three times `kron_log_likelihood`
+    Parameters
+    ----------
+    factors, y, shift
+        As of `kron_log_likelihood`.
+    cotangent : array, (...)
+        Of the log-densities, real.
+    assume_a
+        As of `kron_log_likelihood`.
+
+    Returns
+    -------
+    to_factors : tuple of N arrays, (1, p_n, p_n)
+        Each in the shape and dtype of its factor: of a real one beside complex ones the real part.
+    to_y : array, (..., P)
+        The same for `y`.
+    to_shift : array, ()
+        The same for `shift`.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.linalg.LinAlgError
+        As `kron_log_likelihood`, and on a cotangent that does not fit.
+
+    Notes
+    -----
+    Cost: three times `kron_log_likelihood`.
+
+    The density is continued to all matrices by the real part of the formula: every entry of a factor counts
+    as free.  The gradients are Hermitian as the factors are, so that they serve any parametrisation of these.
+
+    Examples
+    --------
+    >>> (to_a,), to_y, to_shift = kron_log_likelihood_vjp(([[[3.0]]],), [2.0], 1.0, 1.0)
+    >>> to_a.tolist(), to_y.tolist(), float(to_shift)
+    ([[[0.0]]], [-0.5], 0.0)
     """
     call = _Call(factors, y, shift, assume_a)
     xp = call.xp
@@ -150,11 +218,35 @@ def kron_log_likelihood_jvp(
     *,
     assume_a: str | None = None,
 ) -> AnyArray:
-    """The derivative (...) of `kron_log_likelihood` along the tangents of the factors, of y and of the shift.
+    """The derivative of `kron_log_likelihood` along tangents of the factors, of y and of the shift.
 
-    The tangents of the factors may be any matrices, see `kron_log_likelihood_vjp`.
-    raises   as `kron_log_likelihood`; TypeError, ValueError on the tangents
-    cost     N + 2 times `kron_log_likelihood`
+    Parameters
+    ----------
+    factors, y, shift
+        As of `kron_log_likelihood`.
+    factor_tangents : sequence of N arrays, (1, p_n, p_n)
+        Of the factors, in their shapes, Hermitian or not (see `kron_log_likelihood_vjp`); real where all of
+        `factors` and `y` are.
+    y_tangent : array, (..., P)
+        The same of `y`.
+    shift_tangent : float or array, ()
+        Of `shift`, real.
+    assume_a
+        As of `kron_log_likelihood`.
+
+    Returns
+    -------
+    array, (...)
+        In the dtype of what `kron_log_likelihood` returns.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.linalg.LinAlgError
+        As `kron_log_likelihood`, and on tangents that do not fit.
+
+    Notes
+    -----
+    Cost: N + 2 times `kron_log_likelihood`.
     """
     call = _Call(factors, y, shift, assume_a)
     xp = call.xp
@@ -189,7 +281,24 @@ def kron_log_likelihood_shapes(
 def kron_log_likelihood_dense(
     factors: Sequence[AnyArray], y: AnyArray, shift: Any, *, assume_a: str | None = None
 ) -> np.ndarray:
-    """The definition on NumPy arrays: M multiplied out, np.linalg.solve and slogdet.  Costs P^2 memory."""
+    """The definition of `kron_log_likelihood` on NumPy arrays: M multiplied out, then solved with.
+
+    Parameters
+    ----------
+    factors, y, shift
+        As of `kron_log_likelihood`; they are not checked.
+    assume_a
+        As of `kron_log_likelihood`; it changes nothing here.
+
+    Returns
+    -------
+    np.ndarray, (...)
+        In the dtype of what `kron_log_likelihood` returns.
+
+    Notes
+    -----
+    Cost: O(P^2) memory.
+    """
     dtype = np.result_type(*factors, y)
     matrix = decompositions.dense_shifted(factors, shift)
     y = np.asarray(y).astype(matrix.dtype)

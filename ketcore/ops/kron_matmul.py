@@ -56,29 +56,70 @@ def kron_matmul(
     path: str | None = None,
     out: AnyArray | None = None,
 ) -> AnyArray:
-    """x M, or M^T x: the product of a dense array with M along one of its axes.
+    """The product of a dense array with a Kronecker-factorised matrix M: x M, or M^T x.
 
-    factors     N arrays (R, p_n, q_n), floating or complex, one R for all; (*batch, R, p_n, q_n) are batches
-                of matrices, which broadcast against the leading axes of x
-    x           (..., rows), or (..., rows, n) where axis is -2
-    shape       (rows, columns), the leading block of (P, Q) that M is cropped to; None is all of it
-    axis        -1: x M, (..., columns).  -2: M^T x, (..., columns, n)
-    identities  modes whose factors are known to be identity matrices in all terms, or R collections of
-                modes, one for each term: their values are not read, and they have no derivative
-    path        None: the cheapest by `ketcore.products.plans`; "modes", "halves" (two groups of modes, of
-                which the second adds up the terms) and "dense" force one, or the nearest that these modes
-                have; "terms" adds up products of a few terms that leave the same modes alone, or most;
-                "fused" is the CUDA kernel, for CuPy and on request alone.  Batches of matrices have no
-                choice
-    out         array of the shape and dtype of the result to write into, NumPy and CuPy only; it may overlap
-                what goes in
-    returns     (*lead, columns) or (*lead, columns, n) in the promoted dtype of `factors` and `x`, `lead`
-                being the leading axes of x, broadcast; 16-bit storage is summed in float32
-    raises      TypeError, ValueError on kinds and shapes
-    cost        time O(R |x| sum q_n) for square factors, memory that of the output and a few megabytes a
-                thread.  NaN and infinity spread at least as far as by the dense product: a zero of one factor
-                does not shield from those of another
+    M is formed only where that is the cheapest way::
 
+        M = sum_k  F_0[k] (x) F_1[k] (x) ... (x) F_{N-1}[k]
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (R, p_n, q_n) or (batch..., R, p_n, q_n)
+        Floating or complex, one R for all; integers and nested lists become floating.  Those with a batch are
+        batches of matrices, which broadcast against the leading axes of `x`.
+    x : array, (..., rows) or (..., rows, n)
+        What is multiplied along axis -1, or along axis -2.
+    shape : (int, int), optional
+        ``(rows, columns)`` of the leading block of (P, Q) that M is cropped to, with P = prod p_n and
+        Q = prod q_n.  By default all of it.
+    axis : {-1, -2}, default -1
+        -1 gives x M, -2 gives M^T x.
+    identities : sequence of ints, or of R collections of ints, default ()
+        Modes whose factors are known to be identity matrices: in all terms, or in each of the R terms.  Their
+        values are not read, and they have no derivative.
+    path : {"modes", "halves", "dense", "terms", "fused"}, optional
+        How to multiply.  By default whatever is estimated to cost least.
+
+        - "modes": by one factor after the other.
+        - "halves": by two groups of modes, of which the second adds up the terms.
+        - "dense": by M itself.
+        - "terms": adds up products of a few terms that leave the same modes alone, or most of them.
+        - "fused": the CUDA kernel, for arrays of CuPy; on request alone.
+
+        Where the modes do not have what is asked for, the nearest that they have is taken.  Batches of
+        matrices have no choice.
+    out : array, (..., columns) or (..., columns, n), optional
+        An array of NumPy or CuPy, C-contiguous and of the dtype of the result, to write it into.  It may
+        overlap what goes in.
+
+    Returns
+    -------
+    array, (..., columns) or (..., columns, n)
+        In the promoted dtype of `factors` and `x`, where ... are the leading axes of `x`, broadcast against a
+        batch of matrices; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape, and on an unknown axis, mode or path.
+
+    See Also
+    --------
+    kron_solve : Systems of linear equations with such a matrix.
+    KroneckerMatrix : The matrix as an object, for ``x @ M`` and ``M @ x``.
+
+    Notes
+    -----
+    Cost: ``O(R |x| sum q_n)`` time for square factors, and the memory of the output and a few megabytes a
+    thread.
+
+    NaN and infinity spread at least as far as by the dense product: a zero of one factor does not shield from
+    those of another.
+
+    Examples
+    --------
     >>> a, b = np.array([[[1.0, 2.0], [3.0, 4.0]]]), np.array([[[0.0], [1.0]]])
     >>> kron_matmul((a, b), [1.0, 2.0, 3.0, 4.0]).tolist(), np.kron(a[0], b[0]).T.tolist()
     ([14.0, 20.0], [[0.0, 1.0, 0.0, 3.0], [0.0, 2.0, 0.0, 4.0]])
@@ -128,14 +169,38 @@ def kron_matmul_vjp(
     identities: Sequence[Any] = (),
     path: str | None = None,
 ) -> tuple[tuple[AnyArray, ...], AnyArray]:
-    """Pull `cotangent`, of the shape of the product, back through `kron_matmul` to the factors and to x.
+    """Pull a cotangent of `kron_matmul` back to the factors and to x.
 
-    returns  N arrays in the shapes and dtypes of the factors (zero for `identities`), and one in those of x.
-             The plain transpose: no conjugation, also for complex input
-    options  all others as in `kron_matmul`; "fused" is for the gradient of x, the factors' come as by None
-    raises   as `kron_matmul`; TypeError, ValueError on the cotangent
-    cost     three times `kron_matmul`
+    Parameters
+    ----------
+    factors, x
+        As of `kron_matmul`.
+    cotangent : array, (..., columns) or (..., columns, n)
+        Of the product; real where this is.
+    shape, axis, identities, path
+        As of `kron_matmul`; "fused" is for the gradient of `x`, those of the factors come as by None.
 
+    Returns
+    -------
+    to_factors : tuple of N arrays, (R, p_n, q_n) or (batch..., R, p_n, q_n)
+        Each in the shape and dtype of its factor: of a real one beside complex ones the real part, zero for
+        `identities`.
+    to_x : array, (..., rows) or (..., rows, n)
+        The same for `x`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_matmul`, and on a cotangent that does not fit the product.
+
+    Notes
+    -----
+    Cost: three times `kron_matmul`.
+
+    The plain transpose: nothing is conjugated, also for complex input.
+
+    Examples
+    --------
     >>> a, b = np.ones((1, 2, 2)), np.ones((1, 1, 1))
     >>> (to_a, to_b), to_x = kron_matmul_vjp((a, b), [1.0, 2.0], [1.0, 0.0])
     >>> to_a.tolist(), to_b.tolist(), to_x.tolist()
@@ -192,11 +257,42 @@ def kron_matmul_jvp(
     identities: Sequence[Any] = (),
     path: str | None = None,
 ) -> AnyArray:
-    """The derivative of `kron_matmul` along the tangents of the factors and of x.
+    """The derivative of `kron_matmul` along tangents of the factors and of x.
 
-    options  all others as in `kron_matmul`; tangents of `identities` count as zero, "fused" counts as None
-    raises   as `kron_matmul`; TypeError, ValueError on the tangents
-    cost     three times `kron_matmul`, N + 1 times for batches of matrices
+    Parameters
+    ----------
+    factors, x
+        As of `kron_matmul`.
+    factor_tangents : sequence of N arrays, (R, p_n, q_n) or (batch..., R, p_n, q_n)
+        Of the factors, in their shapes; real where all of `factors` and `x` are.  Those of `identities` count
+        as zero.
+    x_tangent : array, (..., rows) or (..., rows, n)
+        The same of `x`.
+    shape, axis, identities, path
+        As of `kron_matmul`; "fused" counts as None.
+
+    Returns
+    -------
+    array, (..., columns) or (..., columns, n)
+        In the dtype of what `kron_matmul` returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_matmul`, and on tangents that do not fit.
+
+    Notes
+    -----
+    Cost: three times `kron_matmul`, N + 1 times for batches of matrices.
+
+    Examples
+    --------
+    The product is linear in each of a, b and x, so that along these themselves the derivative is three times
+    it:
+
+    >>> a, b, x = np.array([[[1.0, 2.0]]]), np.array([[[3.0]]]), np.array([4.0])
+    >>> kron_matmul((a, b), x).tolist(), kron_matmul_jvp((a, b), x, (a, b), x).tolist()
+    ([12.0, 24.0], [36.0, 72.0])
     """
     call = checked(factors, x, shape, axis, identities, path)
     xp, given, columns = call.xp, operands(call), call.sizes.columns
@@ -242,7 +338,26 @@ def kron_matmul_dense(
     identities: Sequence[Any] = (),
     path: str | None = None,
 ) -> np.ndarray:
-    """The definition on NumPy arrays: M built by np.kron, then multiplied.  Costs P Q memory."""
+    """The definition of `kron_matmul` on NumPy arrays: M built by ``np.kron``, then multiplied.
+
+    Parameters
+    ----------
+    factors, x, shape, axis
+        As of `kron_matmul`; they are not checked.
+    identities
+        As of `kron_matmul`.
+    path
+        As of `kron_matmul`; it changes nothing here.
+
+    Returns
+    -------
+    np.ndarray, (..., columns) or (..., columns, n)
+        In the promoted dtype of `factors` and `x`.
+
+    Notes
+    -----
+    Cost: O(P Q) memory.
+    """
     factors, x = [np.asarray(factor) for factor in factors], np.asarray(x)
     dtype = np.result_type(*factors, x)
     wide = accumulation_dtype(np, dtype)

@@ -29,15 +29,46 @@ def kron_norm(factors: Sequence[HostLike], shape: tuple[int, int] | None = None)
 def kron_norm(factors: Sequence[ForeignT], shape: tuple[int, int] | None = None) -> ForeignT: ...
 @quiet
 def kron_norm(factors: Sequence[AnyArray], shape: tuple[int, int] | None = None) -> AnyArray:
-    """sqrt(sum_ij |M_ij|^2).
+    """The Frobenius norm of a Kronecker matrix, which is never formed.
 
-    factors  N arrays (R, p_n, q_n), floating or complex
-    shape    (rows, columns), the leading block of (P, Q) that M is cropped to; None is all of it
-    returns  an array without dimensions in the real dtype of the factors; 16-bit storage is summed in
-             float32.  Where the terms cancel, rounding is relative to the terms and not to their sum
-    raises   TypeError, ValueError on kinds and shapes
-    cost     O(R^2 sum p_n q_n); where both axes are cropped about four times that, and O(R^2 N^3)
+    With the inner products of the factors of its R terms it is::
 
+        |M| = sqrt(sum_ij |M_ij|^2) = sqrt(sum_{k,l} prod_n <F_n[k], F_n[l]>)
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (R, p_n, q_n)
+        Floating or complex, one R for all; integers and nested lists become floating.
+    shape : (int, int), optional
+        ``(rows, columns)`` of the leading block of (P, Q) that M is cropped to, with P = prod p_n and
+        Q = prod q_n.  By default all of it.
+
+    Returns
+    -------
+    array, ()
+        In the real dtype of the factors; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape.
+
+    See Also
+    --------
+    kron_inner : The inner product that it belongs to.
+    linalg.norm : Other norms of a matrix as an object.
+
+    Notes
+    -----
+    Cost: ``O(R^2 sum p_n q_n)`` time; where both axes are cropped about four times that, and ``O(R^2 N^3)``.
+
+    Where the terms cancel, rounding is relative to the terms and not to their sum.  Products over modes,
+    however many, do not overflow where the norm does not.
+
+    Examples
+    --------
     >>> a, b = np.array([[[3.0, 4.0]]]), np.array([[[0.0], [2.0]]])
     >>> float(kron_norm((a, b))), float(np.linalg.norm(np.kron(a[0], b[0])))
     (10.0, 10.0)
@@ -58,11 +89,37 @@ def kron_norm_vjp(
 def kron_norm_vjp(
     factors: Sequence[AnyArray], cotangent: AnyArray, shape: tuple[int, int] | None = None
 ) -> tuple[AnyArray, ...]:
-    """Pull `cotangent`, real and without dimensions, back through `kron_norm` to the factors.
+    """Pull a cotangent of `kron_norm` back to the factors.
 
-    returns  N arrays in the shapes and dtypes of the factors.  At a norm of zero, where there is no
-             derivative, they are zero: the subgradient of least norm
-    raises   as `kron_norm`; TypeError, ValueError on the cotangent
+    Parameters
+    ----------
+    factors
+        As of `kron_norm`.
+    cotangent : float or array, ()
+        Of the norm, real.
+    shape
+        As of `kron_norm`.
+
+    Returns
+    -------
+    tuple of N arrays, (R, p_n, q_n)
+        Each in the dtype of its factor: of a real one beside complex ones the real part.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_norm`, and on a cotangent that is no real number.
+
+    Notes
+    -----
+    At a norm of zero, where there is no derivative, the gradients are zero: the subgradient of least norm.
+
+    The transpose under the pairing ``Re(sum(c y))``: of complex factors M gets c conj(M) over its norm.
+
+    Examples
+    --------
+    >>> [g.tolist() for g in kron_norm_vjp(([[[3.0, 4.0]]], [[[2.0]]]), 5.0)]
+    [[[[6.0, 8.0]]], [[[25.0]]]]
     """
     call = _Call(factors, shape)
     xp = call.xp
@@ -89,9 +146,26 @@ def kron_norm_jvp(
 def kron_norm_jvp(
     factors: Sequence[AnyArray], tangents: Sequence[AnyArray], shape: tuple[int, int] | None = None
 ) -> AnyArray:
-    """The derivative of `kron_norm` along the tangents of the factors; zero at a norm of zero.
+    """The derivative of `kron_norm` along tangents of the factors.
 
-    raises   as `kron_norm`; TypeError, ValueError on the tangents
+    Parameters
+    ----------
+    factors
+        As of `kron_norm`.
+    tangents : sequence of N arrays, (R, p_n, q_n)
+        Of the factors; real where all of these are.
+    shape
+        As of `kron_norm`.
+
+    Returns
+    -------
+    array, ()
+        ``Re <M, dM> / |M|`` in the dtype of what `kron_norm` returns; zero at a norm of zero.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_norm`, and on tangents that do not fit the factors.
     """
     call = _Call(factors, shape)
     xp = call.xp
@@ -112,7 +186,22 @@ def kron_norm_shapes(factors: Sequence[AnyArray], **options: object) -> tuple[tu
 
 @quiet
 def kron_norm_dense(factors: Sequence[AnyArray], shape: tuple[int, int] | None = None) -> np.ndarray:
-    """The definition on NumPy arrays: M multiplied out, then np.linalg.norm.  Costs P Q memory."""
+    """The definition of `kron_norm` on NumPy arrays: M multiplied out, then ``np.linalg.norm``.
+
+    Parameters
+    ----------
+    factors, shape
+        As of `kron_norm`; they are not checked.
+
+    Returns
+    -------
+    np.ndarray, ()
+        In the real dtype of the factors.
+
+    Notes
+    -----
+    Cost: O(P Q) memory.
+    """
     dtype = np.real(np.zeros((), np.result_type(*factors))).dtype
     return np.linalg.norm(terms.dense_matrix(factors, shape)).astype(dtype)
 

@@ -34,16 +34,48 @@ def kron_sandwich(
 def kron_sandwich(
     x: AnyArray, factors: Sequence[AnyArray], y: AnyArray, shape: tuple[int, int] | None = None
 ) -> AnyArray:
-    """x^H M y for each entry of the batch.
+    """Sandwiches x^H M y of a Kronecker matrix between two dense arrays: bilinear and quadratic forms.
 
-    x        (..., rows), floating or complex; conjugated
-    factors  N arrays (R, p_n, q_n)
-    y        (..., columns); the batches broadcast
-    shape    (rows, columns), the leading block of (P, Q) that M is cropped to; None is all of it
-    returns  (...) in the promoted dtype; 16-bit storage is summed in float32
-    raises   TypeError, ValueError on kinds and shapes
-    cost     that of M y, which is formed
+    M is never formed::
 
+        M = sum_k  F_0[k] (x) F_1[k] (x) ... (x) F_{N-1}[k]
+
+    Parameters
+    ----------
+    x : array, (..., rows)
+        The left vector or a batch of them, which is conjugated.  Floating or complex; integers and nested
+        lists become floating.
+    factors : sequence of N arrays, (R, p_n, q_n)
+        The factors of M, one R for all.
+    y : array, (..., columns)
+        The right vector.  Its batch broadcasts against that of `x`.
+    shape : (int, int), optional
+        ``(rows, columns)`` of the leading block of (P, Q) that M is cropped to, with P = prod p_n and
+        Q = prod q_n.  By default all of it.
+
+    Returns
+    -------
+    array, (...)
+        One number for each entry of the batch, in the promoted dtype; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape, and on batches that do not broadcast.
+
+    See Also
+    --------
+    ket_sandwich : The same between kets.
+    KroneckerMatrix.sandwich : The same of a matrix as an object.
+
+    Notes
+    -----
+    Cost: that of M y, which is formed.
+
+    Examples
+    --------
     >>> a, b = np.array([[[1.0], [2.0]]]), np.array([[[3.0, 4.0]]])
     >>> float(kron_sandwich([1.0, 1.0], (a, b), [1.0, 2.0]))
     33.0
@@ -80,12 +112,41 @@ def kron_sandwich_vjp(
     cotangent: AnyArray,
     shape: tuple[int, int] | None = None,
 ) -> tuple[AnyArray, tuple[AnyArray, ...], AnyArray]:
-    """Pull `cotangent` (...) back through `kron_sandwich` to x, to the factors and to y.
+    """Pull a cotangent of `kron_sandwich` back to both arrays and to the factors.
 
-    returns  arrays in the shapes and dtypes of each.  The transpose under the pairing Re(sum(c y)): x, on
-             which the form depends through its conjugate, gets conj(c M y); the others are not conjugated.
-             Where the batches broadcast, sums
-    raises   as `kron_sandwich`; TypeError, ValueError on the cotangent
+    Parameters
+    ----------
+    x, factors, y
+        As of `kron_sandwich`.
+    cotangent : array, (...)
+        Of the sandwiches; real where these are.
+    shape
+        As of `kron_sandwich`.
+
+    Returns
+    -------
+    to_x : array, (..., rows)
+        In the shape and dtype of `x`: a sum where its batch broadcast, the real part where it alone is real.
+    to_factors : tuple of N arrays, (R, p_n, q_n)
+        The same for `factors`, sums over the batch.
+    to_y : array, (..., columns)
+        The same for `y`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_sandwich`, and on a cotangent that does not fit the sandwiches.
+
+    Notes
+    -----
+    The transpose under the pairing ``Re(sum(c y))``: `x`, on which the form depends through its conjugate,
+    gets conj(c M y); the others are not conjugated.
+
+    Examples
+    --------
+    >>> to_x, to_factors, to_y = kron_sandwich_vjp([1.0, 2.0], ([[[3.0], [4.0]]],), [5.0], 1.0)
+    >>> to_x.tolist(), to_factors[0].tolist(), to_y.tolist()
+    ([15.0, 20.0], [[[5.0], [10.0]]], [11.0])
     """
     call = _Call(x, factors, y, shape)
     xp = call.xp
@@ -134,10 +195,34 @@ def kron_sandwich_jvp(
     y_tangent: AnyArray,
     shape: tuple[int, int] | None = None,
 ) -> AnyArray:
-    """The derivative (...) of `kron_sandwich` along the tangents of x, of the factors and of y.
+    """The derivative of `kron_sandwich` along tangents of both arrays and of the factors.
 
-    raises   as `kron_sandwich`; TypeError, ValueError on the tangents
-    cost     N + 2 times `kron_sandwich`
+    Parameters
+    ----------
+    x, factors, y
+        As of `kron_sandwich`.
+    x_tangent : array, (..., rows)
+        Of `x`, in its shape; real where all of `x`, `factors` and `y` are.
+    factor_tangents : sequence of N arrays, (R, p_n, q_n)
+        The same of `factors`.
+    y_tangent : array, (..., columns)
+        The same of `y`.
+    shape
+        As of `kron_sandwich`.
+
+    Returns
+    -------
+    array, (...)
+        In the dtype of what `kron_sandwich` returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_sandwich`, and on tangents that do not fit.
+
+    Notes
+    -----
+    Cost: N + 2 times `kron_sandwich`.
     """
     call = _Call(x, factors, y, shape)
     xp = call.xp
@@ -164,7 +249,22 @@ def kron_sandwich_shapes(
 def kron_sandwich_dense(
     x: AnyArray, factors: Sequence[AnyArray], y: AnyArray, shape: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """The definition on NumPy arrays: M multiplied out, then two products.  Costs P Q memory."""
+    """The definition of `kron_sandwich` on NumPy arrays: M multiplied out, then two products.
+
+    Parameters
+    ----------
+    x, factors, y, shape
+        As of `kron_sandwich`; they are not checked.
+
+    Returns
+    -------
+    np.ndarray, (...)
+        In the promoted dtype.
+
+    Notes
+    -----
+    Cost: O(P Q) memory.
+    """
     x, y = np.asarray(x), np.asarray(y)
     moved = (terms.dense_matrix(factors, shape) @ terms.dense_ket([y[..., None, :]])[..., None])[..., 0]
     total = np.sum(np.conj(terms.dense_ket([x[..., None, :]])) * moved, axis=-1)
@@ -172,8 +272,9 @@ def kron_sandwich_dense(
 
 
 class _Call:
-    """The checked arguments of one call, and copies in the dtype of sums: the factors at one level, and y
-    with the scale of the whole matrix where that is far from 1.
+    """The checked arguments of one call, and copies in the dtype of sums.
+
+    The factors are at one level, and y has the scale of the whole matrix where that is far from 1.
     """
 
     def __init__(self, x: Any, factors: Sequence[AnyArray], y: Any, shape: Any) -> None:

@@ -43,21 +43,63 @@ def kron_slogdet(
 def kron_slogdet(
     factors: Sequence[AnyArray], shift: Any = None, *, assume_a: str | None = None, max_bytes: int = 2**30
 ) -> tuple[AnyArray, AnyArray]:
-    """The sign of det(M + s I) and the logarithm of its absolute value, as np.linalg.slogdet gives them.
+    """The sign of det(M + s I) for a Kronecker product M, and the logarithm of its absolute value.
 
-    factors  N arrays (1, p_n, p_n), floating or complex; of order 1 also (R, p_0, p_0), which is one matrix
-    shift    s, a number or an array without dimensions, real or complex; it does not widen the dtype
-    assume_a    "her", "pos" and, where factors are real, "sym": they are Hermitian; "gen": anything.  None:
-             with a shift they are looked at, which waits for a device; see `kron_solve`
-    max_bytes  that the P eigenvalues may take, which a shift needs all of
-    returns  (sign, logabsdet), arrays without dimensions: -1.0, 0.0 or 1.0, or a complex number of modulus 1,
-             in the promoted dtype of the factors, complex where the shift is; and its real dtype.  A
-             singular matrix gives 0 and -inf.  16-bit storage is computed in float32
-    raises   TypeError, ValueError on kinds and shapes; MemoryError, naming the size, above `max_bytes`
-    cost     O(sum p_n^3); with a shift O(P) time and memory more, and factors that are not Hermitian wait for
-             a device.  Where the factors are traced they must be Hermitian if there is a shift, or the result
-             is NaN
+    M is one product of N square factors, and s an optional shift::
 
+        det(F_0 (x) ... (x) F_{N-1}) = prod_n det(F_n)^(P / p_n)
+        det(M + s I) = prod over all products m of one eigenvalue of each factor of (m + s)
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (1, p_n, p_n)
+        Floating or complex; integers and nested lists become floating.  Of order 1 also (R, p_0, p_0), terms
+        that add up to one matrix.
+    shift : float, complex or array, (), optional
+        The number s; by default there is none.  It counts in the precision of the factors, and makes the sign
+        complex where it is.
+    assume_a : {"gen", "sym", "her", "pos"}, optional
+        SciPy's names, short or long, of what the factors are known to be.  "her", "pos" and, where they are
+        real, "sym" mean Hermitian, of which ``(F + F^H) / 2`` is taken; "gen" means anything.  By default the
+        factors are looked at if there is a shift, which waits for a device.  What is untrue gives a wrong
+        result.
+    max_bytes : int, default 2**30
+        How much memory the P = prod p_n eigenvalues may take, of which a shift needs all.
+
+    Returns
+    -------
+    sign : array, ()
+        1, 0 or -1, or a complex number of modulus 1; in the promoted dtype of `factors`, complex where the
+        shift is.
+    logabsdet : array, ()
+        In the real dtype of `sign`; 16-bit storage is computed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, on arrays of several libraries or devices, and on several terms beyond order
+        1.
+    ValueError
+        On a wrong shape, and on an unknown `assume_a`.
+    MemoryError
+        Where the eigenvalues take more than `max_bytes`.
+
+    See Also
+    --------
+    linalg.slogdet : The same of operators as objects.
+    kron_solve : Systems with the same matrix.
+    kron_log_likelihood : The density of a Gaussian with such a covariance.
+
+    Notes
+    -----
+    Cost: ``O(sum p_n^3)`` time; with a shift O(P) time and memory more, and factors that are not Hermitian
+    wait for a device.
+
+    A singular matrix has a sign of 0 and a logarithm of minus infinity.  Where the factors are traced and
+    there is a shift, they must be Hermitian, or the result is NaN.
+
+    Examples
+    --------
     >>> a, b = np.array([[[0.0, 2.0], [1.0, 0.0]]]), np.array([[[3.0]]])
     >>> sign, logabsdet = kron_slogdet((a, b))
     >>> float(sign), round(float(np.exp(logabsdet)), 6), round(float(np.linalg.det(np.kron(a[0], b[0]))), 6)
@@ -94,13 +136,45 @@ def kron_slogdet_vjp(
     assume_a: str | None = None,
     max_bytes: int = 2**30,
 ) -> tuple[tuple[AnyArray, ...], AnyArray | None]:
-    """Pull the cotangents of sign and logarithm back through `kron_slogdet` to the factors and to the shift.
+    """Pull the cotangents of `kron_slogdet` back to the factors and to the shift.
 
-    returns  arrays in the shapes and dtypes of each; None for a shift of None.  Every entry of a factor
-             counts as free, also where the factor is Hermitian.  A real sign is constant, a complex one turns
-    raises   as `kron_slogdet`; TypeError, ValueError on the cotangents; LinAlgError where the matrix is
-             singular and NumPy's
-    cost     O(sum p_n^3); with a shift O(N P) more for Hermitian factors, O(P sum p_n^2) for others
+    Parameters
+    ----------
+    factors, shift
+        As of `kron_slogdet`.
+    cotangents : pair of arrays, ()
+        Of the sign, real where this is, and of the logarithm, real.
+    assume_a, max_bytes
+        As of `kron_slogdet`.
+
+    Returns
+    -------
+    to_factors : tuple of N arrays, (1, p_n, p_n)
+        Each in the shape and dtype of its factor: of a real one beside complex ones the real part.  Every
+        entry counts as free, also where the factor is Hermitian.
+    to_shift : array, (), or None
+        The same for `shift`; None for a shift of None.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `kron_slogdet`, and on cotangents that do not fit.
+    numpy.linalg.LinAlgError
+        Where the matrix is singular, on NumPy arrays.
+
+    Notes
+    -----
+    Cost: ``O(sum p_n^3)`` time; with a shift ``O(N P)`` more for Hermitian factors, ``O(P sum p_n^2)`` for
+    others.
+
+    A real sign is constant, so that its cotangent does not count; a complex one turns.  The transpose is that
+    under the pairing ``Re(sum(c y))``.
+
+    Examples
+    --------
+    >>> (to_a,), to_shift = kron_slogdet_vjp(([[[2.0, 0.0], [0.0, 4.0]]],), None, (0.0, 1.0))
+    >>> to_a.tolist(), to_shift
+    ([[[0.5, 0.0], [0.0, 0.25]]], None)
     """
     call = _Call(factors, shift, assume_a, max_bytes)
     xp = call.xp
@@ -148,9 +222,30 @@ def kron_slogdet_jvp(
     assume_a: str | None = None,
     max_bytes: int = 2**30,
 ) -> tuple[AnyArray, AnyArray]:
-    """The derivative of `kron_slogdet` along the tangents of the factors and of the shift (None as it is).
+    """The derivative of `kron_slogdet` along tangents of the factors and of the shift.
 
-    raises   as `kron_slogdet_vjp`; TypeError, ValueError on the tangents
+    Parameters
+    ----------
+    factors, shift
+        As of `kron_slogdet`.
+    factor_tangents : sequence of N arrays, (1, p_n, p_n)
+        Of the factors, in their shapes; real where the sign is.
+    shift_tangent : float, complex, array, (), or None
+        The same of `shift`; None where that is.
+    assume_a, max_bytes
+        As of `kron_slogdet`.
+
+    Returns
+    -------
+    sign : array, ()
+        The derivative of the sign, in its dtype: zero where it is real.
+    logabsdet : array, ()
+        That of the logarithm, in its dtype.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError, numpy.linalg.LinAlgError
+        As `kron_slogdet_vjp`, and on tangents that do not fit.
     """
     call = _Call(factors, shift, assume_a, max_bytes)
     xp = call.xp
@@ -180,7 +275,26 @@ def kron_slogdet_shapes(
 def kron_slogdet_dense(
     factors: Sequence[AnyArray], shift: Any = None, *, assume_a: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The definition on NumPy arrays: M multiplied out, then np.linalg.slogdet.  Costs P^2 memory."""
+    """The definition of `kron_slogdet` on NumPy arrays: M multiplied out, then ``np.linalg.slogdet``.
+
+    Parameters
+    ----------
+    factors, shift
+        As of `kron_slogdet`; they are not checked.
+    assume_a
+        As of `kron_slogdet`; it changes nothing here.
+
+    Returns
+    -------
+    sign : np.ndarray, ()
+        In the dtype of the sign of `kron_slogdet`.
+    logabsdet : np.ndarray, ()
+        In the dtype of its logarithm.
+
+    Notes
+    -----
+    Cost: O(P^2) memory.
+    """
     factors = [np.asarray(factor) for factor in factors]
     dtype = np.result_type(*factors, *([1j] if np.iscomplexobj(shift) else []))
     matrix = decompositions.dense_shifted(factors, shift)

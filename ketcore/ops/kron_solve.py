@@ -75,26 +75,65 @@ def kron_solve(
     axis: int = -1,
     assume_a: str | None = None,
 ) -> AnyArray:
-    """x with (M + s I) x = b, by factors: M is never built.
+    """Solve (M + s I) x = b for a Kronecker product M, which is never built.
 
-    factors  N arrays (1, p_n, p_n), floating or complex; of order 1 also (R, p_0, p_0), which is one matrix
-    b        (..., P), or (..., P, n) where axis is -2
-    shift    s, a number or an array without dimensions, real or complex; it does not widen the dtype
-    axis     of b, that M multiplies
-    assume_a    SciPy's names of what the factors are known to be: "her", "pos" and, where they are real,
-             "sym" mean Hermitian, of which (F + F^H) / 2 is taken; "gen" anything.  None: with a shift the
-             factors are looked at, which waits for a device.  What is untrue gives a wrong result
-    returns  in the shape of b and the promoted dtype of `factors` and `b`, complex where the shift is.  The
-             residual is that of a factorisation by modes, not that of an inverse; 16-bit storage is computed
-             in float32
-    raises   TypeError, ValueError on kinds and shapes, ValueError on assume_a; numpy.linalg.LinAlgError
-             where the matrix is singular to working precision (on NumPy: another library gives inf or NaN, or
-             an error of its own)
-    cost     time O(|b| sum p_n) without a shift or with Hermitian factors.  Otherwise back substitution with
-             Schur forms made by SciPy, which waits for a device and loops over the digits of all factors but
-             the largest.  Where the factors are traced this is left out: with a shift they must be Hermitian
-             then, or the result is NaN.  Factors that PyTorch or JAX record take three times as long
+    M is one product of N square factors, and s an optional shift::
 
+        M = F_0 (x) F_1 (x) ... (x) F_{N-1}
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (1, p_n, p_n)
+        Floating or complex; integers and nested lists become floating.  Of order 1 also (R, p_0, p_0), terms
+        that add up to one matrix.
+    b : array, (..., P) or (..., P, n)
+        The right-hand side along axis -1, or along axis -2, with P = prod p_n.
+    shift : float, complex or array, (), optional
+        The number s; by default there is none.  It counts in the precision of the other arrays, and makes the
+        result complex where it is.
+    axis : {-1, -2}, default -1
+        The axis of `b` that M multiplies.
+    assume_a : {"gen", "sym", "her", "pos"}, optional
+        SciPy's names, short or long, of what the factors are known to be.  "her", "pos" and, where they are
+        real, "sym" mean Hermitian, of which ``(F + F^H) / 2`` is taken; "gen" means anything.  By default the
+        factors are looked at if there is a shift, which waits for a device.  What is untrue gives a wrong
+        result.
+
+    Returns
+    -------
+    array, (..., P) or (..., P, n)
+        In the shape of `b` and the promoted dtype of `factors` and `b`, complex where the shift is; 16-bit
+        storage is computed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, on arrays of several libraries or devices, and on several terms beyond order
+        1.
+    ValueError
+        On a wrong shape, and on an unknown `axis` or `assume_a`.
+    numpy.linalg.LinAlgError
+        Where the matrix is singular to working precision, on NumPy arrays.  Other libraries give infinity or
+        NaN, or an error of their own.
+
+    See Also
+    --------
+    linalg.solve : The same of operators as objects, sums among them.
+    linalg.cg : For sums of terms.
+    kron_slogdet : The determinant of the same matrix.
+
+    Notes
+    -----
+    Cost: ``O(|b| sum p_n)`` time without a shift or with Hermitian factors.  Otherwise back substitution with
+    Schur forms made by SciPy, which waits for a device and loops over the digits of all factors but the
+    largest.  Factors that PyTorch or JAX record take three times as long.
+
+    The residual is that of a factorisation by modes, not that of an inverse.
+
+    Where the factors are traced and there is a shift, they must be Hermitian, or the result is NaN.
+
+    Examples
+    --------
     >>> a, b = np.array([[[2.0, 0.0], [1.0, 1.0]]]), np.array([[[4.0]]])
     >>> kron_solve((a, b), [8.0, 8.0]).tolist(), kron_solve((a, b), [12.0, 12.0], 4.0).tolist()
     ([1.0, 1.0], [1.0, 1.0])
@@ -133,12 +172,43 @@ def kron_solve_vjp(
     axis: int = -1,
     assume_a: str | None = None,
 ) -> tuple[tuple[AnyArray, ...], AnyArray, AnyArray | None]:
-    """Pull `cotangent`, of the shape of b, back through `kron_solve` to the factors, to b and to the shift.
+    """Pull a cotangent of `kron_solve` back to the factors, to b and to the shift.
 
-    returns  arrays in the shapes and dtypes of each; None for a shift of None.  Every entry of a factor
-             counts as free, also where the factor is Hermitian.  The plain transpose: no conjugation
-    raises   as `kron_solve`; TypeError, ValueError on the cotangent
-    cost     four times `kron_solve`
+    Parameters
+    ----------
+    factors, b, shift
+        As of `kron_solve`.
+    cotangent : array, (..., P) or (..., P, n)
+        Of the solution; real where this is.
+    axis, assume_a
+        As of `kron_solve`.
+
+    Returns
+    -------
+    to_factors : tuple of N arrays, (1, p_n, p_n)
+        Each in the shape and dtype of its factor: of a real one beside complex ones the real part.  Every
+        entry counts as free, also where the factor is Hermitian.
+    to_b : array, (..., P) or (..., P, n)
+        The same for `b`.
+    to_shift : array, (), or None
+        The same for `shift`; None for a shift of None.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.linalg.LinAlgError
+        As `kron_solve`, and on a cotangent that does not fit the solution.
+
+    Notes
+    -----
+    Cost: four times `kron_solve`.
+
+    The plain transpose: nothing is conjugated, also for complex input.
+
+    Examples
+    --------
+    >>> (to_a,), to_b, to_shift = kron_solve_vjp(([[[2.0, 0.0], [0.0, 4.0]]],), [2.0, 4.0], None, [1.0, 0.0])
+    >>> to_a.tolist(), to_b.tolist(), to_shift
+    ([[[-0.5, -0.5], [0.0, 0.0]]], [0.5, 0.0], None)
     """
     call = _Call(factors, b, shift, axis, assume_a)
     cotangent = call.wide(check_like("cotangent", cotangent, call.b.shape, call.xp, call.b, call.dtype))
@@ -190,11 +260,34 @@ def kron_solve_jvp(
     axis: int = -1,
     assume_a: str | None = None,
 ) -> AnyArray:
-    """The derivative of `kron_solve` along the tangents of the factors, of b and of the shift.
+    """The derivative of `kron_solve` along tangents of the factors, of b and of the shift.
 
-    shift_tangent    None where the shift is
-    raises   as `kron_solve`; TypeError, ValueError on the tangents
-    cost     N + 2 times `kron_solve`
+    Parameters
+    ----------
+    factors, b, shift
+        As of `kron_solve`.
+    factor_tangents : sequence of N arrays, (1, p_n, p_n)
+        Of the factors, in their shapes; real where the solution is.
+    b_tangent : array, (..., P) or (..., P, n)
+        The same of `b`.
+    shift_tangent : float, complex, array, (), or None
+        The same of `shift`; None where that is.
+    axis, assume_a
+        As of `kron_solve`.
+
+    Returns
+    -------
+    array, (..., P) or (..., P, n)
+        In the dtype of what `kron_solve` returns.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.linalg.LinAlgError
+        As `kron_solve`, and on tangents that do not fit.
+
+    Notes
+    -----
+    Cost: N + 2 times `kron_solve`.
     """
     call = _Call(factors, b, shift, axis, assume_a)
     xp, like = call.xp, call.dtype
@@ -228,7 +321,24 @@ def kron_solve_dense(
     axis: int = -1,
     assume_a: str | None = None,
 ) -> np.ndarray:
-    """The definition on NumPy arrays: M multiplied out, then np.linalg.solve.  Costs P^2 memory."""
+    """The definition of `kron_solve` on NumPy arrays: M multiplied out, then ``np.linalg.solve``.
+
+    Parameters
+    ----------
+    factors, b, shift, axis
+        As of `kron_solve`; they are not checked.
+    assume_a
+        As of `kron_solve`; it changes nothing here.
+
+    Returns
+    -------
+    np.ndarray, (..., P) or (..., P, n)
+        In the dtype of what `kron_solve` returns.
+
+    Notes
+    -----
+    Cost: O(P^2) memory.
+    """
     factors, b = [np.asarray(factor) for factor in factors], np.asarray(b)
     dtype = np.result_type(*factors, b, *([1j] if np.iscomplexobj(shift) else []))
     matrix = decompositions.dense_shifted(factors, shift)
@@ -239,8 +349,9 @@ def kron_solve_dense(
 
 
 class _Call:
-    """The checked arguments of one call, in the dtype that it is computed in and at one level: b is scaled as
-    the matrix is where the scale of that is far from 1.
+    """The checked arguments of one call, in the dtype that it is computed in and at one level.
+
+    There `b` is scaled as the matrix is, where the scale of that is far from 1.
     """
 
     def __init__(self, factors, b, shift, axis, assume_a):
@@ -287,10 +398,10 @@ class _Call:
         return _solve_by_modes(self.xp, matrices, b, self.axis)
 
     def solve_shifted(self, matrices, b, shift):
-        """x with (M + s I) x = b, through the spectra of the factors.
+        """The solution of (M + s I) x = b, through the spectra of the factors.
 
-        raises    numpy.linalg.LinAlgError where the matrix is singular and NumPy's; other libraries give inf
-                  or NaN, or an error of their own
+        LinAlgError where the matrix is singular and NumPy's; others give inf or NaN, or an error of their
+        own.
         """
         xp, axis = self.xp, self.axis
         fixed = [detached(matrix) for matrix in matrices]
@@ -326,9 +437,8 @@ def _spectral_solver(
 ) -> Callable[[AnyArray], AnyArray] | None:
     """A function of b that gives (M + s I)^-1 b, by the eigenvectors of Hermitian factors.
 
-    unit     the dtype of a result that is to be refined, where factors are Hermitian to a coarser one than
-             their own; else None
-    returns  None on NumPy where refinement would not reach `unit`
+    `unit` is the dtype of a result that is to be refined, where factors are Hermitian to a coarser one than
+    their own; else None.  On NumPy the function is None where refinement would not reach `unit`.
     """
     values, vectors = decompositions.hermitian_eigh(xp, matrices, hermitian)
     shifted = decompositions.check_regular(xp, decompositions.kron_of_vectors(xp, values), shift)

@@ -41,15 +41,47 @@ def kron_trace(factors: Sequence[HostLike], shape: tuple[int, int] | None = None
 def kron_trace(factors: Sequence[ForeignT], shape: tuple[int, int] | None = None) -> ForeignT: ...
 @quiet
 def kron_trace(factors: Sequence[AnyArray], shape: tuple[int, int] | None = None) -> AnyArray:
-    """sum_i M[i, i] over i < min(shape).
+    """The trace of a Kronecker matrix, which is never formed.
 
-    factors  N arrays (R, p_n, q_n), floating or complex
-    shape    (rows, columns), the leading block of (P, Q) that M is cropped to; None is all of it
-    returns  an array without dimensions in the promoted dtype; 16-bit storage is summed in float32
-    raises   TypeError, ValueError on kinds and shapes
-    cost     O(N R sum p_n) for square factors, and O(R sum p_n q_n) of merged ones for those that are square
-             together with their neighbours; O(N R min(shape)) for others
+    For square factors it is a sum over terms of products of traces::
 
+        tr(M) = sum_k prod_n tr(F_n[k])
+
+    Others are merged with their neighbours where these are square together; else the elements of the diagonal
+    are summed.
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (R, p_n, q_n)
+        Floating or complex, one R for all; integers and nested lists become floating.
+    shape : (int, int), optional
+        ``(rows, columns)`` of the leading block of (P, Q) that M is cropped to, with P = prod p_n and
+        Q = prod q_n.  By default all of it.  The sum is over ``i < min(shape)``, as that of ``np.trace``.
+
+    Returns
+    -------
+    array, ()
+        In the promoted dtype; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape.
+
+    See Also
+    --------
+    partial_trace : Over some modes alone.
+    KroneckerMatrix.trace : The same of a matrix as an object.
+
+    Notes
+    -----
+    Cost: ``O(N R sum p_n)`` time for square factors; ``O(R sum p_n q_n)`` of merged ones for those that are
+    square together with their neighbours; ``O(N R min(shape))`` for others.
+
+    Examples
+    --------
     >>> a, b = np.array([[[1.0, 2.0], [3.0, 4.0]]]), np.array([[[5.0, 1.0], [1.0, 6.0]]])
     >>> float(kron_trace((a, b))), float(np.trace(np.kron(a[0], b[0])))
     (55.0, 55.0)
@@ -72,10 +104,36 @@ def kron_trace_vjp(
 def kron_trace_vjp(
     factors: Sequence[AnyArray], cotangent: AnyArray, shape: tuple[int, int] | None = None
 ) -> tuple[AnyArray, ...]:
-    """Pull `cotangent`, without dimensions, back through `kron_trace` to the factors.
+    """Pull a cotangent of `kron_trace` back to the factors.
 
-    returns  N arrays in the shapes and dtypes of the factors: zero off the diagonals of square factors
-    raises   as `kron_trace`; TypeError, ValueError on the cotangent
+    Parameters
+    ----------
+    factors
+        As of `kron_trace`.
+    cotangent : float, complex or array, ()
+        Of the trace; real where this is.
+    shape
+        As of `kron_trace`.
+
+    Returns
+    -------
+    tuple of N arrays, (R, p_n, q_n)
+        Each in the dtype of its factor: of a real one beside complex ones the real part.  Zero off the
+        diagonals of square factors.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_trace`, and on a cotangent that is no number.
+
+    Notes
+    -----
+    The plain transpose: nothing is conjugated, also for complex input.
+
+    Examples
+    --------
+    >>> [g.tolist() for g in kron_trace_vjp(([[[1.0, 2.0], [3.0, 4.0]]], [[[5.0]]]), 1.0)]
+    [[[[5.0, 0.0], [0.0, 5.0]]], [[[5.0]]]]
     """
     call = _Call(factors, shape)
     xp = call.xp
@@ -102,9 +160,26 @@ def kron_trace_jvp(
 def kron_trace_jvp(
     factors: Sequence[AnyArray], tangents: Sequence[AnyArray], shape: tuple[int, int] | None = None
 ) -> AnyArray:
-    """The derivative of `kron_trace` along the tangents of the factors.
+    """The derivative of `kron_trace` along tangents of the factors.
 
-    raises   as `kron_trace`; TypeError, ValueError on the tangents
+    Parameters
+    ----------
+    factors
+        As of `kron_trace`.
+    tangents : sequence of N arrays, (R, p_n, q_n)
+        Of the factors; real where all of these are.
+    shape
+        As of `kron_trace`.
+
+    Returns
+    -------
+    array, ()
+        In the dtype of what `kron_trace` returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron_trace`, and on tangents that do not fit the factors.
     """
     call = _Call(factors, shape)
     xp = call.xp
@@ -126,7 +201,22 @@ def kron_trace_shapes(factors: Sequence[AnyArray], **options: object) -> tuple[t
 
 @quiet
 def kron_trace_dense(factors: Sequence[AnyArray], shape: tuple[int, int] | None = None) -> np.ndarray:
-    """The definition on NumPy arrays: M multiplied out, then np.trace.  Costs P Q memory."""
+    """The definition of `kron_trace` on NumPy arrays: M multiplied out, then ``np.trace``.
+
+    Parameters
+    ----------
+    factors, shape
+        As of `kron_trace`; they are not checked.
+
+    Returns
+    -------
+    np.ndarray, ()
+        In the promoted dtype.
+
+    Notes
+    -----
+    Cost: O(P Q) memory.
+    """
     return np.trace(terms.dense_matrix(factors, shape)).astype(np.result_type(*factors))
 
 
@@ -168,8 +258,10 @@ class _Call:
         return tuple([prod(self.dims[0][group]) for group in self.groups])
 
     def parts(self, piece, tangents=None):
-        """What each factor, or group of factors, adds to the sum: (boxes, R) partial traces, or (elements, R)
-        entries.  With tangents of the factors, the derivatives of these along them.
+        """What each factor, or group of factors, adds to the sum.
+
+        That is (boxes, R) partial traces, or (elements, R) entries; with tangents of the factors, the
+        derivatives of these along them.
         """
         if self.groups is None:
             arrays = self.wide if tangents is None else tangents

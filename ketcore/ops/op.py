@@ -1,17 +1,6 @@
 """What an operation is, as data: the table `ketcore.ops.OPS` holds one `Op` for each.
 
 An adapter to a framework, a test and a page of documentation read it, so that none has a list of its own.
-The arguments of the five functions follow from it, in this order:
-
-    forward   primals, constants, options, forward_options
-    vjp       primals, constants, the cotangent of each output, options, vjp_options
-    jvp       primals, constants, the tangent of each primal, options
-    dense     primals, constants, those of the options that change a value
-    shapes    primals, constants, options
-
-Primals are what is differentiated, constants are arrays that are not.  A vjp returns one gradient per primal,
-and takes one cotangent per output.  Where there is a single primal its gradient stands alone, without a tuple
-around it; so does a single output, and its cotangent.  A primal of None has a tangent and a gradient of None.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,10 +12,16 @@ from ketcore.array_types import AnyArray
 class Arrays(NamedTuple):
     """What stands for one primal or for one output of an operation.
 
-    name      of the argument, or of the result
-    several   a sequence of N arrays, as factors are; else one array
-    optional  None is allowed, and is the default
-    real      real where the other arrays are complex
+    Attributes
+    ----------
+    name : str
+        Of the argument, or of the result.
+    several : bool
+        Whether it is a sequence of N arrays, as factors are; else it is one array.
+    optional : bool
+        Whether None is allowed, and is the default.
+    real : bool
+        Whether it is real where the other arrays are complex.
     """
 
     name: str
@@ -46,23 +41,56 @@ def several(name: str) -> Arrays:
 
 
 class Op(NamedTuple):
-    """An operation: its functions, and what their arguments and results are.
+    """An operation as data: its functions, and what their arguments and results are.
 
-    forward          the map itself
-    vjp              its transposed derivative
-    jvp              its forward derivative
-    dense            its definition, on NumPy arrays: a formula, without the checks of the others
-    shapes           the shapes of the outputs, of anything that has shapes: what compilers ask for first
-    primals          the differentiated arguments, in their order
-    constants        the names of the array arguments that have no derivative, which follow the primals
-    options          the names of the keywords that forward, vjp and jvp share
-    forward_options  those of forward alone
-    vjp_options      those of vjp alone
-    outputs          what forward returns
+    `OPS` holds one for each operation.  The arguments of the five functions follow from it, in this order::
 
+        forward   primals, constants, options, forward_options
+        vjp       primals, constants, the cotangent of each output, options, vjp_options
+        jvp       primals, constants, the tangent of each primal, options
+        dense     primals, constants, those of the options that change a value
+        shapes    primals, constants, options
+
+    Primals are what is differentiated, constants are arrays that are not.  A vjp returns one gradient per
+    primal, and takes one cotangent per output.  Where there is a single primal its gradient stands alone,
+    without a tuple around it; so does a single output, and its cotangent.  A primal of None has a tangent and
+    a gradient of None.
+
+    Attributes
+    ----------
+    name : str
+        That of the forward map.
+    forward : callable
+        The map itself.
+    vjp : callable
+        Its transposed derivative.
+    jvp : callable
+        Its forward derivative.
+    dense : callable
+        Its definition, on NumPy arrays: a formula, without the checks of the others.
+    shapes : callable
+        The shapes of the outputs, of anything that has shapes: what compilers ask for first.
+    primals : tuple
+        The differentiated arguments in their order, each with its `name` and whether it is `several` arrays,
+        `optional`, and `real` beside complex ones.
+    constants : tuple of strs
+        The names of the array arguments that have no derivative, which follow the primals.
+    options : tuple of strs
+        The names of the arguments that forward, vjp and jvp share beside these.
+    forward_options : tuple of strs
+        Those of forward alone.
+    vjp_options : tuple of strs
+        Those of vjp alone.
+    outputs : tuple
+        What forward returns, described as the primals are.
+
+    Notes
+    -----
     The methods take arguments and results apart into arrays, for what differentiates functions of arrays and
     not of sequences, and put them together again.
 
+    Examples
+    --------
     >>> from ketcore.ops import OPS
     >>> solve = next(op for op in OPS if op.name == "kron_solve")
     >>> [primal.name for primal in solve.primals], solve.options
@@ -88,12 +116,38 @@ class Op(NamedTuple):
     outputs: tuple[Arrays, ...] = (Arrays("output"),)
 
     def flatten(self, primals: Sequence[Any]) -> tuple[tuple[AnyArray, ...], tuple[int, ...]]:
-        """The arrays of the primals one after the other, and how many each primal has: 0 where it is None."""
+        """The arrays of the primals one after the other, and how many each primal has.
+
+        Parameters
+        ----------
+        primals : sequence
+            The primals in the order of `primals`, or their tangents: an array, a sequence of arrays, or None.
+
+        Returns
+        -------
+        arrays : tuple of arrays
+            Those of all primals.
+        counts : tuple of ints
+            How many each has, 0 where it is None.
+        """
         parts = [_parts(each, value) for each, value in zip(self.primals, primals, strict=True)]
         return sum(parts, ()), tuple(map(len, parts))
 
     def unflatten(self, arrays: Sequence[AnyArray], counts: Sequence[int]) -> tuple[Any, ...]:
-        """The primals, or their tangents, of which `flatten` made arrays and counts."""
+        """The primals, or their tangents, of which `flatten` made arrays and counts.
+
+        Parameters
+        ----------
+        arrays : sequence of arrays
+            Those of all primals, one after the other.
+        counts : sequence of ints
+            How many each primal has.
+
+        Returns
+        -------
+        tuple
+            For each primal a tuple of arrays, an array, or None.
+        """
         found, start = [], 0
         for each, count in zip(self.primals, counts, strict=True):
             own = tuple(arrays[start : start + count])
@@ -103,18 +157,51 @@ class Op(NamedTuple):
         return tuple(found)
 
     def flat_gradients(self, gradients: Any) -> tuple[AnyArray, ...]:
-        """What vjp returned, as arrays in the order of `flatten`."""
+        """What vjp returned, as arrays in the order of `flatten`.
+
+        Parameters
+        ----------
+        gradients : tuple or array
+            One gradient for each primal; that of a single primal stands alone.
+
+        Returns
+        -------
+        tuple of arrays
+            As `flatten` makes them of the primals.
+        """
         return self.flatten((gradients,) if len(self.primals) == 1 else gradients)[0]
 
     def flat_outputs(self, outputs: Any) -> tuple[AnyArray, ...]:
-        """What forward or jvp returned, as arrays."""
+        """What forward or jvp returned, as arrays.
+
+        Parameters
+        ----------
+        outputs : tuple or array
+            One for each of `outputs`; a single one stands alone.
+
+        Returns
+        -------
+        tuple of arrays
+            One after the other.
+        """
         if len(self.outputs) == 1:
             return _parts(self.outputs[0], outputs)
         parts = [_parts(each, value) for each, value in zip(self.outputs, outputs, strict=True)]
         return sum(parts, ())
 
     def cotangent(self, arrays: Sequence[AnyArray]) -> Any:
-        """What vjp takes, of one array for each of `flat_outputs`."""
+        """What vjp takes as cotangent, of one array for each of `flat_outputs`.
+
+        Parameters
+        ----------
+        arrays : sequence of arrays
+            One for each array of the outputs.
+
+        Returns
+        -------
+        tuple or array
+            The array itself where there is a single output of one array, else a tuple.
+        """
         alone = len(self.outputs) == 1 and not self.outputs[0].several
         return arrays[0] if alone else tuple(arrays)
 

@@ -47,16 +47,48 @@ def row_kets(
 def row_kets(
     factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | None = None, *, check: bool | None = None
 ) -> tuple[AnyArray, ...]:
-    """The leaves of rows `ids` of M.
+    """Rows `ids` of a Kronecker-factorised matrix M as kets: their leaves, not multiplied out.
 
-    factors  N arrays (R, p_n, q_n), floating or complex, one R for all
-    ids      (...) any integer dtype, 0 <= id < rows
-    shape    (rows, Q): crops the rows; a ket has no cropped columns, so those must be all Q
-    check    as in `rows`; a bad id gives a ket of NaN where it does not raise
-    returns  N arrays (..., R, q_n), each in the dtype of its factor
-    raises   TypeError, ValueError on kinds and shapes; IndexError on an id out of range
-    cost     time and memory O(R |ids| sum q_n)
+    Row i of M is the ket whose leaf n is a row of factor n, which the n-th digit of i names::
 
+        M[i] = sum_k  F_0[k, i_0] (x) F_1[k, i_1] (x) ... (x) F_{N-1}[k, i_{N-1}]
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (R, p_n, q_n)
+        Floating or complex, one R for all; integers and nested lists become floating.
+    ids : int or array of ints, (...)
+        Which rows, ``0 <= id < rows``, in any order and any number of times; of any integer dtype.
+    shape : (int, int), optional
+        ``(rows, Q)``, which crops the rows of M; a ket has no cropped columns, so that all Q must stay.
+    check : bool, optional
+        As in `rows`; a bad id gives a ket of NaN where it does not raise.
+
+    Returns
+    -------
+    tuple of N arrays, (..., R, q_n)
+        The leaves, each in the dtype of its factor: they may stand where `Ket` and `ket_inner` take factors.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape.
+    IndexError
+        On an id out of range, where `check` looks for it.
+
+    See Also
+    --------
+    rows : The same rows, multiplied out.
+    KroneckerMatrix.row_kets : The same of a matrix as an object.
+
+    Notes
+    -----
+    Cost: ``O(R |ids| sum q_n)`` time and memory.
+
+    Examples
+    --------
     >>> a, b = np.arange(4.0).reshape(1, 2, 2), np.arange(6.0).reshape(1, 3, 2)
     >>> [leaf.tolist() for leaf in row_kets((a, b), 5)]
     [[[2.0, 3.0]], [[4.0, 5.0]]]
@@ -92,11 +124,39 @@ def row_kets_vjp(
     *,
     check: bool | None = None,
 ) -> tuple[AnyArray, ...]:
-    """Pull `cotangents`, N arrays (..., R, q_n), back through `row_kets` to the factors.
+    """Pull cotangents of `row_kets` back to the factors.
 
-    returns  N arrays, each of the shape and dtype of its factor; repeated rows add up
-    options  all others as in `row_kets`
-    raises   as `row_kets`; TypeError, ValueError on the cotangents
+    Parameters
+    ----------
+    factors, ids
+        As of `row_kets`.
+    cotangents : sequence of N arrays, (..., R, q_n)
+        Of the leaves; those of real leaves are real.
+    shape, check
+        As of `row_kets`; a ket of NaN has no gradient.
+
+    Returns
+    -------
+    tuple of N arrays, (R, p_n, q_n)
+        Each in the dtype of its factor.  A row picked twice gets both contributions, one never picked gets
+        zero.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `row_kets`, and on cotangents that do not fit the leaves.
+
+    Notes
+    -----
+    Cost: ``O(R |ids| sum q_n)`` time, and the memory of the gradients.  The plain transpose: nothing is
+    conjugated.
+
+    Examples
+    --------
+    >>> a, b = np.ones((1, 2, 2)), np.ones((1, 3, 1))
+    >>> to_a, to_b = row_kets_vjp((a, b), 5, ([[1.0, 2.0]], [[3.0]]))
+    >>> to_a.tolist(), to_b.tolist()
+    ([[[0.0, 0.0], [1.0, 2.0]]], [[[0.0], [0.0], [3.0]]])
     """
     xp, factors, lookup, bad, batch = _lookup(factors, ids, shape, check)
     cotangents = as_sequence("cotangents", cotangents)
@@ -134,11 +194,26 @@ def row_kets_jvp(
     *,
     check: bool | None = None,
 ) -> tuple[AnyArray, ...]:
-    """The derivative of `row_kets` along `tangents`: the leaves of the tangents, since picking is linear.
+    """The derivative of `row_kets` along tangents: the leaves of the tangents, since picking is linear.
 
-    returns  N arrays (..., R, q_n), each in the dtype of its factor
-    options  all others as in `row_kets`
-    raises   as `row_kets`; TypeError, ValueError on the tangents
+    Parameters
+    ----------
+    factors, ids
+        As of `row_kets`.
+    tangents : sequence of N arrays, (R, p_n, q_n)
+        Of the factors, each real where its factor is.
+    shape, check
+        As of `row_kets`.
+
+    Returns
+    -------
+    tuple of N arrays, (..., R, q_n)
+        Each in the dtype of its factor.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `row_kets`, and on tangents that do not fit the factors.
     """
     xp, factors, lookup, bad, batch = _lookup(factors, ids, shape, check)
     tangents = as_sequence("tangents", tangents)
@@ -163,7 +238,18 @@ def row_kets_shapes(
 def row_kets_dense(
     factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, ...]:
-    """The definition on NumPy arrays, one id at a time."""
+    """The definition of `row_kets` on NumPy arrays, one id at a time.
+
+    Parameters
+    ----------
+    factors, ids, shape
+        As of `row_kets`; they are not checked.
+
+    Returns
+    -------
+    tuple of N np.ndarrays, (..., R, q_n)
+        Each in the dtype of its factor.
+    """
     factors, ids = [np.asarray(factor) for factor in factors], np.asarray(ids)
     lengths = [factor.shape[1] for factor in factors]
     found = [np.empty((*ids.shape, f.shape[0], f.shape[2]), f.dtype) for f in factors]

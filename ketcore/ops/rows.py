@@ -58,21 +58,70 @@ def rows(
     check: bool | None = None,
     out: AnyArray | None = None,
 ) -> AnyArray:
-    """Rows `ids` of M.
+    """Rows `ids` of a Kronecker-factorised matrix M, which is never formed.
 
-    factors  N arrays (R, p_n, q_n), floating or complex, one R for all
-    ids      (...) any integer dtype, 0 <= id < rows
-    shape    (rows, columns), the leading block of (P, Q) that M is cropped to; None is all of it
-    check    True: look for bad ids and raise; False: do not, a bad one gives a row of NaN;
-             None: look where the ids lie in host memory
-    out      array (..., columns) to write into, NumPy and CuPy only
-    returns  (..., columns) in the promoted dtype of `factors`; 16-bit storage is summed in float32
-    raises   TypeError, ValueError on kinds and shapes; IndexError on an id out of range
-    cost     time O(R |ids| columns), memory that of the output; M itself would hold P Q
+    M is a sum over R terms k of Kronecker products of N factors.  Its row i takes from each factor the row
+    that a digit of i names, most significant digit first::
 
-    >>> a, b = np.arange(4.0).reshape(1, 2, 2), np.arange(6.0).reshape(1, 3, 2)
-    >>> rows((a, b), [5]).tolist() == np.kron(a[0], b[0])[[5]].tolist()
-    True
+        M[i] = sum_k  F_0[k, i_0] (x) F_1[k, i_1] (x) ... (x) F_{N-1}[k, i_{N-1}]
+
+    Parameters
+    ----------
+    factors : sequence of N arrays, (R, p_n, q_n)
+        Floating or complex, one R for all; integers and nested lists become floating.
+    ids : int or array of ints, (...)
+        Which rows, ``0 <= id < rows``, in any order and any number of times; of any integer dtype.
+    shape : (int, int), optional
+        ``(rows, columns)`` of the leading block of (P, Q) that M is cropped to, with P = prod p_n and
+        Q = prod q_n.  By default all of it.
+    check : bool, optional
+        Whether to look for ids out of range: True raises on one, False gives a row of NaN for it.  By default
+        as True where `ids` lie in host memory, else as False, since a look would wait for the device.
+    out : array, (..., columns), optional
+        An array of NumPy or CuPy, C-contiguous and of the dtype of the result, to write it into.
+
+    Returns
+    -------
+    array, (..., columns)
+        In the promoted dtype of `factors`; 16-bit storage is summed in float32.
+
+    Raises
+    ------
+    TypeError
+        On a wrong kind or dtype, and on arrays of several libraries or devices.
+    ValueError
+        On a wrong shape.
+    IndexError
+        On an id out of range, where `check` looks for it.
+
+    See Also
+    --------
+    row_kets : The same rows as kets, which are not multiplied out.
+    ket_rows : Rows of a table of kets.
+    gather_kron : Rows by an index of its own for each factor.
+    KroneckerMatrix.rows : The same of a matrix as an object.
+
+    Notes
+    -----
+    Cost: ``O(R |ids| columns)`` time, and the memory of the output; M itself would hold P Q numbers.
+
+    References
+    ----------
+    Panahi, Saeedi, Arodz, "word2ket", ICLR 2020: the word2ketXS embedding.
+
+    Examples
+    --------
+    >>> a, b = np.array([[[1.0, 2.0], [3.0, 4.0]]]), np.array([[[1.0, 0.0], [0.0, 10.0]]])
+    >>> np.kron(a[0], b[0])
+    array([[ 1.,  0.,  2.,  0.],
+           [ 0., 10.,  0., 20.],
+           [ 3.,  0.,  4.,  0.],
+           [ 0., 30.,  0., 40.]])
+    >>> rows((a, b), [3, 0])
+    array([[ 0., 30.,  0., 40.],
+           [ 1.,  0.,  2.,  0.]])
+    >>> rows((a, b), 3, shape=(4, 3))
+    array([ 0., 30.,  0.])
     """
     xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
     return expanded(xp, lookup, batch, out)
@@ -108,18 +157,40 @@ def rows_vjp(
     check: bool | None = None,
     deterministic: bool = True,
 ) -> tuple[AnyArray, ...]:
-    """Pull `cotangent`, shape (..., columns), back through `rows` to the factors.
+    """Pull a cotangent of `rows` back to the factors.
 
-    deterministic   CUDA kernels only: False sums with atomics, in no fixed order
-    returns  N arrays, each of the shape and dtype of its factor.  A row picked twice gets both
-             contributions, one never picked gets zero.  The plain transpose: no conjugation,
-             also for complex input
-    options  all others as in `rows`
-    raises   as `rows`; TypeError, ValueError on the cotangent
-    cost     time O(R |ids| Q), memory O(R |ids| (qa + qb)) for halves of qa qb = Q columns.  CPU tensors of
-             PyTorch of which nothing is recorded or traced take the time of NumPy arrays, in the same memory;
-             others, and bfloat16, take array code, which is slower
+    Parameters
+    ----------
+    factors, ids
+        As of `rows`.
+    cotangent : array, (..., columns)
+        Of the rows; real where these are.
+    shape, check
+        As of `rows`; a row of NaN has no gradient.
+    deterministic : bool, default True
+        False lets CUDA kernels sum with atomics, in no fixed order.  It changes nothing else.
 
+    Returns
+    -------
+    tuple of N arrays, (R, p_n, q_n)
+        Each in the dtype of its factor: of a real one beside complex ones the real part.  A row picked twice
+        gets both contributions, one never picked gets zero.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `rows`, and on a cotangent that does not fit the rows.
+
+    Notes
+    -----
+    Cost: ``O(R |ids| Q)`` time, ``O(R |ids| (qa + qb))`` memory for halves of qa qb = Q columns.  CPU tensors
+    of PyTorch of which nothing is recorded or traced take the time of NumPy arrays, in the same memory;
+    others, and bfloat16, take array code, which is slower.
+
+    The plain transpose: nothing is conjugated, also for complex input.
+
+    Examples
+    --------
     >>> a, b = np.ones((1, 2, 2)), np.ones((1, 3, 2))
     >>> [g.tolist() for g in rows_vjp((a, b), [5, 5], np.ones((2, 4)))]
     [[[[0.0, 0.0], [4.0, 4.0]]], [[[0.0, 0.0], [0.0, 0.0], [4.0, 4.0]]]]
@@ -157,11 +228,38 @@ def rows_jvp(
     *,
     check: bool | None = None,
 ) -> AnyArray:
-    """The derivative of `rows` along `tangents`, N arrays of the shapes of the factors: (..., columns).
+    """The derivative of `rows` along tangents of the factors.
 
-    options  all others as in `rows`
-    raises   as `rows`; TypeError, ValueError on the tangents
-    cost     time O(R |ids| Q)
+    Parameters
+    ----------
+    factors, ids
+        As of `rows`.
+    tangents : sequence of N arrays, (R, p_n, q_n)
+        Of the factors; real where all of these are.
+    shape, check
+        As of `rows`.
+
+    Returns
+    -------
+    array, (..., columns)
+        In the dtype of what `rows` returns.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As `rows`, and on tangents that do not fit the factors.
+
+    Notes
+    -----
+    Cost: ``O(R |ids| Q)`` time.
+
+    Examples
+    --------
+    Rows are linear in each factor, so that along the factors themselves the derivative is N times the rows:
+
+    >>> a, b = np.array([[[1.0, 2.0]]]), np.array([[[3.0, 4.0]]])
+    >>> rows((a, b), 0).tolist(), rows_jvp((a, b), 0, (a, b)).tolist()
+    ([3.0, 4.0, 6.0, 8.0], [6.0, 8.0, 12.0, 16.0])
     """
     xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
     tangents = check_tangents("tangents", tangents, factors, xp, lookup.dtype)
@@ -178,7 +276,22 @@ def rows_shapes(
 
 @quiet
 def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """The definition on NumPy arrays: M built by np.kron, then indexed.  Costs P Q memory."""
+    """The definition of `rows` on NumPy arrays: M built by ``np.kron``, then indexed.
+
+    Parameters
+    ----------
+    factors, ids, shape
+        As of `rows`; they are not checked.
+
+    Returns
+    -------
+    np.ndarray, (..., columns)
+        In the dtype of what `rows` returns.
+
+    Notes
+    -----
+    Cost: O(P Q) memory.
+    """
     factors = [np.asarray(factor) for factor in factors]
     dtype = np.result_type(*factors)
     full = [prod([factor.shape[axis] for factor in factors]) for axis in (1, 2)]

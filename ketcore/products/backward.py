@@ -1,5 +1,4 @@
-"""The derivatives of `ketcore.products.forward`: cotangents pulled back to the factors and to x, tangents
-pushed forward.
+"""The derivatives of `ketcore.products.forward`, pulled back (cotangents) and pushed forward (tangents).
 
 For a group with weight W, what goes into it z and the cotangent c of what comes out, both (outer, ., inner):
 
@@ -48,8 +47,21 @@ def matmul_vjp(
 ) -> tuple[tuple[AnyArray, ...], AnyArray]:
     """The gradients of `forward.matmul_by_modes` with respect to the factors and to x; unchecked.
 
-    cotangent  (..., Q), or (..., Q, trail) where axis is -2
-    returns    N arrays in the shapes of the factors, and one in the shape of x
+    Parameters
+    ----------
+    factors, x
+        As of `forward.matmul_by_modes`.
+    cotangent : array, (..., Q)
+        Or (..., Q, trail) where axis is -2.
+    axis
+        As of `forward.matmul_by_modes`.
+
+    Returns
+    -------
+    to_factors : tuple of N arrays
+        In the shapes of the factors.
+    to_x : array
+        In the shape of x.
     """
     if axis == -1:
         to_factors, to_x = matmul_vjp(factors, x[..., None], cotangent[..., None], -2)
@@ -74,9 +86,18 @@ def apply_vjp(
 ) -> tuple[tuple[AnyArray, ...], AnyArray | None]:
     """The gradients of `forward.apply`: of the factors (zero for identities), and of x.
 
-    x          (batch, rows, trail), rows up to P
-    cotangent  (batch, columns, trail), columns up to Q
-    x_too      False: the gradient of x is not wanted
+    Parameters
+    ----------
+    xp, factors
+        As of `forward.apply`.
+    x : array, (batch, rows, trail)
+        Rows up to P.
+    cotangent : array, (batch, columns, trail)
+        Columns up to Q.
+    plan
+        As of `forward.apply`.
+    x_too : bool, default True
+        Whether the gradient of x is wanted; None stands for it where it is not.
     """
     rank = factors[0].shape[0]
     if not plan.steps or rank == 0 or 0 in x.shape:
@@ -204,7 +225,7 @@ def _matmul(xp, a, b, out):
 
 
 def _outer_sum(xp, c, z):
-    """sum over outer and inner of c (outer, m, inner) and z (outer, k, inner): (m, k)."""
+    """The sum over outer and inner of c (outer, m, inner) and z (outer, k, inner): (m, k)."""
     outer, m, inner = c.shape
     k = z.shape[1]
     if inner * (m + k) > _COPIES * m * k:

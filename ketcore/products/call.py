@@ -30,14 +30,24 @@ _PATHS = (None, *plans.PATHS, term_plans.TERMS, "fused")
 class Sizes(NamedTuple):
     """What follows from the shapes of the factors, of x and of the crop.
 
-    dims            of rows and of columns, of the whole factors
-    reached         the same of the factors as far as the crop reaches
-    uncropped       whether that is all of them
-    batched         whether the factors are batches of matrices
-    lead, count     the leading axes of the result, and the product of these
-    rows, columns   of the crop
-    trail           the size of what lies behind the axis that is multiplied
-    result_shape    (*lead, columns), or (*lead, columns, n)
+    Attributes
+    ----------
+    dims : pair of tuples of N ints
+        Of rows and of columns, of the whole factors.
+    reached : pair of tuples of N ints
+        The same of the factors as far as the crop reaches.
+    uncropped : bool
+        Whether that is all of them.
+    batched : bool
+        Whether the factors are batches of matrices.
+    lead, count : tuple; int
+        The leading axes of the result, and the product of these.
+    rows, columns : int
+        Of the crop.
+    trail : int
+        The size of what lies behind the axis that is multiplied.
+    result_shape : tuple
+        ``(*lead, columns)``, or ``(*lead, columns, n)``.
     """
 
     dims: tuple[tuple[int, ...], tuple[int, ...]]
@@ -55,11 +65,22 @@ class Sizes(NamedTuple):
 class Call(NamedTuple):
     """The checked arguments of one call.
 
-    factors, x   as given, as arrays
-    dtype, wide  of the result, and of sums
-    marks        the modes that are identities, R sets; none where nothing is known to be
-    path         for the plan; None where that has a choice
-    launch       what launches the CUDA kernel, where that is the path
+    Attributes
+    ----------
+    xp : module
+        The namespace of the arrays.
+    factors, x : tuple of N arrays; array
+        As given, as arrays.
+    dtype, wide : dtype
+        Of the result, and of sums.
+    sizes : Sizes
+        What follows from shapes.
+    marks : tuple of R frozensets
+        The modes that are identities; none where nothing is known to be.
+    path : str or None
+        For the plan; None where that has a choice.
+    launch : object
+        What launches the CUDA kernel, where that is the path.
     """
 
     xp: ModuleType
@@ -109,9 +130,14 @@ class Call(NamedTuple):
 class Operands(NamedTuple):
     """What a call multiplies.
 
-    factors   as far as the crop reaches, in the dtype of sums and at one level
-    x         as by `Call.rows_of`, with the scale of M where that is out of range
-    shifts, carry   what levelled the factors and scaled x, see `ketcore.arrays.scale`
+    Attributes
+    ----------
+    factors : sequence of N arrays
+        As far as the crop reaches, in the dtype of sums and at one level.
+    x : array
+        As by `Call.rows_of`, with the scale of M where that is out of range.
+    shifts, carry : sequence of N arrays or None; int
+        What levelled the factors and scaled x, see `ketcore.arrays.scale`.
     """
 
     factors: Sequence[AnyArray]

@@ -26,11 +26,21 @@ from ketcore.products.plans import CHUNK_BYTES, MatmulPlan, Step, matmul_plan, r
 
 
 def matmul_by_modes(factors: Sequence[AnyArray], x: AnyArray, axis: int) -> AnyArray:
-    """x M along the last axis (-1), or M^T x along the one before it (-2); unchecked, all of one dtype.
+    """The product x M along the last axis (-1), or M^T x along the one before it (-2); unchecked.
 
-    factors  N arrays (R, p_n, q_n), or (*batch, R, p_n, q_n) that broadcast against the leading axes of x
-    x        (..., P), or (..., P, trail) where axis is -2
-    returns  (..., Q), or (..., Q, trail)
+    Parameters
+    ----------
+    factors : sequence of N arrays, (R, p_n, q_n) or (*batch, R, p_n, q_n)
+        Of one dtype, that of x.  Batches broadcast against the leading axes of x.
+    x : array, (..., P)
+        Or (..., P, trail) where axis is -2.
+    axis : {-1, -2}
+        Where x has its P.
+
+    Returns
+    -------
+    array, (..., Q)
+        Or (..., Q, trail).
     """
     if axis == -1:
         return matmul_by_modes(factors, x[..., None], -2)[..., 0]
@@ -68,9 +78,18 @@ def apply(
 ) -> AnyArray:
     """M^T x along the middle axis: (batch, rows, trail) to (batch, columns, trail).
 
-    x        rows up to P; what is missing counts as zero
-    columns  up to Q, the others are left out
-    out      a C-contiguous NumPy array for the result, which shares no memory with x and the factors
+    Parameters
+    ----------
+    xp, factors
+        As of `plan_of`, which made the plan.
+    x : array, (batch, rows, trail)
+        Rows up to P; what is missing counts as zero.
+    plan : MatmulPlan
+        How to multiply.
+    columns : int
+        Up to Q; the others are left out.
+    out : array, optional
+        A C-contiguous NumPy array for the result, which shares no memory with x and the factors.
     """
     rank = factors[0].shape[0]
     if not plan.steps or rank == 0 or 0 in x.shape:
@@ -200,8 +219,8 @@ def step_forward(
 ) -> AnyArray:
     """What one step makes of z, as an array of any shape whose entries lie in order.
 
-    weight   (m, k), or (R, q, p) between the terms
-    out      a contiguous NumPy array of the size of the result
+    `weight` is (m, k), or (R, q, p) between the terms; `out` is a contiguous NumPy array of the size of the
+    result.
     """
     outer, inner = batch * step.outer, step.inner
     if weight.ndim == 3:

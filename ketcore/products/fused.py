@@ -18,7 +18,7 @@ from ketcore.products.fused_plan import filled_pass, fused_steps
 def obstacle(factors: Sequence[AnyArray], x: AnyArray, identities: Collection[int] = ()) -> str:
     """Why the kernel cannot take these, in words that follow a name; empty if it can.
 
-    factors, x, identities   as in `matmul`
+    `factors`, `x` and `identities` are those of `matmul`.
     """
     names = [array.dtype.name for array in (*factors, x)]
     if len(set(names)) > 1 or names[0] not in STORAGE:
@@ -40,11 +40,21 @@ def matmul(
 ) -> AnyArray:
     """M^T x along the middle axis; `obstacle` says whether it can.
 
-    factors     N arrays (R, p_n, q_n), any strides
-    x           (batch, P, trail) of the same dtype; copied if it is not contiguous
-    identities  modes known to be identity matrices
-    returns     (batch, Q, trail) in that dtype; sums run in its accumulation dtype, in an order that sizes
-                alone decide
+    Parameters
+    ----------
+    launch : object
+        As by `ketcore.cuda.launcher`.
+    factors : sequence of N arrays, (R, p_n, q_n)
+        Any strides.
+    x : array, (batch, P, trail)
+        Of the same dtype; copied if it is not contiguous.
+    identities : collection of ints, default ()
+        Modes known to be identity matrices.
+
+    Returns
+    -------
+    array, (batch, Q, trail)
+        In that dtype; sums run in its accumulation dtype, in an order that sizes alone decide.
     """
     with library.on_device_of(x):
         return _passes(launch, factors, x, identities)

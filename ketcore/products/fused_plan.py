@@ -46,9 +46,14 @@ _WIDTHS, _LEAST_WIDTH = (128, 64, 32, 16, 8, 4, 2, 1), 32
 class Limits(NamedTuple):
     """What a plan keeps to; other limits than these are for tests.
 
-    shared   bytes of shared memory of a block
-    held     bytes of matrices of all terms up to which they stay there, and are not merged for every tile
-    blocks   enough to fill any GPU: tiles are made smaller until there are as many
+    Attributes
+    ----------
+    shared : int
+        Bytes of shared memory of a block.
+    held : int
+        Bytes of matrices of all terms up to which they stay there, and are not merged for every tile.
+    blocks : int
+        Enough to fill any GPU: tiles are made smaller until there are as many.
     """
 
     shared: int = SHARED_FLOOR
@@ -82,10 +87,23 @@ def fused_steps(
 ) -> tuple[FusedStep, ...] | None:
     """The passes from (batch, P, trail) to (batch, Q, trail), in order; None where the kernel cannot.
 
-    rows, columns   p_n and q_n
-    entry           bytes of a number that sums run in
-    identities      square modes that are left out, if there are others
+    Parameters
+    ----------
+    rows, columns : tuple of N ints
+        p_n and q_n.
+    terms : int
+        The rank R.
+    batch, trail : int
+        The sizes before and behind.
+    entry : int
+        Bytes of a number that sums run in.
+    identities : frozenset, optional
+        Square modes that are left out, if there are others.
+    limits : Limits, optional
+        What the plan keeps to.
 
+    Examples
+    --------
     >>> steps = fused_steps((8, 8, 8, 8, 8), (8, 8, 8, 8, 8), 1, 10, 1, 4)
     >>> [(step.start, step.stop) for step in steps]
     [(0, 3), (3, 5)]
@@ -274,8 +292,8 @@ def _padded(columns):
 def _pitch(row, inner, writes, banks):
     """Distance of rows, at most an eighth or one entry longer, for which fewest lanes meet in a bank.
 
-    inner    lanes read runs of `inner` entries, one of every row
-    writes   (columns, run): lanes write runs of `run` entries, one of every `columns` rows
+    Lanes read runs of `inner` entries, one of every row.  `writes` is (columns, run): they write runs of
+    `run` entries, one of every `columns` rows.
     """
     columns, run = writes
 

@@ -53,15 +53,26 @@ _HUGE = 1 << 200
 class Step(NamedTuple):
     """One group of a product, for one entry of the batch.
 
-    start, stop   its modes
-    outer         what lies before them (terms apart)
-    rows, columns p and q of the group
-    inner         what lies behind them, trailing axis included (terms apart)
-    terms_in      R where all terms come in side by side, 1 where there is one array for all
-    terms_out     R where all terms go out
-    size_in       entries that come in
-    size_out      entries that go out
-    cyclic        the group goes out behind what lies behind it: (outer, p, inner) -> (outer, inner, q)
+    Attributes
+    ----------
+    start, stop : int
+        Its modes.
+    outer : int
+        What lies before them (terms apart).
+    rows, columns : int
+        p and q of the group.
+    inner : int
+        What lies behind them, trailing axis included (terms apart).
+    terms_in : int
+        R where all terms come in side by side, 1 where there is one array for all.
+    terms_out : int
+        R where all terms go out.
+    size_in : int
+        Entries that come in.
+    size_out : int
+        Entries that go out.
+    cyclic : bool
+        The group goes out behind what lies behind it: (outer, p, inner) -> (outer, inner, q).
     """
 
     start: int
@@ -80,12 +91,20 @@ class Step(NamedTuple):
 class MatmulPlan(NamedTuple):
     """How to multiply.
 
-    path       "modes", "halves" or "dense"
-    steps      in the order in which they run; none where every mode is an identity
-    leftward   terms lie before the last group that ran (True), or behind it
-    nested     steps run from the first mode to the last: what the first one leaves is a batch for the others
-    chunk      entries of the batch that one pass through all steps should take
-    largest    entries of the largest array between two steps, for one entry of the batch
+    Attributes
+    ----------
+    path : {"modes", "halves", "dense"}
+        The way.
+    steps : tuple of Steps
+        In the order in which they run; none where every mode is an identity.
+    leftward : bool
+        Terms lie before the last group that ran (True), or behind it.
+    nested : bool
+        Steps run from the first mode to the last: what the first one leaves is a batch for the others.
+    chunk : int
+        Entries of the batch that one pass through all steps should take.
+    largest : int
+        Entries of the largest array between two steps, for one entry of the batch.
     """
 
     path: str
@@ -99,9 +118,14 @@ class MatmulPlan(NamedTuple):
 class Cost(NamedTuple):
     """What a call takes.
 
-    flops   additions and multiplications
-    bytes   read and written, between the steps too
-    path    how it is computed
+    Attributes
+    ----------
+    flops : int
+        Additions and multiplications.
+    bytes : int
+        Read and written, between the steps too.
+    path : str
+        How it is computed.
     """
 
     flops: int
@@ -121,11 +145,27 @@ def matmul_plan(
 ) -> MatmulPlan:
     """The cheapest way to take (batch, P, trail) to (batch, Q, trail).
 
-    identities   modes that are identity matrices, and square
-    itemsize     bytes of an entry
-    path         None for any; else one of PATHS
-    cost         O(N^3) once for every set of sizes; batches count by their power of two
+    Parameters
+    ----------
+    row_dims, col_dims : sequence of N ints
+        p_n and q_n.
+    rank : int
+        The number of terms R.
+    batch, trail : int
+        The sizes before and behind.
+    identities : collection of ints, default ()
+        Modes that are identity matrices, and square.
+    itemsize : int, default 8
+        Bytes of an entry.
+    path : str, optional
+        None for any; else one of PATHS.
 
+    Notes
+    -----
+    Cost: O(N^3) once for every set of sizes; batches count by their power of two.
+
+    Examples
+    --------
     >>> plan = matmul_plan((2,) * 12, (2,) * 12, 1, 1024, itemsize=4)
     >>> plan.path, [step.rows for step in plan.steps]
     ('modes', [16, 16, 16])
@@ -171,7 +211,7 @@ def matmul_cost(
 ) -> Cost:
     """What `kron_matmul` takes for `batch` rows, or for `batch` matrices of `trail` columns.
 
-    shape    the crop of (P, Q); None for all of it
+    `shape` is the crop of (P, Q), None for all of it; the other arguments are those of `matmul_plan`.
 
     >>> matmul_cost((64, 64), (64, 64), 1, 10).flops
     10485760

@@ -39,10 +39,16 @@ _HUGE = 1 << 200
 class Part(NamedTuple):
     """Some terms, which are multiplied together.
 
-    terms       their places in the sum, ascending
-    identities  the modes that each of them has as an identity
-    window      the modes [start, stop) in which the terms are added up beforehand; None for a group
-    plan        how to multiply
+    Attributes
+    ----------
+    terms : tuple of ints
+        Their places in the sum, ascending.
+    identities : tuple of frozensets
+        The modes that each of them has as an identity.
+    window : pair of ints or None
+        The modes [start, stop) in which the terms are added up beforehand; None for a group.
+    plan : MatmulPlan
+        How to multiply.
     """
 
     terms: tuple[int, ...]
@@ -55,8 +61,12 @@ class Part(NamedTuple):
 class TermsPlan:
     """How to multiply part by part; hashes by identity, which takes no time.
 
-    row_dims, col_dims   p_n and q_n
-    parts                hold each term once
+    Attributes
+    ----------
+    row_dims, col_dims : tuple of N ints
+        p_n and q_n.
+    parts : tuple of Parts
+        Each term is in one of them.
     """
 
     row_dims: tuple[int, ...]
@@ -84,10 +94,23 @@ def terms_plan(
 ) -> MatmulPlan | TermsPlan:
     """The cheapest way to take (batch, P, trail) to (batch, Q, trail), by all terms together or by parts.
 
-    identities   the modes that each term has as an identity, R sets; one that is not square counts as none
-    path         None for any; one of `plans.PATHS` for all terms together; TERMS for parts
-    cost         O(N^2 + R log R) once for every set of sizes and identities
+    Parameters
+    ----------
+    row_dims, col_dims : sequence of N ints
+        p_n and q_n.
+    identities : tuple of R frozensets
+        The modes that each term has as an identity; one that is not square counts as none.
+    batch, trail, itemsize
+        As of `plans.matmul_plan`.
+    path : str, optional
+        None for any; one of `plans.PATHS` for all terms together; TERMS for parts.
 
+    Notes
+    -----
+    Cost: O(N^2 + R log R) once for every set of sizes and identities.
+
+    Examples
+    --------
     >>> chain = tuple(frozenset(range(12)) - {n, n + 1} for n in range(11))
     >>> [part.window for part in terms_plan((2,) * 12, (2,) * 12, chain, 1, path="terms").parts]
     [(0, 4), (3, 8), (7, 12)]
@@ -118,7 +141,7 @@ def terms_cost(
 ) -> Cost:
     """What `kron_matmul` takes for `batch` rows, or for `batch` matrices of `trail` columns, of R terms.
 
-    shape    the crop of (P, Q); None for all of it
+    `shape` is the crop of (P, Q), None for all of it; the other arguments are those of `terms_plan`.
 
     >>> marks = frozenset({1}), frozenset({0})
     >>> terms_cost((64, 64), (64, 64), marks, 10).flops

@@ -105,7 +105,7 @@ def with_identities(
 ) -> list[AnyArray]:
     """Factors (..., R, p, q) with identity matrices in the place of those that are known to be.
 
-    plan   None for all modes; else those that it multiplies by
+    With a `plan` only in the modes that it multiplies by; without one in all.
     """
     touched: Sequence[int] = range(len(factors))
     if plan is not None:
@@ -180,7 +180,7 @@ _PIECE = 1 << 18
 
 
 def _window_apply(matrix, x, y, step, more):
-    """y = (I (x) matrix (x) I) x, or y += it where there is `more` in y already."""
+    """The array `y` becomes (I (x) matrix (x) I) x, which is added where there is `more` in y already."""
     outer, inner = x.shape[0] * step.outer, step.inner
     if inner == 1:
         source, target = x.reshape(outer, step.rows), y.reshape(outer, step.columns)
@@ -215,11 +215,18 @@ def _window_apply(matrix, x, y, step, more):
 class _Recipe(NamedTuple):
     """How the matrices of all windows of a plan come from the entries of the factors.
 
-    sources   arrays of places among these entries and a one behind them: what is multiplied with one another
-    starts    where the products begin that are added up to one entry of a matrix
-    targets   the places of these entries
-    sizes     for each window the number of its part, where its matrix begins, q and p
-    size      entries of all matrices
+    Attributes
+    ----------
+    sources : list of arrays of ints
+        Places among these entries and a one behind them: what is multiplied with one another.
+    starts : array of ints
+        Where the products begin that are added up to one entry of a matrix.
+    targets : array of ints
+        The places of these entries.
+    sizes : list of tuples
+        For each window the number of its part, where its matrix begins, q and p.
+    size : int
+        Entries of all matrices.
     """
 
     sources: list[np.ndarray]
@@ -300,8 +307,11 @@ def _count(plan, window, identities):
 
 
 def _entries(plan, rank, turned, window, identities):
-    """The entries of the first term in the matrix (q, p) of its window: their places there, and for each mode
-    that it acts on the places in its factor, and how far apart two terms are."""
+    """The entries of the first term in the matrix (q, p) of its window.
+
+    Their places there, and for each mode that it acts on the places in its factor, and how far apart two
+    terms are.
+    """
     rows = columns = np.zeros(1, np.intp)
     sources, first = [], 0
     dims = list(zip(plan.row_dims, plan.col_dims, strict=True))

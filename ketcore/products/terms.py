@@ -49,9 +49,14 @@ def _ranges(bounds, size):
 class Block(NamedTuple):
     """A leading block of a matrix as a union of boxes, mode by mode.
 
-    reached   the rows and the columns of each factor that it holds any of
-    ranges    per mode what boxes have of it: different pairs of a range of rows and one of columns
-    places    per mode which of these pairs each box has, (boxes,)
+    Attributes
+    ----------
+    reached : list of N pairs of ints
+        The rows and the columns of each factor that it holds any of.
+    ranges : list of N lists
+        Per mode what boxes have of it: different pairs of a range of rows and one of columns.
+    places : list of N arrays of ints, (boxes,)
+        Per mode which of these pairs each box has.
     """
 
     reached: list[tuple[int, int]]
@@ -86,10 +91,9 @@ def reached(xp: ModuleType, factors: Sequence[AnyArray], block: Block, dtype: An
 def block_grams(
     xp: ModuleType, left: Sequence[AnyArray], right: Sequence[AnyArray], block: Block
 ) -> list[AnyArray]:
-    """Per mode the inner products of the leaves in each box, the left ones conjugated: N arrays
-    (boxes or 1, R, R').
+    """Per mode the inner products of the leaves in each box, the left ones conjugated.
 
-    left, right   as by `reached`
+    `left` and `right` are as by `reached`; the result is N arrays (boxes or 1, R, R').
     """
     found = []
     for a, b, ranges, places in zip(left, right, block.ranges, block.places, strict=True):
@@ -100,10 +104,9 @@ def block_grams(
 
 
 def block_pulled(xp: ModuleType, to_gram: AnyArray, other: AnyArray, block: Block, n: int) -> AnyArray:
-    """sum_l to_gram[box, k, l] other[l] over the boxes that hold an element of mode n: (R, p_n, q_n).
+    """The sum_l to_gram[box, k, l] other[l] over the boxes that hold an element of mode n: (R, p_n, q_n).
 
-    to_gram  (boxes, R, R')
-    other    (R', p_n, q_n)
+    `to_gram` is (boxes, R, R') and `other` (R', p_n, q_n).
     """
     _, p, q = other.shape
     flat, ranges, total = xp.reshape(other, (other.shape[0], p * q)), block.ranges[n], None

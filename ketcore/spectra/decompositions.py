@@ -55,8 +55,10 @@ class Spectrum(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong with an argument, as data: an error that holds one reads as its text, and a function that
-    calls the argument by another name, or counts its factors from elsewhere, can say so.
+    """What is wrong with an argument, as data.
+
+    An error that holds one reads as its text, and a function that calls the argument by another name, or
+    counts its factors from elsewhere, can say so.
 
     >>> str(np.linalg.LinAlgError(Fault("factors", "be Hermitian", "that is not", 1)))
     'factors must be Hermitian, got factor 1 that is not'
@@ -154,7 +156,10 @@ def as_factors(xp: ModuleType, matrices: Sequence[AnyArray], dtype: Any) -> list
 def inverses(matrices: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[float]]:
     """The inverse of each NumPy matrix, and its condition: the product of two Frobenius norms, p_n or more.
 
-    raises   LinAlgError where one of them is singular to working precision
+    Raises
+    ------
+    LinAlgError
+        Where one of them is singular to working precision.
     """
     found, conditions = [], []
     for n, matrix in enumerate(matrices):
@@ -292,10 +297,13 @@ def logdet_gradients(
     stored: Sequence[Any] = (),
     assumed: bool | None = None,
 ) -> tuple[list[AnyArray], AnyArray | None]:
-    """d log det(M + s I): N arrays G_n with sum(G_n dF_n), and what multiplies ds.
+    """The differential of log det(M + s I): N arrays G_n with sum(G_n dF_n), and what multiplies ds.
 
     Every entry of a factor counts as free, also where the factor is Hermitian.
-    cost     O(N P) for Hermitian factors, O(P sum p_n^2) for others; O(sum p_n^3) without a shift
+
+    Notes
+    -----
+    Cost: O(N P) for Hermitian factors, O(P sum p_n^2) for others; O(sum p_n^3) without a shift.
     """
     dims = [matrix.shape[0] for matrix in matrices]
     if shift is None:
@@ -345,7 +353,7 @@ def _contractions(xp, weights, values):
 
 
 def _stacked_inverses(xp, values, n, matrix, shift):
-    """sum over m of m (m F + s I)^-T, m the products of the eigenvalues of all modes but n."""
+    """The sum over m of m (m F + s I)^-T, m the products of the eigenvalues of all modes but n."""
     others = [v for m, v in enumerate(values) if m != n]
     matrix = xp.astype(matrix, values[0].dtype)
     scales = kron_of_vectors(xp, others) if others else xp.ones_like(values[0])[:1]

@@ -26,8 +26,8 @@ def triangular_solver(
 ) -> Callable[[AnyArray], AnyArray]:
     """A function of b, of `dtype`, that gives (M + s I)^-1 b: by complex Schur forms, made once.
 
-    Where a factor is not finite all of it is NaN.
-    matrices    without derivatives; those by b and by the shift are recorded
+    Where a factor is not finite all of it is NaN.  The matrices have no derivatives; those by b and by the
+    shift are recorded.
     """
     from scipy.linalg import schur  # here, because scipy.linalg is slow to import
 
@@ -73,7 +73,7 @@ def _ordered(xp, hosted, triangles, c, shift):
 
 
 def _substitute(xp, parts, c, scale, shift):
-    """y with (scale T + s I) y = c for a stack: c (B, P, n), scale (B,), T the product of all parts."""
+    """The y with (scale T + s I) y = c for a stack: c (B, P, n), scale (B,), T the product of all parts."""
     if not parts:
         return c / (scale + shift)[:, None, None]
     (triangle, plain), rest = parts[0], parts[1:]

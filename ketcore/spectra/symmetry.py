@@ -42,7 +42,7 @@ def assumed_hermitian(assume_a: Any, is_real: bool) -> bool | None:
 def is_hermitian(xp: ModuleType, matrices: Sequence[AnyArray], stored: Sequence[Any] = ()) -> bool | AnyArray:
     """Whether all matrices are Hermitian but for rounding; an array where they are traced.
 
-    stored    the dtypes that they were rounded to, if these are coarser than their own
+    `stored` are the dtypes that they were rounded to, if these are coarser than their own.
     """
     slacks = [max(slack(xp, d, m.shape[0]) for d in (m.dtype, *stored)) for m in matrices]
     return _are_hermitian(xp, matrices, slacks)

@@ -33,21 +33,41 @@ _LARGEST = 2**27
 def allclose(
     a: Ket[Any] | Operator[Any], b: Ket[Any] | Operator[Any], rtol: float | None = None, atol: float = 0.0
 ) -> bool:
-    """Whether |a - b| <= atol + rtol max(|a|, |b|), in Euclidean (Frobenius) norms: for kets, of each ket.
+    """Whether `|a - b| <= atol + rtol max(|a|, |b|)`, in Euclidean (Frobenius) norms: for kets, of each ket.
 
-    a, b     two kets, or two operators of any kinds, of equal shapes; dims must split at common places
-    rtol     relative to the larger norm, not to elements.  None is 4 sqrt(eps) of the less precise dtype,
-             since norms come of inner products: equal float32 objects may differ by 3e-4.  Halves are
-             compared in float32, to 4 eps of their own
-    atol     a number that |a - b| may have whatever the norms are
-    returns  a bool of Python.  False where a norm is not finite; norms beyond the range of the dtype are, of
-             finite objects.  Two permutations are close where they are equal
-    raises   TypeError on kinds, on mixed libraries, and where values are traced, as under jax.jit;
-             ValueError on shapes, on dims without common places (see to_dense), rtol and atol; MemoryError
-             where parts of a KroneckerProduct beside another kind, or a Permutation beside one, are too large
-             as terms
-    cost     that of three norms, O((R + R')^2 sum p_n q_n); of two products that of their parts
+    Parameters
+    ----------
+    a, b : Ket or operator
+        Two kets, or two operators of any kinds, of equal shapes; dims must split at common places.
+    rtol : float, optional
+        Relative to the larger norm, not to elements.  None is 4 sqrt(eps) of the less precise dtype, since
+        norms come of inner products: equal float32 objects may differ by 3e-4.  Halves are compared in
+        float32, to 4 eps of their own.
+    atol : float, default 0.0
+        A number that `|a - b|` may have whatever the norms are.
 
+    Returns
+    -------
+    bool
+        One of Python.  False where a norm is not finite; norms beyond the range of the dtype are, of
+        finite objects.  Two permutations are close where they are equal.
+
+    Raises
+    ------
+    TypeError
+        On kinds, on mixed libraries, and where values are traced, as under jax.jit.
+    ValueError
+        On shapes, on dims without common places (see `to_dense`), rtol and atol.
+    MemoryError
+        Where parts of a KroneckerProduct beside another kind, or a Permutation beside one, are too large as
+        terms.
+
+    Notes
+    -----
+    Cost: that of three norms, O((R + R')^2 sum p_n q_n); of two products that of their parts.
+
+    Examples
+    --------
     >>> from ketcore import eye
     >>> allclose(eye((2, 3)), eye(6)), allclose(eye((2,) * 70), eye((2,) * 70) * 1.001)
     (True, False)
@@ -192,8 +212,10 @@ def _unit_part(part, like):
 
 
 def _merged(permutation):
-    """The runs of modes that stay together, in their new order, as what lies before them and their sizes:
-    the same for all permutations that are equal."""
+    """The runs of modes that stay together, in their new order, as what lies before them and their sizes.
+
+    They are the same for all permutations that are equal.
+    """
     dims, runs = permutation.dims, []
     for n in permutation.order:
         before, size = prod(dims[:n]), dims[n]

@@ -52,26 +52,49 @@ def embed(
 ) -> KroneckerMatrix[Any]:
     """`op` acting on the modes `where` of a space of these dims, the identity on all others.
 
-    op       a matrix (d, d), d the product of the dims of these modes; or a KroneckerMatrix, KroneckerSum or
-             KroneckerProduct with these dims
-    dims     N ints >= 1
-    where    a mode or modes in any order, neighbours or not: the first one is the most significant of `op`
-    returns  a KroneckerMatrix that knows its identities.  A matrix on one mode gives rank 1.  One on several
-             is split exactly: an element of the result is one product, in one term, and equals that of `op`.
-             Blocks that are multiples of one another share a term: CNOT has 2, SWAP 4, Toffoli 3.  They do
-             also where they are multiples but for the rounding of numbers, as those of A (x) B are: elements
-             then agree to 4 N eps of each, N the number of modes in `where` (exactly, in 16-bit storage)
-    svd      True: terms of singular vectors, equal to `op` up to rounding of its largest elements.  Fewer
-             than the exact ones where blocks are sums of multiples of others: exp(i t Z (x) Z (x) Z) has 2,
-             exactly 4.  Singular values up to eps * d * (the largest one) count as zero
-    linear   True: terms that are linear in the matrix, one for each element of its blocks on the last mode:
-             (d / d_last)^2.  So are those of an array that is differentiated or traced, unless `svd` says
-             otherwise: values are not looked at, and singular vectors have no derivative where values meet
-    raises   TypeError, ValueError on kinds, shapes and modes, and on both options at once; ValueError where a
-             split by values meets elements that are not finite
-    cost     that of looking at `op`, which is small, in host memory; with `svd` its SVDs.  Nothing of the
-             size of the space
+    Parameters
+    ----------
+    op : array, (d, d), KroneckerMatrix, KroneckerSum or KroneckerProduct
+        A matrix, dense or sparse, d the product of the dims of these modes; or an operator with these dims.
+    dims : sequence of N ints
+        Each >= 1.
+    where : int or sequence of ints
+        A mode or modes in any order, neighbours or not: the first one is the most significant of `op`.
+        Negative ones count from the end.
+    linear : bool, default False
+        True: terms that are linear in the matrix, one for each element of its blocks on the last mode:
+        `(d / d_last)^2`.  So are those of an array that is differentiated or traced, unless `svd` says
+        otherwise: values are not looked at, and singular vectors have no derivative where values meet.
+    svd : bool, default False
+        True: terms of singular vectors, equal to `op` up to rounding of its largest elements.  Fewer than the
+        exact ones where blocks are sums of multiples of others: exp(i t Z (x) Z (x) Z) has 2, exactly 4.
+        Singular values up to eps * d * (the largest one) count as zero.
 
+    Returns
+    -------
+    KroneckerMatrix
+        One that knows its identities.  A matrix on one mode gives rank 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On kinds, shapes and modes, and on both options at once.
+    ValueError
+        Where a split by values meets elements that are not finite.
+
+    Notes
+    -----
+    Cost: that of looking at `op`, which is small, in host memory; with `svd` its SVDs.  Nothing of the size
+    of the space.
+
+    A matrix on several modes is split exactly, unless an option says otherwise: an element of the result is
+    one product, in one term, and equals that of `op`.  Blocks that are multiples of one another share a term:
+    CNOT has 2, SWAP 4, Toffoli 3.  They do also where they are multiples but for the rounding of numbers, as
+    those of A (x) B are: elements then agree to 4 N eps of each, N the number of modes in `where` (exactly,
+    in 16-bit storage).
+
+    Examples
+    --------
     >>> cnot = [[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
     >>> gate = embed(cnot, (2,) * 30, (29, 0))
     >>> gate.rank, gate.shape == (2**30, 2**30)

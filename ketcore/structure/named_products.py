@@ -61,17 +61,37 @@ def kron(
     | ForeignT,
 ) -> KroneckerProduct[ForeignT]: ...
 def kron(*matrices: Any) -> Any:
-    """The Kronecker product of operators, first the most significant.
+    """The Kronecker product of operators, or of kets, first the most significant.
 
-    matrices  KroneckerMatrix and KroneckerSum objects, dense or sparse matrices (p, q), which give a
-              KroneckerMatrix; with a KroneckerProduct, Diagonal, Identity, Permutation or linear operator
-              among them a KroneckerProduct, of which see `parts`; or Ket, or Permutation, objects alone
-    returns   a KroneckerMatrix, a KroneckerProduct, a Ket or a Permutation: orders add, ranks multiply
-    raises    TypeError on other mixtures; ValueError where one but the first is cropped
-    cost      the numbers of the result
+    Parameters
+    ----------
+    *matrices : operators, matrices (p, q), or kets
+        KroneckerMatrix and KroneckerSum objects, dense or sparse matrices, which give a KroneckerMatrix; with
+        a KroneckerProduct, Diagonal, Identity, Permutation or linear operator among them a KroneckerProduct,
+        whose `parts` they become; or Ket, or Permutation, objects alone.
 
+    Returns
+    -------
+    KroneckerMatrix, KroneckerProduct, Ket or Permutation
+        Orders add, ranks multiply.
+
+    Raises
+    ------
+    TypeError
+        On other mixtures.
+    ValueError
+        Where one but the first is cropped, and where there is none.
+
+    Notes
+    -----
+    Cost: the numbers of the result.
+
+    Examples
+    --------
     >>> kron([[1.0, 2.0]], KroneckerMatrix([[[3.0]], [[4.0], [5.0]]])).to_dense().tolist()
     [[12.0, 24.0], [15.0, 30.0]]
+    >>> kron(Identity(2), Diagonal([1.0, 2.0]))
+    KroneckerProduct(Identity(2, 2), Diagonal(2, 2), dtype=float64)
     """
     if not matrices:
         raise ValueError("matrices must hold at least one operator, got none")
@@ -102,13 +122,31 @@ def kron_power(
     matrix: KroneckerProduct[ForeignT] | Diagonal[ForeignT] | Identity, k: int
 ) -> KroneckerProduct[ForeignT]: ...
 def kron_power(matrix: Any, k: int) -> Any:
-    """A (x) ... (x) A, k times: of any operator that `kron` takes; the rank becomes R**k.
+    """The Kronecker product A (x) ... (x) A, k times; the rank becomes R**k.
 
-    k        int >= 1
-    returns  what `kron` does
-    raises   as `kron`; TypeError, ValueError on k
-    cost     the numbers of the result, k R**k times those of one term of A
+    Parameters
+    ----------
+    matrix : operator, matrix (p, q), or Ket
+        What `kron` takes.
+    k : int
+        At least 1.
 
+    Returns
+    -------
+    KroneckerMatrix, KroneckerProduct, Ket or Permutation
+        What `kron` gives.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kron`, and on k.
+
+    Notes
+    -----
+    Cost: the numbers of the result, k R**k times those of one term of A.
+
+    Examples
+    --------
     >>> kron_power([[0.0, 1.0], [1.0, 0.0]], 3)[0].tolist()
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
     """
@@ -123,13 +161,30 @@ def khatri_rao(*matrices: ForeignT) -> Ket[ForeignT]: ...
 def khatri_rao(*matrices: Any) -> Ket[Any]:
     """The column-wise Khatri-Rao product, as a batch of kets: one of rank 1 for each column.
 
-    matrices  dense (p_n, r), of one number r of columns
-    returns   a Ket of batch shape (r,) and dims p_n, which holds r sum p_n numbers: `.to_dense()` is the
-              TRANSPOSE (r, P) of the matrix K; `.contract(x)` is K^T x, `.combine(c)` the ket K c, and
-              `.gram(o)` K^H O: none of them forms K
-    raises    TypeError, ValueError on kinds, and where the numbers of columns differ
-    cost      a copy of the matrices
+    Column c of the matrix K (P, r) is the Kronecker product of the columns c.
 
+    Parameters
+    ----------
+    *matrices : N arrays, (p_n, r)
+        Dense or sparse, of one number r of columns.
+
+    Returns
+    -------
+    Ket
+        Of batch shape (r,) and dims p_n, which holds r sum p_n numbers: `to_dense()` is the TRANSPOSE (r, P)
+        of K; `contract(x)` is K^T x, `combine(c)` the ket K c, and `gram(o)` K^H O: none of them forms K.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On kinds, and where the numbers of columns differ.
+
+    Notes
+    -----
+    Cost: a copy of the matrices.
+
+    Examples
+    --------
     >>> khatri_rao([[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]]).to_dense().T.tolist()
     [[3.0, 8.0], [5.0, 12.0]]
     """
@@ -145,12 +200,30 @@ def face_splitting(*matrices: ForeignT) -> Ket[ForeignT]: ...
 def face_splitting(*matrices: Any) -> Ket[Any]:
     """The row-wise Khatri-Rao (face-splitting, transposed Khatri-Rao) product, as a batch of kets: its rows.
 
-    matrices  dense (r, q_n), of one number r of rows
-    returns   a Ket of batch shape (r,) and dims q_n, which holds r sum q_n numbers: `.to_dense()` is the
-              matrix F (r, Q) itself; `.contract(x)` is F x, `.combine(c)` the ket F^T c
-    raises    TypeError, ValueError on kinds, and where the numbers of rows differ
-    cost      a copy of the matrices
+    Row i of the matrix F (r, Q) is the Kronecker product of the rows i.
 
+    Parameters
+    ----------
+    *matrices : N arrays, (r, q_n)
+        Dense or sparse, of one number r of rows.
+
+    Returns
+    -------
+    Ket
+        Of batch shape (r,) and dims q_n, which holds r sum q_n numbers: `to_dense()` is the matrix F (r, Q)
+        itself; `contract(x)` is F x, `combine(c)` the ket F^T c.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On kinds, and where the numbers of rows differ.
+
+    Notes
+    -----
+    Cost: a copy of the matrices.
+
+    Examples
+    --------
     >>> face_splitting([[1.0, 2.0]], [[3.0, 4.0]]).to_dense().tolist()
     [[3.0, 4.0, 6.0, 8.0]]
     """
@@ -171,13 +244,33 @@ def hadamard(
 def hadamard(left: Any, right: Any) -> Any:
     """The elementwise product of two operators of one shape and equal dims: ranks multiply.
 
-    left, right  KroneckerMatrix, KroneckerSum (of rank N) and KroneckerProduct objects
-    returns      a KroneckerMatrix of rank R R'; of two KroneckerProduct objects a KroneckerProduct: a part is
-                 a `Diagonal` where one of its two is or is an `Identity`, and sparse where one is, whatever
-                 the other has elsewhere
-    raises       TypeError on kinds; ValueError unless shapes and dims are equal
-    cost         time and memory O(R R' sum p_n q_n)
+    Parameters
+    ----------
+    left, right : KroneckerMatrix, KroneckerSum, KroneckerProduct, Diagonal or Identity
+        A KroneckerSum counts as of rank N.
 
+    Returns
+    -------
+    KroneckerMatrix or KroneckerProduct
+        A KroneckerMatrix of rank R R'; of two KroneckerProduct objects a KroneckerProduct: a part is a
+        `Diagonal` where one of its two is or is an `Identity`, and sparse where one is, whatever the other
+        has elsewhere.
+
+    Raises
+    ------
+    TypeError
+        On kinds.
+    ValueError
+        Unless shapes and dims are equal.
+    MemoryError
+        Where a linear operator is too large to be made dense.
+
+    Notes
+    -----
+    Cost: time and memory O(R R' sum p_n q_n).
+
+    Examples
+    --------
     >>> a = KroneckerMatrix([[[1.0, 2.0]], [[3.0, 4.0]]])
     >>> hadamard(a, a).to_dense().tolist()
     [[9.0, 16.0, 36.0, 64.0]]

@@ -68,8 +68,9 @@ def _exact_terms(op, dims, tolerance):
 
 
 def _multiples(matrix, tolerance, most):
-    """Pairs (numbers, row) whose outer products add up to `matrix`, each row of it in one pair alone; None
-    where there are more than `most`.
+    """Pairs (numbers, row) whose outer products add up to `matrix`, each row of it in one pair alone.
+
+    None where there are more than `most`.
     """
     nonzero, pairs = matrix != 0, []
     is_left = nonzero.any(axis=1)

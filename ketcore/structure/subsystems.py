@@ -48,17 +48,42 @@ def partial_trace(
 def partial_trace(matrix: Any, where: int | Sequence[int]) -> Any:
     """The trace over some modes: what it leaves of the others, in their order.
 
-    matrix   an operator; or one ket v, for the partial trace of its projector v v^H: the reduced density
-             matrix where v is normalised, which is not seen to here
-    where    a mode or modes, from 0 (negative ones count from the end), square ones
-    returns  over all modes the trace, a number of the dtype: of a ket <v, v>.  Else of a KroneckerMatrix one
-             of the same rank, of a ket one of rank R^2; of a KroneckerSum a KroneckerSum, the first of its
-             factors with the traced ones, as a multiple of the identity; of a KroneckerProduct a
-             KroneckerProduct of parts of the same kinds, the first that holds numbers with the traces; where
-             none does, the smallest identity becomes a `Diagonal`
-    raises   TypeError, ValueError on kinds, modes and crops; ValueError for a batch of kets
-    cost     that of the traced factors; of a ket O(R^2 q_n) for a traced mode and O(R^2 q_n^2) for another
+    Parameters
+    ----------
+    matrix : KroneckerMatrix, KroneckerSum, KroneckerProduct, Diagonal, Identity or Ket
+        An operator, not cropped; or one ket v, for the partial trace of its projector v v^H: the reduced
+        density matrix where v is normalised, which is not seen to here.
+    where : int or sequence of ints
+        A mode or modes, from 0 (negative ones count from the end), square ones.
 
+    Returns
+    -------
+    KroneckerMatrix, KroneckerSum, KroneckerProduct or array, ()
+        Over all modes the trace, a number of the dtype: of a ket <v, v>.  Else of a KroneckerMatrix one of
+        the same rank, of a ket one of rank R^2; of a KroneckerSum a KroneckerSum, the first of its factors
+        with the traced ones, as a multiple of the identity; of a KroneckerProduct a KroneckerProduct of parts
+        of the same kinds, the first that holds numbers with the traces; where none does, the smallest
+        identity becomes a `Diagonal`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On kinds, modes and crops.
+    ValueError
+        For a batch of kets.
+    MemoryError
+        Where a linear operator among parts is too large to be made dense.
+
+    See Also
+    --------
+    Ket.projector : What is traced of a ket.
+
+    Notes
+    -----
+    Cost: that of the traced factors; of a ket O(R^2 q_n) for a traced mode and O(R^2 q_n^2) for another.
+
+    Examples
+    --------
     >>> partial_trace(KroneckerMatrix([[[1.0, 2.0], [3.0, 4.0]], [[5.0]]]), 0).to_dense().tolist()
     [[25.0]]
     >>> bell = (Ket([[1.0, 0.0], [1.0, 0.0]]) + Ket([[0.0, 1.0], [0.0, 1.0]])) / 2**0.5
@@ -154,12 +179,30 @@ def partial_transpose(
 def partial_transpose(operator: Any, where: int | Sequence[int]) -> Any:
     """The operator with some modes transposed, not conjugated: their rows and columns change places.
 
-    operator  a KroneckerMatrix, KroneckerSum or KroneckerProduct
-    where     a mode or modes, from 0 (negative ones count from the end)
-    returns   what `operator` is; of all modes its transpose.  Marked identities stay so
-    raises    TypeError, ValueError on kinds, modes and crops; a ket has a `projector` to be transposed
-    cost      none: the factors are shared
+    Parameters
+    ----------
+    operator : KroneckerMatrix, KroneckerSum, KroneckerProduct, Diagonal or Identity
+        Not cropped; a ket has a `Ket.projector` to be transposed.
+    where : int or sequence of ints
+        A mode or modes, from 0 (negative ones count from the end).
 
+    Returns
+    -------
+    KroneckerMatrix, KroneckerSum or KroneckerProduct
+        What `operator` is, a part counting as a KroneckerProduct; of all modes its transpose.  Marked
+        identities stay so.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On kinds, modes and crops.
+
+    Notes
+    -----
+    Cost: none: the factors are shared.
+
+    Examples
+    --------
     >>> matrix = KroneckerMatrix([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [0.0, 0.0]]])
     >>> partial_transpose(matrix, 1).to_dense().tolist()[1]
     [1.0, 0.0, 2.0, 0.0]
@@ -194,12 +237,30 @@ def permute_subsystems(operator: Ket[ArrayT], order: Sequence[int]) -> Ket[Array
 def permute_subsystems(operator: Any, order: Sequence[int]) -> Any:
     """The same operator, or ket, with its modes in another order: mode n of the result is mode order[n].
 
-    operator  a KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation or Ket
-    order     each mode once, as in np.transpose
-    returns   what `operator` is.  For P = Permutation(dims, order): P @ A @ P.T of a matrix, P @ v of a ket
-    raises    TypeError, ValueError on kinds, on orders, and for a cropped matrix
-    cost      none for a matrix, which shares its factors; a copy of the leaves of a ket
+    Parameters
+    ----------
+    operator : KroneckerMatrix, KroneckerSum, KroneckerProduct, Diagonal, Identity, Permutation or Ket
+        A matrix must not be cropped; kets may be a batch.
+    order : sequence of N ints
+        Each mode once, as in `np.transpose`.
 
+    Returns
+    -------
+    KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation or Ket
+        What `operator` is, a part counting as a KroneckerProduct.  For P = Permutation(dims, order):
+        `P @ A @ P.T` of a matrix, `P @ v` of a ket.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On kinds, on orders, and for a cropped matrix.
+
+    Notes
+    -----
+    Cost: none for a matrix, which shares its factors; a copy of the leaves of a ket.
+
+    Examples
+    --------
     >>> permute_subsystems(Ket([[1.0, 2.0], [3.0, 4.0]]), (1, 0)).to_dense().tolist()
     [3.0, 6.0, 4.0, 8.0]
     """

@@ -2,7 +2,7 @@
 
 Made for other people's code as much as for this package's own: an assertion takes plain callables and arrays
 of any array-API library (NumPy, CuPy, torch, jax, array-api-strict), a strategy draws NumPy arrays or what
-`asarray` makes of them.
+`asarray` makes of them::
 
     tolerance                   the one place where precision is decided: from dtype and length of the sums
     assert_dense_equal          values against a dense definition
@@ -73,3 +73,8 @@ __all__ = [
     "to_numpy",
     "tolerance",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -20,11 +20,25 @@ _BASIS = ("make", "to_dense", "asarray", "dtypes", "square")
 
 
 def to_dense(value: Any) -> np.ndarray:
-    """A result in NumPy: by its method `toarray`, `to_dense` or `todense`, as an array of any library, or by
-    `__array__`.
+    """A result in NumPy, by the method or the protocol that it has.
 
-    raises   TypeError on what has none of these
+    Parameters
+    ----------
+    value : object
+        A number, an array of any library, or what has a method `toarray`, `to_dense` or `todense`, or
+        `__array__`; the methods come first.
 
+    Returns
+    -------
+    np.ndarray
+
+    Raises
+    ------
+    TypeError
+        On what has none of these.
+
+    Examples
+    --------
     >>> from ketcore import eye
     >>> to_dense(eye((2,))).tolist(), to_dense(3.0).tolist()
     ([[1.0, 0.0], [0.0, 1.0]], 3.0)
@@ -46,34 +60,65 @@ def to_dense(value: Any) -> np.ndarray:
 class Adapter:
     """The functions of one library that the laws call.  None: the library has no such operation.
 
-    make            (matrices) -> object: A_0 (x) A_1 (x) ... of one or more 2-D NumPy arrays, A_0 the most
-                    significant; the only field that must be given
-    to_dense        (result) -> NumPy array
-    asarray         (NumPy array) -> array of the library
-    dtypes          names of the dtypes to draw matrices in
-    square          True: the library has square factors alone
-    matmul          (object, object) -> object
-    apply           (object, array (Q,) or (Q, n)) -> array; `apply_left` (array (P,) or (n, P), object)
-    add, kron, multiply, vdot       (object, object); multiply by elements; vdot sums conj(a) * b
-    scale           (object, number) -> object
-    transpose, conj, adjoint        (object) -> object; adjoint is the conjugate transpose
-    trace, det, slogdet, logdet     (object) -> number, slogdet a pair; logdet for libraries without slogdet
-    norm, matrix_rank               (object) -> number; norm is Frobenius'
-    inv, pinv, cholesky, sqrtm      (object) -> object; cholesky is lower or upper
-    matrix_power    (object, int) -> object
-    solve           (object, array (P,) or (P, n)) -> array
-    eigvals, eigvalsh, svdvals      (object) -> vector, in any order, of kron_sum's objects too
-    kron_sum        (square matrices) -> object: A (x) I + I (x) B, of two or more
-    expm            (what kron_sum returns) -> object
-    khatri_rao, face_splitting      (array, array): Kronecker products of their columns, of their rows
-    partial_trace   (object, dims, where) -> object or array without the subsystems `where`, of sizes dims
-    permute         (object, row_dims, col_dims, order) -> object: subsystem n of the result is order[n]
-    embed           (square matrix, dims, where) -> object: it on `where`, the identity elsewhere
-    commutation     (m, n) -> object or array K with K (u (x) v) = v (x) u, u of length m and v of n
-    row, element    (object, i) -> vector, (object, i, j) -> number
+    Parameters
+    ----------
+    make : callable
+        (matrices) -> object: A_0 (x) A_1 (x) ... of one or more 2-D NumPy arrays, A_0 the most significant;
+        the only field that must be given.
+    to_dense : callable, optional
+        (result) -> NumPy array.
+    asarray : callable, optional
+        (NumPy array) -> array of the library.
+    dtypes : sequence of str, optional
+        Names of the dtypes to draw matrices in.
+    square : bool, default False
+        True: the library has square factors alone.
+    matmul : callable or None, default operator.matmul
+        (object, object) -> object.
+    apply, apply_left : callable or None, default operator.matmul
+        (object, array (Q,) or (Q, n)) -> array; (array (P,) or (n, P), object) -> array.
+    add, scale : callable or None, optional
+        (object, object) -> object, by default `+`; (object, number) -> object, by default `*`.
+    transpose, conj, adjoint : callable or None, optional
+        (object) -> object; the transpose is by default `.T`, the adjoint is the conjugate transpose.
+    kron, multiply, vdot : callable, optional
+        (object, object) -> object, object, number: the Kronecker product, the product by elements, the sum of
+        conj(a) * b.
+    trace, det, slogdet, logdet : callable, optional
+        (object) -> number, of slogdet a pair; logdet is for libraries without slogdet.
+    norm, matrix_rank : callable, optional
+        (object) -> number; the norm is that of Frobenius.
+    inv, pinv, cholesky, sqrtm : callable, optional
+        (object) -> object; cholesky is lower or upper.
+    matrix_power : callable, optional
+        (object, int) -> object.
+    solve : callable, optional
+        (object, array (P,) or (P, n)) -> array.
+    eigvals, eigvalsh, svdvals : callable, optional
+        (object) -> vector, in any order, of what `kron_sum` returns too.
+    kron_sum : callable, optional
+        (square matrices) -> object: A (x) I + I (x) B, of two or more.
+    expm : callable, optional
+        (what `kron_sum` returns) -> object.
+    khatri_rao, face_splitting : callable, optional
+        (array, array) -> object or array: Kronecker products of their columns, of their rows.
+    partial_trace : callable, optional
+        (object, dims, where) -> object or array without the subsystems `where`, of sizes dims.
+    permute : callable, optional
+        (object, row_dims, col_dims, order) -> object: subsystem n of the result is order[n].
+    embed : callable, optional
+        (square matrix, dims, where) -> object: the matrix on `where`, the identity elsewhere.
+    commutation : callable, optional
+        (m, n) -> object or array K with K (u (x) v) = v (x) u, u of length m and v of n.
+    row, element : callable, optional
+        (object, i) -> vector; (object, i, j) -> number.
 
+    Notes
+    -----
     `Adapter(make)` takes the operators `@`, `+`, `*` and `.T` for granted; pass None for what is not there.
 
+    Examples
+    --------
     >>> from functools import reduce
     >>> Adapter(lambda matrices: reduce(np.kron, matrices), det=np.linalg.det).has("det", "matmul")
     True
@@ -122,11 +167,31 @@ class Adapter:
     element: Callable[..., Any] | None = None
 
     def has(self, *names: str) -> bool:
-        """Whether the library has all these operations."""
+        """Whether the library has all of some operations.
+
+        Parameters
+        ----------
+        *names : str
+            Names of fields.
+
+        Returns
+        -------
+        bool
+        """
         return not self.missing(names)
 
     def missing(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Those of the operations that the library lacks."""
+        """Those of some operations that the library lacks.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names of fields.
+
+        Returns
+        -------
+        tuple of str
+        """
         return tuple(name for name in names if getattr(self, name) is None)
 
 

@@ -23,12 +23,25 @@ def assert_adjoint(
 ) -> None:
     """Fail unless <A x, y> = <x, A^H y>, the first argument of <,> conjugated as in np.vdot.
 
-    A, AH   callables: a linear map and what should be its adjoint
-    x, y    arrays of any library; y has the shape of A(x).  Draw several: one pair can miss an error
-    rtol    the error allowed relative to |A x| |y| + |x| |A^H y|; by default `tolerance` of dtype and length
-    atol    what is allowed beside it; by default 0
-    raises  AssertionError on shapes, on inputs written to, and on products that differ beyond `tolerance`
+    Parameters
+    ----------
+    A, AH : callable
+        (array) -> array: a linear map and what should be its adjoint.
+    x, y : array
+        Arguments of A and AH, of any library; y has the shape of A(x).  Draw several: one pair can miss an
+        error.
+    rtol : float, optional
+        The error allowed relative to `|A x| |y| + |x| |A^H y|`; by default `tolerance` of dtype and length.
+    atol : float, optional
+        What is allowed beside it; by default 0.
 
+    Raises
+    ------
+    AssertionError
+        On shapes, on inputs written to, and on products that differ by more than is allowed.
+
+    Examples
+    --------
     >>> from scipy.sparse.linalg import aslinearoperator
     >>> matrix = np.array([[1.0, 2j, 0.0], [3.0, 0.0, 4j]])
     >>> x, y = np.array([1.0, 2.0, 3j]), np.array([1j, 5.0])

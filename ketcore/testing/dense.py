@@ -24,13 +24,24 @@ _DIFFERENCES = 1e-8
 
 
 def tolerance(dtype: Any, length: int = 1, *, differences: bool = False) -> float:
-    """The error allowed in a result of `dtype`, relative to the magnitude of what was added up.
+    """The error allowed in a result of a dtype, relative to the magnitude of what was added up.
 
-    dtype        of any library; an integer or bool result must be exact
-    length       number of terms in each sum; rounding grows with its root, as a random walk
-    differences  the reference is a finite difference in float64
-    returns      one rounding of the result, plus 4 sqrt(length) of the arithmetic, plus 1e-8 for differences
+    Parameters
+    ----------
+    dtype : dtype
+        Of any library; an integer or bool result must be exact.
+    length : int, default 1
+        Number of terms in each sum; rounding grows with its root, as a random walk.
+    differences : bool, default False
+        True: the reference is a finite difference in float64.
 
+    Returns
+    -------
+    float
+        One rounding of the result, plus 4 sqrt(length) of the arithmetic, plus 1e-8 for differences.
+
+    Examples
+    --------
     >>> tolerance("float32") < 1e-6 < tolerance("float16"), tolerance(int)
     (True, 0.0)
     """
@@ -56,19 +67,33 @@ def assert_dense_equal(
 ) -> None:
     """Fail unless `actual` has the shape of `expected` and its values to within `tolerance`.
 
-    actual    array of any library; its dtype sets the tolerance
-    expected  array of any library: the dense definition, best computed in float64
-    terms     number of terms summed in each entry
-    scale     magnitude of the terms, broadcastable to `expected`: for instance the dense definition of the
-              absolute values.  By default the largest magnitude in `expected`, which is too strict for sums
-              that cancel everywhere
-    dtype     the dtype that `actual` must have; by default any
-    rtol      the error allowed relative to `scale`; by default `tolerance` of the dtype of `actual` and of
-              `terms`
-    atol      what is allowed beside it; by default 0
-    raises    AssertionError that names the worst entry, and shows small arrays whole.  Where one is NaN or
-              infinite so must be the other
+    Parameters
+    ----------
+    actual : array
+        Of any library; its dtype sets the tolerance.
+    expected : array
+        Of any library: the dense definition, best computed in float64.
+    terms : int, default 1
+        Number of terms summed in each entry.
+    scale : float or array, optional
+        Magnitude of the terms, broadcastable to `expected`: for instance the dense definition of the absolute
+        values.  By default the largest magnitude in `expected`, which is too strict for sums that cancel
+        everywhere.
+    dtype : dtype, optional
+        What `actual` must have; by default any.
+    rtol : float, optional
+        The error allowed relative to `scale`; by default `tolerance` of the dtype of `actual` and of `terms`.
+    atol : float, optional
+        What is allowed beside it; by default 0.
 
+    Raises
+    ------
+    AssertionError
+        It names the worst entry, and shows small arrays whole.  Where one array is NaN or infinite the other
+        must be so too.
+
+    Examples
+    --------
     >>> a, b = np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]])
     >>> assert_dense_equal(np.kron(a, b), np.block([[b, 0 * b], [0 * b, b]]))
     >>> assert_dense_equal(np.kron(b, a), np.block([[b, 0 * b], [0 * b, b]]))

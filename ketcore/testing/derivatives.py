@@ -55,25 +55,42 @@ def assert_vjp(
 ) -> None:
     """Fail unless `vjp` is the plain transpose of the derivative of `function` at `primals`.
 
-    function     (*primals) -> array, or a tuple of arrays
-    vjp          (*primals, cotangent) -> a gradient per primal; cotangent is a tuple where `function` returns
-                 one
-    primals      real or complex floating arrays of any library.  The derivative is taken in float64, which
-                 `function` must keep; the gradients are those at `primals` as given, and get the tolerance of
-                 their dtype
-    jvp          (*primals, *tangents) -> as `function`: the vjp must be its exact transpose as well
-    multilinear  `function` is real-linear in each primal apart: its transpose is checked without a jvp
-    terms        number of terms summed in an entry of a gradient, for the tolerance; by default the size of
-                 the output
-    scale        magnitude of what is added up within an entry of J t, for tangents as large as the primals,
-                 where more is added up than comes out
-    seed         of the tangents and cotangents
-    rtol         the error allowed relative to what is added up; by default `tolerance` of the dtypes and of
-                 `terms`
-    atol         what is allowed beside it, in the pairing of random tangents and cotangents; by default 0
-    raises       AssertionError that names the gradient and its wrong shape, dtype or value, or the input
-                 written to; TypeError on primals that are not floating
+    Parameters
+    ----------
+    function : callable
+        `(*primals)` -> array, or a tuple of arrays.
+    vjp : callable
+        `(*primals, cotangent)` -> a gradient for each primal; the cotangent is a tuple where `function`
+        returns one.
+    primals : sequence of arrays
+        Real or complex floating arrays of any library.  The derivative is taken in float64, which `function`
+        must keep; the gradients are those at `primals` as given, and get the tolerance of their dtype.
+    jvp : callable, optional
+        `(*primals, *tangents)` -> as `function`: the vjp must be its exact transpose as well.
+    multilinear : bool, default False
+        True: `function` is real-linear in each primal apart, and its transpose is checked without a jvp.
+    terms : int, optional
+        Number of terms summed in an entry of a gradient, for the tolerance; by default the size of the
+        output.
+    scale : float, default 0.0
+        Magnitude of what is added up within an entry of J t, for tangents as large as the primals, where more
+        is added up than comes out.
+    seed : int, default 0
+        Of the tangents and cotangents.
+    rtol : float, optional
+        The error allowed relative to what is added up; by default `tolerance` of the dtypes and of `terms`.
+    atol : float, optional
+        What is allowed beside it, in the pairing of random tangents and cotangents; by default 0.
 
+    Raises
+    ------
+    AssertionError
+        It names the gradient and its wrong shape, dtype or value, or the input written to.
+    TypeError
+        On primals that are not floating.
+
+    Examples
+    --------
     >>> def outer_vjp(a, b, cotangent):
     ...     return cotangent @ b, a @ cotangent
     >>> a, b = np.arange(3.0), np.arange(2.0) + 1
@@ -118,11 +135,26 @@ def assert_jvp(
 ) -> None:
     """Fail unless `jvp` is the derivative of `function` at `primals`, along random tangents.
 
-    function, primals, multilinear, terms, scale, seed, rtol    as in `assert_vjp`
-    jvp      (*primals, *tangents) -> as `function`, in its shape and dtype
-    atol     what is allowed beside `rtol`, in each entry; by default 0
-    raises   AssertionError on shape, dtype, value or an input that was written to
+    Parameters
+    ----------
+    function
+        As of `assert_vjp`.
+    jvp : callable
+        `(*primals, *tangents)` -> as `function`, in its shape and dtype.
+    primals, multilinear, terms, scale, seed, rtol
+        As of `assert_vjp`.
+    atol : float, optional
+        What is allowed beside `rtol`, in each entry; by default 0.
 
+    Raises
+    ------
+    AssertionError
+        On shape, dtype, value or an input that was written to.
+    TypeError
+        On primals that are not floating.
+
+    Examples
+    --------
     >>> def outer_jvp(a, b, da, db):
     ...     return np.outer(da, b) + np.outer(a, db)
     >>> assert_jvp(np.outer, outer_jvp, (np.arange(3.0), np.arange(2.0)))

@@ -38,14 +38,21 @@ _EXAMPLES = 4
 class Law(NamedTuple):
     """A law tied to an adapter; `str` gives its name.
 
-    name     a few words
-    formula  the identity
-    check    (seed=0, *, examples=4, rtol=None, atol=None) raises AssertionError unless the law holds for as
-             many examples in each dtype.  `rtol` is the error allowed relative to the largest entry, or to 1
-             if that is larger, and by default `tolerance` of the dtype; a law of what is ill-conditioned
-             multiplies it.  `atol` is added.  The message has the name and the formula, the simplest matrices
-             found for which the law fails in the same way, the calls, and how to repeat it
+    Attributes
+    ----------
+    name : str
+        A few words.
+    formula : str
+        The identity.
+    check : callable
+        (seed=0, *, examples=4, rtol=None, atol=None) raises AssertionError unless the law holds for as many
+        examples in each dtype.  `rtol` is the error allowed relative to the largest entry, or to 1 if that is
+        larger, and by default `tolerance` of the dtype; a law of what is ill-conditioned multiplies it.
+        `atol` is added.  The message has the name and the formula, the simplest matrices found for which the
+        law fails in the same way, the calls, and how to repeat it.
 
+    Examples
+    --------
     >>> law = kronecker_identities(Adapter(lambda matrices: np.kron(*matrices), transpose=lambda a: a))[-1]
     >>> law.name, law.formula
     ('arguments untouched', 'no operation writes to what it is given')
@@ -63,10 +70,19 @@ class Law(NamedTuple):
 def kronecker_identities(make: Callable[..., Any] | Adapter) -> list[Law]:
     """The laws that a library of Kronecker products should keep, as far as its adapter has their operations.
 
-    make     list of 2-D NumPy arrays -> the library's product of them, with `@`, `+`, `*` and `.T`; or an
-             `Adapter`, which says what else it can do
-    returns  laws, each with a name and a `check()`; see `identities_left_out` for the others
+    Parameters
+    ----------
+    make : callable or Adapter
+        (list of 2-D NumPy arrays) -> the library's product of them, with `@`, `+`, `*` and `.T`; or an
+        `Adapter`, which says what else the library can do.
 
+    Returns
+    -------
+    list of Law
+        Each has a name and a `check()`; see `identities_left_out` for the others.
+
+    Examples
+    --------
     >>> from functools import reduce
     >>> laws = kronecker_identities(lambda matrices: reduce(np.kron, matrices))
     >>> for law in laws:
@@ -83,6 +99,18 @@ def kronecker_identities(make: Callable[..., Any] | Adapter) -> list[Law]:
 def identities_left_out(make: Callable[..., Any] | Adapter) -> dict[str, tuple[str, ...]]:
     """The laws that `kronecker_identities` leaves out, each with the operations that the adapter lacks.
 
+    Parameters
+    ----------
+    make
+        As of `kronecker_identities`.
+
+    Returns
+    -------
+    dict of str to tuple of str
+        {name of a law: names of operations}.
+
+    Examples
+    --------
     >>> identities_left_out(lambda matrices: None)["determinant of a product"]
     ('det',)
     """
@@ -101,15 +129,29 @@ def check_identities(
 ) -> None:
     """Fail unless a library keeps all of `kronecker_identities(make)`; all are run, whatever fails.
 
-    make        as in `kronecker_identities`
-    seed        of all laws
-    examples    how many examples each law gets in each dtype, or {name of a law: how many} for some of them
-    rtol, atol  allowed errors, as in `Law`
-    progress    True for a bar of tqdm where that is installed, and lines on stderr where it is not; or a
-                function (name, number, count), which is called before the law of that number
-    raises      AssertionError with the messages of all laws that fail; ValueError on names that are not laws;
-                TypeError, ValueError on the other arguments
+    Parameters
+    ----------
+    make
+        As of `kronecker_identities`.
+    seed : int, default 0
+        Of all laws.
+    examples : int or mapping of str to int, default 4
+        How many examples each law gets in each dtype, or {name of a law: how many} for some of them.
+    rtol, atol : float, optional
+        Allowed errors, as `check` of `Law` takes them.
+    progress : bool or callable, default False
+        True for a bar of tqdm where that is installed, and lines on stderr where it is not; or a function
+        (name, number, count), which is called before the law of that number.
 
+    Raises
+    ------
+    AssertionError
+        With the messages of all laws that fail.
+    TypeError, ValueError
+        On arguments, names that are not laws among them.
+
+    Examples
+    --------
     >>> from functools import reduce
     >>> check_identities(lambda matrices: reduce(np.kron, matrices), examples=1)
     >>> check_identities(lambda matrices: reduce(np.kron, matrices) + 1)

@@ -25,18 +25,30 @@ def named_operations(
 ) -> dict[str, Callable[..., Any]]:
     """Operations that modules have under the names of the adapter's fields: the first that works counts.
 
-    modules  modules, or whatever has functions as attributes
-    make     what the operations are for: a function of matrices as in `Adapter`, or an adapter, whose
-             `asarray` and `to_dense` are used as well; by default dense arrays, by `asarray` of the first
-             module that has one
-    returns  {name: function}, to pass on by `Adapter(make, **found)`
+    Parameters
+    ----------
+    *modules : module or object
+        Modules, or whatever has functions as attributes.
+    make : callable or Adapter, optional
+        What the operations are for: a function of matrices as in `Adapter`, or an adapter, whose `asarray`
+        and `to_dense` are used as well; by default dense arrays, by `asarray` of the first module that has
+        one.
 
+    Returns
+    -------
+    dict of str to callable
+        {name: function}, to pass on by `Adapter(make, **found)`.
+
+    Notes
+    -----
     Each function is called with a real, positive definite product.  One that raises or gives a wrong value is
     taken for something else of that name and left out, so that a default of the adapter stays:
     torch.transpose wants two numbers of axes, and `.T` does not.  A function for which there is no default is
     kept where `make` is not given and it raises: it may be for objects that are not arrays.  What is to be
     tested although it is wrong goes to `Adapter` by itself.
 
+    Examples
+    --------
     >>> sorted(named_operations(np.linalg))[:4]
     ['cholesky', 'det', 'eigvals', 'eigvalsh']
     >>> class Library:

@@ -29,10 +29,7 @@ class _Result(int):
 
 
 class Recorder:
-    """An adapter whose functions write down their calls, for `lines`.
-
-    adapter  the adapter; its other fields and methods are found here as well
-    """
+    """An adapter whose functions write down their calls, for `lines`; all else is as of `adapter`."""
 
     def __init__(self, adapter: Adapter):
         self.adapter = adapter

@@ -36,19 +36,36 @@ def assert_second_order(
 ) -> None:
     """Fail unless the derivative of `vjp` is that of a gradient: symmetric, that of `jvp`, and `vjp_jvp`.
 
-    function, vjp, primals, jvp, seed    as in `assert_vjp`; all is computed in float64
-    vjp_jvp      (*primals, cotangent, *tangents) -> the change of each gradient along the tangents of the
-                 primals
-    multilinear  `function` is real-linear in each primal apart, so that the change of a gradient is the sum
-                 of the gradients with one other primal replaced by its tangent: checked too
-    rtol         the error allowed relative to what is added up; by default `tolerance` of float64 for
-                 differences
-    atol         what is allowed beside it; by default 0
-    raises       AssertionError
+    Parameters
+    ----------
+    function, vjp, primals, jvp
+        As of `assert_vjp`.
+    vjp_jvp : callable, optional
+        `(*primals, cotangent, *tangents)` -> the change of each gradient along the tangents of the primals.
+    multilinear : bool, default False
+        True: `function` is real-linear in each primal apart, so that the change of a gradient is the sum of
+        the gradients with one other primal replaced by its tangent: checked too.
+    seed : int, default 0
+        Of the tangents and cotangents.
+    rtol : float, optional
+        The error allowed relative to what is added up; by default `tolerance` of float64 for differences.
+    atol : float, optional
+        What is allowed beside it; by default 0.
 
-    A vjp can pass `assert_vjp` at one point and be wrong here: one that keeps values of an earlier call, for
-    instance.
+    Raises
+    ------
+    AssertionError
+        It names the check that fails, and the values.
+    TypeError
+        On primals that are not floating.
 
+    Notes
+    -----
+    All is computed in float64.  A vjp can pass `assert_vjp` at one point and be wrong here: one that keeps
+    values of an earlier call, for instance.
+
+    Examples
+    --------
     >>> def square_vjp(a, cotangent):
     ...     return 2 * a * cotangent
     >>> assert_second_order(np.square, square_vjp, [np.arange(3.0)],

@@ -27,7 +27,7 @@ FailedT = TypeVar("FailedT", bound=Failed)
 def simplest(failed: FailedT, run: Callable[[Sequence[Draw]], FailedT | None]) -> FailedT:
     """The last of a chain of runs that fail, each with one draw simpler than in the one before.
 
-    run  (draws) -> the run with these draws, as far as they fit, or None if it does not fail in the same way
+    `run` makes a run with some draws, as far as they fit, or None if it does not fail in the same way.
     """
     left, before = _RUNS, None
     while before is not failed:

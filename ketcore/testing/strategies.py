@@ -30,9 +30,19 @@ _ID_SHAPES = ((), (0,), (1,), (2,), (7,), (2, 3), (0, 2), (3, 1, 2))
 def dtypes(*, real: bool | None = None, half: bool = False) -> st.SearchStrategy[np.dtype]:
     """A floating dtype: float32, float64, complex64 or complex128.
 
-    real   True for the real ones only, False for the complex ones only
-    half   float16 as well, and bfloat16 where ml_dtypes is installed
+    Parameters
+    ----------
+    real : bool, optional
+        True for the real ones only, False for the complex ones only.
+    half : bool, default False
+        True: float16 as well, and bfloat16 where ml_dtypes is installed.
 
+    Returns
+    -------
+    SearchStrategy of np.dtype
+
+    Examples
+    --------
     >>> from hypothesis import find
     >>> find(dtypes(real=False), lambda dtype: True)
     dtype('complex64')
@@ -45,8 +55,14 @@ def dtypes(*, real: bool | None = None, half: bool = False) -> st.SearchStrategy
 
 
 def half_dtypes() -> list[np.dtype]:
-    """float16, and bfloat16 where ml_dtypes is installed.
+    """The dtypes of 16 bits: float16, and bfloat16 where ml_dtypes is installed.
 
+    Returns
+    -------
+    list of np.dtype
+
+    Examples
+    --------
     >>> half_dtypes()[0]
     dtype('float16')
     """
@@ -61,8 +77,25 @@ def half_dtypes() -> list[np.dtype]:
 def mode_dims(
     draw: st.DrawFn, order: int | None = None, *, max_order: int = 4, max_dim: int = 5, max_size: int = 64
 ) -> tuple[int, ...]:
-    """The sizes of N modes, up to `max_dim` each, `max_size` in all; N is `order`, or up to `max_order`.
+    """The sizes of N modes.
 
+    Parameters
+    ----------
+    order : int, optional
+        N; None draws it.
+    max_order : int, default 4
+        The largest N that is drawn.
+    max_dim : int, default 5
+        The largest size of a mode.
+    max_size : int, default 64
+        The largest product of all.
+
+    Returns
+    -------
+    SearchStrategy of tuple of ints
+
+    Examples
+    --------
     >>> from hypothesis import find
     >>> find(mode_dims(2), lambda dims: min(dims) > 1)
     (2, 2)
@@ -83,23 +116,44 @@ def arrays(
     elements: Elements = "wide",
     order: int = 1,
 ) -> Host:
-    """A NumPy array of `shape`, and of `dtype` or any of `dtypes()`.
+    """A NumPy array.
 
-    elements  what its entries are, in complex arrays real and imaginary parts alike:
-              "wide"     0, 1, -1, 2, -2, 3, -3, 0.5, -0.5 and standard normal ones; half of the arrays are
-                         such, the others have 0, 1, -1, 2 and -2 alone, or are times a huge or tiny power of
-                         two: the range of the dtype's exponents times 3/8, over `order`, which is 2**48 or
-                         2**-48 for float32, 2**384 or 2**-384 for float64.  So squares of products of `order`
-                         entries are finite
-              "extreme"  with them the largest number, the smallest normal one and the smallest one of the
-                         dtype, side by side: all that can overflow or vanish does
-              "normal"   standard normal from a seed, which does not shrink
-              a strategy of numbers, which draws each entry: slow for large arrays
-    order     how many such arrays are multiplied
-    raises    ValueError on other elements
-    cost      one draw of 128 bytes, twice for complex arrays; an array of more than 128 entries is drawn by a
-              seed, and shrinks to all 0 or all 1 only
+    Parameters
+    ----------
+    shape : sequence of ints
+        The shape, () and zeros included.
+    dtype : dtype, optional
+        A floating or complex dtype; None draws one of `dtypes`.
+    elements : {"wide", "extreme", "normal"} or SearchStrategy, default "wide"
+        What its entries are, in complex arrays real and imaginary parts alike:
 
+        - "wide": 0, 1, -1, 2, -2, 3, -3, 0.5, -0.5 and standard normal ones.  Half of the arrays are such;
+          the others have 0, 1, -1, 2 and -2 alone, or are times a huge or tiny power of two: the range of the
+          dtype's exponents times 3/8, over `order`, which is 2**48 or 2**-48 for float32, 2**384 or 2**-384
+          for float64. So squares of products of `order` entries are finite.
+        - "extreme": with them the largest number, the smallest normal one and the smallest one of the dtype,
+          side by side: all that can overflow or vanish does.
+        - "normal": standard normal from a seed, which does not shrink.
+        - a strategy of numbers, which draws each entry: slow for large arrays.
+    order : int, default 1
+        How many such arrays are multiplied.
+
+    Returns
+    -------
+    SearchStrategy of np.ndarray
+
+    Raises
+    ------
+    ValueError
+        On other elements.
+
+    Notes
+    -----
+    Cost: one draw of 128 bytes, twice for complex arrays.  An array of more than 128 entries is drawn by a
+    seed, and shrinks to all 0 or all 1 only.
+
+    Examples
+    --------
     >>> from hypothesis import find
     >>> find(arrays((2, 2), "float64"), lambda a: not np.array_equal(a, a.T)).tolist()
     [[0.0, 1.0], [0.0, 0.0]]
@@ -123,11 +177,32 @@ def factors(
 ) -> tuple[Host, ...]:
     """The factors of a Kronecker matrix: N NumPy arrays (R, p_n, q_n) of one dtype.  What is None is drawn.
 
-    elements   of each entry, as in `arrays`, for products of N of them
-    hermitian  every factor is square and equal to its conjugate transpose, in each term
-    max_dim    the largest p_n and q_n that are drawn; P and Q stay within 64, or `max_dim` if that is larger
-    raises     ValueError on `row_dims` that are not `col_dims` if hermitian
+    Parameters
+    ----------
+    row_dims, col_dims : sequence of N ints, optional
+        The p_n and the q_n.
+    order, rank : int, optional
+        N, where no dims say it, and R.
+    dtype : dtype, optional
+        A floating or complex dtype, for all.
+    elements : {"wide", "extreme", "normal"} or SearchStrategy, default "wide"
+        Entries as of `arrays`, for products of N of them.
+    hermitian : bool, default False
+        True: every factor is square and equal to its conjugate transpose, in each term.
+    max_dim : int, default 5
+        The largest p_n and q_n that are drawn; P and Q stay within 64, or `max_dim` if that is larger.
 
+    Returns
+    -------
+    SearchStrategy of tuple of np.ndarray
+
+    Raises
+    ------
+    ValueError
+        On `row_dims` that are not `col_dims` if hermitian.
+
+    Examples
+    --------
     >>> from hypothesis import given
     >>> @given(factors(order=2, rank=1))
     ... def transpose_of_a_product(pair):
@@ -175,8 +250,23 @@ def leaves(
 ) -> tuple[Host, tuple[int, ...]]:
     """Packed kets, one record per word: a pair (NumPy array (words, R, sum q_n), dims).
 
-    elements, max_dim    as in `factors`
+    Parameters
+    ----------
+    words : int, optional
+        How many records; None draws it.
+    dims : sequence of N ints, optional
+        The q_n; None draws them.
+    rank : int, optional
+        R; None draws it.
+    dtype, elements, max_dim
+        As of `factors`.
 
+    Returns
+    -------
+    SearchStrategy of (np.ndarray, tuple of ints)
+
+    Examples
+    --------
     >>> from hypothesis import find
     >>> record, dims = find(leaves(words=1, rank=1, dtype="float64"), lambda pair: len(pair[1]) == 2)
     >>> record.tolist(), dims
@@ -194,6 +284,21 @@ def indices(
 ) -> Host:
     """Ids in [0, bound): a NumPy array of any integer dtype and any shape, repeated ids included.
 
+    Parameters
+    ----------
+    bound : int
+        How many ids there are; 0 gives empty arrays.
+    shape : sequence of ints, optional
+        None draws it, () and empty ones included.
+    dtype : dtype, optional
+        An integer dtype; None draws one that holds all ids.
+
+    Returns
+    -------
+    SearchStrategy of np.ndarray
+
+    Examples
+    --------
     >>> from hypothesis import given
     >>> @given(indices(300))
     ... def in_range(ids):
@@ -217,6 +322,17 @@ def indices(
 def crops(draw: st.DrawFn, rows: int, columns: int) -> tuple[int, int] | None:
     """A shape: None, or (rows, columns) cropped to something smaller, never empty.
 
+    Parameters
+    ----------
+    rows, columns : int
+        P and Q.
+
+    Returns
+    -------
+    SearchStrategy of (int, int) or None
+
+    Examples
+    --------
     >>> from hypothesis import find
     >>> find(crops(4, 6), lambda shape: shape is not None)
     (1, 1)
@@ -238,10 +354,29 @@ def kets(
     elements: Elements = "wide",
     max_dim: int = 5,
 ) -> Ket[Any]:
-    """A `ketcore.Ket` of arrays made by `asarray` from NumPy arrays.  What is None is drawn.
+    """A `ketcore.Ket`.  What is None is drawn.
 
-    elements, max_dim    as in `factors`
+    Parameters
+    ----------
+    batch_shape : sequence of ints, optional
+        The shape of the batch; None draws (), (0,) and others.
+    dims : sequence of N ints, optional
+        The q_n.
+    rank : int, optional
+        R.
+    dtype : dtype, optional
+        A floating or complex dtype.
+    asarray : callable, default np.asarray
+        (NumPy array) -> array of the library whose kets they are to be.
+    elements, max_dim
+        As of `factors`.
 
+    Returns
+    -------
+    SearchStrategy of Ket
+
+    Examples
+    --------
     >>> from hypothesis import find
     >>> find(kets(batch_shape=(), dims=(2,), rank=1), lambda ket: ket.norm() > 0).factors[0].tolist()
     [[1.0, 0.0]]
@@ -272,10 +407,29 @@ def kronecker_matrices(
     hermitian: bool = False,
     max_dim: int = 5,
 ) -> KroneckerMatrix[Any]:
-    """A `ketcore.KroneckerMatrix` of arrays made by `asarray`; `cropped=False` keeps the whole shape.
+    """A `ketcore.KroneckerMatrix`.  What is None is drawn.
 
-    elements, hermitian, max_dim    as in `factors`; a Hermitian matrix is cropped to a square
+    Parameters
+    ----------
+    row_dims, col_dims, order, rank, dtype
+        As of `factors`.
+    cropped : bool, default True
+        False keeps the whole shape (P, Q).
+    asarray : callable, default np.asarray
+        (NumPy array) -> array of the library whose matrices they are to be.
+    elements : {"wide", "extreme", "normal"} or SearchStrategy, default "wide"
+        Entries as of `arrays`, for products of N of them.
+    hermitian : bool, default False
+        As of `factors`; a Hermitian matrix is cropped to a square.
+    max_dim : int, default 5
+        The largest p_n and q_n that are drawn.
 
+    Returns
+    -------
+    SearchStrategy of KroneckerMatrix
+
+    Examples
+    --------
     >>> from hypothesis import find
     >>> found = find(kronecker_matrices(order=1, rank=1, dtype="float64"), lambda matrix: matrix.norm() > 0)
     >>> [factor.tolist() for factor in found.factors]

@@ -27,11 +27,18 @@ _LINES = 12
 class Rule(NamedTuple):
     """A law before it is tied to an adapter.
 
-    name     a few words
-    formula  the identity, (x) for the Kronecker product
-    needs    names of the operations of the adapter that it calls
-    body     the trial of it: draws matrices, calls operations, compares
-    kinds    of the dtypes it is about: "fc" floating and complex
+    Attributes
+    ----------
+    name : str
+        A few words.
+    formula : str
+        The identity, (x) for the Kronecker product.
+    needs : tuple of str
+        Names of the operations of the adapter that it calls.
+    body : callable
+        The trial of it: draws matrices, calls operations, compares.
+    kinds : str
+        Of the dtypes it is about: "fc" floating and complex.
     """
 
     name: str
@@ -44,9 +51,14 @@ class Rule(NamedTuple):
 class Settings(NamedTuple):
     """What a trial is told beside its law.
 
-    dtype       of the matrices
-    seed        what all draws come from, and the number of the trial among those of the law
-    rtol, atol  allowed errors; None for what `tolerance` says, and for 0
+    Attributes
+    ----------
+    dtype : str
+        Of the matrices.
+    seed : tuple of ints
+        What all draws come from, and the number of the trial among those of the law.
+    rtol, atol : float or None
+        Allowed errors; None for what `tolerance` says, and for 0.
     """
 
     dtype: str
@@ -58,12 +70,18 @@ class Settings(NamedTuple):
 class Trial:
     """Matrices of one dtype, and what was drawn and called so far, for the message of a failure.
 
-    rule, adapter, dtype    of this trial; the adapter writes down its calls
-    rng                     what all draws come from
-    draws, shapes           sizes and arrays that were drawn, and the shapes of the arrays
-    replay                  draws that stand in for those of the rng, in their order, as far as they fit
-    reason                  in which way the trial failed: "value", or the name of what the library raised; ""
-                            if it did not
+    Attributes
+    ----------
+    rule, adapter, dtype
+        Of this trial; the adapter writes down its calls.
+    rng
+        What all draws come from.
+    replay
+        Draws that stand in for those of the rng, in their order, as far as they fit.
+    draws, shapes
+        Sizes and arrays that were drawn, and the shapes of the arrays.
+    reason
+        In which way the trial failed: "value", or the name of what the library raised; "" if it did not.
     """
 
     def __init__(self, rule: Rule, adapter: Adapter, settings: Settings, replay: Sequence[Draw] = ()):
@@ -190,8 +208,14 @@ class Trial:
     def equal(self, found: Any, expected: Any, growth: float = 1.0, relative: bool = False) -> None:
         """Fail unless `found`, made dense, has the shape and the values of `expected`.
 
-        growth    factor on the tolerance: a condition number
-        relative  each entry counts against its own size, rather than the largest one or 1
+        Parameters
+        ----------
+        found, expected
+            What the library and what the law says.
+        growth : float, default 1.0
+            Factor on the tolerance: a condition number.
+        relative : bool, default False
+            True: each entry counts against its own size, rather than the largest one or 1.
         """
         found, expected = self.adapter.to_dense(found), np.asarray(expected)
         if found.shape != expected.shape:

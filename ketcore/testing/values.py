@@ -41,8 +41,19 @@ def written(array: AnyArray, most: int = 36) -> str:
 
 
 def to_numpy(array: AnyArray) -> np.ndarray:
-    """A copy of `array` in NumPy: of the same dtype, or float32 where torch holds a bfloat16.
+    """A copy of an array in NumPy: of the same dtype, or float32 where torch holds a bfloat16.
 
+    Parameters
+    ----------
+    array : array or number
+        Of any library, on any device.
+
+    Returns
+    -------
+    np.ndarray
+
+    Examples
+    --------
     >>> to_numpy(np.arange(3.0)).tolist()
     [0.0, 1.0, 2.0]
     """
@@ -60,7 +71,24 @@ def to_numpy(array: AnyArray) -> np.ndarray:
 
 
 def from_numpy(values: np.ndarray, like: AnyArray) -> AnyArray:
-    """`values` as an array of the library, device and dtype of `like`; only the real part if that is real."""
+    """Values as an array of the library, device and dtype of another; only the real part if that is real.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        The values.
+    like : array
+        Of any library.
+
+    Returns
+    -------
+    array
+
+    Examples
+    --------
+    >>> from_numpy(np.array([1.0 + 2.0j]), np.zeros(1, "float32"))
+    array([1.], dtype=float32)
+    """
     dtype = like.dtype
     if is_complex(values) and not is_complex(like):
         values = np.real(values)
@@ -77,9 +105,12 @@ def is_complex(array: AnyArray) -> bool:
 
 
 def widen(array: AnyArray) -> AnyArray:
-    """`array` in float64, or complex128 where it is complex.
+    """An array in float64, or complex128 where it is complex.
 
-    raises  TypeError if its dtype is not floating or its library has no float64 (jax without x64)
+    Raises
+    ------
+    TypeError
+        If its dtype is not floating or its library has no float64 (jax without x64).
     """
     name = dtype_name(array.dtype)
     if not name.startswith(("float", "bfloat", "complex")):
@@ -106,10 +137,7 @@ def many(arrays: AnyArray | Sequence[AnyArray]) -> tuple[AnyArray, ...]:
 
 
 def call_untouched(function: Callable[..., Any], name: str, *groups: tuple[str, Sequence[AnyArray]]) -> Any:
-    """Call `function` on the arrays of all groups; fail if it wrote into one of them.
-
-    groups  (word for messages, arrays) pairs, passed on in order
-    """
+    """Call `function` on all groups, (word for messages, arrays); fail if it wrote into one of them."""
     before = [[to_numpy(array) for array in arrays] for _, arrays in groups]
     result = function(*(array for _, arrays in groups for array in arrays))
     for (word, arrays), copies in zip(groups, before, strict=True):

@@ -68,3 +68,8 @@ __all__ = [
     "sampled_softmax_loss",
     "top_k",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

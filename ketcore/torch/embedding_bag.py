@@ -23,15 +23,17 @@ class EmbeddingBagKetXS(XSTable):
 
     Parameters
     ----------
-    num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq, sparse
+    num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq
         As of `EmbeddingKetXS`, in the order of `nn.EmbeddingBag`.
-    mode : "sum", "mean" or "max", default "mean"
+    mode : {"sum", "mean", "max"}, default "mean"
         How the rows of a bag are reduced; a bag without ids gives zeros.
+    sparse, _weight
+        As of `EmbeddingKetXS`.
     include_last_offset : bool, default False
         `offsets` has one number more, where the last bag ends.
     padding_idx : int, optional
         Ids that count for nothing: their rows are in no sum, mean or maximum, and have no gradient.
-    order, rank, row_dims, col_dims, row_scale, permutation, std, _weight, _freeze, device, dtype
+    device, dtype, order, rank, row_dims, col_dims, row_scale, permutation, std, _freeze
         As of `EmbeddingKetXS`.
 
     Raises
@@ -138,7 +140,29 @@ class EmbeddingBagKetXS(XSTable):
         permutation: Any = None,
         rng: Seed = None,
     ) -> Self:
-        """A layer near a given table, as `EmbeddingKetXS.from_pretrained`."""
+        """A layer near a given table, as `EmbeddingKetXS.from_pretrained`.
+
+        Parameters
+        ----------
+        embeddings, freeze
+            As of `EmbeddingKetXS.from_pretrained`.
+        max_norm, norm_type, scale_grad_by_freq, mode, sparse, include_last_offset, padding_idx
+            As of the constructor.
+        order, rank, row_dims, col_dims, permutation
+            As of the constructor.
+        rng
+            As of `EmbeddingKetXS.from_pretrained`.
+
+        Returns
+        -------
+        EmbeddingBagKetXS
+            Its `relative_error` is that of the table.
+
+        Raises
+        ------
+        TypeError, ValueError
+            On kinds and shapes, and on NaN and infinity.
+        """
         factors, error = fitted_factors(embeddings, order, rank, row_dims, col_dims, permutation, rng)
         layer = cls(
             embeddings.shape[0],
@@ -163,11 +187,15 @@ class EmbeddingBagKet(KetTable):
 
     Parameters
     ----------
-    num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq, sparse
+    num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq
         As of `EmbeddingKet`, in the order of `nn.EmbeddingBag`.
-    mode, include_last_offset, padding_idx
+    mode
         As of `EmbeddingBagKetXS`.
-    order, rank, dims, layernorm, eps, std, _weight, _freeze, device, dtype
+    sparse, _weight
+        As of `EmbeddingKet`.
+    include_last_offset, padding_idx
+        As of `EmbeddingBagKetXS`.
+    device, dtype, order, rank, dims, layernorm, eps, std, _freeze
         As of `EmbeddingKet`.
 
     Raises
@@ -232,7 +260,18 @@ class EmbeddingBagKet(KetTable):
     def forward(
         self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
-        """The reduced bags (B, embedding_dim), of arguments as `EmbeddingBagKetXS.forward` has them."""
+        """The reduced bags.
+
+        Parameters
+        ----------
+        input, offsets, per_sample_weights
+            As of `EmbeddingBagKetXS.forward`.
+
+        Returns
+        -------
+        tensor, (B, embedding_dim)
+            In the dtype of the parameters.
+        """
         return _reduced(self, input, offsets, per_sample_weights)
 
     @classmethod
@@ -252,7 +291,27 @@ class EmbeddingBagKet(KetTable):
         rank: int = 1,
         dims: Sequence[int] | None = None,
     ) -> Self:
-        """A layer near a given table, as `EmbeddingKet.from_pretrained`."""
+        """A layer near a given table, as `EmbeddingKet.from_pretrained`.
+
+        Parameters
+        ----------
+        embeddings, freeze
+            As of `EmbeddingKet.from_pretrained`.
+        max_norm, norm_type, scale_grad_by_freq, mode, sparse, include_last_offset, padding_idx
+            As of the constructor.
+        order, rank, dims
+            As of the constructor.
+
+        Returns
+        -------
+        EmbeddingBagKet
+            Its `relative_error` is that of the table.
+
+        Raises
+        ------
+        TypeError, ValueError
+            On kinds and shapes, and on NaN and infinity.
+        """
         leaves, dims, error = fitted_leaves(embeddings, order, rank, dims)
         layer = cls(
             embeddings.shape[0],

@@ -177,8 +177,10 @@ def given_parameter(value: Any, shape: Sequence[int], name: str, device: Any, dt
 
 
 def take_word2ket(state_dict: dict[str, Any], prefix: str, errors: list[str]) -> Tensor | None:
-    """The leaves (order, rank, words, q) of a word2ket layer, out of a state dict; other things are an error
-    of the list."""
+    """The leaves (order, rank, words, q) of a word2ket layer, out of a state dict.
+
+    Where there is something else under their name, the list of errors gets a line.
+    """
     name = f"{prefix}{WORD2KET_LEAVES}"
     leafs = state_dict.pop(name, None)
     if leafs is None or (isinstance(leafs, Tensor) and leafs.ndim == 4):

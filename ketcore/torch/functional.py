@@ -59,8 +59,12 @@ _SEQUENCES = (tuple, list, torch.nn.ParameterList)
 class _Call(NamedTuple):
     """What a call is told besides its tensors, which are the constants and then the arrays of the primals.
 
-    counts   how many arrays each primal has
-    options  keywords of the operation
+    Attributes
+    ----------
+    counts
+        How many arrays each primal has.
+    options
+        Keywords of the operation.
     """
 
     operator: TorchOperator
@@ -451,3 +455,8 @@ kron_solve = _function(ops.kron_solve)
 kron_trace = _function(ops.kron_trace)
 row_kets = _function(ops.row_kets)
 rows = _function(ops.rows)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -27,7 +27,15 @@ _BLOCK = 1 << 22
 
 
 class TopK(NamedTuple):
-    """The k largest scores of each hidden vector, from the largest on, and whose they are."""
+    """The k largest scores of each hidden vector, from the largest on, and whose they are.
+
+    Attributes
+    ----------
+    values : tensor, (..., k)
+        The scores.
+    indices : tensor, (..., k) of int64
+        The words.
+    """
 
     values: Tensor
     indices: Tensor
@@ -40,13 +48,15 @@ class TiedHead(nn.Module):
     ----------
     embedding : EmbeddingKet or EmbeddingKetXS
         It stays a module of its own, and its parameters are those of both.
-    bias : bool
+    bias : bool, default False
         Whether a learned number is added to the score of each word; it starts at zero.
 
     Attributes
     ----------
     embedding : EmbeddingKet or EmbeddingKetXS
-    bias : Parameter (num_embeddings,), or None
+        As given.
+    bias : Parameter, (num_embeddings,), or None
+        What is added to the scores.
 
     Raises
     ------
@@ -84,21 +94,61 @@ class TiedHead(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The scores of all words: see `logits`."""
+        """The scores of all words: see `logits`.
+
+        Parameters
+        ----------
+        hidden
+            As of `logits`.
+
+        Returns
+        -------
+        tensor, (..., num_embeddings)
+            In the dtype of the parameters.
+        """
         return logits(self.embedding, hidden, self.bias)
 
     def top_k(self, hidden: Tensor, k: int) -> TopK:
-        """The k words of the largest scores: see `top_k`."""
+        """The k words of the largest scores: see `top_k`.
+
+        Parameters
+        ----------
+        hidden, k
+            As of `top_k`.
+
+        Returns
+        -------
+        TopK
+            Values and indices, tensors (..., k).
+        """
         return top_k(self.embedding, hidden, k, self.bias)
 
     def sampled_softmax_loss(
         self, hidden: Tensor, targets: Tensor, num_sampled: int, **options: Any
     ) -> Tensor:
-        """The cross entropy over some words: see `sampled_softmax_loss`, whose options these are."""
+        """The cross entropy over some words: see `sampled_softmax_loss`.
+
+        Parameters
+        ----------
+        hidden, targets, num_sampled
+            As of `sampled_softmax_loss`.
+        **options
+            As of `sampled_softmax_loss`.
+
+        Returns
+        -------
+        tensor, (), or (...) with reduction "none"
+            The loss.
+        """
         return sampled_softmax_loss(self.embedding, hidden, targets, num_sampled, bias=self.bias, **options)
 
     def extra_repr(self) -> str:
-        """What stands between the parentheses of the repr."""
+        """What stands between the parentheses of the repr.
+
+        Returns
+        -------
+        str
+        """
         return f"bias={self.bias is not None}"
 
 
@@ -109,12 +159,15 @@ def logits(embedding: EmbeddingKet | EmbeddingKetXS, hidden: Tensor, bias: Tenso
     ----------
     embedding : EmbeddingKet or EmbeddingKetXS
         The layer whose table T is (num_embeddings, embedding_dim).
-    hidden : tensor (..., embedding_dim)
-    bias : tensor (num_embeddings,), optional
+    hidden : tensor, (..., embedding_dim)
+        Vectors in the dtype and on the device of the parameters.
+    bias : tensor, (num_embeddings,), optional
+        What is added to the score of each word.
 
     Returns
     -------
-    tensor (..., num_embeddings)
+    tensor, (..., num_embeddings)
+        In the dtype of the parameters.
 
     Raises
     ------
@@ -123,7 +176,7 @@ def logits(embedding: EmbeddingKet | EmbeddingKetXS, hidden: Tensor, bias: Tenso
 
     Notes
     -----
-    EmbeddingKetXS: time O(rank |hidden| sum p_n) where modes are square, as `kron_matmul`; with `max_norm`,
+    EmbeddingKetXS: time `O(rank |hidden| sum p_n)` where modes are square, as `kron_matmul`; with `max_norm`,
     and for an EmbeddingKet, that of all rows and of a dense product, in the memory of the result and of a
     block of rows, whose derivative makes the rows again. `max_norm` scales rows of an EmbeddingKet where they
     are looked up, and not here.
@@ -159,18 +212,21 @@ def top_k(
 
     Parameters
     ----------
-    embedding, hidden, bias
-        As in `logits`.
+    embedding, hidden
+        As of `logits`.
     k : int
         From 1 to num_embeddings.
+    bias
+        As of `logits`.
     block : int, optional
         The number of words whose scores are held at a time, about. None: 16 MB of them in float32.
 
     Returns
     -------
-    TopK(values, indices), tensors (..., k)
-        In descending order; which of two equal scores comes first is not said. Indices are words. Where
-        gradients are recorded, the values are computed again from the rows of those words, and have them.
+    TopK
+        Values and indices, tensors (..., k), in descending order; which of two equal scores comes first is
+        not said. Indices are words. Where gradients are recorded, the values are computed again from the rows
+        of those words, and have them.
 
     Raises
     ------
@@ -220,35 +276,41 @@ def sampled_softmax_loss(
 
     Parameters
     ----------
-    embedding, hidden, bias
-        As in `logits`.
-    targets : tensor (...) of ints
+    embedding, hidden
+        As of `logits`.
+    targets : tensor, (...) of any integer dtype
         The right word for each hidden vector.
     num_sampled : int
         How many words are drawn, with replacement, and shared by all hidden vectors of the call.
-    distribution : "log_uniform", "uniform" or a tensor (num_embeddings,)
+    bias
+        As of `logits`.
+    distribution : {"log_uniform", "uniform"} or tensor, (num_embeddings,), default "log_uniform"
         What they are drawn from. "log_uniform" gives word i the probability
         log((i + 2) / (i + 1)) / log(num_embeddings + 1), which fits words in the order of their frequency,
         the most frequent first. A tensor holds relative frequencies; a word of frequency 0 is left out of
         the softmax, unless it is the target.
-    ignore_index : int
+    ignore_index : int, default -100
         A target that counts for nothing, as in `torch.nn.functional.cross_entropy`.
-    reduction : "mean", "sum" or "none"
+    reduction : {"mean", "sum", "none"}, default "mean"
+        The mean of the losses that count, their sum, or each of them.
     generator : torch.Generator, optional
         Where the random numbers come from; on the device of the parameters.
 
     Returns
     -------
-    tensor (), or (...) with reduction "none"
+    tensor, (), or (...) with reduction "none"
+        The loss.
 
     Raises
     ------
     TypeError, ValueError
-        On kinds and shapes. IndexError for a target that is no word.
+        On kinds and shapes.
+    IndexError
+        For a target that is no word.
 
     Notes
     -----
-    With s_j the score of word j and q_j its probability, the sum of exponentials is estimated by
+    With s_j the score of word j and q_j its probability, the sum of exponentials is estimated by ::
 
         exp(s_target) + sum over samples j other than the target of exp(s_j) / (num_sampled q_j)
 
@@ -308,7 +370,7 @@ def _is_multilinear(embedding: EmbeddingKet | EmbeddingKetXS) -> TypeGuard[Embed
 
 
 def _of_matrix(embedding: EmbeddingKetXS, factors: Sequence[Tensor], hidden: Tensor, rows: int) -> Tensor:
-    """hidden F^T for the first so many rows of the Kronecker matrix of `factors`."""
+    """The product `hidden` F^T for the first so many rows of the Kronecker matrix of `factors`."""
     turned = [factor.transpose(1, 2) for factor in factors]
     return kron_matmul(turned, hidden, (embedding.embedding_dim, rows))
 

@@ -92,8 +92,10 @@ class KetTable(nn.Module):
         self.leaves = nn.Parameter(leaves, requires_grad=trained)
 
     def reset_parameters(self) -> None:
-        """Draw the leaves such that entries of the table have standard deviation `std`; the record of
-        `padding_idx` is zero, and so is its row."""
+        """Draw the leaves such that entries of the table have standard deviation `std`.
+
+        The record of `padding_idx` is zero, and so is its row.
+        """
         nn.init.normal_(self.leaves, std=leaf_std(self.std, self.order, self.rank))
         if self.padding_idx is not None:
             with torch.no_grad():
@@ -102,22 +104,37 @@ class KetTable(nn.Module):
     def ket(self) -> kc.Ket[Tensor]:
         """The words as a batch of kets of length Q, which shares the leaves and trains them.
 
+        Returns
+        -------
+        Ket
+            Its batch shape is (num_embeddings,).
+
         Raises
         ------
         ValueError
-            for a table with LayerNorm, whose rows are no kets.
+            For a table with LayerNorm, whose rows are no kets.
         """
         if self.layernorm and self.order > 1:
             raise ValueError("layernorm must be False for rows that are kets, got True")
         return kc.Ket.from_packed(self.leaves, self.dims)
 
     def to_dense(self, max_bytes: float = 2**30) -> Tensor:
-        """The rows of all words: (num_embeddings, embedding_dim).
+        """The rows of all words.
+
+        Parameters
+        ----------
+        max_bytes : int, default 2**30
+            What the result may take.
+
+        Returns
+        -------
+        tensor, (num_embeddings, embedding_dim)
+            In the dtype of the parameters, with gradients.
 
         Raises
         ------
         MemoryError
-            where it would take more than `max_bytes`; the message has the size.
+            Where it would take more than `max_bytes`; the message has the size.
         """
         elements = self.num_embeddings * self.embedding_dim
         check_dense_size(elements, self.leaves.element_size(), "table", max_bytes)
@@ -125,7 +142,12 @@ class KetTable(nn.Module):
             return self._expanded(torch.arange(self.num_embeddings, device=self.leaves.device))
 
     def extra_repr(self) -> str:
-        """What the layer was made with."""
+        """What the layer was made with.
+
+        Returns
+        -------
+        str
+        """
         return described(self, "order", "rank", "dims")
 
     def balance(self) -> None:

@@ -35,7 +35,7 @@ class KroneckerLinear(nn.Module):
     rank : int
         The number R of terms, at least 1.
     in_dims, out_dims : sequence of N ints, optional
-        in_n and out_n, of a product of at least `in_features` and `out_features`; a larger product is
+        The in_n and out_n, of a product of at least `in_features` and `out_features`; a larger product is
         cropped to its leading block. None: `ketcore.suggest_dims`.
     device, dtype : optional
         Those of the parameters.
@@ -44,7 +44,8 @@ class KroneckerLinear(nn.Module):
     ----------
     factors : ParameterList of N tensors, (R, in_n, out_n)
         The transposed factors of W.
-    bias : Parameter (out_features,), or None
+    bias : Parameter, (out_features,), or None
+        What is added to the output.
 
     Raises
     ------
@@ -190,15 +191,17 @@ class KroneckerLinear(nn.Module):
             nn.init.uniform_(self.bias, -1 / sqrt(self.in_features), 1 / sqrt(self.in_features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x W^T + b.
+        """The output: `x` W^T + b.
 
         Parameters
         ----------
-        x : tensor (..., in_features)
+        x : tensor, (..., in_features)
+            In the dtype and on the device of the parameters.
 
         Returns
         -------
-        tensor (..., out_features)
+        tensor, (..., out_features)
+            In the dtype of the parameters.
 
         Examples
         --------
@@ -212,17 +215,32 @@ class KroneckerLinear(nn.Module):
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def matrix(self) -> KroneckerMatrix[torch.Tensor]:
-        """W, of shape (out_features, in_features); its factors are views of the parameters."""
+        """The weight W; its factors are views of the parameters.
+
+        Returns
+        -------
+        KroneckerMatrix, (out_features, in_features)
+        """
         shape = self.out_features, self.in_features
         return KroneckerMatrix([factor.transpose(1, 2) for factor in self.factors], shape)
 
     def to_dense(self, max_bytes: int = 2**30) -> torch.Tensor:
-        """W as a tensor (out_features, in_features), differentiable in the factors.
+        """The weight W as a tensor, differentiable in the factors.
 
         Parameters
         ----------
-        max_bytes : int
-            A larger W is refused by a MemoryError that names its size.
+        max_bytes : int, default 2**30
+            What the result may take.
+
+        Returns
+        -------
+        tensor, (out_features, in_features)
+            In the dtype of the parameters.
+
+        Raises
+        ------
+        MemoryError
+            Where it would take more than `max_bytes`; the message has the size.
 
         Examples
         --------
@@ -232,7 +250,12 @@ class KroneckerLinear(nn.Module):
         return self.matrix().to_dense(max_bytes)
 
     def extra_repr(self) -> str:
-        """What stands between the parentheses of the repr."""
+        """What stands between the parentheses of the repr.
+
+        Returns
+        -------
+        str
+        """
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, in_dims={self.in_dims}, "
             f"out_dims={self.out_dims}, rank={self.rank}, bias={self.bias is not None}"

@@ -75,27 +75,34 @@ class LoKrWeights(NamedTuple):
         return next(tensor.dtype for tensor in self[1:] if tensor is not None)
 
     def delta(self) -> KroneckerMatrix[Tensor]:
-        """What is added to the weight, scale (w1 (x) w2), as a Kronecker matrix."""
+        """What is added to the weight, scale (w1 (x) w2), as a Kronecker matrix.
+
+        Returns
+        -------
+        KroneckerMatrix
+        """
         w1, w2 = _multiplied(*self[1:4]), _multiplied(*self[4:7])
         return KroneckerMatrix([(self.scale * w1)[None], w2[None]])
 
 
 def lokr_linear(x: Tensor, weights: LoKrWeights) -> Tensor:
-    """scale (w1 (x) w2) x along the last axis of x.
+    """The product scale (w1 (x) w2) x along the last axis of `x`.
 
     Parameters
     ----------
-    x : tensor (..., b d)
+    x : tensor, (..., b d)
+        In the dtype and on the device of the weights.
     weights : LoKrWeights
         Of a linear layer.
 
     Returns
     -------
-    tensor (..., a c)
+    tensor, (..., a c)
+        In the dtype of the weights.
 
     Notes
     -----
-    Time O(|x| (a + c)) for square w1 and w2, with c replaced by about 2 r where w2 is of low rank r; memory
+    Time `O(|x| (a + c))` for square w1 and w2, with c replaced by about 2 r where w2 is of low rank r; memory
     that of the result and of products between.
 
     Examples
@@ -132,16 +139,18 @@ def lokr_conv2d(
 
     Parameters
     ----------
-    x : tensor (..., b d, height, width)
+    x : tensor, (..., b d, height, width)
         One image, or a batch of them.
     weights : LoKrWeights
         Of a convolution.
-    kernel_size, stride, padding, dilation
+    kernel_size : (int, int)
+        Height and width of the kernel.
+    stride, padding, dilation : int or (int, int), optional
         As in `torch.nn.functional.conv2d`.
 
     Returns
     -------
-    tensor (..., a c, height, width)
+    tensor, (..., a c, height, width)
         The sizes of images are those of that convolution.
 
     Notes
@@ -185,12 +194,12 @@ class LoKrLinear(nn.Module):
     ----------
     base : nn.Linear
         It stays as it is; freeze it by `base.requires_grad_(False)`.
-    rank : int
-        r of the pair in whose place w2 is stored; where r is not below half the longer side of w2, w2 is
+    rank : int, default 8
+        The r of the pair in whose place w2 is stored; where r is not below half the longer side of w2, w2 is
         stored whole.
     alpha : float, optional
         The product is scaled by alpha / rank. None: by 1.
-    decompose_both : bool
+    decompose_both : bool, default False
         Store w1 as a pair too, where that is smaller by the same rule.
     decompose_factor : int, optional
         The sizes of w1 are the largest divisors of out_features and in_features up to this, and to the
@@ -199,9 +208,11 @@ class LoKrLinear(nn.Module):
     Attributes
     ----------
     base : nn.Linear
+        As given.
     lokr_w1, lokr_w1_a, lokr_w1_b, lokr_w2, lokr_w2_a, lokr_w2_b : Parameter, or None
         As in `LoKrWeights`, in the dtype and on the device of `base.weight`.
     scale : float
+        What the product is multiplied by.
 
     Raises
     ------
@@ -248,12 +259,17 @@ class LoKrLinear(nn.Module):
         Parameters
         ----------
         base : nn.Linear
+            The layer that the adapter is for; it stays as it is.
         weights : LoKrWeights
             Copied as parameters, in their dtype, on the device of `base`.
 
+        Returns
+        -------
+        LoKrLinear
+
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             Where the weights are not those of a linear layer of these sizes.
 
         Examples
@@ -306,7 +322,17 @@ class LoKrLinear(nn.Module):
         return LoKrWeights(self.scale, *(getattr(self, name) for name in TENSORS[:6]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """W_0 x + b + scale (w1 (x) w2) x along the last axis of x: (..., out_features)."""
+        """The output of `base` and of the adapter: W_0 x + b + scale (w1 (x) w2) x on the last axis.
+
+        Parameters
+        ----------
+        x : tensor, (..., in_features)
+            In the dtype and on the device of the adapter.
+
+        Returns
+        -------
+        tensor, (..., out_features)
+        """
         weights = self.weights
         first = next(tensor for tensor in weights[1:] if tensor is not None)
         check_agree("x", x, "the adapter", first)
@@ -314,11 +340,20 @@ class LoKrLinear(nn.Module):
         return y + lokr_linear(x, weights).to(y.dtype)
 
     def delta(self) -> KroneckerMatrix[Tensor]:
-        """What the adapter adds to the weight: scale (w1 (x) w2), (out_features, in_features)."""
+        """What the adapter adds to the weight: scale (w1 (x) w2).
+
+        Returns
+        -------
+        KroneckerMatrix, (out_features, in_features)
+        """
         return self.weights.delta()
 
     def to_linear(self) -> nn.Linear:
         """A plain linear layer of the sum of both, which leaves this one alone.
+
+        Returns
+        -------
+        nn.Linear
 
         Examples
         --------
@@ -335,7 +370,12 @@ class LoKrLinear(nn.Module):
         return made.train(self.training)
 
     def extra_repr(self) -> str:
-        """What stands between the parentheses of the repr."""
+        """What stands between the parentheses of the repr.
+
+        Returns
+        -------
+        str
+        """
         shapes = {}
         for name in ("w1", "w2"):
             parts = (getattr(self, f"lokr_{name}{end}") for end in ("", "_a", "_b"))
@@ -344,8 +384,7 @@ class LoKrLinear(nn.Module):
 
 
 def check_weights(name: str, weights: LoKrWeights, shape: tuple[int, int]) -> None:
-    """TypeError or ValueError unless these are the weights of a linear layer of `shape` (out_features,
-    in_features)."""
+    """Raise TypeError or ValueError unless these are the weights of a linear layer of `shape`, (out, in)."""
     if not isinstance(weights, LoKrWeights):
         raise TypeError(f"{name} must be LoKrWeights, got {type(weights).__name__}")
     kinds = {str(getattr(t, "dtype", type(t).__name__)) for t in weights[1:] if t is not None}
@@ -368,6 +407,8 @@ def check_weights(name: str, weights: LoKrWeights, shape: tuple[int, int]) -> No
 def as_finite(name: str, value: Any) -> float:
     """A number as a finite float, of either sign; TypeError or ValueError that names it otherwise.
 
+    Examples
+    --------
     >>> as_finite("alpha", 2)
     2.0
     """

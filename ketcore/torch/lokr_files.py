@@ -84,11 +84,13 @@ def load_lokr(
     ----------
     model : nn.Module
         Each layer that has an adapter is replaced by a `LoKrLinear` of it, under all of its names.
-    source, config
+    source
         As of `read_lokr`.
     prefix : str, optional
         What stands before the names of modules, such as "lora_unet_"; names without it are left alone, for
         files with adapters of several models. None: that of PEFT, or one that LyCORIS is known to use.
+    config
+        As of `read_lokr`.
 
     Returns
     -------
@@ -173,7 +175,7 @@ def _weights(name, part, config):
 
 
 def _configured(config, key, name):
-    """r or alpha of a module: that of the first pattern that its name ends with."""
+    """The r or alpha of a module, as PEFT has it: that of the first pattern that its name ends with."""
     patterns = config.get({"r": "rank_pattern", "alpha": "alpha_pattern"}[key]) or {}
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", name):

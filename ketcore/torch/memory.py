@@ -25,9 +25,14 @@ _HAS_KERNELS = library.is_installed()
 class Bridge(NamedTuple):
     """How tensors become arrays and arrays tensors.
 
-    to_array   an array in the memory of a tensor; a copy where the tensor is the conjugate of what it stores
-    to_tensor  a tensor in the memory of an array, C-contiguous; a copy where the array is not
-    current    a context for work on arrays that lie where this tensor does
+    Attributes
+    ----------
+    to_array
+        An array in the memory of a tensor; a copy where the tensor is the conjugate of what it stores.
+    to_tensor
+        A tensor in the memory of an array, C-contiguous; a copy where the array is not.
+    current
+        A context for work on arrays that lie where this tensor does.
     """
 
     to_array: Callable[[torch.Tensor], Any]

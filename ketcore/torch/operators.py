@@ -54,9 +54,14 @@ class TorchOperator:
     Tensors of a call come as one tuple: the constants, then the arrays of the primals; `counts` says how many
     each primal has.
 
-    op        the entry
-    forward   torch's operator of primals, constants and options
-    vjp       torch's operator of primals, constants, cotangents and options; it returns the flat gradients
+    Attributes
+    ----------
+    op
+        The entry.
+    forward
+        The operator of primals, constants and options.
+    vjp
+        That of primals, constants, cotangents and options; it returns the flat gradients.
     """
 
     def __init__(self, op: Op) -> None:
@@ -82,7 +87,7 @@ class TorchOperator:
     ) -> Tensors:
         """The flat outputs, by an engine where one can see the tensors, else by array code.
 
-        found   the way to the engine, from whoever asked for it before
+        `found` is the way to the engine, from whoever asked for it before.
         """
         found = found or bridge(self.op, tensors)
         if found is None:

@@ -7,7 +7,13 @@ from torch import nn
 
 
 class PeftPatch:
-    """What `patch_peft` changed: `remove()` undoes it, and so does leaving a `with` block."""
+    """What `patch_peft` changed: `remove()` undoes it, and so does leaving a `with` block.
+
+    Parameters
+    ----------
+    changed : sequence of pairs
+        Each layer that was changed, and its own class.
+    """
 
     def __init__(self, changed: dict[nn.Module, type[nn.Module]]) -> None:
         self._changed = changed

@@ -71,8 +71,10 @@ def drawn(
     device: torch.device,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
-    """`count` words, drawn independently, and the logarithms of their probabilities.
+    """Words drawn independently, `count` of them, and the logarithms of their probabilities.
 
+    Examples
+    --------
     >>> drawn("uniform", 3, 1, torch.device("cpu"), None)[1].exp().tolist()
     [1.0, 1.0, 1.0]
     """

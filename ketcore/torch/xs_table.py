@@ -116,8 +116,10 @@ class XSTable(nn.Module):
             self.row_scale = nn.Parameter(start, requires_grad=trained)
 
     def reset_parameters(self) -> None:
-        """Draw the factors such that entries of the table have standard deviation `std` (times the start of
-        `row_scale`, where that is a number)."""
+        """Draw the factors such that entries of the table have standard deviation `std`.
+
+        Where `row_scale` starts at a number, it does so again, and that multiplies the deviation.
+        """
         deviation = leaf_std(self.std, self.order, self.rank)
         for factor in self.factors:
             nn.init.normal_(factor, std=deviation)
@@ -125,20 +127,33 @@ class XSTable(nn.Module):
             nn.init.constant_(self.row_scale, self.row_scale_start)
 
     def matrix(self) -> kc.KroneckerMatrix[Tensor]:
-        """The factors as a Kronecker matrix (num_embeddings, embedding_dim), which shares and trains them.
+        """The factors as a Kronecker matrix, which shares and trains them.
 
-        It is the table itself where there is no `padding_idx`, `max_norm`, `row_scale` and `permutation`:
-        those are what `forward` does to its rows.
+        Returns
+        -------
+        KroneckerMatrix, (num_embeddings, embedding_dim)
+            The table itself where there is no `padding_idx`, `max_norm`, `row_scale` and `permutation`: those
+            are what `forward` does to its rows.
         """
         return kc.KroneckerMatrix(list(self.factors), (self.num_embeddings, self.embedding_dim))
 
     def to_dense(self, max_bytes: float = 2**30) -> Tensor:
-        """The rows of all words, as `forward` gives them: (num_embeddings, embedding_dim).
+        """The rows of all words, as `forward` gives them.
+
+        Parameters
+        ----------
+        max_bytes : int, default 2**30
+            What the result may take.
+
+        Returns
+        -------
+        tensor, (num_embeddings, embedding_dim)
+            In the dtype of the parameters, with gradients.
 
         Raises
         ------
         MemoryError
-            where it would take more than `max_bytes`; the message has the size.
+            Where it would take more than `max_bytes`; the message has the size.
         """
         like = self.factors[0]
         elements = self.num_embeddings * self.embedding_dim
@@ -146,7 +161,12 @@ class XSTable(nn.Module):
         return self._rows(torch.arange(self.num_embeddings, device=like.device))
 
     def extra_repr(self) -> str:
-        """What the layer was made with."""
+        """What the layer was made with.
+
+        Returns
+        -------
+        str
+        """
         return described(self, "order", "rank", "row_dims", "col_dims")
 
     def balance(self) -> None:

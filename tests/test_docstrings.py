@@ -1,0 +1,134 @@
+"""Docstrings are in numpydoc's form, so that Sphinx, Jupyter and editors can read them.
+
+ruff's rules D look at every docstring of the package; here numpydoc itself reads those of what a user sees,
+and says what of the parameters and of what is returned is not there.
+"""
+
+import ast
+import inspect
+import pydoc
+import re
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import ketcore
+from tests.require import require
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "ketcore"
+PUBLIC = ("ketcore", "ketcore.linalg", "ketcore.testing", "ketcore.torch", "ketcore.torch.functional")
+
+# The argument tables that the docstrings once had, and what a conversion leaves behind.
+TABLE = re.compile(r"^ *(returns|raises|cost|options)  +\S|\bTODO\b", re.MULTILINE)
+# What numpydoc finds wrong, by its codes: sections and their order, summaries, parameters, returns, yields.
+ENFORCED = re.compile(r"GL0[35678]|GL10|SS0[136]|PR(?!06)\d\d|RT0[1245]|YD01|SA0[234]")
+# What functions return: the example is that of the function.
+RETURNED = {"EigResult", "LstsqResult", "QRResult", "SVDResult", "SlogdetResult", "GaussianPosterior"}
+RETURNED |= {"PeftPatch", "Replaced", "Skipped", "TopK"}
+# Arguments that are those of another function need not be told again.
+AS_ELSEWHERE = re.compile(r"^ *(?P<names>\w+(?:, \w+)*)\n +As of (?:the constructor|`[\w.]+`)", re.MULTILINE)
+
+
+def docstrings():
+    """Where each docstring of the package stands, and what it says."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+                yield f"{path.relative_to(ROOT)}:{node.body[0].lineno}", text
+
+
+def members(owner, name):
+    """The public methods and properties of a class of ours, by their full names."""
+    found = [each for each in dir(owner) if not each.startswith("_")]
+    for each in found:
+        defined = inspect.unwrap(
+            getattr(inspect.getattr_static(owner, each), "__func__", getattr(owner, each))
+        )
+        if inspect.isfunction(defined) and (defined.__module__ or "").startswith("ketcore"):
+            yield f"{name}.{each}"
+
+
+def exported(module):
+    """The names of the functions and classes of a module that are for users."""
+    return [name for name in dir(module) if callable(getattr(module, name))]
+
+
+def public_names(package):
+    """What a package exports and can be called, and the methods of its classes, by full names."""
+    module = import_module(package)
+    for name in exported(module):
+        value = getattr(module, name)
+        yield f"{package}.{name}"
+        if inspect.isclass(value):
+            yield from members(value, f"{package}.{name}")
+
+
+def complaints(name):
+    """What numpydoc has against the docstring of a name, but for arguments that it finds told elsewhere."""
+    from numpydoc.validate import validate
+
+    with warnings.catch_warnings():
+        # numpydoc reads sources, and leaves files open.
+        warnings.simplefilter("ignore", ResourceWarning)
+        report = validate(name)
+    told = {each for names in AS_ELSEWHERE.findall(report["docstring"] or "") for each in names.split(", ")}
+    of_results = {"PR01"} if re.search("^ *Attributes\n", report["docstring"] or "", re.MULTILINE) else set()
+    for code, text in report["errors"]:
+        of_told = code == "PR04" and (found := re.match(r'Parameter "(.*)" has no type', text))
+        told_elsewhere = of_told and set(found[1].split(", ")) <= told
+        if ENFORCED.fullmatch(code) and not told_elsewhere and code not in of_results:
+            yield f"{name}: {code} {text}"
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_numpydoc_finds_all_parameters_and_returns(package):
+    require("numpydoc", find_spec("numpydoc") is not None, "numpydoc is not installed")
+    if "torch" in package:
+        require("torch", find_spec("torch") is not None, "torch is not installed")
+    names = list(public_names(package))
+    assert len(names) > 10
+    wrong = [each for name in names for each in complaints(name)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_docstring_has_a_table_of_its_own():
+    wrong = [f"{place}: {found[0]!r}" for place, text in docstrings() if (found := TABLE.search(text))]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", PUBLIC[:4])
+def test_public_functions_and_classes_have_an_example(package):
+    if "torch" in package:
+        require("torch", find_spec("torch") is not None, "torch is not installed")
+    module = import_module(package)
+    bare = {name for name in exported(module) if ">>>" not in (inspect.getdoc(getattr(module, name)) or "")}
+    # Derivatives and definitions have that of their operation.
+    assert not {name for name in bare - RETURNED if not name.endswith(("_vjp", "_jvp", "_dense"))}
+
+
+def test_help_of_the_package_is_one_screen():
+    text = pydoc.plain(pydoc.render_doc(ketcore))
+    assert "KroneckerMatrix, KroneckerSum" in text
+    assert text.count("\n") <= 60
+
+
+def test_help_of_the_package_names_what_it_exports():
+    named = set(re.findall(r"\w+", ketcore.__doc__))
+    derived = {op.name + suffix for op in ketcore.OPS for suffix in ("_vjp", "_jvp", "_dense")}
+    assert not set(dir(ketcore)) - derived - named - {"__version__"}
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_dir_shows_public_names_only(package):
+    """Also after everything has been imported, so that packages of ours are there by name."""
+    if "torch" in package:
+        require("torch", find_spec("torch") is not None, "torch is not installed")
+    shown = set(dir(import_module(package)))
+    packages = {name for name in shown if inspect.ismodule(getattr(import_module(package), name))}
+    assert packages <= {"linalg", "testing", "torch", "functional"}
+    assert not {name for name in shown - {"__version__"} if name.startswith("_")}
