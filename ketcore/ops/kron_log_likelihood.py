@@ -78,8 +78,8 @@ def kron_log_likelihood(
 
     See Also
     --------
-    linalg.log_likelihood : The same of operators as objects.
-    linalg.posterior : Predictions with the same covariance.
+    linalg.gaussian_log_likelihood : The same of operators as objects.
+    linalg.gaussian_posterior : Predictions with the same covariance.
 
     Notes
     -----
