@@ -174,6 +174,8 @@ def test_expm_of_one_matrix():
     embedded = kc.embed(terms[0], (2, 3, 2), 1)
     near(linalg.expm(embedded).to_dense(), scipy.linalg.expm(embedded.to_dense()), scale=1e4)
     near(linalg.expm(kc.eye((2, 3))).to_dense(), np.e * np.eye(6))
+    of_parts = kc.KroneckerProduct([kc.Identity(2), terms[0]])
+    near(linalg.expm(of_parts).to_dense(), scipy.linalg.expm(of_parts.to_dense()), scale=1e4)
     with pytest.raises(
         TypeError, match=r"one mode that is no identity for expm, .*expm_multiply\(.*, got 2 modes"
     ):

@@ -255,6 +255,7 @@ def expm(A: System[ArrayT]) -> KroneckerMatrix[ArrayT]:
         closed_forms.check_finite(xp, matrices, "expm")
         live = list(range(len(matrices)))
     else:
+        A = closed_forms.kronecker_matrix(A, "expm")
         xp, matrices = closed_forms.single(A, "expm")
         closed_forms.square_factors(matrices, "expm")
         live = [n for n in range(len(matrices)) if n not in closed_forms.identities_of(A)] or [0]
