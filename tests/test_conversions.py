@@ -16,9 +16,11 @@ from ketcore.testing import assert_dense_equal, to_numpy
 from tests.problems import drawn
 from tests.require import require
 
-X, TURN = [1, 2, 3, 4], [[0, 1], [1, 0]]
+X, FLOATS, TURN = [1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0], [[0, 1], [1, 0]]
 A, B = np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([[1.0, 0.5], [0.5, 2.0]])
 DENSE = np.kron(A, B)
+PRODUCT = np.kron(A, np.eye(2))
+SUM = PRODUCT + np.kron(np.eye(2), B)
 
 
 def library(name):
@@ -41,8 +43,10 @@ OPERANDS = {
     "list @ matrix": (lambda k, s, p: X @ k, lambda x: x @ DENSE),
     "matmul": (lambda k, s, p: k.matmul(X), lambda x: DENSE @ x),
     "rmatmul": (lambda k, s, p: k.rmatmul(X), lambda x: x @ DENSE),
-    "sum @ list": (lambda k, s, p: s @ X, lambda x: (np.kron(A, np.eye(2)) + np.kron(np.eye(2), B)) @ x),
-    "product @ list": (lambda k, s, p: p @ X, lambda x: np.kron(A, np.eye(2)) @ x),
+    "sum @ list": (lambda k, s, p: s @ X, lambda x: SUM @ x),
+    "sum.matmul": (lambda k, s, p: s.matmul(FLOATS), lambda x: SUM @ x),
+    "product.rmatmul": (lambda k, s, p: p.rmatmul(FLOATS), lambda x: x @ PRODUCT),
+    "product @ list": (lambda k, s, p: p @ X, lambda x: PRODUCT @ x),
     "solve": (lambda k, s, p: linalg.solve(k, X), lambda x: np.linalg.solve(DENSE, x)),
     "lstsq": (lambda k, s, p: linalg.lstsq(k, X).x, lambda x: np.linalg.solve(DENSE, x)),
     "sandwich": (lambda k, s, p: k.sandwich(X, X), lambda x: x @ DENSE @ x),

@@ -18,7 +18,6 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, ArrayT, Host, Lists, Scalar
 from ketcore.arrays import solvers
-from ketcore.arrays.conversions import as_array
 from ketcore.objects import arithmetic, display, numpy_calls, operands
 from ketcore.objects.alignment import aligned_inner
 from ketcore.objects.operands import applied, is_dense, operand, written
@@ -457,7 +456,7 @@ class Operator(Structured, Generic[ArrayT]):
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).matmul([1, 1]).tolist()
         [6.0, 10.0]
         """
-        return written(self._on_dense(as_array("x", x)), out)
+        return written(applied(self, self._operand(x), False), out)
 
     def rmatmul(self: Any, x: ArrayT | Lists, out: ArrayT | None = None) -> ArrayT:
         """The product x @ A with an array, written into `out` where that is given.
@@ -489,7 +488,7 @@ class Operator(Structured, Generic[ArrayT]):
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).rmatmul([1, 1]).tolist()
         [7.0, 9.0]
         """
-        return written(Operator.__rmatmul__(self, as_array("x", x)), out)
+        return written(applied(self, self._operand(x), True), out)
 
     def sandwich(self: Any, x: Any, y: Any) -> Any:
         """The numbers `x^H A y` for two kets or two arrays; batches broadcast.
