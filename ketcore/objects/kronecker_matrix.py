@@ -780,7 +780,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """
         return reductions.sums(self.factors, self.shape, axis)
 
-    def diagonal(self, max_bytes: int = 2**30) -> ArrayT:
+    def diagonal(self, max_bytes: float = 2**30) -> ArrayT:
         """The elements M[i, i] for i < min(shape).
 
         Parameters
@@ -832,7 +832,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """
         return unboxed(ops.kron_trace(self.factors, self.shape))
 
-    def to_dense(self, max_bytes: int = 2**30, out: ArrayT | None = None) -> ArrayT:
+    def to_dense(self, max_bytes: float = 2**30, out: ArrayT | None = None) -> ArrayT:
         """The dense matrix.
 
         Parameters

@@ -573,7 +573,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return _product_of(trace_of, self.parts)
 
     @quiet
-    def diagonal(self, max_bytes: int = 2**30) -> ArrayT:
+    def diagonal(self, max_bytes: float = 2**30) -> ArrayT:
         """The elements M[i, i] for i < min(shape).
 
         Parameters
@@ -640,7 +640,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         identities = [n for n, part in enumerate(self.parts) if isinstance(part, Identity)]
         return KroneckerMatrix([as_dense(part, like) for part in self.parts], identities=identities)
 
-    def to_dense(self, max_bytes: int = 2**30) -> ArrayT:
+    def to_dense(self, max_bytes: float = 2**30) -> ArrayT:
         """The dense matrix.
 
         Parameters

@@ -362,7 +362,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         total = reduce(add, [xp.linalg.trace(f) * float(size // f.shape[0]) for f in wide])
         return unboxed(xp.astype(total, self.dtype, copy=False))
 
-    def diagonal(self, max_bytes: int = 2**30) -> ArrayT:
+    def diagonal(self, max_bytes: float = 2**30) -> ArrayT:
         """The elements S[i, i]: all sums of diagonal elements.
 
         Parameters
@@ -510,7 +510,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         factors = [xp.stack(list(mode)) for mode in zip(*terms, strict=True)]
         return KroneckerMatrix(factors, identities=[every - {n} for n in range(self.order)])
 
-    def to_dense(self, max_bytes: int = 2**30) -> ArrayT:
+    def to_dense(self, max_bytes: float = 2**30) -> ArrayT:
         """The dense matrix.
 
         Parameters

@@ -358,7 +358,7 @@ class Operator(Structured, Generic[ArrayT]):
             raise product_refusal(self, other)
         return found
 
-    def toarray(self, max_bytes: int = 2**30) -> ArrayT:
+    def toarray(self, max_bytes: float = 2**30) -> ArrayT:
         """The dense matrix, `to_dense`, by the name that sparse matrices of SciPy have for it.
 
         Parameters

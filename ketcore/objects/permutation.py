@@ -196,10 +196,10 @@ class Permutation(Operator[Any]):
         def __rmatmul__(self, other: Any) -> Any: ...
 
     @overload
-    def to_dense(self, max_bytes: int = ..., dtype: DTypeLike = ..., like: Host | None = None) -> Host: ...
+    def to_dense(self, max_bytes: float = ..., dtype: DTypeLike = ..., like: Host | None = None) -> Host: ...
     @overload
-    def to_dense(self, max_bytes: int = ..., dtype: DTypeLike = ..., *, like: ForeignT) -> ForeignT: ...
-    def to_dense(self, max_bytes: int = 2**30, dtype: DTypeLike = "float64", like: Any = None) -> Any:
+    def to_dense(self, max_bytes: float = ..., dtype: DTypeLike = ..., *, like: ForeignT) -> ForeignT: ...
+    def to_dense(self, max_bytes: float = 2**30, dtype: DTypeLike = "float64", like: Any = None) -> Any:
         """The dense matrix of zeros and ones.
 
         Parameters
@@ -296,7 +296,7 @@ class Permutation(Operator[Any]):
         """
         return np.sqrt(np.float64(self.shape[0]))
 
-    def diagonal(self, max_bytes: int = 2**30) -> Host:
+    def diagonal(self, max_bytes: float = 2**30) -> Host:
         """The elements P[i, i], zeros and ones of NumPy.
 
         Parameters

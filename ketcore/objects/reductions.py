@@ -70,7 +70,7 @@ def _column_sums(factors: Sequence[AnyArray], shape: tuple[int, int]) -> AnyArra
 
 
 @quiet
-def diagonal(factors: Sequence[AnyArray], shape: tuple[int, int], max_bytes: int = 2**30) -> AnyArray:
+def diagonal(factors: Sequence[AnyArray], shape: tuple[int, int], max_bytes: float = 2**30) -> AnyArray:
     """M[i, i] for i < min(shape): a ket of diagonals for square factors, element by element otherwise."""
     count = min(shape)
     what = f"diagonal ({count},) of {factors[0].dtype}"
