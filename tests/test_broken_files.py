@@ -76,11 +76,11 @@ BROKEN = {
     "hole": (changed({"data_offsets": [8, 24]}), "tensor 'factors.0' must begin at byte 0, got 8"),
     "rest": (
         changed({"shape": [1, 1, 1], "data_offsets": [0, 8]}),
-        "the tensors must have the 16 bytes behind the header, got 8",
+        "the tensors must have all 16 bytes behind the header, got 8",
     ),
     "outside": (
         changed({"shape": [1, 1, 4], "data_offsets": [0, 32]}),
-        "the tensors must have the 16 bytes behind the header, got 32",
+        "the file must have 32 bytes of tensors behind the header, got 16",
     ),
     "two axes": (changed({"shape": [1, 2]}), r"factors must be arrays \(rank, rows, columns\), got shapes"),
 }  # fmt: skip

@@ -467,3 +467,15 @@ def test_permutations_are_indexed_as_arrays(order, row, column):
     close(p[row], a[row])
     close(p.trace(), np.trace(a))
     close(p.rows([3, 11]), a[[3, 11]])
+
+
+@pytest.mark.parametrize("part", [Diagonal(np.ones(2)), Identity(2)], ids=["diagonal", "identity"])
+def test_what_a_part_has_not_the_product_of_it_has(part):
+    product = KroneckerProduct([part])
+    names = {*dir(KroneckerMatrix), *dir(KroneckerSum), *dir(Permutation)}
+    missing = [name for name in names if name[0] != "_" and not hasattr(part, name)]
+    assert "rows" in missing
+    for name in missing:
+        with pytest.raises(AttributeError) as caught:
+            getattr(part, name)
+        assert "serves instead" not in str(caught.value) or hasattr(product, name), caught.value

@@ -121,8 +121,10 @@ def layout(entries: Mapping[str, Any], size: int) -> dict[str, Tensor]:
         if tensor.begin != at:
             raise ValueError(f"tensor {shortened(name)} must begin at byte {at}, got {tensor.begin}")
         at = tensor.end
-    if at != size:
-        raise ValueError(f"the tensors must have the {size} bytes behind the header, got {at}")
+    if at > size:
+        raise ValueError(f"the file must have {at} bytes of tensors behind the header, got {size}")
+    if at < size:
+        raise ValueError(f"the tensors must have all {size} bytes behind the header, got {at}")
     return tensors
 
 

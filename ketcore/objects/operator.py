@@ -231,7 +231,7 @@ class Scalable(Structured):
 
 # What operators have and parts do not; what all operators share is found in `Operator`.
 _OF_OPERATORS = frozenset(
-    {"T", "astype", "balance", "conj", "cost", "diagonal", "dtype", "inner", "kron", "nbytes", "norm"}
+    {"T", "astype", "balance", "conj", "diagonal", "dtype", "inner", "kron", "nbytes", "norm"}
     | {"order", "row_kets", "rows", "sum", "to_dense", "trace"}
 )
 
