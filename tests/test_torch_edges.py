@@ -195,3 +195,19 @@ def test_what_has_no_tangent_is_constant():
         dual = functional.rows((forward.make_dual(factors[0], tangent), factors[1]), ids)
         found = forward.unpack_dual(dual).tangent
     close(found, kc.rows_jvp(factors, ids, (tangent, torch.zeros_like(factors[1]))))
+
+
+class Distant(torch.Tensor):
+    """Stands for a tensor of a GPU: NumPy cannot read it where it is."""
+
+    def __array__(self, *arguments, **options):
+        raise TypeError("can't convert device type tensor to numpy")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_bad_ids_of_a_device_are_named():
+    ids, factors = torch.tensor([0, 7]).as_subclass(Distant), [torch.ones(1, 3, 2), torch.ones(1, 2, 2)]
+    with pytest.raises(IndexError, match=r"ids must lie in \[0, 6\), got 7"):
+        kc.rows(factors, ids, check=True)

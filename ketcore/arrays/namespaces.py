@@ -116,7 +116,7 @@ def to_host(array: AnyArray) -> np.ndarray:
         return host_values(array)
     if is_torch(array):
         # NumPy does not take the views that are conjugates or negatives for torch.
-        array = array.detach().resolve_conj().resolve_neg()
+        array = array.detach().resolve_conj().resolve_neg().cpu()
         try:
             return np.asarray(array)
         except RuntimeError:  # within torch.func a tensor has values but no memory of its own

@@ -46,15 +46,14 @@ class Op(NamedTuple):
     `OPS` holds one for each operation.  The arguments of the five functions follow from it, in this order::
 
         forward   primals, constants, options, forward_options
-        vjp       primals, constants, the cotangent of each output, options, vjp_options
+        vjp       primals, constants, the cotangent, options, vjp_options
         jvp       primals, constants, the tangent of each primal, options
         dense     primals, constants, those of the options that change a value
         shapes    primals, constants, options
 
-    Primals are what is differentiated, constants are arrays that are not.  A vjp returns one gradient per
-    primal, and takes one cotangent per output.  Where there is a single primal its gradient stands alone,
-    without a tuple around it; so does a single output, and its cotangent.  A primal of None has a tangent and
-    a gradient of None.
+    Primals are what is differentiated, constants are arrays that are not.  A vjp takes one cotangent, a tuple
+    where there are several outputs, and returns one gradient per primal; where there is a single primal its
+    gradient stands alone, without a tuple around it.  A primal of None has a tangent and a gradient of None.
 
     Attributes
     ----------
