@@ -504,8 +504,8 @@ class Ket(Scalable, Generic[ArrayT]):
 
         Parameters
         ----------
-        weights : array
-            Of the batch shape, real or complex numbers.
+        weights : array, (...)
+            Of the batch shape, real or complex numbers; not conjugated.
 
         Returns
         -------

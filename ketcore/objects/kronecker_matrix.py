@@ -485,8 +485,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
         Notes
         -----
-        Cost: time `O(R |x| sum p_n)` for square factors, memory that of the output; `cost` says what it is of
-        any.
+        Cost: time `O(R |x| sum p_n)` for square factors, memory that of the output; `cost` counts it for any.
 
         Examples
         --------
