@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = (".", "docs", "docs/how-to", "bench", "examples")
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OF_TORCH = {ROOT / "docs" / "torch.md", ROOT / "docs" / "transformers.md"}
+OF_TORCH = {ROOT / "docs" / name for name in ("torch.md", "transformers.md", "how-to/torch_layer.md")}
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
