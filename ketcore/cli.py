@@ -1,4 +1,4 @@
-"""The command line: `ketcore demo`, `ketcore --version`."""
+"""The command line: `ketcore demo`, `ketcore info`, `ketcore --version`."""
 
 import argparse
 import sys
@@ -44,6 +44,8 @@ def _obey(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--version", action="version", version=f"ketcore {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
     _add_demo(commands)
+    about = "print what a report of a bug needs: versions, BLAS, threads, engines, GPUs"
+    commands.add_parser("info", help=about, description=about).set_defaults(run=_run_info)
     options = parser.parse_args(arguments)
     if "run" not in options:
         parser.print_help()
@@ -104,3 +106,11 @@ def _run_demo(options: argparse.Namespace) -> int:
         options.fail(str(error))
     unsaved = job.run(tables, corpus, options)
     return _complain(f"ketcore demo: error: {unsaved}") if unsaved else 0
+
+
+def _run_info(_: argparse.Namespace) -> int:
+    # Imported here, so that the other commands do not wait for SciPy.
+    from ketcore.environment import environment
+
+    print(environment())
+    return 0

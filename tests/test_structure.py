@@ -34,8 +34,9 @@ FLOORS = (
     ("fit",),
     ("linalg",),
     ("", "data"),
-    ("testing", "demo", "torch"),
+    ("testing", "demo", "torch", "environment"),
     ("cli",),
+    ("__main__",),
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 

@@ -1,6 +1,7 @@
 """All that is CuPy's or CUDA's.
 
     library      CuPy by its name: whose arrays are its, what stands for SciPy
+    devices      what CuPy says of itself and of the GPUs, for reports
     launcher     launches kernels on arrays of CuPy
     table        every instantiation of a kernel that is launched
     structs      what kernels are told by value
