@@ -11,12 +11,9 @@ import ketcore as kc
 from ketcore.ops import OPS
 from ketcore.testing import kets, kronecker_matrices
 from tests.problems import problems
+from tests.require import has_long_doubles
 
 LONG = (np.longdouble, np.clongdouble)
-# Where long doubles are doubles under another name there is nothing to refuse.
-has_long_doubles = pytest.mark.skipif(
-    np.dtype(np.longdouble).itemsize == 8, reason="long doubles are doubles here"
-)
 
 
 def swapped(array):

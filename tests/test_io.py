@@ -17,6 +17,7 @@ from ketcore.io import load_word2ket
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.ops import ket_rows
+from tests.require import has_long_doubles
 
 NAMES = ("EmbeddingKet", "EmbeddingKetXS")
 
@@ -220,10 +221,11 @@ def test_integers_of_numpy_are_sizes():
             TypeError,
             "source must be a layer, .* got KroneckerMatrix",
         ),
-        (
+        pytest.param(
             (LEAVES.astype(np.longdouble), (95, 16)),
             TypeError,
             "source must have .* of at most double precision",
+            marks=has_long_doubles,
         ),
         ((LEAVES, (10**400, 16)), ValueError, r"layer must be one of .* where shape .* does not tell"),
         ((LEAVES, (95, 16), 3), ValueError, "layer must be one of .* got 3"),

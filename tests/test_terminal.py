@@ -39,7 +39,8 @@ def test_a_closed_pipe_ends_it_quietly(words, reader, code):
     assert done.stdout in ("141\n", "0\n")
 
 
-@pytest.mark.parametrize("words", [("--version",), ("--help",), ("demo", "--help"), (), DEMO])
+@unix
+@pytest.mark.parametrize("words", [("--version",), ("--help",), ("demo", "--help"), (), ("info",), DEMO])
 def test_a_closed_pipe_has_a_status(words):
     """The reader is gone before the first line is written."""
     reader, writer = os.pipe()

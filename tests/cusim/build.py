@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from functools import cache
@@ -32,6 +33,8 @@ def available() -> str:
     """An empty string if kernels can be compiled here, else the reason why not."""
     if not hasattr(os, "getuid"):
         return "the simulator is for Unix"
+    if sys.platform == "darwin":
+        return "g++ is clang here, which does not know the flags"
     return "" if shutil.which(COMPILER) else f"{COMPILER} is not installed"
 
 
