@@ -79,7 +79,7 @@ def seconds(value: float) -> str:
 
 
 def plot(results: dict, path: str) -> None:
-    """A picture of others / ketcore on a log axis, by threads: best package, and best peer of any kind."""
+    """A picture of others / ketcore on a log axis: best package and best peer side by side, by threads."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -89,9 +89,10 @@ def plot(results: dict, path: str) -> None:
     names = list(dict.fromkeys(record["workload"] for record in records))
     threads = sorted({record["threads"] for record in records})
     kinds = {"package": ("package",), "package or code": PEERS}
-    size = (5 * len(threads) * len(kinds), 2 + 0.35 * len(names))
-    figure, panels = pyplot.subplots(1, len(threads) * len(kinds), sharex=True, sharey=True, figsize=size)
-    for panel, (count, words) in zip(panels, product(threads, kinds), strict=True):
+    # No wider than a page, where it is to be read.
+    size = (5 * len(kinds), len(threads) * (2 + 0.35 * len(names)))
+    figure, panels = pyplot.subplots(len(threads), len(kinds), sharex=True, sharey=True, figsize=size)
+    for panel, (count, words) in zip(panels.flat, product(threads, kinds), strict=True):
         chosen = [record for record in records if record["threads"] == count]
         _panel(panel, chosen, names, kinds[words])
         panel.set_title(f"{clock_of(count)}: best {words}", size=10)
