@@ -1,4 +1,4 @@
-"""What README.md's table of features asks of an embedding layer, one function a row.
+"""What the table of features in docs/torch.md asks of an embedding layer, one function a row.
 
 Each is given a contestant, and returns where its layer does what the row says; else it raises.
 """

@@ -25,7 +25,7 @@ SUITE = (
     *("test_autodiff", "test_structure", "test_docs"),
 )
 CHOSEN = " or ".join(
-    (NAME, "every_op_is", "every_op_has", "exported", "written_out", "quiet", "public", "readme_names")
+    (NAME, "every_op_is", "every_op_has", "exported", "written_out", "quiet", "public", "tour_names")
 )
 # torch takes longer to load than all the tests; it and the awkward arrays find what the others find.
 CHOSEN = f"({CHOSEN}) and not torch and not awkward"
@@ -76,7 +76,7 @@ def add_operation(tree):
     torch = tree / "ketcore" / "torch" / "functional.py"
     insert(torch, '    "kron_trace",\n', f'    "{NAME}",\n')
     insert(torch, "kron_trace = ", f"{NAME} = _function(ops.{NAME})\n")
-    insert(tree / "README.md", "`kron_trace`.", f"`{NAME}`, ")
+    insert(tree / "docs" / "tour.md", "`kron_trace`.", f"`{NAME}`, ")
     changes = (tree / "CHANGELOG.md").read_text(encoding="utf-8")
     line = f"### Added\n\n- `{NAME}`: the sum of all entries."
     (tree / "CHANGELOG.md").write_text(changes.replace("### Added\n", line, 1), encoding="utf-8")

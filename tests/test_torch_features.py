@@ -1,4 +1,4 @@
-"""README.md's table of features: each cell is what the layer of its column does when it is tried.
+"""The table of features in docs/torch.md: each cell is what the layer of its column does when it is tried.
 
 FBTT-Embedding needs CUDA and is not tried: its cells are those that its source gives.
 """
@@ -13,7 +13,9 @@ from tests.require import imported, require
 
 torch = imported("torch")
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "torch.md").read_text(encoding="utf-8")
 PACKAGES = ("ketcore.torch", "word2ket", "tensorly-torch", "nn.Embedding")
 # Where the question has no meaning for a dense table.
 DASH = "\N{EN DASH}"
@@ -54,7 +56,7 @@ READ = {
 
 def table():
     """The cells, by the row and the first word of the column."""
-    lines = README[README.index("| | ketcore.torch") :].splitlines()
+    lines = PAGE[PAGE.index("| | ketcore.torch") :].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[: lines.index("")]]
     columns = [cell.split()[0] for cell in rows[0][1:]]
     return {row[0]: dict(zip(columns, row[1:], strict=True)) for row in rows[2:]}

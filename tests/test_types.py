@@ -1,4 +1,4 @@
-"""mypy and pyright: over the package, over the code of the README, and over files of right and wrong uses."""
+"""mypy and pyright: over the package, the code of README and tour, and files of right and wrong uses."""
 
 import json
 import re
@@ -33,8 +33,10 @@ def found(tmp_path_factory):
     uses = [file for name, file in USES.items() if find_spec(name) is not None]
     for file in uses:
         (folder / file).write_text((ROOT / "tests" / file).read_text(encoding="utf-8"), encoding="utf-8")
-    (folder / "readme.py").write_text(readme(), encoding="utf-8")
-    paths = [str(ROOT / "ketcore"), *(str(folder / file) for file in (*uses, "readme.py"))]
+    pages = {"readme.py": "README.md", "tour.py": "docs/tour.md"}
+    for file, page in pages.items():
+        (folder / file).write_text(examples(page), encoding="utf-8")
+    paths = [str(ROOT / "ketcore"), *(str(folder / file) for file in (*uses, *pages))]
 
     @cache
     def run(checker):
@@ -44,9 +46,9 @@ def found(tmp_path_factory):
     return run
 
 
-def readme():
-    """The lines of the README's examples that Python would run, one block after another."""
-    blocks = FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+def examples(page):
+    """The lines of a page's examples that Python would run, one block after another."""
+    blocks = FENCE.findall((ROOT / page).read_text(encoding="utf-8"))
     code = [line[4:] for block in blocks for line in block.splitlines() if line[:4] in (">>> ", "... ")]
     # A prompt shows what an expression is worth, which a file does not.
     return "\n".join(["# pyright: reportUnusedExpression=false", *code, ""])
@@ -95,7 +97,7 @@ CHECKERS = pytest.mark.parametrize("checker", ["mypy", "pyright"])
 
 @pytest.mark.xdist_group("types")
 @CHECKERS
-def test_the_package_and_the_readme_have_no_errors(found, checker):
+def test_the_package_and_the_pages_have_no_errors(found, checker):
     errors = [each for each in found(checker) if each[2] and each[0] not in USES.values()]
     if find_spec("torch") is None:
         # What derives from classes of PyTorch cannot be read without them.
