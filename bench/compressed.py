@@ -74,7 +74,8 @@ def starts(dense: Array, counts: Array, size: tuple[int, int], seed: int) -> Ite
     budget = 4 * count(table)
     for name, weights in (("from_dense", None), ("from_dense, weights", counts)):
         if weights is not None and size[0] > 2:
-            continue  # at these sizes they change next to nothing, and take as long again
+            # Their fit takes as long again, and leaves next to nothing either.
+            continue
         # Of order 2 and without weights it is the optimum, and does not iterate.
         gain = None if weights is None and size[0] == 2 else GAIN
         near = kc.from_dense(dense, *size, weights=weights, restarts=0, gain=gain, rng=seed).value
@@ -234,18 +235,21 @@ def best_rates(tried: Sequence[Sequence[dict]]) -> dict[str, float]:
 
 def summary(records: Sequence[dict], epochs: int) -> str:
     """Mean and sample standard deviation over the seeds, one line for everyone at every size."""
-    header = "size  table                        bytes      error  weighted   as it is"
-    lines = [f"{header:<75}after {epochs} epochs      rate"]
+    form = "{:<6}{:<22}{:>10}{:>9}{:>10}   {:<18}{:<18}{:>6}"
+    lines = [
+        form.format(
+            "size", "table", "bytes", "error", "weighted", "as it is", f"{epochs} epochs more", "rate"
+        )
+    ]
     groups: dict = {}
     for record in records:
-        groups.setdefault((record["size"], record["name"]), []).append(record)
+        groups.setdefault((tuple(record["size"]), record["name"]), []).append(record)
     for (size, name), group in groups.items():
-        label = "/".join(map(str, size))
-        numbers = [_spread(group, key) for key in ("test_before", "test_after")]
+        accuracies = [_spread(group, key) for key in ("test_before", "test_after")]
         errors = [f"{mean(r[key] for r in group):.3f}" if key in group[0] else "-" for key in ERRORS]
-        bytes_ = f"{round(mean(record['bytes'] for record in group)):,}"
-        form = f"{label:<6}{name:<26}{bytes_:>10}{errors[0]:>9}{errors[1]:>10}"
-        lines.append(f"{form}  {numbers[0]:<16}{numbers[1]:<16}{group[0]['rate']:>8}")
+        taken = f"{round(mean(record['bytes'] for record in group)):,}"
+        order_and_rank = "/".join(map(str, size))
+        lines.append(form.format(order_and_rank, name, taken, *errors, *accuracies, group[0]["rate"]))
     return "\n".join(lines)
 
 
