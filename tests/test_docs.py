@@ -13,11 +13,13 @@ from ketcore.ops import OPS
 from tests.require import require
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = (".", "docs", "docs/how-to", "bench", "examples")
-PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
+KINDS = (".md", ".rst")
+FOLDERS = (".", "docs", "docs/how-to", "docs/reference", "bench", "examples")
+PAGES = sorted(path for folder in FOLDERS for path in (ROOT / folder).iterdir() if path.suffix in KINDS)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
-OF_TORCH = {ROOT / "docs" / name for name in ("torch.md", "transformers.md", "how-to/torch_layer.md")}
+OF_TORCH_NAMES = ("torch.md", "transformers.md", "how-to/torch_layer.md", "reference/torch.rst")
+OF_TORCH = {ROOT / "docs" / name for name in OF_TORCH_NAMES}
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("ketcore", "tests", "bench", "examples")
+FOLDERS = ("ketcore", "tests", "bench", "docs", "examples")
 # The faces of packages.
 FACES = {"__init__", "__main__"}
 # What stands side by side under one name, because it answers one question in another way or for another kind

@@ -1,0 +1,67 @@
+"""What stands in backticks and is in the reference becomes a link to it: in pages and in docstrings alike.
+
+`kron_matmul`, `kc.linalg.solve` and `KroneckerMatrix.row_kets` are found anywhere; in what is said of a class
+or of a module, so are their own names without it.  The arguments of the function at hand, and the thing
+itself, stay code.
+"""
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.nodes import make_refnode
+
+
+class CodeLinks(SphinxPostTransform):
+    """After references are resolved, since what they have made of code is left as it is."""
+
+    default_priority = 200
+    formats = ("html",)
+
+    def run(self, **kwargs):
+        """Every literal that is not part of a link, a heading or a signature."""
+        objects = self.env.domains.python_domain.objects
+        for literal in list(self.document.findall(nodes.literal)):
+            above = {type(each) for each in _above(literal)}
+            if above & {nodes.reference, nodes.title, addnodes.desc_signature, nodes.topic}:
+                continue
+            found = self._found(literal, objects)
+            if found:
+                page, anchor = objects[found].docname, objects[found].node_id
+                link = make_refnode(self.app.builder, self.env.docname, page, anchor, [], found)
+                literal.replace_self(link)
+                link += literal
+
+    def _found(self, literal, objects):
+        """The full name of what a literal means; None where that is nothing of the reference."""
+        name = literal.astext().removesuffix("()")
+        if name.startswith("kc."):
+            name = f"ketcore.{name[3:]}"
+        signature = _signature(literal)
+        if signature is None:
+            names = [f"ketcore.{name}", name]
+        else:
+            arguments = {each.astext() for each in signature.findall(addnodes.desc_parameter)}
+            if name in {argument.lstrip("*").partition("=")[0] for argument in arguments}:
+                return None
+            module, owner = signature["module"], signature["class"] or signature["fullname"]
+            names = [f"{module}.{owner}.{name}", f"{module}.{name}", f"ketcore.{name}", name]
+            names = names if f"{module}.{signature['fullname']}" not in names[:2] else []
+        return next((each for each in names if each in objects), None)
+
+
+def _above(node):
+    while node.parent is not None:
+        node = node.parent
+        yield node
+
+
+def _signature(node):
+    """The signature of the nearest description that a node is part of."""
+    found = next((each for each in _above(node) if isinstance(each, addnodes.desc)), None)
+    return None if found is None or found["domain"] != "py" else found[0]
+
+
+def setup(app):
+    """One transform."""
+    app.add_post_transform(CodeLinks)
+    return {"version": "1", "parallel_read_safe": True}
