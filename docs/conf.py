@@ -31,6 +31,10 @@ extensions = [
     "class_members",
 ]
 exclude_patterns = ["_extensions", "_templates"]
+suppress_warnings = []
+if find_spec("torch") is None:
+    exclude_patterns += ["reference/torch.rst"]
+    suppress_warnings += ["toc.excluded"]
 templates_path = ["_templates"]
 nitpicky = True
 linkcheck_timeout = 20
@@ -38,7 +42,6 @@ linkcheck_timeout = 20
 # Docstrings.  A name in single backticks is code, which `code_links` may make a link.
 default_role = "literal"
 autodoc_typehints = "none"
-autodoc_mock_imports = [] if find_spec("torch") else ["torch"]
 autosummary_filename_map = {"ketcore.ket": "ketcore.ket-function"}  # Ket and ket are one file on some disks
 numpydoc_show_class_members = False
 
@@ -63,6 +66,7 @@ html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 5,
     "collapse_navigation": True,
+    "show_toc_level": 2,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
     "article_footer_items": ["prev-next"],

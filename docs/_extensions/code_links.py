@@ -10,6 +10,11 @@ from sphinx import addnodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
 
+# What modules are called in examples, and where pages look for a name that has no module.  Not in
+# ketcore.testing: its strategies have the names of arguments.
+SHORT = {"kc.": "ketcore.", "kt.": "ketcore.torch."}
+MODULES = ("ketcore", "ketcore.linalg", "ketcore.torch")
+
 
 class CodeLinks(SphinxPostTransform):
     """After references are resolved, since what they have made of code is left as it is."""
@@ -33,12 +38,15 @@ class CodeLinks(SphinxPostTransform):
 
     def _found(self, literal, objects):
         """The full name of what a literal means; None where that is nothing of the reference."""
-        name = literal.astext().removesuffix("()")
-        if name.startswith("kc."):
-            name = f"ketcore.{name[3:]}"
+        text = literal.astext()
+        name = text.removesuffix("()")
+        for short, module in SHORT.items():
+            name = name.replace(short, module, 1) if name.startswith(short) else name
         signature = _signature(literal)
         if signature is None:
-            names = [f"ketcore.{name}", name]
+            # In a page `name()` is a method of what is spoken of.
+            alone = text.endswith("()") and "." not in name
+            names = [] if alone else [name, *(f"{module}.{name}" for module in MODULES)]
         else:
             arguments = {each.astext() for each in signature.findall(addnodes.desc_parameter)}
             if name in {argument.lstrip("*").partition("=")[0] for argument in arguments}:
