@@ -10,6 +10,7 @@ import sys
 from html.parser import HTMLParser
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import ismodule
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -78,7 +79,9 @@ def missing_names(root):
     for module in MODULES:
         if module.startswith("ketcore.torch") and find_spec("torch") is None:
             continue
-        names = {f"{module}.{name}" for name in import_module(module).__all__ if name != "__version__"}
+        found = import_module(module)
+        names = set(getattr(found, "__all__", dir(found))) - {"__version__"}
+        names = {f"{module}.{name}" for name in names if not ismodule(getattr(found, name))}
         yield from (f"objects.inv has no {name}" for name in sorted(names - known))
 
 

@@ -11,7 +11,7 @@ from ketcore.cli import main
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-# Every name in their `__all__` is public; of other modules the reference has what public functions return.
+# Every name that they export is public; of other modules the reference has what public functions return.
 PUBLIC = ("ketcore", "ketcore.linalg", "ketcore.testing", "ketcore.torch", "ketcore.torch.functional")
 # These have a page and no line: modules, and the number of the version.
 ELSEWHERE = {"linalg", "functional", "__version__"}
@@ -25,11 +25,14 @@ def tree(module):
 
 
 def public_names(module):
-    """What `__all__` of a module says, or else what the module defines."""
+    """What `__all__` of a module says; without one, what it defines, or imports as its own."""
     for node in tree(module).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
             return set(ast.literal_eval(node.value))
-    return {node.name for node in tree(module).body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    imported = [node for node in tree(module).body if isinstance(node, ast.ImportFrom)]
+    exported = {alias.asname for node in imported for alias in node.names if alias.asname == alias.name}
+    defined = {node.name for node in tree(module).body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    return exported | {name for name in defined if not name.startswith("_")}
 
 
 def referred():

@@ -1,8 +1,8 @@
 """Pages that lie outside of docs/: copied in before the build, and links between all pages made right.
 
 A link in a page is written for a reader of the checkout.  One that leads to another page of the site leads
-there in the site too, wherever that page has been copied to; one that leads to a file that is no page, a
-source or a licence, has no target there and becomes its name.
+there in the site too, wherever that page has been copied to.  One to a text, such as results, takes
+that file along.  One to another file, a source or a licence, has no target there and becomes its name.
 """
 
 import os
@@ -62,8 +62,14 @@ def _relinked(link, page, origin):
     elif file.is_relative_to(DOCS) and file.suffix in (".md", ".rst"):
         here = file.relative_to(DOCS).as_posix()
     if here is not None:
-        return f"[{text}]({os.path.relpath(here, Path(page).parent).replace(os.sep, '/')}{mark}{anchor})"
+        return f"[{text}]({_relative(DOCS / here, page)}{mark}{anchor})"
+    if file.suffix == ".txt":
+        return f"[{text}]({_relative(file, page)})"
     return f"`{name}`" if name.endswith(text.strip("`")) else f"{text} (`{name}`)"
+
+
+def _relative(file, page):
+    return Path(os.path.relpath(file, (DOCS / page).parent)).as_posix()
 
 
 def setup(app):
