@@ -69,7 +69,16 @@ def _signature(node):
     return None if found is None or found["domain"] != "py" else found[0]
 
 
+def from_top(app, env, node, text):
+    """Where a module lacks what is referred to, as See Also does: the name in ketcore."""
+    found = env.domains.python_domain.objects.get(f"ketcore.{node['reftarget']}")
+    if node.get("refdomain") != "py" or found is None:
+        return None
+    return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, text)
+
+
 def setup(app):
-    """One transform."""
+    """What has no role, and what has one."""
     app.add_post_transform(CodeLinks)
+    app.connect("missing-reference", from_top)
     return {"version": "1", "parallel_read_safe": True}
