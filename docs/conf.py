@@ -42,6 +42,7 @@ linkcheck_timeout = 20
 # Docstrings.  A name in single backticks is code, which `code_links` may make a link.
 default_role = "literal"
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 autosummary_filename_map = {"ketcore.ket": "ketcore.ket-function"}  # Ket and ket are one file on some disks
 numpydoc_show_class_members = False
 
