@@ -45,11 +45,11 @@ class Law(NamedTuple):
     formula : str
         The identity.
     check : callable
-        (seed=0, *, examples=4, rtol=None, atol=None) raises AssertionError unless the law holds for as many
-        examples in each dtype.  `rtol` is the error allowed relative to the largest entry, or to 1 if that is
-        larger, and by default `tolerance` of the dtype; a law of what is ill-conditioned multiplies it.
-        `atol` is added.  The message has the name and the formula, the simplest matrices found for which the
-        law fails in the same way, the calls, and how to repeat it.
+        `check(seed=0, *, examples=4, rtol=None, atol=None)` raises AssertionError unless the law holds for as
+        many examples in each dtype.  `rtol` is the error allowed relative to the largest entry, or to 1 if
+        that is larger, and by default `tolerance` of the dtype; a law of what is ill-conditioned multiplies
+        it. `atol` is added.  The message has the name and the formula, the simplest matrices found for which
+        the law fails in the same way, the calls, and how to repeat it.
 
     Examples
     --------

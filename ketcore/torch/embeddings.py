@@ -78,7 +78,7 @@ class EmbeddingKetXS(XSTable):
 
     Notes
     -----
-    A call costs R |ids| embedding_dim multiplications and the memory of its output.  The table holds
+    A call costs `R |ids| embedding_dim` multiplications and the memory of its output.  The table holds
     R sum p_n q_n numbers.
 
     Users of the word2ket package keep `order` and `rank`, which mean the same, and write them by name: there
@@ -151,8 +151,8 @@ class EmbeddingKetXS(XSTable):
         Returns
         -------
         EmbeddingKetXS
-            Its `relative_error` is |table - given| / |given|, in Frobenius norms.  Of a table of more than a
-            million entries it is near the least one in three digits, see `gain` of
+            Its `relative_error` is `|table - given| / |given|`, in Frobenius norms.  Of a table of more than
+            a million entries it is near the least one in three digits, see `gain` of
             `ketcore.nearest_kronecker`.
 
         Raises
@@ -241,7 +241,7 @@ class EmbeddingKet(KetTable):
 
     Notes
     -----
-    A call costs R |ids| embedding_dim multiplications and the memory of its output.
+    A call costs `R |ids| embedding_dim` multiplications and the memory of its output.
 
     Users of the word2ket package keep `order` and `rank`, which mean the same, and write them by name: there
     they stand before `padding_idx`, and default to 1.
@@ -304,8 +304,8 @@ class EmbeddingKet(KetTable):
         Returns
         -------
         EmbeddingKet
-            Its `relative_error` is |table - given| / |given|, in Frobenius norms.  Of two leaves its rows are
-            the nearest kets, of more they are near ones, by alternating least squares.
+            Its `relative_error` is `|table - given| / |given|`, in Frobenius norms.  Of two leaves its rows
+            are the nearest kets, of more they are near ones, by alternating least squares.
 
         Raises
         ------

@@ -22,7 +22,7 @@ class Replaced:
     tied_to : str or None
         The name of the module whose weight this one shared, and whose factors it shares now.
     error : float or None
-        |weight - factors| / |weight| in the Frobenius norm; None where nothing was factorised.
+        `|weight - factors| / |weight|` in the Frobenius norm; None where nothing was factorised.
     """
 
     names: tuple[str, ...]

@@ -87,7 +87,7 @@ def load_lokr(
     source
         As of `read_lokr`.
     prefix : str, optional
-        What stands before the names of modules, such as "lora_unet_"; names without it are left alone, for
+        What stands before the names of modules, such as `lora_unet_`; names without it are left alone, for
         files with adapters of several models. None: that of PEFT, or one that LyCORIS is known to use.
     config
         As of `read_lokr`.
