@@ -6,6 +6,7 @@ and says what of the parameters and of what is returned is not there.
 
 import ast
 import inspect
+import operator
 import pydoc
 import re
 import warnings
@@ -13,6 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ketcore
@@ -121,6 +123,47 @@ def test_help_of_the_package_names_what_it_exports():
     named = set(re.findall(r"\w+", ketcore.__doc__))
     derived = {op.name + suffix for op in ketcore.OPS for suffix in ("_vjp", "_jvp", "_dense")}
     assert not set(dir(ketcore)) - derived - named - {"__version__"}
+
+
+def value(name, package):
+    """What a full name of a package stands for: of a class the function itself, also of a class method."""
+    found = import_module(package)
+    for part in name.removeprefix(f"{package}.").split("."):
+        found = inspect.getattr_static(found, part) if inspect.isclass(found) else getattr(found, part)
+    return getattr(found, "__func__", found)
+
+
+def defaults(name, package):
+    """The parameters of a name whose types do not say the default that the signature has."""
+    from numpydoc.docscrape import NumpyDocString
+
+    function = value(name, package)
+    told = {}
+    for names, kind, _ in NumpyDocString(inspect.getdoc(function))["Parameters"]:
+        # What is as elsewhere has no type, and of `*names` each may be left out.
+        told |= dict.fromkeys(names.split(", "), kind) if kind and "*" not in names else {}
+    for argument, kind in told.items():
+        default = inspect.signature(function).parameters[argument].default
+        said = re.search(r"\bdefault (.*)$", kind)
+        if default is inspect.Parameter.empty:
+            right = not said and "optional" not in kind
+        elif said:
+            right = eval(said[1], {"np": np, "operator": operator}) == default
+        else:
+            # Only what has no short name may go without it.
+            right = "optional" in kind and (default is None or callable(default))
+        if not right:
+            yield f"{name}: {argument} : {kind}"
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_types_of_parameters_say_their_defaults(package):
+    require("numpydoc", find_spec("numpydoc") is not None, "numpydoc is not installed")
+    if "torch" in package:
+        require("torch", find_spec("torch") is not None, "torch is not installed")
+    named = [each for each in public_names(package) if inspect.getdoc(value(each, package))]
+    wrong = [each for name in named if callable(value(name, package)) for each in defaults(name, package)]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("package", PUBLIC)

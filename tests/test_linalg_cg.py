@@ -244,6 +244,7 @@ def test_precisions():
         (TypeError, {"shift": "ab"}, "shift must be a real number for cg, or 4 of them, got 'ab'"),
         (TypeError, {"shift": np.full(4, 1j)}, "shift must be real for cg, got complex128"),
         (ValueError, {"shift": np.full(4, np.nan)}, "shift must be finite, got NaN or infinity"),
+        (ValueError, {"shift": np.nan}, "shift must be finite, got nan"),
         (ValueError, {"b": np.ones(3)}, r"b must have shape \(4,\) or \(2, 2\), got \(3,\)"),
         (ValueError, {"b": np.ones((4, 1))}, r"b must have shape \(4,\) or \(2, 2\), got \(4, 1\)"),
         (

@@ -57,7 +57,7 @@ def matrix_power(A: Matrix[ArrayT], n: int) -> KroneckerMatrix[ArrayT]:
     ValueError
         Where `R**n` is over 65536, and where A is cropped and n negative.
     LinAlgError
-        Where A is not square or not finite, or is singular and n negative.
+        Where A is not square, or not finite but for n = 0, or is singular and n negative.
 
     Notes
     -----

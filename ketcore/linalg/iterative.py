@@ -90,8 +90,10 @@ def cg(
         mask is false, elements of a b of P are not read.
     x0 : array, optional
         A first guess in any of these shapes; None for zeros.
-    rtol, atol : float, default 1e-5 and 0.0
+    rtol : float, default 1e-5
         As SciPy's: in the end the residual is at most `max(rtol |b|, atol)`, over the observed elements.
+    atol : float, default 0.0
+        See `rtol`.
     maxiter : int, optional
         The most iterations, at least 1; None is ten times the number of unknowns, as in SciPy.
     M : operator, optional
@@ -117,7 +119,7 @@ def cg(
     TypeError
         On other kinds, and on arrays of other libraries than NumPy and CuPy.
     ValueError
-        On other shapes, on a mask that is true nowhere, and on an array of shifts that is not finite.
+        On other shapes, on a mask that is true nowhere, and on a shift that is not finite.
     LinAlgError
         Where A is not square, not finite or not Hermitian, or not positive definite as far as the
         preconditioner sees.
@@ -195,6 +197,8 @@ class _System:
         """A number, or one for each element: zero where it is not observed."""
         if arithmetic.is_scalar(shift):
             number = complex(arithmetic.as_number("shift", shift))
+            if not np.isfinite(number):
+                raise ValueError(f"shift must be finite, got {shift}")
             if not number.imag:
                 return number.real
         if not is_dense(shift):

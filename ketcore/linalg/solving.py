@@ -158,7 +158,7 @@ def pinv(
     return_rank : bool, default False
         Whether to return the rank too, as SciPy does.
     max_bytes : int, default 2**30
-        The room that the factors of the result may take.
+        The room that the terms of the result may take where there are several; one term is not counted.
 
     Returns
     -------
@@ -178,7 +178,7 @@ def pinv(
         Where A is not finite, and where derivatives are recorded and a singular value is cut that is not zero
         to rounding.
     MemoryError
-        Naming the size, above `max_bytes`.
+        Naming the size of several terms, above `max_bytes`.
 
     Notes
     -----
@@ -416,9 +416,9 @@ def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> A
     assume_a : {"gen", "sym", "her", "pos"}, optional
         What is known of the factors, also by SciPy's long names ("general" and so on).  "her", "pos" and, for
         real factors, "sym": they are Hermitian; "gen": they may be anything.  None: they are looked at.  What
-        is assumed is not checked, and no value is read: singular or not finite factors give what the library
-        gives, inf or NaN.  For rank 2 "pos" says that both terms are positive definite, factor by factor; the
-        second one whitens.
+        is assumed is not checked: factors that are not finite give NaN, and singular ones a LinAlgError on
+        NumPy arrays, on others inf, NaN or an error of the library.  For rank 2 "pos" says that both terms
+        are positive definite, factor by factor; the second one whitens.
 
     Returns
     -------

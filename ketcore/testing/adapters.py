@@ -69,7 +69,7 @@ class Adapter:
         (result) -> NumPy array.
     asarray : callable, optional
         (NumPy array) -> array of the library.
-    dtypes : sequence of str, optional
+    dtypes : sequence of str, default ("float32", "float64", "complex64", "complex128")
         Names of the dtypes to draw matrices in.
     square : bool, default False
         True: the library has square factors alone.

@@ -107,7 +107,7 @@ class EmbeddingBagKetXS(XSTable):
         ----------
         input : tensor, (B, n) or (L,) of any integer dtype
             Ids, 0 <= id < num_embeddings: of B bags of n, or of bags one after the other.
-        offsets : tensor, (B,) of any integer dtype
+        offsets : tensor, (B,) of any integer dtype, optional
             Where each bag begins, from 0 on and ascending; for one-dimensional `input` alone.  With
             `include_last_offset` (B + 1,), the last of which is where the last bag ends.
         per_sample_weights : tensor, of the shape of `input` and the dtype of the parameters, optional

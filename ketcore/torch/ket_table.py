@@ -151,7 +151,7 @@ class KetTable(nn.Module):
         return described(self, "order", "rank", "dims")
 
     def balance(self) -> None:
-        """Give the leaves of all modes one norm, for weight decay and half precision; no row changes."""
+        """Give the leaves of each term equal norms, for weight decay and half precision; no row changes."""
         with torch.no_grad():
             self.leaves.copy_(self.ket().balance().packed)
 

@@ -77,25 +77,29 @@ def ketify(
     ----------
     model : nn.Module
         Changed in place; where it is itself an embedding, it stays as it is and its replacement is returned.
-    kind : {"xs", "ket"}
+    kind : {"xs", "ket"}, default "xs"
         `EmbeddingKetXS`, one Kronecker matrix, or `EmbeddingKet`, a ket for each word; likewise for bags.
     order, rank : int, optional
         Of the embeddings; None: what these layers have by default.
-    linears : bool
+    linears : bool, default False
         Whether `nn.Linear` layers become `KroneckerLinear`. One that shares its weight with an embedding
         follows that embedding in any case, as a head that computes logits through the factors.
-    linear_order, linear_rank : int
+    linear_order : int, default 2
         Of the linear layers.
-    factorise : bool
+    linear_rank : int, default 1
+        Of the linear layers.
+    factorise : bool, default True
         True: the new weights are the nearest to the old ones, which is a warning with the relative errors,
         since weights that were trained dense are mostly far from any such; large tables take seconds each,
         and much longer at higher orders.
         False: they are drawn, with entries of the size of the old ones; for a model that is to be trained,
         or loaded.
-    include, exclude : str, iterable of str, or callable (name, module) -> bool
+    include : str, iterable of str, or callable (name, module) -> bool, default "*"
         Which modules: patterns of their names as those of `fnmatch` ("transformer.wte", "*.mlp.*"), or a
         predicate. A module is chosen by any of its names.
-    min_parameters : int
+    exclude : str, iterable of str, or callable (name, module) -> bool, default ()
+        Which of these are left, said in the same ways.
+    min_parameters : int, default 0
         Weights of fewer parameters are left. One that would not become smaller is left anyway.
 
     Returns

@@ -28,11 +28,11 @@ class KroneckerLinear(nn.Module):
     ----------
     in_features, out_features : int
         The sizes of the last axis of the input and of the output, at least 1.
-    bias : bool
+    bias : bool, default True
         Whether the layer adds a learned bias.
-    order : int
+    order : int, default 2
         The number N of factors of a term, where no dims are given.
-    rank : int
+    rank : int, default 1
         The number R of terms, at least 1.
     in_dims, out_dims : sequence of N ints, optional
         The in_n and out_n, of a product of at least `in_features` and `out_features`; a larger product is

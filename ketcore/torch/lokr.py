@@ -145,8 +145,12 @@ def lokr_conv2d(
         Of a convolution.
     kernel_size : (int, int)
         Height and width of the kernel.
-    stride, padding, dilation : int or (int, int), optional
-        As in `torch.nn.functional.conv2d`.
+    stride : int or (int, int), default 1
+        As in `torch.nn.functional.conv2d`, and so the next two.
+    padding : int or (int, int), default 0
+        Zeros around the image.
+    dilation : int or (int, int), default 1
+        The distance of the entries of the kernel.
 
     Returns
     -------

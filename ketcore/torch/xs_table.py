@@ -170,7 +170,7 @@ class XSTable(nn.Module):
         return described(self, "order", "rank", "row_dims", "col_dims")
 
     def balance(self) -> None:
-        """Give the leaves of all modes one norm, for weight decay and half precision; no row changes."""
+        """Give the factors of each term equal norms, for weight decay and half precision; no row changes."""
         with torch.no_grad():
             balanced = self.matrix().balance().factors
             for factor, value in zip(self.factors, balanced, strict=True):
