@@ -48,9 +48,8 @@ def members(owner, name):
     """The public methods and properties of a class of ours, by their full names."""
     found = [each for each in dir(owner) if not each.startswith("_")]
     for each in found:
-        defined = inspect.unwrap(
-            getattr(inspect.getattr_static(owner, each), "__func__", getattr(owner, each))
-        )
+        held = inspect.getattr_static(owner, each)
+        defined = inspect.unwrap(getattr(held, "__func__", getattr(held, "fget", getattr(owner, each))))
         if inspect.isfunction(defined) and (defined.__module__ or "").startswith("ketcore"):
             yield f"{name}.{each}"
 
