@@ -227,7 +227,7 @@ def from_dense(
 
     Raises
     ------
-    TypeError, ValueError, IndexError
+    TypeError, ValueError
         As `nearest_kronecker`.
 
     See Also
