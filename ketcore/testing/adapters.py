@@ -177,6 +177,11 @@ class Adapter:
         Returns
         -------
         bool
+
+        Raises
+        ------
+        AttributeError
+            On a name that is no field.
         """
         return not self.missing(names)
 
@@ -191,6 +196,11 @@ class Adapter:
         Returns
         -------
         tuple of str
+
+        Raises
+        ------
+        AttributeError
+            On a name that is no field.
         """
         return tuple(name for name in names if getattr(self, name) is None)
 

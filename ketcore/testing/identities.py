@@ -81,6 +81,11 @@ def kronecker_identities(make: Callable[..., Any] | Adapter) -> list[Law]:
     list of Law
         Each has a name and a `check()`; see `identities_left_out` for the others.
 
+    Raises
+    ------
+    TypeError
+        On a `make` that is neither.
+
     Examples
     --------
     >>> from functools import reduce
@@ -108,6 +113,11 @@ def identities_left_out(make: Callable[..., Any] | Adapter) -> dict[str, tuple[s
     -------
     dict of str to tuple of str
         {name of a law: names of operations}.
+
+    Raises
+    ------
+    TypeError
+        As `kronecker_identities`.
 
     Examples
     --------

@@ -117,6 +117,16 @@ class EmbeddingBagKetXS(XSTable):
         -------
         tensor, (B, embedding_dim)
             In the dtype of the parameters.
+
+        Raises
+        ------
+        TypeError
+            Unless ids and offsets are tensors of integers, and on weights of another dtype.
+        ValueError
+            On shapes, on offsets that do not ascend or stand beside two-dimensional ids, and on weights with
+            another mode than "sum".
+        IndexError
+            On an id out of range, on the CPU.
         """
         return _reduced(self, input, offsets, per_sample_weights)
 
@@ -271,6 +281,11 @@ class EmbeddingBagKet(KetTable):
         -------
         tensor, (B, embedding_dim)
             In the dtype of the parameters.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As `EmbeddingBagKetXS.forward`.
         """
         return _reduced(self, input, offsets, per_sample_weights)
 

@@ -112,6 +112,13 @@ class EmbeddingKetXS(XSTable):
         -------
         tensor, (..., embedding_dim)
             In the dtype of the parameters.
+
+        Raises
+        ------
+        TypeError
+            Unless `input` is a tensor of integers.
+        IndexError
+            On an id out of range, on the CPU; on other devices it gives a row of NaN and no gradient.
         """
         return self._rows(check_ids("input", input, self.factors[0]))
 
@@ -272,6 +279,13 @@ class EmbeddingKet(KetTable):
         -------
         tensor, (..., embedding_dim)
             In the dtype of the parameters.
+
+        Raises
+        ------
+        TypeError
+            Unless `input` is a tensor of integers.
+        IndexError
+            On an id out of range, on the CPU; on other devices it gives a row of NaN and no gradient.
         """
         return self._rows(check_ids("input", input, self.leaves))
 

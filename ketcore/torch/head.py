@@ -105,6 +105,11 @@ class TiedHead(nn.Module):
         -------
         tensor, (..., num_embeddings)
             In the dtype of the parameters.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `logits`.
         """
         return logits(self.embedding, hidden, self.bias)
 
@@ -120,6 +125,11 @@ class TiedHead(nn.Module):
         -------
         TopK
             Values and indices, tensors (..., k).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `top_k`.
         """
         return top_k(self.embedding, hidden, k, self.bias)
 
@@ -139,6 +149,11 @@ class TiedHead(nn.Module):
         -------
         tensor, (), or (...) with reduction "none"
             The loss.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As `sampled_softmax_loss`.
         """
         return sampled_softmax_loss(self.embedding, hidden, targets, num_sampled, bias=self.bias, **options)
 

@@ -203,6 +203,13 @@ class KroneckerLinear(nn.Module):
         tensor, (..., out_features)
             In the dtype of the parameters.
 
+        Raises
+        ------
+        TypeError
+            Where `x` has another dtype or device than the factors.
+        ValueError
+            Where its last axis is not `in_features`.
+
         Examples
         --------
         >>> layer = KroneckerLinear(6, 4, bias=False)

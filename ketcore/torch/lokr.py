@@ -100,6 +100,11 @@ def lokr_linear(x: Tensor, weights: LoKrWeights) -> Tensor:
     tensor, (..., a c)
         In the dtype of the weights.
 
+    Raises
+    ------
+    ValueError
+        Where the last axis of `x` is not b d, and on the weights of a convolution.
+
     Notes
     -----
     Time `O(|x| (a + c))` for square w1 and w2, with c replaced by about 2 r where w2 is of low rank r; memory
@@ -336,6 +341,11 @@ class LoKrLinear(nn.Module):
         Returns
         -------
         tensor, (..., out_features)
+
+        Raises
+        ------
+        TypeError
+            Where `x` has another dtype or device than the adapter.
         """
         weights = self.weights
         first = next(tensor for tensor in weights[1:] if tensor is not None)
