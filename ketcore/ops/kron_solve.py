@@ -130,7 +130,7 @@ def kron_solve(
 
     The residual is that of a factorisation by modes, not that of an inverse.
 
-    Where the factors are traced and there is a shift, they must be Hermitian, or the result is NaN.
+    Where two or more factors are traced and there is a shift, they must be Hermitian, or the result is NaN.
 
     Examples
     --------
