@@ -416,9 +416,9 @@ def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> A
     assume_a : {"gen", "sym", "her", "pos"}, optional
         What is known of the factors, also by SciPy's long names ("general" and so on).  "her", "pos" and, for
         real factors, "sym": they are Hermitian; "gen": they may be anything.  None: they are looked at.  What
-        is assumed is not checked: factors that are not finite give NaN, and singular ones a LinAlgError on
-        NumPy arrays, on others inf, NaN or an error of the library.  For rank 2 "pos" says that both terms
-        are positive definite, factor by factor; the second one whitens.
+        is assumed is not checked, and nothing waits for a device: factors that are not finite give NaN, and
+        singular ones a LinAlgError on NumPy arrays, on others inf, NaN or an error of the library.  For
+        rank 2 "pos" says that both terms are positive definite, factor by factor; the second one whitens.
 
     Returns
     -------
