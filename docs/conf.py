@@ -1,7 +1,8 @@
 """How Sphinx makes the site of these pages; CONTRIBUTING.md has the command.
 
 Nothing is fetched and no notebook is run.  `_extensions/` says where pages from outside of this folder come
-from, what in backticks becomes a link, how formulas are shown, and what the page of a class lists.
+from, what in backticks becomes a link, how formulas are shown, what the page of a class lists, what a build
+leaves out, and what the head of a page has.
 """
 
 import sys
@@ -29,6 +30,8 @@ extensions = [
     "code_links",
     "mathml",
     "class_members",
+    "left_out",
+    "page_heads",
 ]
 exclude_patterns = ["_extensions", "_templates"]
 suppress_warnings = []
@@ -50,6 +53,7 @@ numpydoc_show_class_members = False
 myst_enable_extensions = ["attrs_block", "colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 nb_execution_mode = "off"
+nb_merge_streams = True
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 highlight_options = {language: {"stripnl": True} for language in ("python", "pycon", "default")}

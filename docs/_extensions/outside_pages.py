@@ -24,13 +24,20 @@ COPIES |= {path: path for path in NOTEBOOKS}
 # What a page needs in the site alone: the pages below it.
 TREES = {"examples/index.md": [Path(path).stem for path in NOTEBOOKS]}
 # What has no page of its own, but one that says the same under other headings.
-STANDS_FOR = {"README.md": "index.md", "README.md#results": "benchmarks.md"}
+STANDS_FOR = {"README.md": "index.md", "README.md#results": "benchmarks.md#accuracy-at-a-size"}
 
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s:]+)\)")
 
 
 def copy(app, config):
-    """Copy what has changed; what has not keeps its time, so that Sphinx does not read it again."""
+    """Copy what has changed; what has not keeps its time, so that Sphinx does not read it again.
+
+    A copy of what is no longer there goes: Sphinx would take it for a page.
+    """
+    for folder in {(DOCS / target).parent for target in COPIES.values()}:
+        for path in folder.glob("*.*"):
+            if path.relative_to(DOCS).as_posix() not in COPIES.values():
+                path.unlink()
     for source, target in COPIES.items():
         path = DOCS / target
         path.parent.mkdir(exist_ok=True)
