@@ -7,11 +7,16 @@ from docutils.utils.math.latex2mathml import tex2mathml
 
 # A fraction of two single letters or digits, which the converter would take for one number.
 SHORT = re.compile(r"(\\[dt]?frac) ?(\w)(\w)")
+# Where the name of a function touches what stands before it, or an argument without brackets.
+BEFORE = re.compile(r"(</(?:mi|mn|mfrac)>\s*)(<mi[^>]*>\w+</mi>\s*<mo>&ApplyFunction;)")
+AFTER = re.compile(r'(<mo>&ApplyFunction;</mo>)(?!\s*<mo stretchy="false">\()')
+SPACE = '<mspace width="0.1667em"></mspace>'
 
 
 def converted(node, **options):
     """The formula of a node as MathML."""
-    return tex2mathml(SHORT.sub(r"\1{\2}{\3}", node.astext()), **options)
+    formula = tex2mathml(SHORT.sub(r"\1{\2}{\3}", node.astext()), **options)
+    return AFTER.sub(rf"\1{SPACE}", BEFORE.sub(rf"\1{SPACE}\2", formula))
 
 
 def visit_inline(translator, node):
