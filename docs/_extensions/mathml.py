@@ -26,8 +26,8 @@ def visit_inline(translator, node):
 
 
 def visit_block(translator, node):
-    """A formula on lines of its own, which may be wider than a narrow window."""
-    translator.body.append(f'<div class="math-block">{converted(node, as_block=True)}</div>')
+    """A formula on lines of its own, which may be wider than a narrow window: keys scroll it."""
+    translator.body.append(f'<div class="math-block" tabindex="0">{converted(node, as_block=True)}</div>')
     raise nodes.SkipNode
 
 
