@@ -1,8 +1,10 @@
 """`python -m ketcore`: what a report of a bug needs, whatever is broken, and nothing that is private."""
 
 import getpass
+import io
 import os
 import platform
+import runpy
 import socket
 import subprocess
 import sys
@@ -17,9 +19,9 @@ import ketcore as kc
 from ketcore import cli
 from ketcore.cuda import devices, library
 from ketcore.environment import environment
+from ketcore.lookups import gather
 from tests.processes import ROOT, run_python
 
-REPORT = "import sys; sys.argv[1:] = ['info']; from ketcore.cli import main; sys.exit(main())"
 # What the parts of CuPy that are asked say on a machine with a GPU.
 HEALTHY = """
 from . import cuda
@@ -127,9 +129,11 @@ def test_a_blas_that_says_little(monkeypatch, path, lines):
     environment()
 
 
-def test_an_engine_alone_says_why_the_others_are_missing():
-    done = run_python(REPORT, KETCORE_ENGINE="arrays")
-    found = said(done.stdout)["engines"]
+@pytest.mark.usefixtures("no_cupy")
+def test_an_engine_alone_says_why_the_others_are_missing(monkeypatch):
+    monkeypatch.setenv("KETCORE_ENGINE", "arrays")
+    monkeypatch.setattr(gather, "_ALLOWED", gather._allowed("arrays"))
+    found = said(environment())["engines"]
     assert found[0] == "arrays; KETCORE_ENGINE is arrays"
     assert found[-1] == "no numpy: KETCORE_ENGINE names another one"
 
@@ -159,16 +163,14 @@ def test_gpus(cupy):
     ],
     ids=["syntax", "library", "path", "cause", "crash", "empty"],
 )
-def test_a_broken_cupy_gives_a_line(cupy, package, line):
+def test_a_broken_cupy_gives_a_line(cupy, capfd, package, line):
     cupy(package)
     if not package:
         os.remove(Path(sys.path[0], "cupy", "cuda", "runtime.py"))
-    (found,) = devices.gpus()
+    (found,) = said(environment())["GPU"]
     assert line in found
     assert found_paths(found) == []
-    done = run_python(REPORT, PYTHONPATH=os.pathsep.join([sys.path[0], str(ROOT)]))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert said(done.stdout)["GPU"] == [found]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_cupy_without_a_gpu_or_nvrtc(cupy):
@@ -191,51 +193,74 @@ def test_a_process_that_cannot_be_started(cupy, monkeypatch):
 
 
 def test_every_distribution_of_cupy_is_named(tmp_path, monkeypatch):
-    for name in ("cupy_cuda12x-14.0.0", "cupy_cuda13x-14.1.0", "cupyd-1.0", "nameless-1"):
-        (tmp_path / f"{name}.dist-info").mkdir()
-        package, _, version = name.replace("_", "-").rpartition("-")
-        text = (
-            f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n" if package != "nameless" else ""
-        )
-        (tmp_path / f"{name}.dist-info" / "METADATA").write_text(text, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert {"cupy-cuda12x", "cupy-cuda13x"} <= {*devices.distributions()}
-    assert "cupyd" not in devices.distributions()
+    names = ("cupy_cuda12x-14.0.0.dist-info", "cupy_cuda13x-14.1.0.dist-info", "cupyd-1.0.dist-info")
+    for name in (*names, "cupy_rocm_5_0-14.0.0.egg-info", "cupy-1.0.data"):
+        (tmp_path / name).mkdir()
+        package, _, version = name.removesuffix(".dist-info").replace("_", "-").rpartition("-")
+        text = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
+        (tmp_path / name / "METADATA").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "missing"), __file__])
+    assert devices.distributions() == ["cupy-cuda12x", "cupy-cuda13x", "cupy-rocm-5-0"]
     assert "cupy-cuda12x 14.0.0, cupy-cuda13x 14.1.0" in said(environment())["optional"][0]
 
 
-def module(*words, **environment):
-    """`python -m ketcore` with these words, as bytes."""
-    command = [sys.executable, "-W", "error", "-m", "ketcore", *words]
-    given = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    return subprocess.run(command, env=given, capture_output=True, check=False, timeout=300)
+def module(monkeypatch, *words):
+    """The status of `python -m ketcore` with these words, in this process."""
+    monkeypatch.setattr(sys, "argv", ["", *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("ketcore", run_name="__main__", alter_sys=False)
+    return ended.value.code
 
 
 def test_python_m_ketcore_prints_the_report():
-    done = module()
+    command = [sys.executable, "-W", "error", "-m", "ketcore"]
+    given = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=given, capture_output=True, check=False, timeout=300)
     assert (done.returncode, done.stderr) == (0, b"")
     assert [*said(done.stdout.decode())][:2] == ["ketcore", "Python"]
-    assert module("info").stdout.split() == done.stdout.split()
 
 
-def test_python_m_ketcore_takes_the_words_of_the_command_line():
-    assert module("--version").stdout.decode().split() == ["ketcore", kc.__version__]
-    assert b"--epochs" in module("demo", "--help").stdout
-    done = module("nothing")
-    assert (done.returncode, b"invalid choice: 'nothing'" in done.stderr) == (2, True)
+def test_python_m_ketcore_takes_the_words_of_the_command_line(monkeypatch, capfd):
+    monkeypatch.setattr("ketcore.environment.environment", lambda: "the report")
+    assert module(monkeypatch) == module(monkeypatch, "info") == 0
+    assert capfd.readouterr().out.splitlines() == ["the report"] * 2
+    assert module(monkeypatch, "--version") == 0
+    assert capfd.readouterr().out.split() == ["ketcore", kc.__version__]
+    assert module(monkeypatch, "demo", "--help") == 0
+    assert "--epochs" in capfd.readouterr().out
+    assert module(monkeypatch, "nothing") == 2
+    assert "invalid choice: 'nothing'" in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("no_cupy")
-def test_what_a_terminal_cannot_print(monkeypatch, capfd):
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("utf-8", "Linux-\u4f59"), ("ascii", r"Linux-\u4f59"), ("cp1252", r"Linux-\u4f59")],
+)
+def test_what_a_terminal_cannot_print(monkeypatch, encoding, shown):
     """The name of a processor or a platform may be any text."""
     monkeypatch.setattr(platform, "platform", lambda: "Linux-\u4f59")
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
     assert cli.main(["info"]) == 0
-    assert "Linux-\u4f59" in capfd.readouterr().out
-    code = "import platform; platform.platform = lambda: 'Linux-\\u4f59'; " + REPORT
-    for encoding in ("ascii", "cp1252"):
-        done = run_python(code, encoding=encoding, PYTHONIOENCODING=encoding)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert said(done.stdout)["platform"] == [r"Linux-\u4f59"]
+    assert said(terminal.buffer.getvalue().decode(encoding))["platform"] == [shown]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("flags : a\nmodel name\t: A processor @ 2 GHz\n", "A processor @ 2 GHz"),
+        ("flags : a\n", "knows"),
+        (None, "knows"),
+    ],
+)
+def test_the_processor_is_named_where_linux_or_python_knows_it(tmp_path, monkeypatch, text, name):
+    file = tmp_path / "cpuinfo"
+    if text:
+        file.write_text(text, encoding="utf-8")
+    monkeypatch.setattr("ketcore.environment._CPUINFO", str(file))
+    monkeypatch.setattr(platform, "processor", lambda: "knows")
+    assert said(environment())["processor"][0].startswith(f"{name}, ")
 
 
 def test_the_report_imports_no_framework():

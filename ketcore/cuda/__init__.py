@@ -2,6 +2,7 @@
 
     library      CuPy by its name: whose arrays are its, what stands for SciPy
     devices      what CuPy says of itself and of the GPUs, for reports
+    answer       the script by which they are asked
     launcher     launches kernels on arrays of CuPy
     table        every instantiation of a kernel that is launched
     structs      what kernels are told by value
