@@ -16,9 +16,23 @@ def text(*parts):
     return ROOT.joinpath(*parts).read_text(encoding="utf-8")
 
 
-def test_the_tests_run_on_every_python_that_is_declared():
+def workflows():
+    return [path.relative_to(ROOT).parts for path in sorted(WORKFLOWS.glob("*.yml"))]
+
+
+def every_workflow():
+    return "".join(text(*parts) for parts in workflows())
+
+
+def setup_cfg():
+    """The sections of setup.cfg."""
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    return settings
+
+
+def test_the_tests_run_on_every_python_that_is_declared():
+    settings = setup_cfg()
     declared = re.findall(r"Python :: (3\.\d+)$", settings["metadata"]["classifiers"], re.MULTILINE)
     assert settings["options"]["python_requires"] == f">={declared[0]}"
     tests = text(".github", "workflows", "tests.yml")
@@ -26,12 +40,8 @@ def test_the_tests_run_on_every_python_that_is_declared():
     # The first runs all that .ci/run has.
     assert [declared[0], *re.findall(r'"(.*?)"', matrix)] == declared
     assert f'python-version: "{declared[0]}"\n      - run: bash .ci/run\n' in tests
-    used = re.findall(r'python-version: "(.*)"', "".join(text(*each) for each in workflows()))
+    used = re.findall(r'python-version: "(.*)"', every_workflow())
     assert set(used) <= set(declared)
-
-
-def workflows():
-    return [path.relative_to(ROOT).parts for path in sorted(WORKFLOWS.glob("*.yml"))]
 
 
 def test_the_tests_run_by_the_command_of_the_readme():
@@ -39,11 +49,28 @@ def test_the_tests_run_by_the_command_of_the_readme():
     assert f"- run: {command}\n" in text(".github", "workflows", "tests.yml")
 
 
+def test_the_site_is_made_by_the_commands_of_contributing():
+    block = text("CONTRIBUTING.md").partition("## Documentation")[2].split("```")[1]
+    commands = [line.replace("install -e", "install") for line in block.strip().splitlines()]
+    steps = "".join(f"      - run: {command}\n" for command in commands)
+    assert steps in text(".github", "workflows", "docs.yml")
+
+
 def test_files_that_workflows_name_are_there():
-    tests = text(".github", "workflows", "tests.yml")
-    named = re.findall(r"\b(?:tests/\w+\.py|README\.md|\.ci/run)\b", tests)
-    assert len(named) > 10
+    named = re.findall(r"\b(?:(?:tests|docs)/\w+\.py|README\.md)\b|\.ci/run\b", every_workflow())
+    assert {"README.md", ".ci/run", "docs/check_site.py"} < {*named}
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("parts", workflows(), ids=lambda parts: parts[-1])
+def test_a_workflow_calls_what_it_installs(parts):
+    """A name that is misspelt would be found by the first run elsewhere, and no sooner."""
+    found = text(*parts)
+    installed = {*" ".join(re.findall(r"pip install ([a-z -]+)", found)).split()}
+    extras = "".join(setup_cfg()["options.extras_require"].values())
+    modules = installed | {*re.findall(r"^([\w-]+)", extras, re.MULTILINE), "ketcore", "venv"}
+    assert {*re.findall(r"python -m (\S+)", found)} <= modules
+    assert {*re.findall(r"- run: ([^>\s]+)", found)} <= installed | {"pip", "python", "bash", "test"}
 
 
 @pytest.mark.parametrize("parts", workflows(), ids=lambda parts: parts[-1])
@@ -55,11 +82,9 @@ def test_a_workflow_may_do_little_and_ends(parts):
     assert found.count("actions/checkout@") == found.count("persist-credentials: false")
 
 
-def test_extras_that_are_tested_are_declared():
-    settings = configparser.ConfigParser()
-    settings.read(ROOT / "setup.cfg", encoding="utf-8")
-    named = re.findall(r'pip install "\.\[(\w+)\]"', text(".github", "workflows", "tests.yml"))
-    assert set(named) <= {*settings["options.extras_require"]}
+def test_extras_that_are_installed_are_declared():
+    named = re.findall(r"\.\[([\w,]+)\]", every_workflow() + text(".ci", "run"))
+    assert {"test", "docs"} <= {*",".join(named).split(",")} <= {*setup_cfg()["options.extras_require"]}
 
 
 def test_the_citation_is_of_this_version():
