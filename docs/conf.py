@@ -66,17 +66,12 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_favicon = "_static/favicon.svg"
 html_copy_source = False
-html_show_sphinx = False
 html_theme_options = {
     "logo": {"image_light": "_static/wordmark.svg", "image_dark": "_static/wordmark-dark.svg"},
     "navbar_align": "left",
-    "header_links_before_dropdown": 5,
     "collapse_navigation": True,
     "show_toc_level": 2,
-    "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
-    "pygments_light_style": "a11y-high-contrast-light",
-    "pygments_dark_style": "a11y-high-contrast-dark",
 }

@@ -99,3 +99,13 @@ def test_the_hooks_use_one_ruff():
 
 def test_the_form_asks_for_the_report():
     assert "`python -m ketcore`" in text(".github", "ISSUE_TEMPLATE", "bug.yml")
+
+
+def test_the_sdist_has_what_its_tests_and_checkers_read():
+    named = set(" ".join(re.findall(r"^include (.*)$", text("MANIFEST.in"), re.MULTILINE)).split())
+    # These are there without being named.
+    named |= {"README.md", "LICENSE", "pyproject.toml", "setup.cfg"}
+    files = {
+        path.name for pattern in ("*.py", "*.json", "*.toml", "*.cff", "*.cfg") for path in ROOT.glob(pattern)
+    }
+    assert {"conftest.py", "pyrightconfig.json"} < files <= named
