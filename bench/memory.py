@@ -7,8 +7,9 @@ from bench.measure import peak_memory
 
 
 def peak_tensor_memory(call: Callable[[], Any]) -> int:
-    """Bytes of tensors at the most, by torch's profiler, beyond those that were there; plus those of NumPy's
-    arrays at the most, which need not be at the same time.
+    """Bytes of tensors at the most, by torch's profiler, beyond those that were there.
+
+    Plus those of NumPy's arrays at the most, which need not be at the same time.
     """
     from torch.profiler import ProfilerActivity, profile
 

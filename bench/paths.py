@@ -1,4 +1,4 @@
-"""`python -m bench.paths`: is the way that ketcore chooses for a product the fastest of those it has?
+"""`python -m bench.paths`: whether the way that ketcore chooses for a product is the fastest of those it has.
 
 Every product of the algebra family is timed as called by default and with each path forced: modes, halves
 and dense.  One thread, CPU time, by turns; a path of more than `HOPELESS` times the operations of the choice

@@ -1,4 +1,4 @@
-"""Check a built site as a reader would use it, without a network: python docs/check_site.py build/site
+"""`python docs/check_site.py build/site`: a built site is checked as a reader uses it, without a network.
 
 What every link leads to must be there, be it a page or a place in one, and so must every picture, script and
 style sheet. None of these may be fetched from elsewhere. objects.inv, by which other sites link to this one,

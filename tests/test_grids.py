@@ -47,7 +47,7 @@ def same(found, expected):
 
 
 def flat_of(x, dims):
-    """x (..., *dims) as (..., size)."""
+    """An x (..., *dims) as (..., size)."""
     return x.reshape(*x.shape[: x.ndim - len(dims)], prod(dims))
 
 
@@ -123,8 +123,10 @@ def test_lists_integers_and_one_row_each():
 
 @given(operator=operators(), data=st.data())
 def test_numpy_reads_first(operator, data):
-    """The rule in other words: a shape that NumPy multiplies means what it means to NumPy, else the last axes
-    are the dims, else there is an error."""
+    """A shape that NumPy multiplies means what it means to NumPy.
+
+    Else the last axes are the dims, and else there is an error: the rule in other words.
+    """
     whole = operator.shape == (prod(operator.row_dims), prod(operator.col_dims))
     for turned in (False, True):
         dims, other = (operator.row_dims, operator.col_dims)[:: 1 if turned else -1]

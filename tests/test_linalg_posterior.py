@@ -13,8 +13,10 @@ TIGHT = {"rtol": 1e-13, "maxiter": 500}
 
 
 class Basis:
-    """Stands in for a generator: as white noise it gives the unit vectors, so that samples are the columns of
-    the map that makes them."""
+    """Stands in for a generator: as white noise it gives the unit vectors.
+
+    Samples are then the columns of the map that makes them.
+    """
 
     def standard_normal(self, shape):
         unit = np.eye(*shape[-2:])

@@ -100,7 +100,7 @@ def add_to_pages(docs):
 
 
 def run(tree, *arguments):
-    """pytest in a tree: its exit status and what it says."""
+    """A run of pytest in a tree: its exit status and what it says."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     given = os.environ | {
         "PYTHONPATH": str(tree),

@@ -257,7 +257,7 @@ def operators() -> Iterator[tuple[str, Call]]:
 
 
 def _binary(binary, own, order, **other):
-    """own + other, or other + own where the order is -1."""
+    """Of own and other, in this order or, where `order` is -1, in the other."""
     return binary(*[own, *other.values()][::order])
 
 

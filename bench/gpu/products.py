@@ -38,7 +38,7 @@ class Product:
 
     @property
     def least_bytes(self) -> int:
-        """x read and the product written, and the factors; backward the same again, and both gradients."""
+        """Of x and the factors read and the product written; backward the same again, and both gradients."""
         rows, columns = (prod(pair[axis] for pair in self.dims) for axis in (0, 1))
         factors = self.rank * sum(p * q for p, q in self.dims)
         forward = self.batch * (rows + columns) + factors

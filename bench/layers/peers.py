@@ -1,4 +1,6 @@
-"""The contestants in training steps.  The common form, a sequence of NumPy arrays:
+"""The contestants in training steps.
+
+The common form, a sequence of NumPy arrays::
 
     embeddings   (rows, gradients of the parameters as in `bench.peers`)
     linear       (y, [gradient of x, of the N factors (R, p_n, q_n), of the bias])

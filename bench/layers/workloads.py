@@ -73,7 +73,7 @@ class LinearCase:
 
     @property
     def traffic(self) -> tuple[str, int]:
-        """x is read and y written; the same again for the gradients."""
+        """Of x read and y written; the same again for the gradients."""
         return "copy", self.x.nbytes + self.cotangent.nbytes
 
     @property

@@ -29,8 +29,11 @@ def members_by_kind(module, name):
 
 
 def setup(app):
-    """For the template, which has no other way to know; a function in the settings would have all pages read
-    again in the next build, so that it is there only while the template is."""
+    """For the template, which has no other way to know.
+
+    A function in the settings would have all pages read again in the next build, so that it is there only
+    while the pages of classes are written.
+    """
 
     def offer(app):
         app.config.autosummary_context["members_by_kind"] = members_by_kind

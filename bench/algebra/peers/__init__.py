@@ -1,4 +1,6 @@
-"""The contestants in the operator algebra: modules as in `bench.peers`, with the common form
+"""The contestants in the operator algebra: modules as in `bench.peers`.
+
+The common form::
 
     (value, [gradient of x, gradients of the N factors (R, p, q)]);  forward: (value, [])
 
@@ -46,7 +48,7 @@ def terms(case, transposed: bool = False) -> list[list[np.ndarray]]:
 
 
 def padded(case) -> np.ndarray:
-    """x with zeros for the rows that a cropped matrix lacks, as users of packages without crops have it."""
+    """An x with zeros for rows that a cropped matrix lacks, as users of packages without crops have it."""
     missing = int(np.prod(case.workload.rows)) - case.workload.sizes[0]
     return np.pad(case.x, [(0, 0), (0, missing)]) if missing else case.x
 
