@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _obey(arguments: Sequence[str] | None) -> int:
+    """Parse the arguments and run what they name; the exit status."""
     about = "Tensor-product vectors and Kronecker-factorised matrices."
     parser = argparse.ArgumentParser(prog="ketcore", description=about)
     parser.add_argument("--version", action="version", version=f"ketcore {__version__}")

@@ -263,6 +263,7 @@ def _checked_terms(identities, dims, rank):
 
 
 def _modes(found, dims):
+    """The modes as a set, each of a square factor."""
     for n in found:
         if not _is_int(n):
             raise TypeError(f"identities must be ints, got {shown(n)}")

@@ -193,6 +193,7 @@ def _free(factors, fixed):
 
 
 def _levelled(factors, axes, carry, fixed):
+    """Factors with leaves of like norms, and the powers of two that were moved; None where none were."""
     free = _free(factors, fixed)
     if free is None:
         return _levelled_by_terms(factors, axes, fixed)

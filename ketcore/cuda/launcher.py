@@ -73,6 +73,7 @@ def _launcher_on(device):
 
 @cache
 def _cupy_function(device, shared_limit, source, name):
+    """The compiled kernel of a source, under one name of its template."""
     import cupy
 
     with cupy.cuda.Device(device):

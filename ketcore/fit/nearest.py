@@ -148,6 +148,9 @@ def nearest_kronecker(
     ----------
     C. F. Van Loan and N. Pitsianis, Approximation with Kronecker products, 1993 (N = 2).
 
+    T. G. Kolda and B. W. Bader, Tensor decompositions and applications, SIAM Review 51 (2009), section 3.4
+    (N > 2).
+
     Examples
     --------
     >>> A = np.kron([[1.0, 2.0], [3.0, 4.0]], np.eye(3))

@@ -127,6 +127,7 @@ def _operator_rows(operator):
 
 
 def _sliced(matrix):
+    """A reader of blocks of rows, of what can be sliced."""
     if not all(hasattr(matrix, name) for name in ("shape", "dtype", "__getitem__")):
         raise TypeError(
             f"A must be an array, a linear operator or sliceable by rows, got {type(matrix).__name__}"

@@ -67,6 +67,7 @@ def named_arrays(obj: Any) -> dict[str, AnyArray]:
 
 
 def _of_part(n, part):
+    """The names and arrays under which a part is stored."""
     if is_sparse(part):
         # Behind the last number that counts there may be room for more.
         count = int(part.indptr[-1])
@@ -129,6 +130,7 @@ def rebuilt(
 
 
 def _made(kind, sizes, parts, arrays):
+    """An object of one kind, of what a file holds."""
     if kind is Ket:
         return Ket.from_packed(arrays["packed"], sizes["dims"])
     if kind is Permutation:
@@ -149,6 +151,7 @@ def _made(kind, sizes, parts, arrays):
 
 
 def _identities(arrays, factors):
+    """For each term its modes that are identities; none where the file does not say."""
     known = arrays.get("identities")
     if known is None:
         return ()
@@ -162,6 +165,7 @@ def _identities(arrays, factors):
 
 
 def _part(n, part, sizes, arrays):
+    """The part that a file holds under number n."""
     if part == "identity":
         return Identity(sizes["row_dims"][n])
     if part == "diagonal":

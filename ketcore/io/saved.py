@@ -142,7 +142,7 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
         By default the numbers are read.  "r" leaves them in the file, of which memory holds what is in use;
         the arrays are read-only, as operations need no more.  "c" does the same, and what is written into the
         arrays stays in memory.  "r+" is refused, since objects do not change.
-    like : array, optional
+    like : array of any shape, optional
         An array whose library and device the numbers take, by default those of NumPy.  Sparse parts are
         SciPy's.
 
@@ -259,6 +259,7 @@ def _listed(name, metadata):
 
 
 def _sizes(name, values):
+    """Ints of the metadata, those beyond 64 bits as hexadecimal texts."""
     found = []
     for value in values:
         if isinstance(value, str) and re.fullmatch("0x[0-9a-f]+", value):

@@ -129,6 +129,7 @@ def layout(entries: Mapping[str, Any], size: int) -> dict[str, Tensor]:
 
 
 def _tensor(name, entry):
+    """An entry of the header, checked."""
     what = f"tensor {shortened(name)}"
     if not isinstance(entry, dict) or set(entry) != _ENTRY:
         raise ValueError(f"{what} must have dtype, shape and data_offsets, got {shortened(entry)}")

@@ -139,6 +139,7 @@ def _told_by_shape(leaves_shape, shape):
 
 
 def _kets(leaves, shape):
+    """Leaves in the order of word2ket as a ket with a batch of words."""
     order, rank, words, width = leaves.shape
     if shape is not None and (shape[0] != words or not 1 <= shape[1] <= width**order):
         raise ValueError(

@@ -93,6 +93,7 @@ def slogdet(
 
 
 def _slogdet(A, shift, assume_a, max_bytes):
+    """Sign and logarithm by the form of A."""
     look = symmetry.assumed_hermitian(assume_a, True) is None
     if isinstance(A, KroneckerSum):
         return of_sums.slogdet(A, shift, assume_a, max_bytes)

@@ -88,15 +88,15 @@ def cg(
     b : array, (P,), (p_0, ..., p_{N-1}) or (observed,)
         A vector; or on the grid (the row dims of A); or one element for each true one of the mask.  Where the
         mask is false, elements of a b of P are not read.
-    x0 : array, optional
-        A first guess in any of these shapes; None for zeros.
+    x0 : array, of a shape that b may have, optional
+        A first guess; None for zeros.
     rtol : float, default 1e-5
         As SciPy's: in the end the residual is at most `max(rtol |b|, atol)`, over the observed elements.
     atol : float, default 0.0
         See `rtol`.
     maxiter : int, optional
         The most iterations, at least 1; None is ten times the number of unknowns, as in SciPy.
-    M : operator, optional
+    M : operator, (P, P) or (observed, observed), optional
         What approximates the inverse of A + shift I: an operator of SciPy (CuPy) on the observed elements, or
         any operator of ketcore on all of them (`ketcore.eye(A.row_dims)` for none).  None, unlike in SciPy:
         one is made from a single Kronecker product near A.
@@ -109,8 +109,8 @@ def cg(
 
     Returns
     -------
-    x : array
-        Of b's shape, zero where the mask is false.
+    x : array, of the shape of b
+        Zero where the mask is false.
     info : int
         0, or the number of iterations where these did not reach the tolerance: x is then the last iterate.
 

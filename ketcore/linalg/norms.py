@@ -221,6 +221,7 @@ def _infinity(xp, matrices):
 
 
 def _spectral_norm_of_sum(A):
+    """The largest absolute eigenvalue, where the factors are Hermitian."""
     xp = array_api_compat.array_namespace(*A.factors)
     matrices = spectral.hermitian_factors_of_sum(A, "norm")
     if matrices is None:

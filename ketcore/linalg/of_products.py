@@ -126,6 +126,7 @@ def slogdet(A: KroneckerProduct, look: bool = True) -> tuple[AnyArray, AnyArray]
 
 
 def _slogdet(part, look):
+    """Sign and logarithm of a part; those of a diagonal without forming it."""
     if not isinstance(part, Diagonal):
         return array_api_compat.array_namespace(part).linalg.slogdet(part)
     xp, values = array_api_compat.array_namespace(part.values), part.values

@@ -238,6 +238,7 @@ def _check_identities(A, assume_a):
 
 
 def _refuse_general(xp, terms, stored, function):
+    """An error where a factor is not Hermitian."""
     for k, term in enumerate(terms):
         for n, matrix in enumerate(term):
             if not closed_forms.is_hermitian_factor(xp, matrix, stored):

@@ -148,13 +148,13 @@ class GaussianPosterior(Generic[ArrayT]):
 
         Parameters
         ----------
-        points : array of ints, optional
-            Numbers of points in any shape, from 0 to Q - 1, negative ones being an error; None for all.
+        points : array of ints, (...), optional
+            Numbers of points, from 0 to Q - 1, negative ones being an error; None for all.
             Where noise is an array, or there is a mask, they must be given.
 
         Returns
         -------
-        array
+        array, (...), (Q,) or (q_0, ..., q_{N-1})
             In the shape of `points`, real; for all points as `mean`.
 
         Raises
@@ -402,6 +402,7 @@ def _check_dims(name, matrix, dims):
 
 
 def _other_grid(A, cross, prior):
+    """Cross and prior, checked against the grid of A."""
     cross = _kernel("cross", cross)
     if cross.col_dims != A.row_dims:
         raise ValueError(f"cross must have column dims {A.row_dims}, got {cross.col_dims}")
@@ -527,6 +528,7 @@ class _Spectrum(NamedTuple):
 
 
 def _spectrum(posterior):
+    """Eigenvalues and vectors of the covariance, whitened where the noise is a Kronecker matrix."""
     A, noise = posterior.covariance, posterior.noise
     xp, matrices = _hermitian("A", A)
     if isinstance(noise, KroneckerMatrix):
@@ -578,6 +580,7 @@ def _kept(spectrum):
 
 
 def _closed_variances(posterior):
+    """Variances at all points of a grid, from the spectrum."""
     spectrum = _spectrum(posterior)
     xp = namespace_of(spectrum.values)
     if posterior.cross is None:
@@ -599,6 +602,7 @@ def _picked(values, points):
 
 
 def _iterative_variances(posterior, points):
+    """Variances at some points, each by a system of its own."""
     cross = posterior._asked()
     prior = posterior.covariance if posterior.cross is None else posterior.prior
     xp = namespace_of(posterior.weights)

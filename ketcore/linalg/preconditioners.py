@@ -115,6 +115,7 @@ def _near_spectrum(A: Any) -> NearSpectrum:
 
 
 def _spectral(xp, vectors, divisor):
+    """Division by `divisor` in the basis of the vectors, None being that of the elements."""
     if vectors is None:
         return lambda x: x / divisor
 
@@ -126,6 +127,7 @@ def _spectral(xp, vectors, divisor):
 
 
 def _deflated(xp, spectrum, shift, observed):
+    """The inverse of the largest curvatures plus a noise for each element, by Woodbury's identity."""
     vectors, curvatures = _largest(xp, spectrum)
     # Below that the difference in Woodbury's identity would be nothing but rounding.
     least = 100 * float(np.finfo(curvatures.dtype).eps) * float(xp.max(curvatures))

@@ -37,8 +37,8 @@ class LstsqResult(NamedTuple, Generic[ArrayT]):
 
     Attributes
     ----------
-    x : array
-        The solution, of b's shape but Q for P.
+    x : array, (Q,), (Q, K), (..., Q, K) or (..., q_0, ..., q_{N-1})
+        The solution, in the one of these shapes that b has with P for Q.
     residuals : array, (), (K,), (...) or (..., K); or (0,)
         The squared norms of the columns of b - A x (on a grid, of each whole grid) where P > Q = rank, else
         empty.
@@ -422,7 +422,7 @@ def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> A
 
     Returns
     -------
-    array, Ket or KroneckerMatrix
+    array, of the shape of b; Ket or KroneckerMatrix
         Of the kind and shape of b, in the promoted dtype, complex where the shift is.
 
     Raises
@@ -453,6 +453,11 @@ def solve(A: Any, b: Any, shift: Any = 0.0, *, assume_a: str | None = None) -> A
     is the transposed matrix.  Of other structure that `assume_a` may say there, a KroneckerProduct knows
     diagonal parts and identities.  Where a matrix is ill-conditioned there is no warning: if nothing is
     assumed, a factor whose condition number exceeds one over the machine epsilon is an error.
+
+    References
+    ----------
+    R. H. Bartels and G. W. Stewart, Solution of the matrix equation AX + XB = C, Communications of the ACM 15
+    (1972): a KroneckerSum whose factors are not Hermitian.
 
     Examples
     --------

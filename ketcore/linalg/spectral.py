@@ -323,6 +323,7 @@ def general_values(xp, matrices: Sequence[AnyArray], look: bool = True) -> list[
 
 
 def _hermitian_spectrum(A, function, assume_a):
+    """Eigenvalues and vectors of the factors, which are or are assumed to be Hermitian."""
     look = assume_a is None
     assumed = None if look else closed_forms.assumption(closed_forms.operator(A, function), assume_a)
     if assumed is False:
@@ -347,6 +348,7 @@ def _ket_of(A, values):
 
 
 def _general_factors(A, function):
+    """The square factors of a sum, or of a single Kronecker product."""
     if isinstance(A, KroneckerSum):
         xp = array_api_compat.array_namespace(*A.factors)
         matrices = [widened(f) for f in A.factors]

@@ -27,6 +27,7 @@ def halves(
 
 
 def _children(xp, leaves, split, eps):
+    """Both halves of a vector; the left one is 1 where nothing is split."""
     right = tree.product(xp, leaves[split:], eps)
     return (tree.product(xp, leaves[:split], eps) if split else xp.ones_like(right[:1, ...])), right
 

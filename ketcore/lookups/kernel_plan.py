@@ -116,6 +116,7 @@ def gather_launch(shape: Geometry, backward: bool, limit: int, vector: bool) -> 
 
 
 def _common(shape):
+    """What the plans of all kernels of lookups begin with."""
     plan = np.zeros((), PLAN)
     order = len(shape.widths)
     plan["rows"], plan["columns"], plan["bound"] = shape.rows, shape.columns, shape.bound

@@ -132,6 +132,7 @@ def _contract(launch, lookup, cotangent, records, gradients):
 
 
 def _sum_chunks(launch, lookup, records, gradients):
+    """Gradients through sums over chunks of the batch, and then over the chunks."""
     accumulate, reduce = chunk_launches(geometry(lookup))
     chunks, sums = int(accumulate.plan["chunks"]), int(accumulate.plan["sums"])
     if not sums:  # tables without rows
@@ -151,6 +152,7 @@ def _sum_segments(launch, lookup, records, gradients):
 
 
 def _sorted_sums(launch, found, index, records, gradients):
+    """Gradients through sums over runs of equal ids, which sorting makes."""
     order = launch.xp.argsort(index, kind="stable")
     ids = index[order]
     types = (STORAGE[records.dtype.name], INDEX[index.dtype.name])

@@ -89,6 +89,7 @@ def records(lookup: Lookup, cotangent: np.ndarray) -> np.ndarray:
 
 
 def _records(lookup, bad, cotangent):
+    """The cotangents of all chosen leaves, (B, R, sum q_n)."""
     dtype = accumulation_dtype(np, lookup.dtype)
     found = np.empty((lookup.batch, lookup.rank, sum(lookup.widths)), dtype)
 

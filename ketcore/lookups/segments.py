@@ -65,6 +65,7 @@ def scatter_packed(xp: ModuleType, lookup: Lookup, dims: Sequence[int], records:
 
 
 def _to_table(xp, table, index, cotangent):
+    """The gradient of one table: the sum of the cotangents of each row."""
     rank, length, width = table.shape
     batch = cotangent.shape[0]
     if index.ndim == 2:

@@ -86,6 +86,7 @@ def node_statistics(xp: ModuleType, left: AnyArray, right: AnyArray, eps: float)
 
 
 def _moments(xp, vector):
+    """Mean and variance over a vector, by batch and term."""
     mean = xp.mean(vector, axis=0)
     return mean, xp.mean((vector - mean) ** 2, axis=0)
 

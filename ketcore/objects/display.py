@@ -33,6 +33,7 @@ def sizes(parameters: int, nbytes: int, dense: int) -> dict[str, str]:
 
 
 def _ratio(dense, parameters):
+    """How many times fewer parameters there are, as text."""
     if not parameters:
         return "inf"
     # Integers, because 2**1024 elements do not fit a float.

@@ -75,6 +75,7 @@ def _parse_entry(entry, shape, axis):
 
 
 def _sliced(entry, size):
+    """A slice as the range of indices that it takes."""
     try:
         # An empty range may start at -1, which as an index would be the last.
         return range(*entry.indices(size)) or range(0)

@@ -934,7 +934,7 @@ def eye(dims: int | Sequence[int], dtype: DTypeLike = "float64", like: Any = Non
         Each >= 1.
     dtype : dtype, default "float64"
         A floating or complex one of NumPy; not None.
-    like : array, optional
+    like : array of any shape, optional
         An array whose library and device the factors take; None for NumPy.
 
     Returns

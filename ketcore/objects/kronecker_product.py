@@ -187,6 +187,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @staticmethod
     @quiet
     def _stored(parts, dtype):
+        """Parts in a dtype; what has the dtype of its operand takes it only where no part has another."""
         found = together(parts, lambda leaves: construction.cast(leaves, dtype, -1))
 
         def cast(array):
@@ -634,6 +635,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return self._terms((self if self._arrays() else other)._like(), 2**30)
 
     def _terms(self, like, max_bytes):
+        """A Kronecker matrix of rank 1, of parts made dense."""
         for part in self.parts:
             what = f"factor {tuple(part.shape)} of {like.dtype}"
             shapes.check_dense_size(prod(part.shape), itemsize(like), what, max_bytes)

@@ -334,7 +334,7 @@ class Operator(Structured, Generic[ArrayT]):
 
         Parameters
         ----------
-        other : array, Ket or operator
+        other : array, (columns,), (..., columns, n) or `(..., *col_dims)`, Ket or operator
             What `@` takes.
 
         Returns

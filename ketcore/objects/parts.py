@@ -165,6 +165,7 @@ def _readable(n, part):
 
 
 def _as_part(n, part, others):
+    """A part as it is stored: a matrix in the dtype of floating numbers, or what holds no values."""
     if isinstance(part, Diagonal) or not holds_values(part):
         return part
     _, (values,), dtype = check_floating(f"parts[{n}]", values_of([part]), others)

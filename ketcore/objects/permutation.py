@@ -208,7 +208,7 @@ class Permutation(Operator[Any]):
             What the result may take; infinity for no limit.
         dtype : dtype, default "float64"
             One of NumPy's numbers, or bool.
-        like : array, optional
+        like : array of any shape, optional
             An array whose library and device the result takes; None for NumPy.
 
         Returns

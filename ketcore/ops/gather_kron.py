@@ -303,6 +303,7 @@ def gather_kron_dense(
 
 
 def _lookup(tables, index, columns, per_term, check):
+    """Everything checked, as the lookup that engines take, and the batch of the index."""
     xp, tables, dtype = check_tables("tables", tables)
     per_term = check_flag("per_term", per_term)
     lead = (len(tables), tables[0].shape[0]) if per_term else (len(tables),)

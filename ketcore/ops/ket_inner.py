@@ -434,6 +434,7 @@ def ket_gram_dense(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> np.ndarray:
 
 
 def _checked(v, w):
+    """Both kets, of like dims and in one dtype."""
     v, w = as_sequence("v", v), as_sequence("w", w)
     xp, both, dtype = check_floating("v and w", [*v, *w])
     v, w = both[: len(v)], both[len(v) :]
@@ -469,6 +470,7 @@ def _summed(xp: ModuleType, grams: Sequence[AnyArray]) -> AnyArray:
 
 
 def _broadcast(v, w):
+    """The batch of both."""
     shapes = tuple(v[0].shape[:-2]), tuple(w[0].shape[:-2])
     try:
         return np.broadcast_shapes(*shapes)

@@ -372,6 +372,7 @@ def ket_rows_dense(
 
 
 def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
+    """Everything checked, as the lookup that engines take, and the batch of the ids."""
     xp, (leaves,), dtype = check_floating("leaves", [leaves])
     dims, eps = check_dims("dims", dims), check_size("eps", eps)
     if leaves.ndim != 3 or leaves.shape[2] != sum(dims):

@@ -267,6 +267,7 @@ def _rank_first(xp, array):
 
 
 def _like(xp, gradients, primals, shifts):
+    """Gradients in shape and dtype of their primals, with the shifts undone."""
     summed = [summed_like(xp, g, p.shape) for g, p in zip(gradients, primals, strict=True)]
     pairs = zip(scale.shifted(summed, shifts), primals, strict=True)
     return tuple(cast_gradient(xp, gradient, primal) for gradient, primal in pairs)

@@ -222,6 +222,7 @@ class _Call:
         self._scale(leaves, _powers(xp, leaves, sizes), dead)
 
     def _scale(self, leaves, powers, dead):
+        """Weights and Gram matrices of the terms, and the squared norm, over powers of two."""
         xp = self.xp
         self.units = scale.shifted(leaves, [-power[:, None, None] for power in powers])
         self.exponents, self.total = powers, reduce(add, powers)

@@ -280,6 +280,7 @@ class _Call:
         return found
 
     def _entries(self, factor, at):
+        """The entries of a factor at flat places, (places, R)."""
         rank, rows, columns = factor.shape
         flat = self.xp.reshape(factor, (rank, rows * columns))
         return self.xp.permute_dims(self.xp.take(flat, at, axis=1), (1, 0))

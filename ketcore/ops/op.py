@@ -69,7 +69,7 @@ class Op(NamedTuple):
         Its definition, on NumPy arrays: a formula, without the checks of the others.
     shapes : callable
         The shapes of the outputs, of anything that has shapes: what compilers ask for first.
-    primals : tuple
+    primals : tuple of Arrays
         The differentiated arguments in their order, each with its `name` and whether it is `several` arrays,
         `optional`, and `real` beside complex ones.
     constants : tuple of strs
@@ -80,7 +80,7 @@ class Op(NamedTuple):
         Those of forward alone.
     vjp_options : tuple of strs
         Those of vjp alone.
-    outputs : tuple
+    outputs : tuple of Arrays
         What forward returns, described as the primals are.
 
     Notes
@@ -119,8 +119,8 @@ class Op(NamedTuple):
 
         Parameters
         ----------
-        primals : sequence
-            The primals in the order of `primals`, or their tangents: an array, a sequence of arrays, or None.
+        primals : sequence of arrays, of sequences of arrays, and of None
+            The primals in the order of `primals`, or their tangents.
 
         Returns
         -------
@@ -144,8 +144,8 @@ class Op(NamedTuple):
 
         Returns
         -------
-        tuple
-            For each primal a tuple of arrays, an array, or None.
+        tuple of arrays, of tuples of arrays, and of None
+            One for each primal.
         """
         found, start = [], 0
         for each, count in zip(self.primals, counts, strict=True):
@@ -160,7 +160,7 @@ class Op(NamedTuple):
 
         Parameters
         ----------
-        gradients : tuple or array
+        gradients : array, or tuple of arrays and of tuples of arrays
             One gradient for each primal; that of a single primal stands alone.
 
         Returns
@@ -175,7 +175,7 @@ class Op(NamedTuple):
 
         Parameters
         ----------
-        outputs : tuple or array
+        outputs : array, or tuple of arrays and of tuples of arrays
             One for each of `outputs`; a single one stands alone.
 
         Returns
@@ -198,7 +198,7 @@ class Op(NamedTuple):
 
         Returns
         -------
-        tuple or array
+        array, or tuple of arrays
             The array itself where there is a single output of one array, else a tuple.
         """
         alone = len(self.outputs) == 1 and not self.outputs[0].several

@@ -285,6 +285,7 @@ def _lookup(factors, ids, shape, check):
 
 
 def _leaves(xp, tables, lookup, bad, batch):
+    """The chosen leaves of each mode, NaN where an id is bad."""
     leaves = []
     for table, digit in zip(tables, chosen_leaves(lookup, lookup.index), strict=True):
         leaf = xp.permute_dims(table_rows(xp, table, digit), (1, 0, 2))

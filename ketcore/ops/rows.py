@@ -306,6 +306,7 @@ def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | N
 
 
 def _lookup(factors, ids, shape, check):
+    """Everything checked, as the lookup that engines take, and the batch of the ids."""
     xp, factors, dtype = check_tables("factors", factors)
     count, columns = check_shape(shape, factors)
     ids, checked = check_index("ids", ids, count, check)

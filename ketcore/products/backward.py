@@ -240,6 +240,7 @@ _COPIES = 1
 
 
 def _factor_gradients(xp, factors, plan, to_weights):
+    """Gradients of the factors from those of the weights of each step, in the order of modes."""
     found, rank = {}, factors[0].shape[0]
     for step, to_weight in zip(plan.steps, to_weights, strict=True):
         if rank == 1 and step.stop - step.start == 1:

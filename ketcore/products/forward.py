@@ -256,6 +256,7 @@ def _numpy_forward(step, weight, z, outer, out):
 
 
 def _terms_forward(xp, step, weight, z, outer, leftward, out):
+    """One step in which every term has a weight of its own."""
     z = reshaped(xp, z, terms_shape(step, outer, step.rows, not leftward))
     z = z if not leftward else swapped_middle(xp, z)
     if out is None:

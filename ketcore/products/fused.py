@@ -61,6 +61,7 @@ def matmul(
 
 
 def _passes(launch, factors, x, identities):
+    """The product, one launch after the other."""
     batch, _, trail = x.shape
     xp, storage = launch.xp, x.dtype.name
     shape = (batch, prod(factor.shape[2] for factor in factors), trail)
@@ -82,6 +83,7 @@ def _passes(launch, factors, x, identities):
 
 
 def _steps(factors, batch, trail, identities):
+    """The plan of the passes; None where the factors do not fit one."""
     rows, columns = (tuple(factor.shape[axis] for factor in factors) for axis in (1, 2))
     entry = max(4, factors[0].dtype.itemsize)
     return fused_steps(rows, columns, factors[0].shape[0], batch, trail, entry, frozenset(identities))

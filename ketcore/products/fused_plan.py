@@ -319,6 +319,7 @@ def _conflicts(stride, run, banks):
 
 
 def _step(start, stop, group):
+    """A record of the plan, for the modes that one pass over the array multiplies."""
     plan, (buffers, entries) = np.zeros((), PASS), group.buffers()
     height, width = group.tile
     inner_tiles = -(-group.inner // width)
@@ -345,6 +346,7 @@ def _step(start, stop, group):
 
 
 def _fill_chain(chain, group, buffers):
+    """The links of one pass: which box each reads and writes, and by which strides."""
     ends, (height, width) = (0, *_links(group.rows, group.columns)[1]), group.tile
     matrix = 0
     for s, (p, q) in enumerate(group.merged):

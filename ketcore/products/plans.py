@@ -263,6 +263,7 @@ class Problem(NamedTuple):
 
 @decided(1024)
 def _plan(rows, columns, rank, batch, trail, identities, itemsize, path):
+    """The fastest plan by the model of costs, on one path where that is asked for."""
     live = [n for n in range(len(rows)) if n not in identities]
     if not live:
         return MatmulPlan(path or "modes", (), False, True, 1, 1)
@@ -389,6 +390,7 @@ def steps_of(problem: Problem, groups: Sequence[tuple[int, ...]]) -> tuple[Step,
 
 
 def _step(problem, start, stop, done, first, last, cycle=None):
+    """The merged modes start to stop as one product, and what it takes."""
     sizes = [problem.columns[n] if n in done else problem.rows[n] for n in range(len(problem.rows))]
     outer, inner = prod(sizes[:start]), prod(sizes[stop:]) * problem.trail
     if cycle is not None:

@@ -173,6 +173,7 @@ class _Sum(NamedTuple):
 
 @decided(256)
 def _terms_plan(rows, columns, identities, batch, trail, itemsize, path):
+    """Terms apart where that is estimated to be faster, or is asked for; else together."""
     square = frozenset(n for n, (p, q) in enumerate(zip(rows, columns, strict=True)) if p == q)
     idle = tuple(known & square for known in identities)
     shared = common(idle)

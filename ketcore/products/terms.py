@@ -66,6 +66,7 @@ class Block(NamedTuple):
 
 @kept(256)
 def _leading_block(row_dims, col_dims, shape):
+    """The leading block of this shape, as boxes whose ranges of digits are listed once per mode."""
     sides = (prefix_boxes(count, dims) for count, dims in zip(shape, (row_dims, col_dims), strict=True))
     boxes = [list(zip(*box, strict=True)) for box in pairs(*sides)]
     ranges, places = [], []

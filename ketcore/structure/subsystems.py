@@ -120,6 +120,7 @@ def _trace_of_ket(ket, traced):
 
 
 def _trace_of_terms(matrix, traced, kept):
+    """The traces of each term as its weight, in one of the modes that are kept."""
     wide, _ = level([widened(f) for f in matrix.factors], None, fixed=matrix.term_identities)
     xp = namespace_of(wide[0])
     scale = reduce(mul, [xp.sum(xp.linalg.diagonal(wide[n]), axis=-1) for n in traced])
@@ -148,6 +149,7 @@ def _trace_of_sum(matrix, traced, kept):
 
 
 def _trace_of_product(matrix, traced, kept):
+    """The traces of the other parts as a factor of one that is kept."""
     xp, like, dtype = kind_of(matrix.parts)
     parts = level_parts(matrix.parts)
     total = product_over_modes(trace_of, widened(like), [parts[n] for n in traced])

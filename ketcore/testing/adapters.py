@@ -24,13 +24,13 @@ def to_dense(value: Any) -> np.ndarray:
 
     Parameters
     ----------
-    value : object
+    value : number, array or object
         A number, an array of any library, or what has a method `toarray`, `to_dense` or `todense`, or
         `__array__`; the methods come first.
 
     Returns
     -------
-    np.ndarray
+    np.ndarray, (...)
 
     Raises
     ------

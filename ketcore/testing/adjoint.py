@@ -27,7 +27,7 @@ def assert_adjoint(
     ----------
     A, AH : callable
         (array) -> array: a linear map and what should be its adjoint.
-    x, y : array
+    x, y : array of any shape
         Arguments of A and AH, of any library; y has the shape of A(x).  Draw several: one pair can miss an
         error.
     rtol : float, optional

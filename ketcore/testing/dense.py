@@ -69,13 +69,13 @@ def assert_dense_equal(
 
     Parameters
     ----------
-    actual : array
+    actual : array, (...)
         Of any library; its dtype sets the tolerance.
-    expected : array
+    expected : array, (...)
         Of any library: the dense definition, best computed in float64.
     terms : int, default 1
         Number of terms summed in each entry.
-    scale : float or array, optional
+    scale : float or array, (...), optional
         Magnitude of the terms, broadcastable to `expected`: for instance the dense definition of the absolute
         values.  By default the largest magnitude in `expected`, which is too strict for sums that cancel
         everywhere.

@@ -219,6 +219,7 @@ def _compare_pairings(source, push, probes, values, allowed, noise):
 
 
 def _compare_pairing(source, push, probe, values, allowed, noise, name):
+    """Fail unless gradients with tangents and cotangents with what was pushed give the same number."""
     tangents, cotangents, gradients = probe
     pushed = push(tangents)
     left, right = pairing(gradients, tangents), pairing(cotangents, pushed)

@@ -86,6 +86,10 @@ def kronecker_identities(make: Callable[..., Any] | Adapter) -> list[Law]:
     TypeError
         On a `make` that is neither.
 
+    References
+    ----------
+    C. F. Van Loan, "The ubiquitous Kronecker product", J. Comput. Appl. Math. 123 (2000) 85-100: most laws.
+
     Examples
     --------
     >>> from functools import reduce

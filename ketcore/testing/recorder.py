@@ -44,6 +44,8 @@ class Recorder:
         return self._recorded(name, function)
 
     def _recorded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose calls are written down."""
+
         def call(*arguments: Any) -> Any:
             if self._compared:
                 self._start, self._compared = len(self._calls), False
@@ -57,6 +59,7 @@ class Recorder:
         return call
 
     def _kept(self, argument: Any) -> Any:
+        """An argument as it is now: its place where it is a result, else a copy."""
         if id(argument) in self._places:
             return _Result(self._places[id(argument)])
         if isinstance(argument, list):
@@ -88,6 +91,7 @@ class Recorder:
         return f"{call.name}({', '.join(self._argument(each, names) for each in call.arguments)})"
 
     def _argument(self, argument: Any, names: dict[int, str]) -> str:
+        """How an argument is written in a message."""
         if isinstance(argument, _Result):
             made = self._calls[argument]
             return names.get(argument) or self._argument(made.arguments[0], names)

@@ -45,12 +45,12 @@ def to_numpy(array: AnyArray) -> np.ndarray:
 
     Parameters
     ----------
-    array : array or number
+    array : array, (...), or number
         Of any library, on any device.
 
     Returns
     -------
-    np.ndarray
+    np.ndarray, (...)
 
     Examples
     --------
@@ -75,14 +75,14 @@ def from_numpy(values: np.ndarray, like: AnyArray) -> AnyArray:
 
     Parameters
     ----------
-    values : np.ndarray
+    values : np.ndarray, (...)
         The values.
-    like : array
+    like : array of any shape
         Of any library.
 
     Returns
     -------
-    array
+    array, (...)
 
     Examples
     --------

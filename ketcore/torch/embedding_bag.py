@@ -379,6 +379,7 @@ def _sums(rows, bag, inside, bags):
 
 
 def _maxima(rows, bag, inside, bags):
+    """The greatest entries of each bag, 0 where it is empty."""
     if rows.is_complex():
         raise TypeError(f"mode must be sum or mean for complex rows, got max and {rows.dtype}")
     least = float("-inf")

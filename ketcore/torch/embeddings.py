@@ -152,7 +152,7 @@ class EmbeddingKetXS(XSTable):
             As of the constructor.
         order, rank, row_dims, col_dims, permutation
             As of the constructor.
-        rng : seed, optional
+        rng : int, Generator or None, optional
             As of `ketcore.nearest_kronecker`.
 
         Returns

@@ -195,6 +195,7 @@ def _test(argument: str, selection: Selection) -> Callable[[str, nn.Module], boo
 
 
 def _options(kind, order, rank, linears, linear_order, linear_rank, factorise) -> LayerOptions:
+    """What the new layers are to be, checked."""
     if kind not in tuple(TABLES):
         raise ValueError(f"kind must be one of {sorted(TABLES)}, got {kind!r}")
     for name, value in (("linears", linears), ("factorise", factorise)):
@@ -239,6 +240,7 @@ def _left(model, group: Group, choice: _Choice, options: LayerOptions) -> list[S
 
 
 def _own_reason(model, member: Member, choice: _Choice, options: LayerOptions) -> str:
+    """Why a layer stays as it is; empty where it need not."""
     if choice.excluded(member):
         return "excluded"
     if reason := obstacle(model, member):
@@ -250,6 +252,7 @@ def _own_reason(model, member: Member, choice: _Choice, options: LayerOptions) -
 
 
 def _group_reason(group: Group, choice: _Choice, options: LayerOptions) -> str:
+    """Why layers that share a weight stay as they are; empty where they need not."""
     if not any(choice.included(member) for member in group.members):
         return "not included"
     if group.holders:
@@ -276,6 +279,7 @@ def _check_weights(groups: list[Group], options: LayerOptions) -> None:
 
 
 def _lines(group: Group, layers: list[nn.Module], error: float | None) -> Iterator[Replaced]:
+    """What a report says of each layer that shares a weight; the first one has its parameters."""
     first = group.members[0]
     rows, columns = first.module.get_parameter("weight").shape
     for member, layer in zip(group.members, layers, strict=True):

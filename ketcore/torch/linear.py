@@ -37,7 +37,7 @@ class KroneckerLinear(nn.Module):
     in_dims, out_dims : sequence of N ints, optional
         The in_n and out_n, of a product of at least `in_features` and `out_features`; a larger product is
         cropped to its leading block. None: `ketcore.suggest_dims`.
-    device, dtype : optional
+    device, dtype : torch.device and torch.dtype, optional
         Those of the parameters.
 
     Attributes

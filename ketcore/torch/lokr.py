@@ -234,6 +234,11 @@ class LoKrLinear(nn.Module):
     It starts at zero, and so at the output of `base`, as in LyCORIS: w2, or w2_b, is zero and the others are
     drawn. `load_lokr` makes such layers of files of PEFT and LyCORIS.
 
+    References
+    ----------
+    Yeh et al., "Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation", ICLR
+    2024 (arXiv 2309.14859), section 4.
+
     Examples
     --------
     >>> layer = LoKrLinear(nn.Linear(768, 3072), rank=8, alpha=16)
@@ -444,6 +449,7 @@ def _sizes(whole, a, b):
 
 
 def _multiplied(whole: Tensor | None, a: Tensor | None, b: Tensor | None) -> Tensor:
+    """A matrix that is stored whole, or as a pair."""
     if whole is not None:
         return whole
     assert a is not None

@@ -31,7 +31,7 @@ def read_lokr(source: Source, config: Mapping[str, Any] | None = None) -> dict[s
     ----------
     source : path, or mapping of str to tensors
         A file of safetensors, a folder in which PEFT saved an adapter, or what such a file holds.
-    config : mapping, optional
+    config : mapping of str to anything, optional
         What PEFT's adapter_config.json holds: r, alpha, rank_pattern and alpha_pattern are read. None: the
         file of the folder. Weights with an alpha of their own need none.
 
@@ -156,6 +156,7 @@ def _opened(source, config):
 
 
 def _weights(name, part, config):
+    """The weights of one layer, with alpha and r from beside them or from the configuration."""
     tensors = [part.get(key) for key in TENSORS]
     pairs = (("lokr_w1", *tensors[0:3]), ("lokr_w2", *tensors[3:6]))
     for key, whole, a, b in pairs:

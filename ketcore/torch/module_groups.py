@@ -59,6 +59,7 @@ def located(model: nn.Module) -> list[Member]:
 
 
 def _walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """A module and all below it, by every name they have; not into layers of ketcore."""
     yield name, module
     if is_own(module):
         return
@@ -129,6 +130,7 @@ def obstacle(model: nn.Module, member: Member) -> str:
 
 
 def _weight_obstacle(weight: Tensor | None) -> str:
+    """What keeps a weight from being replaced; empty where nothing does."""
     if type(weight) is not nn.Parameter or type(weight.data) is not Tensor:
         return f"its weight is of class {type(weight).__name__}"
     dtype = weight.dtype

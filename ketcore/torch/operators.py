@@ -132,6 +132,7 @@ class TorchOperator:
         return (tensors,) if self.op.outputs[0].several else tensors
 
     def _define(self, name, arrays, returned, kernel, fake) -> Callable[..., Any]:
+        """Declare an operator of torch, with its kernel and the one for tensors without values."""
         options = [*map(_declared_option, self._kinds, self._kinds.values(), self._defaults)]
         words = (*arrays, *(["*", *options] if options else []))
         schema = f"{name}({', '.join(words)}) -> {returned}"
@@ -241,6 +242,7 @@ def _flat_modes(modes):
 
 
 def _modes(flat):
+    """Identities as they were before a -1 was put after those of each term."""
     if -1 not in flat:
         return tuple(flat)
     found, terms = set(), []

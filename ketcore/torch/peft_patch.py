@@ -11,7 +11,7 @@ class PeftPatch:
 
     Parameters
     ----------
-    changed : sequence of pairs
+    changed : sequence of (nn.Module, type)
         Each layer that was changed, and its own class.
     """
 

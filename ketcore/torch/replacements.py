@@ -112,6 +112,7 @@ def _others(group: Group, first: Any, options: LayerOptions) -> Iterator[Any]:
 
 
 def _told(module: nn.Module) -> dict[str, Any]:
+    """The arguments that a new layer takes over."""
     names = (*_OF_ALL, *_OF_BAGS) if isinstance(module, nn.EmbeddingBag) else _OF_ALL
     return {name: getattr(module, name) for name in names}
 

@@ -100,6 +100,7 @@ def _is_readable(tensor):
 
 
 def _by_frequency(frequency, count, words, device, generator):
+    """Draws of words in proportion to a frequency, and the logarithms of their probabilities."""
     if frequency.shape != (words,):
         raise ValueError(f"distribution must have shape ({words},), got {tuple(frequency.shape)}")
     if frequency.is_complex() or frequency.device != device:
