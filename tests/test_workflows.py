@@ -2,6 +2,7 @@
 
 import configparser
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def test_the_site_is_made_by_the_commands_of_contributing():
     commands = [line.replace("install -e", "install") for line in block.strip().splitlines()]
     steps = "".join(f"      - run: {command}\n" for command in commands)
     assert steps in text(".github", "workflows", "docs.yml")
+    # In .ci/run more quietly, and into another folder.
+    for command in commands[1:]:
+        assert re.search(f"^{re.match('.*keep-going|.*py', command)[0]} ", text(".ci", "run"), re.MULTILINE)
+
+
+def test_rules_of_docstrings_are_on():
+    settings = tomllib.loads(text("ruff.toml"))["lint"]
+    assert "D" in settings["select"]
+    assert {rule for rule in settings["ignore"] if rule.startswith("D")} == {"D105", "D401"}
 
 
 def test_files_that_workflows_name_are_there():
