@@ -62,7 +62,7 @@ def kron_total_vjp(factors: Sequence[AnyArray], cotangent: AnyArray) -> tuple[An
 
     Parameters
     ----------
-    factors
+    factors : sequence of N arrays, (R, p_n, q_n)
         As of `kron_total`.
     cotangent : float, complex or array, ()
         Of the sum; real where this is.
@@ -97,7 +97,7 @@ def kron_total_jvp(factors: Sequence[AnyArray], tangents: Sequence[AnyArray]) ->
 
     Parameters
     ----------
-    factors
+    factors : sequence of N arrays, (R, p_n, q_n)
         As of `kron_total`.
     tangents : sequence of N arrays, (R, p_n, q_n)
         Of the factors; real where all of these are.
@@ -127,7 +127,7 @@ def kron_total_dense(factors: Sequence[AnyArray]) -> np.ndarray:
 
     Parameters
     ----------
-    factors
+    factors : sequence of N arrays, (R, p_n, q_n)
         As of `kron_total`; they are not checked.
 
     Returns

@@ -212,11 +212,13 @@ def from_dense(
 
     Parameters
     ----------
-    A
+    A : array, (rows, columns), or operator
         As of `nearest_kronecker`.
     order : int, default 2
         The number N of modes; dims that are given must have as many.
-    rank, tol
+    rank : int, optional
+        As of `nearest_kronecker`.
+    tol : float, optional
         As of `nearest_kronecker`.
     row_dims, col_dims : sequence of N ints, optional
         As of `nearest_kronecker`; None for those of `suggest_dims`.

@@ -67,7 +67,13 @@ def recompress(
         the two must be given.
     tol : float, optional
         Relative error: the least number of terms that reaches it, with N > 2 the least that is found.
-    restarts, iterations, rng, callback
+    restarts : int, default 2
+        As of `nearest_kronecker`.
+    iterations : int, default 200
+        As of `nearest_kronecker`.
+    rng : int, Generator or None, optional
+        As of `nearest_kronecker`.
+    callback : callable, optional
         As of `nearest_kronecker`.
 
     Returns

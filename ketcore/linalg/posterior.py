@@ -112,7 +112,9 @@ class GaussianPosterior(Generic[ArrayT]):
 
         Parameters
         ----------
-        cross, prior
+        cross : KroneckerMatrix or KroneckerProduct, (Q, P)
+            As of `gaussian_posterior`.
+        prior : KroneckerMatrix or KroneckerProduct, (Q, Q), optional
             As of `gaussian_posterior`.
 
         Returns

@@ -113,7 +113,9 @@ def eigvalsh(A: System[ArrayT], *, assume_a: str | None = None) -> Ket[ArrayT]:
 
     Parameters
     ----------
-    A, assume_a
+    A : KroneckerMatrix, KroneckerProduct or KroneckerSum
+        As of `eigh`.
+    assume_a : {"sym", "her", "pos"}, optional
         As of `eigh`.
 
     Returns
@@ -178,7 +180,7 @@ def eigvals(A: System[ArrayT]) -> Ket[ArrayT]:
 
     Parameters
     ----------
-    A
+    A : KroneckerMatrix, KroneckerProduct or KroneckerSum
         As of `eig`.
 
     Returns
@@ -255,7 +257,7 @@ def svdvals(A: Matrix[ArrayT]) -> Ket[ArrayT]:
 
     Parameters
     ----------
-    A
+    A : KroneckerMatrix or KroneckerProduct
         As of `svd`.
 
     Returns

@@ -348,7 +348,9 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
         Parameters
         ----------
-        ids, check
+        ids : int or array of ints, (...)
+            As of `rows`.
+        check : bool, optional
             As of `rows`.
 
         Returns

@@ -434,7 +434,7 @@ class KroneckerProduct(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
         Parameters
         ----------
-        ids
+        ids : int or array of ints, (...)
             As of `rows`.
 
         Returns

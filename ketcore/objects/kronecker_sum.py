@@ -194,7 +194,11 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
         Parameters
         ----------
-        ids, check, out
+        ids : array of ints, (...)
+            As of `KroneckerMatrix.rows`.
+        check : bool, optional
+            As of `KroneckerMatrix.rows`.
+        out : array, (..., columns), optional
             As of `KroneckerMatrix.rows`.
 
         Returns
@@ -223,7 +227,9 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
         Parameters
         ----------
-        ids, check
+        ids : array of ints, (...)
+            As of `KroneckerMatrix.rows`.
+        check : bool, optional
             As of `KroneckerMatrix.rows`.
 
         Returns

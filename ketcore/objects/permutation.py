@@ -410,7 +410,7 @@ class Permutation(Operator[Any]):
 
         Parameters
         ----------
-        ids
+        ids : int or array of ints, (...)
             As of `row_kets`.
         out : array, (..., Q), optional
             Of NumPy: C-contiguous, of the shape and dtype of the result, which is written into it.

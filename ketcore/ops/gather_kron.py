@@ -156,11 +156,17 @@ def gather_kron_vjp(
 
     Parameters
     ----------
-    tables, index
+    tables : sequence of N arrays, (R, t_n, q_n)
+        As of `gather_kron`.
+    index : array of ints, (N, ...)
         As of `gather_kron`.
     cotangent : array, (..., columns)
         Of the result; real where this is.
-    columns, per_term, check
+    columns : int, optional
+        As of `gather_kron`.
+    per_term : bool, default False
+        As of `gather_kron`.
+    check : bool, optional
         As of `gather_kron`; a row of NaN has no gradient.
     deterministic : bool, default True
         False lets CUDA kernels sum with atomics, in no fixed order.  It changes nothing else.
@@ -229,11 +235,17 @@ def gather_kron_jvp(
 
     Parameters
     ----------
-    tables, index
+    tables : sequence of N arrays, (R, t_n, q_n)
+        As of `gather_kron`.
+    index : array of ints, (N, ...)
         As of `gather_kron`.
     tangents : sequence of N arrays, (R, t_n, q_n)
         Of the tables; real where all of these are.
-    columns, per_term, check
+    columns : int, optional
+        As of `gather_kron`.
+    per_term : bool, default False
+        As of `gather_kron`.
+    check : bool, optional
         As of `gather_kron`.
 
     Returns
@@ -276,7 +288,13 @@ def gather_kron_dense(
 
     Parameters
     ----------
-    tables, index, columns, per_term
+    tables : sequence of N arrays, (R, t_n, q_n)
+        As of `gather_kron`; they are not checked.
+    index : array of ints, (N, ...)
+        As of `gather_kron`; they are not checked.
+    columns : int, optional
+        As of `gather_kron`; they are not checked.
+    per_term : bool, default False
         As of `gather_kron`; they are not checked.
 
     Returns

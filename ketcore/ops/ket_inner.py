@@ -99,7 +99,9 @@ def ket_inner_vjp(
 
     Parameters
     ----------
-    v, w
+    v : sequence of N arrays, (..., R, q_n)
+        As of `ket_inner`.
+    w : sequence of N arrays, (..., R', q_n)
         As of `ket_inner`.
     cotangent : array, (...)
         Of the inner products; real where these are.
@@ -166,7 +168,9 @@ def ket_inner_jvp(
 
     Parameters
     ----------
-    v, w
+    v : sequence of N arrays, (..., R, q_n)
+        As of `ket_inner`.
+    w : sequence of N arrays, (..., R', q_n)
         As of `ket_inner`.
     v_tangents : sequence of N arrays, (..., R, q_n)
         Of `v`, in its shapes; real where all of `v` and `w` are.
@@ -215,7 +219,9 @@ def ket_inner_dense(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> np.ndarray:
 
     Parameters
     ----------
-    v, w
+    v : sequence of N arrays, (..., R, q_n)
+        As of `ket_inner`; they are not checked.
+    w : sequence of N arrays, (..., R', q_n)
         As of `ket_inner`; they are not checked.
 
     Returns
@@ -298,7 +304,9 @@ def ket_gram_vjp(
 
     Parameters
     ----------
-    v, w
+    v : sequence of N arrays, (i..., R, q_n)
+        As of `ket_gram`.
+    w : sequence of N arrays, (j..., R', q_n)
         As of `ket_gram`.
     cotangent : array, (i..., j...)
         Of the inner products; real where these are.
@@ -368,7 +376,9 @@ def ket_gram_jvp(
 
     Parameters
     ----------
-    v, w
+    v : sequence of N arrays, (i..., R, q_n)
+        As of `ket_gram`.
+    w : sequence of N arrays, (j..., R', q_n)
         As of `ket_gram`.
     v_tangents : sequence of N arrays, (i..., R, q_n)
         Of `v`; real where all of `v` and `w` are.
@@ -417,7 +427,9 @@ def ket_gram_dense(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> np.ndarray:
 
     Parameters
     ----------
-    v, w
+    v : sequence of N arrays, (i..., R, q_n)
+        As of `ket_gram`; they are not checked.
+    w : sequence of N arrays, (j..., R', q_n)
         As of `ket_gram`; they are not checked.
 
     Returns

@@ -212,11 +212,21 @@ def ket_rows_vjp(
 
     Parameters
     ----------
-    leaves, ids
+    leaves : array, (words, R, S)
+        As of `ket_rows`.
+    ids : int or array of ints, (...)
         As of `ket_rows`.
     cotangent : array, (..., columns)
         Of the rows; real where these are.
-    dims, layernorm, columns, eps, check
+    dims : sequence of N ints
+        As of `ket_rows`.
+    layernorm : bool, default False
+        As of `ket_rows`.
+    columns : int, optional
+        As of `ket_rows`.
+    eps : float, default 1e-5
+        As of `ket_rows`.
+    check : bool, optional
         As of `ket_rows`; a row of NaN has no gradient.
     deterministic : bool, default True
         False lets CUDA kernels sum with atomics, in no fixed order.  It changes nothing else.
@@ -297,11 +307,21 @@ def ket_rows_jvp(
 
     Parameters
     ----------
-    leaves, ids
+    leaves : array, (words, R, S)
+        As of `ket_rows`.
+    ids : int or array of ints, (...)
         As of `ket_rows`.
     tangent : array, (words, R, S)
         Of `leaves`; real where these are.
-    dims, layernorm, columns, eps, check
+    dims : sequence of N ints
+        As of `ket_rows`.
+    layernorm : bool, default False
+        As of `ket_rows`.
+    columns : int, optional
+        As of `ket_rows`.
+    eps : float, default 1e-5
+        As of `ket_rows`.
+    check : bool, optional
         As of `ket_rows`.
 
     Returns
@@ -346,7 +366,17 @@ def ket_rows_dense(
 
     Parameters
     ----------
-    leaves, ids, dims, layernorm, columns, eps
+    leaves : array, (words, R, S)
+        As of `ket_rows`; they are not checked.
+    ids : int or array of ints, (...)
+        As of `ket_rows`; they are not checked.
+    dims : sequence of N ints
+        As of `ket_rows`; they are not checked.
+    layernorm : bool, default False
+        As of `ket_rows`; they are not checked.
+    columns : int, optional
+        As of `ket_rows`; they are not checked.
+    eps : float, default 1e-5
         As of `ket_rows`; they are not checked.
 
     Returns

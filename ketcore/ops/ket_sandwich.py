@@ -97,7 +97,11 @@ def ket_sandwich_vjp(
 
     Parameters
     ----------
-    v, factors, w
+    v : sequence of N arrays, (..., R', p_n)
+        As of `ket_sandwich`.
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `ket_sandwich`.
+    w : sequence of N arrays, (..., R'', q_n)
         As of `ket_sandwich`.
     cotangent : array, (...)
         Of the sandwiches; real where these are.
@@ -174,7 +178,11 @@ def ket_sandwich_jvp(
 
     Parameters
     ----------
-    v, factors, w
+    v : sequence of N arrays, (..., R', p_n)
+        As of `ket_sandwich`.
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `ket_sandwich`.
+    w : sequence of N arrays, (..., R'', q_n)
         As of `ket_sandwich`.
     v_tangents : sequence of N arrays, (..., R', p_n)
         Of `v`, in its shapes; real where all of `v`, `factors` and `w` are.
@@ -227,7 +235,11 @@ def ket_sandwich_dense(
 
     Parameters
     ----------
-    v, factors, w
+    v : sequence of N arrays, (..., R', p_n)
+        As of `ket_sandwich`; they are not checked.
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `ket_sandwich`; they are not checked.
+    w : sequence of N arrays, (..., R'', q_n)
         As of `ket_sandwich`; they are not checked.
 
     Returns

@@ -104,11 +104,13 @@ def kron_inner_vjp(
 
     Parameters
     ----------
-    a, b
+    a : sequence of N arrays, (R, p_n, q_n)
+        As of `kron_inner`.
+    b : sequence of N arrays, (R', p_n, q_n)
         As of `kron_inner`.
     cotangent : float, complex or array, ()
         Of the inner product; real where this is.
-    shape
+    shape : (int, int), optional
         As of `kron_inner`.
 
     Returns
@@ -179,13 +181,15 @@ def kron_inner_jvp(
 
     Parameters
     ----------
-    a, b
+    a : sequence of N arrays, (R, p_n, q_n)
+        As of `kron_inner`.
+    b : sequence of N arrays, (R', p_n, q_n)
         As of `kron_inner`.
     a_tangents : sequence of N arrays, (R, p_n, q_n)
         Of `a`; real where all of `a` and `b` are.
     b_tangents : sequence of N arrays, (R', p_n, q_n)
         The same of `b`.
-    shape
+    shape : (int, int), optional
         As of `kron_inner`.
 
     Returns
@@ -227,7 +231,11 @@ def kron_inner_dense(
 
     Parameters
     ----------
-    a, b, shape
+    a : sequence of N arrays, (R, p_n, q_n)
+        As of `kron_inner`; they are not checked.
+    b : sequence of N arrays, (R', p_n, q_n)
+        As of `kron_inner`; they are not checked.
+    shape : (int, int), optional
         As of `kron_inner`; they are not checked.
 
     Returns

@@ -131,11 +131,15 @@ def kron_log_likelihood_vjp(
 
     Parameters
     ----------
-    factors, y, shift
+    factors : sequence of N arrays, (1, p_n, p_n)
+        As of `kron_log_likelihood`.
+    y : array, (..., P)
+        As of `kron_log_likelihood`.
+    shift : float or array, ()
         As of `kron_log_likelihood`.
     cotangent : array, (...)
         Of the log-densities, real.
-    assume_a
+    assume_a : {"sym", "her", "pos"}, optional
         As of `kron_log_likelihood`.
 
     Returns
@@ -222,7 +226,11 @@ def kron_log_likelihood_jvp(
 
     Parameters
     ----------
-    factors, y, shift
+    factors : sequence of N arrays, (1, p_n, p_n)
+        As of `kron_log_likelihood`.
+    y : array, (..., P)
+        As of `kron_log_likelihood`.
+    shift : float or array, ()
         As of `kron_log_likelihood`.
     factor_tangents : sequence of N arrays, (1, p_n, p_n)
         Of the factors, in their shapes, Hermitian or not (see `kron_log_likelihood_vjp`); real where all of
@@ -231,7 +239,7 @@ def kron_log_likelihood_jvp(
         The same of `y`.
     shift_tangent : float or array, ()
         Of `shift`, real.
-    assume_a
+    assume_a : {"sym", "her", "pos"}, optional
         As of `kron_log_likelihood`.
 
     Returns
@@ -285,9 +293,13 @@ def kron_log_likelihood_dense(
 
     Parameters
     ----------
-    factors, y, shift
+    factors : sequence of N arrays, (1, p_n, p_n)
         As of `kron_log_likelihood`; they are not checked.
-    assume_a
+    y : array, (..., P)
+        As of `kron_log_likelihood`; they are not checked.
+    shift : float or array, ()
+        As of `kron_log_likelihood`; they are not checked.
+    assume_a : {"sym", "her", "pos"}, optional
         As of `kron_log_likelihood`; it changes nothing here.
 
     Returns

@@ -173,11 +173,19 @@ def kron_matmul_vjp(
 
     Parameters
     ----------
-    factors, x
+    factors : sequence of N arrays, (R, p_n, q_n) or (batch..., R, p_n, q_n)
+        As of `kron_matmul`.
+    x : array, (..., rows) or (..., rows, n)
         As of `kron_matmul`.
     cotangent : array, (..., columns) or (..., columns, n)
         Of the product; real where this is.
-    shape, axis, identities, path
+    shape : (int, int), optional
+        As of `kron_matmul`.
+    axis : {-1, -2}, default -1
+        As of `kron_matmul`.
+    identities : sequence of ints, or of R collections of ints, default ()
+        As of `kron_matmul`.
+    path : {"modes", "halves", "dense", "terms", "fused"}, optional
         As of `kron_matmul`; "fused" is for the gradient of `x`, those of the factors come as by None.
 
     Returns
@@ -261,14 +269,22 @@ def kron_matmul_jvp(
 
     Parameters
     ----------
-    factors, x
+    factors : sequence of N arrays, (R, p_n, q_n) or (batch..., R, p_n, q_n)
+        As of `kron_matmul`.
+    x : array, (..., rows) or (..., rows, n)
         As of `kron_matmul`.
     factor_tangents : sequence of N arrays, (R, p_n, q_n) or (batch..., R, p_n, q_n)
         Of the factors, in their shapes; real where all of `factors` and `x` are.  Those of `identities` count
         as zero.
     x_tangent : array, (..., rows) or (..., rows, n)
         The same of `x`.
-    shape, axis, identities, path
+    shape : (int, int), optional
+        As of `kron_matmul`.
+    axis : {-1, -2}, default -1
+        As of `kron_matmul`.
+    identities : sequence of ints, or of R collections of ints, default ()
+        As of `kron_matmul`.
+    path : {"modes", "halves", "dense", "terms", "fused"}, optional
         As of `kron_matmul`; "fused" counts as None.
 
     Returns
@@ -342,11 +358,17 @@ def kron_matmul_dense(
 
     Parameters
     ----------
-    factors, x, shape, axis
+    factors : sequence of N arrays, (R, p_n, q_n) or (batch..., R, p_n, q_n)
         As of `kron_matmul`; they are not checked.
-    identities
+    x : array, (..., rows) or (..., rows, n)
+        As of `kron_matmul`; they are not checked.
+    shape : (int, int), optional
+        As of `kron_matmul`; they are not checked.
+    axis : {-1, -2}, default -1
+        As of `kron_matmul`; they are not checked.
+    identities : sequence of ints, or of R collections of ints, default ()
         As of `kron_matmul`.
-    path
+    path : {"modes", "halves", "dense", "terms", "fused"}, optional
         As of `kron_matmul`; it changes nothing here.
 
     Returns

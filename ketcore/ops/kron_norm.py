@@ -93,11 +93,11 @@ def kron_norm_vjp(
 
     Parameters
     ----------
-    factors
+    factors : sequence of N arrays, (R, p_n, q_n)
         As of `kron_norm`.
     cotangent : float or array, ()
         Of the norm, real.
-    shape
+    shape : (int, int), optional
         As of `kron_norm`.
 
     Returns
@@ -150,11 +150,11 @@ def kron_norm_jvp(
 
     Parameters
     ----------
-    factors
+    factors : sequence of N arrays, (R, p_n, q_n)
         As of `kron_norm`.
     tangents : sequence of N arrays, (R, p_n, q_n)
         Of the factors; real where all of these are.
-    shape
+    shape : (int, int), optional
         As of `kron_norm`.
 
     Returns
@@ -190,7 +190,9 @@ def kron_norm_dense(factors: Sequence[AnyArray], shape: tuple[int, int] | None =
 
     Parameters
     ----------
-    factors, shape
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `kron_norm`; they are not checked.
+    shape : (int, int), optional
         As of `kron_norm`; they are not checked.
 
     Returns

@@ -116,11 +116,15 @@ def kron_sandwich_vjp(
 
     Parameters
     ----------
-    x, factors, y
+    x : array, (..., rows)
+        As of `kron_sandwich`.
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `kron_sandwich`.
+    y : array, (..., columns)
         As of `kron_sandwich`.
     cotangent : array, (...)
         Of the sandwiches; real where these are.
-    shape
+    shape : (int, int), optional
         As of `kron_sandwich`.
 
     Returns
@@ -199,7 +203,11 @@ def kron_sandwich_jvp(
 
     Parameters
     ----------
-    x, factors, y
+    x : array, (..., rows)
+        As of `kron_sandwich`.
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `kron_sandwich`.
+    y : array, (..., columns)
         As of `kron_sandwich`.
     x_tangent : array, (..., rows)
         Of `x`, in its shape; real where all of `x`, `factors` and `y` are.
@@ -207,7 +215,7 @@ def kron_sandwich_jvp(
         The same of `factors`.
     y_tangent : array, (..., columns)
         The same of `y`.
-    shape
+    shape : (int, int), optional
         As of `kron_sandwich`.
 
     Returns
@@ -253,7 +261,13 @@ def kron_sandwich_dense(
 
     Parameters
     ----------
-    x, factors, y, shape
+    x : array, (..., rows)
+        As of `kron_sandwich`; they are not checked.
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `kron_sandwich`; they are not checked.
+    y : array, (..., columns)
+        As of `kron_sandwich`; they are not checked.
+    shape : (int, int), optional
         As of `kron_sandwich`; they are not checked.
 
     Returns

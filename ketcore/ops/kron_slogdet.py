@@ -140,11 +140,15 @@ def kron_slogdet_vjp(
 
     Parameters
     ----------
-    factors, shift
+    factors : sequence of N arrays, (1, p_n, p_n)
+        As of `kron_slogdet`.
+    shift : float, complex or array, ()
         As of `kron_slogdet`.
     cotangents : pair of arrays, ()
         Of the sign, real where this is, and of the logarithm, real.
-    assume_a, max_bytes
+    assume_a : {"gen", "sym", "her", "pos"}, optional
+        As of `kron_slogdet`.
+    max_bytes : int, default 2**30
         As of `kron_slogdet`.
 
     Returns
@@ -226,13 +230,17 @@ def kron_slogdet_jvp(
 
     Parameters
     ----------
-    factors, shift
+    factors : sequence of N arrays, (1, p_n, p_n)
+        As of `kron_slogdet`.
+    shift : float, complex or array, ()
         As of `kron_slogdet`.
     factor_tangents : sequence of N arrays, (1, p_n, p_n)
         Of the factors, in their shapes; real where the sign is.
     shift_tangent : float, complex, array, (), or None
         The same of `shift`; None where that is.
-    assume_a, max_bytes
+    assume_a : {"gen", "sym", "her", "pos"}, optional
+        As of `kron_slogdet`.
+    max_bytes : int, default 2**30
         As of `kron_slogdet`.
 
     Returns
@@ -279,9 +287,11 @@ def kron_slogdet_dense(
 
     Parameters
     ----------
-    factors, shift
+    factors : sequence of N arrays, (1, p_n, p_n)
         As of `kron_slogdet`; they are not checked.
-    assume_a
+    shift : float, complex or array, (), optional
+        As of `kron_slogdet`; they are not checked.
+    assume_a : {"gen", "sym", "her", "pos"}, optional
         As of `kron_slogdet`; it changes nothing here.
 
     Returns

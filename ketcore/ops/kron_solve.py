@@ -176,11 +176,17 @@ def kron_solve_vjp(
 
     Parameters
     ----------
-    factors, b, shift
+    factors : sequence of N arrays, (1, p_n, p_n)
+        As of `kron_solve`.
+    b : array, (..., P) or (..., P, n)
+        As of `kron_solve`.
+    shift : float, complex or array, ()
         As of `kron_solve`.
     cotangent : array, (..., P) or (..., P, n)
         Of the solution; real where this is.
-    axis, assume_a
+    axis : {-1, -2}, default -1
+        As of `kron_solve`.
+    assume_a : {"gen", "sym", "her", "pos"}, optional
         As of `kron_solve`.
 
     Returns
@@ -264,7 +270,11 @@ def kron_solve_jvp(
 
     Parameters
     ----------
-    factors, b, shift
+    factors : sequence of N arrays, (1, p_n, p_n)
+        As of `kron_solve`.
+    b : array, (..., P) or (..., P, n)
+        As of `kron_solve`.
+    shift : float, complex or array, ()
         As of `kron_solve`.
     factor_tangents : sequence of N arrays, (1, p_n, p_n)
         Of the factors, in their shapes; real where the solution is.
@@ -272,7 +282,9 @@ def kron_solve_jvp(
         The same of `b`.
     shift_tangent : float, complex, array, (), or None
         The same of `shift`; None where that is.
-    axis, assume_a
+    axis : {-1, -2}, default -1
+        As of `kron_solve`.
+    assume_a : {"gen", "sym", "her", "pos"}, optional
         As of `kron_solve`.
 
     Returns
@@ -325,9 +337,15 @@ def kron_solve_dense(
 
     Parameters
     ----------
-    factors, b, shift, axis
+    factors : sequence of N arrays, (1, p_n, p_n)
         As of `kron_solve`; they are not checked.
-    assume_a
+    b : array, (..., P) or (..., P, n)
+        As of `kron_solve`; they are not checked.
+    shift : float, complex or array, (), optional
+        As of `kron_solve`; they are not checked.
+    axis : {-1, -2}, default -1
+        As of `kron_solve`; they are not checked.
+    assume_a : {"gen", "sym", "her", "pos"}, optional
         As of `kron_solve`; it changes nothing here.
 
     Returns

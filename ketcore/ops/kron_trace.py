@@ -108,11 +108,11 @@ def kron_trace_vjp(
 
     Parameters
     ----------
-    factors
+    factors : sequence of N arrays, (R, p_n, q_n)
         As of `kron_trace`.
     cotangent : float, complex or array, ()
         Of the trace; real where this is.
-    shape
+    shape : (int, int), optional
         As of `kron_trace`.
 
     Returns
@@ -164,11 +164,11 @@ def kron_trace_jvp(
 
     Parameters
     ----------
-    factors
+    factors : sequence of N arrays, (R, p_n, q_n)
         As of `kron_trace`.
     tangents : sequence of N arrays, (R, p_n, q_n)
         Of the factors; real where all of these are.
-    shape
+    shape : (int, int), optional
         As of `kron_trace`.
 
     Returns
@@ -205,7 +205,9 @@ def kron_trace_dense(factors: Sequence[AnyArray], shape: tuple[int, int] | None 
 
     Parameters
     ----------
-    factors, shape
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `kron_trace`; they are not checked.
+    shape : (int, int), optional
         As of `kron_trace`; they are not checked.
 
     Returns

@@ -128,11 +128,15 @@ def row_kets_vjp(
 
     Parameters
     ----------
-    factors, ids
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `row_kets`.
+    ids : int or array of ints, (...)
         As of `row_kets`.
     cotangents : sequence of N arrays, (..., R, q_n)
         Of the leaves; those of real leaves are real.
-    shape, check
+    shape : (int, int), optional
+        As of `row_kets`.
+    check : bool, optional
         As of `row_kets`; a ket of NaN has no gradient.
 
     Returns
@@ -198,11 +202,15 @@ def row_kets_jvp(
 
     Parameters
     ----------
-    factors, ids
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `row_kets`.
+    ids : int or array of ints, (...)
         As of `row_kets`.
     tangents : sequence of N arrays, (R, p_n, q_n)
         Of the factors, each real where its factor is.
-    shape, check
+    shape : (int, int), optional
+        As of `row_kets`.
+    check : bool, optional
         As of `row_kets`.
 
     Returns
@@ -242,7 +250,11 @@ def row_kets_dense(
 
     Parameters
     ----------
-    factors, ids, shape
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `row_kets`; they are not checked.
+    ids : int or array of ints, (...)
+        As of `row_kets`; they are not checked.
+    shape : (int, int), optional
         As of `row_kets`; they are not checked.
 
     Returns

@@ -161,11 +161,15 @@ def rows_vjp(
 
     Parameters
     ----------
-    factors, ids
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `rows`.
+    ids : int or array of ints, (...)
         As of `rows`.
     cotangent : array, (..., columns)
         Of the rows; real where these are.
-    shape, check
+    shape : (int, int), optional
+        As of `rows`.
+    check : bool, optional
         As of `rows`; a row of NaN has no gradient.
     deterministic : bool, default True
         False lets CUDA kernels sum with atomics, in no fixed order.  It changes nothing else.
@@ -232,11 +236,15 @@ def rows_jvp(
 
     Parameters
     ----------
-    factors, ids
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `rows`.
+    ids : int or array of ints, (...)
         As of `rows`.
     tangents : sequence of N arrays, (R, p_n, q_n)
         Of the factors; real where all of these are.
-    shape, check
+    shape : (int, int), optional
+        As of `rows`.
+    check : bool, optional
         As of `rows`.
 
     Returns
@@ -280,7 +288,11 @@ def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | N
 
     Parameters
     ----------
-    factors, ids, shape
+    factors : sequence of N arrays, (R, p_n, q_n)
+        As of `rows`; they are not checked.
+    ids : int or array of ints, (...)
+        As of `rows`; they are not checked.
+    shape : (int, int), optional
         As of `rows`; they are not checked.
 
     Returns

@@ -100,7 +100,9 @@ def terms_plan(
         p_n and q_n.
     identities : tuple of R frozensets
         The modes that each term has as an identity; one that is not square counts as none.
-    batch, trail, itemsize
+    batch, trail : int
+        As of `plans.matmul_plan`.
+    itemsize : int, default 8
         As of `plans.matmul_plan`.
     path : str, optional
         None for any; one of `plans.PATHS` for all terms together; TERMS for parts.

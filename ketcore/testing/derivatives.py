@@ -137,11 +137,21 @@ def assert_jvp(
 
     Parameters
     ----------
-    function
+    function : callable
         As of `assert_vjp`.
     jvp : callable
         `(*primals, *tangents)` -> as `function`, in its shape and dtype.
-    primals, multilinear, terms, scale, seed, rtol
+    primals : sequence of arrays
+        As of `assert_vjp`.
+    multilinear : bool, default False
+        As of `assert_vjp`.
+    terms : int, optional
+        As of `assert_vjp`.
+    scale : float, default 0.0
+        As of `assert_vjp`.
+    seed : int, default 0
+        As of `assert_vjp`.
+    rtol : float, optional
         As of `assert_vjp`.
     atol : float, optional
         What is allowed beside `rtol`, in each entry; by default 0.

@@ -110,7 +110,7 @@ def identities_left_out(make: Callable[..., Any] | Adapter) -> dict[str, tuple[s
 
     Parameters
     ----------
-    make
+    make : callable or Adapter
         As of `kronecker_identities`.
 
     Returns
@@ -145,7 +145,7 @@ def check_identities(
 
     Parameters
     ----------
-    make
+    make : callable or Adapter
         As of `kronecker_identities`.
     seed : int, default 0
         Of all laws.

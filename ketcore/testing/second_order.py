@@ -38,7 +38,11 @@ def assert_second_order(
 
     Parameters
     ----------
-    function, vjp, primals, jvp
+    function, vjp : callable
+        As of `assert_vjp`.
+    primals : sequence of arrays
+        As of `assert_vjp`.
+    jvp : callable, optional
         As of `assert_vjp`.
     vjp_jvp : callable, optional
         `(*primals, cotangent, *tangents)` -> the change of each gradient along the tangents of the primals.

@@ -258,7 +258,11 @@ def leaves(
         The q_n; None draws them.
     rank : int, optional
         R; None draws it.
-    dtype, elements, max_dim
+    dtype : dtype, optional
+        As of `factors`.
+    elements : {"wide", "extreme", "normal"} or SearchStrategy, default "wide"
+        As of `factors`.
+    max_dim : int, default 5
         As of `factors`.
 
     Returns
@@ -368,7 +372,9 @@ def kets(
         A floating or complex dtype.
     asarray : callable, default np.asarray
         (NumPy array) -> array of the library whose kets they are to be.
-    elements, max_dim
+    elements : {"wide", "extreme", "normal"} or SearchStrategy, default "wide"
+        As of `factors`.
+    max_dim : int, default 5
         As of `factors`.
 
     Returns
@@ -411,7 +417,11 @@ def kronecker_matrices(
 
     Parameters
     ----------
-    row_dims, col_dims, order, rank, dtype
+    row_dims, col_dims : sequence of N ints, optional
+        As of `factors`.
+    order, rank : int, optional
+        As of `factors`.
+    dtype : dtype, optional
         As of `factors`.
     cropped : bool, default True
         False keeps the whole shape (P, Q).

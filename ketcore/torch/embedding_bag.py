@@ -23,17 +23,41 @@ class EmbeddingBagKetXS(XSTable):
 
     Parameters
     ----------
-    num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq
+    num_embeddings, embedding_dim : int
+        As of `EmbeddingKetXS`.
+    max_norm : float, optional
+        As of `EmbeddingKetXS`.
+    norm_type : float, default 2.0
+        As of `EmbeddingKetXS`.
+    scale_grad_by_freq : bool, default False
         As of `EmbeddingKetXS`, in the order of `nn.EmbeddingBag`.
     mode : {"sum", "mean", "max"}, default "mean"
         How the rows of a bag are reduced; a bag without ids gives zeros.
-    sparse, _weight
+    sparse : bool, default False
+        As of `EmbeddingKetXS`.
+    _weight : sequence of N tensors, (R, p_n, q_n), optional
         As of `EmbeddingKetXS`.
     include_last_offset : bool, default False
         `offsets` has one number more, where the last bag ends.
     padding_idx : int, optional
         Ids that count for nothing: their rows are in no sum, mean or maximum, and have no gradient.
-    device, dtype, order, rank, row_dims, col_dims, row_scale, permutation, std, _freeze
+    device : torch.device, optional
+        As of `EmbeddingKetXS`.
+    dtype : torch.dtype, optional
+        As of `EmbeddingKetXS`.
+    order : int, default 2
+        As of `EmbeddingKetXS`.
+    rank : int, default 10
+        As of `EmbeddingKetXS`.
+    row_dims, col_dims : sequence of N ints, optional
+        As of `EmbeddingKetXS`.
+    row_scale : bool or float, default False
+        As of `EmbeddingKetXS`.
+    permutation : tensor or array of num_embeddings ints, optional
+        As of `EmbeddingKetXS`.
+    std : float, default 1.0
+        As of `EmbeddingKetXS`.
+    _freeze : bool, default False
         As of `EmbeddingKetXS`.
 
     Raises
@@ -154,13 +178,31 @@ class EmbeddingBagKetXS(XSTable):
 
         Parameters
         ----------
-        embeddings, freeze
+        embeddings : tensor, (num_embeddings, embedding_dim)
             As of `EmbeddingKetXS.from_pretrained`.
-        max_norm, norm_type, scale_grad_by_freq, mode, sparse, include_last_offset, padding_idx
+        freeze : bool, default True
+            As of `EmbeddingKetXS.from_pretrained`.
+        max_norm : float, optional
             As of the constructor.
-        order, rank, row_dims, col_dims, permutation
+        norm_type : float, default 2.0
             As of the constructor.
-        rng
+        scale_grad_by_freq : bool, default False
+            As of the constructor.
+        mode : {"sum", "mean", "max"}, default "mean"
+            As of the constructor.
+        sparse, include_last_offset : bool, default False
+            As of the constructor.
+        padding_idx : int, optional
+            As of the constructor.
+        order : int, default 2
+            As of the constructor.
+        rank : int, default 10
+            As of the constructor.
+        row_dims, col_dims : sequence of N ints, optional
+            As of the constructor.
+        permutation : tensor or array of num_embeddings ints, optional
+            As of the constructor.
+        rng : int, Generator or None, optional
             As of `EmbeddingKetXS.from_pretrained`.
 
         Returns
@@ -197,15 +239,41 @@ class EmbeddingBagKet(KetTable):
 
     Parameters
     ----------
-    num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq
-        As of `EmbeddingKet`, in the order of `nn.EmbeddingBag`.
-    mode
-        As of `EmbeddingBagKetXS`.
-    sparse, _weight
+    num_embeddings, embedding_dim : int
         As of `EmbeddingKet`.
-    include_last_offset, padding_idx
+    max_norm : float, optional
+        As of `EmbeddingKet`.
+    norm_type : float, default 2.0
+        As of `EmbeddingKet`.
+    scale_grad_by_freq : bool, default False
+        As of `EmbeddingKet`, in the order of `nn.EmbeddingBag`.
+    mode : {"sum", "mean", "max"}, default "mean"
         As of `EmbeddingBagKetXS`.
-    device, dtype, order, rank, dims, layernorm, eps, std, _freeze
+    sparse : bool, default False
+        As of `EmbeddingKet`.
+    _weight : tensor, (num_embeddings, R, sum q_n), optional
+        As of `EmbeddingKet`.
+    include_last_offset : bool, default False
+        As of `EmbeddingBagKetXS`.
+    padding_idx : int, optional
+        As of `EmbeddingBagKetXS`.
+    device : torch.device, optional
+        As of `EmbeddingKet`.
+    dtype : torch.dtype, optional
+        As of `EmbeddingKet`.
+    order : int, default 4
+        As of `EmbeddingKet`.
+    rank : int, default 1
+        As of `EmbeddingKet`.
+    dims : sequence of N ints, optional
+        As of `EmbeddingKet`.
+    layernorm : bool, default False
+        As of `EmbeddingKet`.
+    eps : float, default 1e-5
+        As of `EmbeddingKet`.
+    std : float, default 1.0
+        As of `EmbeddingKet`.
+    _freeze : bool, default False
         As of `EmbeddingKet`.
 
     Raises
@@ -274,7 +342,11 @@ class EmbeddingBagKet(KetTable):
 
         Parameters
         ----------
-        input, offsets, per_sample_weights
+        input : tensor, (B, n) or (L,) of any integer dtype
+            As of `EmbeddingBagKetXS.forward`.
+        offsets : tensor, (B,) of any integer dtype, optional
+            As of `EmbeddingBagKetXS.forward`.
+        per_sample_weights : tensor, of the shape of `input` and the dtype of the parameters, optional
             As of `EmbeddingBagKetXS.forward`.
 
         Returns
@@ -310,11 +382,27 @@ class EmbeddingBagKet(KetTable):
 
         Parameters
         ----------
-        embeddings, freeze
+        embeddings : tensor, (num_embeddings, embedding_dim)
             As of `EmbeddingKet.from_pretrained`.
-        max_norm, norm_type, scale_grad_by_freq, mode, sparse, include_last_offset, padding_idx
+        freeze : bool, default True
+            As of `EmbeddingKet.from_pretrained`.
+        max_norm : float, optional
             As of the constructor.
-        order, rank, dims
+        norm_type : float, default 2.0
+            As of the constructor.
+        scale_grad_by_freq : bool, default False
+            As of the constructor.
+        mode : {"sum", "mean", "max"}, default "mean"
+            As of the constructor.
+        sparse, include_last_offset : bool, default False
+            As of the constructor.
+        padding_idx : int, optional
+            As of the constructor.
+        order : int, default 4
+            As of the constructor.
+        rank : int, default 1
+            As of the constructor.
+        dims : sequence of N ints, optional
             As of the constructor.
 
         Returns

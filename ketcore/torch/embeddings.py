@@ -58,7 +58,9 @@ class EmbeddingKetXS(XSTable):
         The factors, instead of random ones; they decide `order`, `rank` and dims.
     _freeze : bool, default False
         Parameters that do not train.
-    device, dtype
+    device : torch.device, optional
+        As of `nn.Embedding`.
+    dtype : torch.dtype, optional
         As of `nn.Embedding`; the dtype is floating or complex.
 
     Attributes
@@ -148,9 +150,21 @@ class EmbeddingKetXS(XSTable):
             The table, finite.
         freeze : bool, default True
             Parameters that do not train, as of `nn.Embedding.from_pretrained`.
-        padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse
+        padding_idx : int, optional
             As of the constructor.
-        order, rank, row_dims, col_dims, permutation
+        max_norm : float, optional
+            As of the constructor.
+        norm_type : float, default 2.0
+            As of the constructor.
+        scale_grad_by_freq, sparse : bool, default False
+            As of the constructor.
+        order : int, default 2
+            As of the constructor.
+        rank : int, default 10
+            As of the constructor.
+        row_dims, col_dims : sequence of N ints, optional
+            As of the constructor.
+        permutation : tensor or array of num_embeddings ints, optional
             As of the constructor.
         rng : int, Generator or None, optional
             As of `ketcore.nearest_kronecker`.
@@ -232,7 +246,9 @@ class EmbeddingKet(KetTable):
         The records, instead of random ones.
     _freeze : bool, default False
         Parameters that do not train.
-    device, dtype
+    device : torch.device, optional
+        As of `nn.Embedding`.
+    dtype : torch.dtype, optional
         As of `nn.Embedding`; the dtype is floating or complex.
 
     Attributes
@@ -312,7 +328,19 @@ class EmbeddingKet(KetTable):
             The table, finite.
         freeze : bool, default True
             Parameters that do not train, as of `nn.Embedding.from_pretrained`.
-        padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, order, rank, dims
+        padding_idx : int, optional
+            As of the constructor.
+        max_norm : float, optional
+            As of the constructor.
+        norm_type : float, default 2.0
+            As of the constructor.
+        scale_grad_by_freq, sparse : bool, default False
+            As of the constructor.
+        order : int, default 4
+            As of the constructor.
+        rank : int, default 1
+            As of the constructor.
+        dims : sequence of N ints, optional
             As of the constructor.
 
         Returns

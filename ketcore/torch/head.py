@@ -98,7 +98,7 @@ class TiedHead(nn.Module):
 
         Parameters
         ----------
-        hidden
+        hidden : tensor, (..., embedding_dim)
             As of `logits`.
 
         Returns
@@ -118,7 +118,9 @@ class TiedHead(nn.Module):
 
         Parameters
         ----------
-        hidden, k
+        hidden : tensor, (..., embedding_dim)
+            As of `top_k`.
+        k : int
             As of `top_k`.
 
         Returns
@@ -140,9 +142,13 @@ class TiedHead(nn.Module):
 
         Parameters
         ----------
-        hidden, targets, num_sampled
+        hidden : tensor, (..., embedding_dim)
             As of `sampled_softmax_loss`.
-        **options
+        targets : tensor, (...) of any integer dtype
+            As of `sampled_softmax_loss`.
+        num_sampled : int
+            As of `sampled_softmax_loss`.
+        **options : keywords
             As of `sampled_softmax_loss`.
 
         Returns
@@ -227,11 +233,13 @@ def top_k(
 
     Parameters
     ----------
-    embedding, hidden
+    embedding : EmbeddingKet or EmbeddingKetXS
+        As of `logits`.
+    hidden : tensor, (..., embedding_dim)
         As of `logits`.
     k : int
         From 1 to num_embeddings.
-    bias
+    bias : tensor, (num_embeddings,), optional
         As of `logits`.
     block : int, optional
         The number of words whose scores are held at a time, about. None: 16 MB of them in float32.
@@ -291,13 +299,15 @@ def sampled_softmax_loss(
 
     Parameters
     ----------
-    embedding, hidden
+    embedding : EmbeddingKet or EmbeddingKetXS
+        As of `logits`.
+    hidden : tensor, (..., embedding_dim)
         As of `logits`.
     targets : tensor, (...) of any integer dtype
         The right word for each hidden vector.
     num_sampled : int
         How many words are drawn, with replacement, and shared by all hidden vectors of the call.
-    bias
+    bias : tensor, (num_embeddings,), optional
         As of `logits`.
     distribution : {"log_uniform", "uniform"} or tensor, (num_embeddings,), default "log_uniform"
         What they are drawn from. "log_uniform" gives word i the probability

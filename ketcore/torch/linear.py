@@ -37,8 +37,10 @@ class KroneckerLinear(nn.Module):
     in_dims, out_dims : sequence of N ints, optional
         The in_n and out_n, of a product of at least `in_features` and `out_features`; a larger product is
         cropped to its leading block. None: `ketcore.suggest_dims`.
-    device, dtype : torch.device and torch.dtype, optional
-        Those of the parameters.
+    device : torch.device, optional
+        That of the parameters.
+    dtype : torch.dtype, optional
+        That of the parameters.
 
     Attributes
     ----------
@@ -113,7 +115,11 @@ class KroneckerLinear(nn.Module):
         ----------
         linear : nn.Linear
             Its weight is looked at, and not changed. The bias is copied.
-        order, rank, in_dims, out_dims
+        order : int, default 2
+            As of `KroneckerLinear`.
+        rank : int, default 1
+            As of `KroneckerLinear`.
+        in_dims, out_dims : sequence of N ints, optional
             As of `KroneckerLinear`. With order 2 the nearest sum is found, above that a near one.
 
         Returns

@@ -84,12 +84,12 @@ def load_lokr(
     ----------
     model : nn.Module
         Each layer that has an adapter is replaced by a `LoKrLinear` of it, under all of its names.
-    source
+    source : path, or mapping of str to tensors
         As of `read_lokr`.
     prefix : str, optional
         What stands before the names of modules, such as `lora_unet_`; names without it are left alone, for
         files with adapters of several models. None: that of PEFT, or one that LyCORIS is known to use.
-    config
+    config : mapping of str to anything, optional
         As of `read_lokr`.
 
     Returns
