@@ -1,5 +1,6 @@
 """Products of Kronecker matrices with dense arrays: every path, `out`, identities, bad arguments."""
 
+import tracemalloc
 from math import prod
 
 import numpy as np
@@ -313,3 +314,23 @@ def test_an_empty_batch_has_its_shape():
         (to_a, _), to_x = ops.kron_matmul_vjp((A, B), x, y, axis=axis)
         assert not to_a.any()
         assert to_x.shape == x.shape
+
+
+def peak(call):
+    """The most bytes that a second call holds beside what was there."""
+    call()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_dense_path_holds_the_matrix_and_the_result_alone():
+    """And no copy of what is cropped; a vjp holds a gradient of the matrix for few chunks."""
+    factors, x = [normal((6, 16, 60)), normal((6, 16, 60), seed=1)], normal((512, 256), seed=2)
+    matrix, result, shape = 256 * 3600 * 8, 512 * 3500 * 8, (256, 3500)
+    assert peak(lambda: ops.kron_matmul(factors, x, shape=shape, path="dense")) < 1.05 * (matrix + result)
+    c = normal((512, 3500), seed=3)
+    assert peak(lambda: ops.kron_matmul_vjp(factors, x, c, shape=shape, path="dense")) < 4 * (matrix + result)

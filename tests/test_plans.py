@@ -32,6 +32,9 @@ def test_steps_take_all_modes_once_and_fit(sizes, rank, batch, trail, marked, pa
     assert all(a.size_out == b.size_in for a, b in pairwise(plan.steps))
     assert plan.largest == max(max(step.size_in, step.size_out) for step in plan.steps)
     for step in plan.steps:
+        # Chunks do not read the weights more often than what they multiply.
+        weights = max(step.terms_in, step.terms_out) * step.rows * step.columns
+        assert plan.chunk * (step.size_in + step.size_out) >= weights
         assert step.rows == prod(rows[step.start : step.stop])
         assert step.size_in == step.terms_in * step.outer * step.rows * step.inner
         assert {step.terms_in, step.terms_out} <= {1, rank}

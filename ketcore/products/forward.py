@@ -96,6 +96,7 @@ def apply(
         return _without_steps(xp, x, plan, rank, columns, out)
     weights = group_weights(xp, factors, plan)
     if is_numpy(x):
+        plan, weights = _cut(plan, weights, columns * x.shape[2])
         if out is None and _in_one_piece(plan, x, columns):
             return _chain(plan, weights, x, x.shape[0], None, None).reshape(x.shape[0], columns, x.shape[2])
         out = np.empty((x.shape[0], columns, x.shape[2]), x.dtype) if out is None else out
@@ -106,6 +107,16 @@ def apply(
     for step, weight in zip(plan.steps, weights, strict=True):
         z = step_forward(xp, step, weight, z, batch, plan.leftward)
     return xp.reshape(z, (batch, plan.steps[-1].size_out // trail, trail))[:, :columns, :]
+
+
+def _cut(plan, weights, size):
+    """A plan that is one product of matrices, without the rows of the weight that a crop would drop."""
+    step, weight = plan.steps[0], weights[0]
+    matrices = weight.ndim == 2 and step.outer == step.inner == 1 and not step.cyclic
+    if len(plan.steps) > 1 or not matrices or size == step.size_out:
+        return plan, weights
+    kept = step._replace(columns=size, size_out=size)
+    return plan._replace(steps=(kept,), largest=max(kept.size_in, size)), [weight[:size]]
 
 
 def _without_steps(xp, x, plan, rank, columns, out):

@@ -293,8 +293,14 @@ def _candidates(problem):
 def _scheduled(path: str, steps: tuple[Step, ...], leftward: bool, nested: bool, itemsize: int) -> MatmulPlan:
     """The plan of these steps, with its chunks."""
     chunk = CHUNK_BYTES // (itemsize * max(step.size_in + step.size_out for step in steps))
+    # Every chunk reads all weights, and has gradients of them: no more bytes than go in and out.
+    chunk = max([chunk, *(-(-_weight_entries(step) // (step.size_in + step.size_out)) for step in steps)])
     largest = max(max(step.size_in, step.size_out) for step in steps)
     return MatmulPlan(path, steps, leftward, nested, max(1, chunk), largest)
+
+
+def _weight_entries(step):
+    return max(step.terms_in, step.terms_out) * step.rows * step.columns
 
 
 def _is_nested(steps):
