@@ -3,6 +3,7 @@
 import copy
 import pickle
 from functools import reduce
+from math import prod
 
 import ml_dtypes
 import numpy as np
@@ -378,3 +379,17 @@ def test_norm_of_terms_in_very_different_gauges(scale, dtype):
     v = Ket([np.stack([[scale], [1 / scale]]), np.stack([[1 / scale], [scale]])])
     assert v.norm() == pytest.approx(2, rel=1e-6)
     assert v.normalize().to_dense() == pytest.approx([1], rel=1e-6)
+
+
+@pytest.mark.parametrize("dims", [(16, 16), (8, 8, 8)])
+@pytest.mark.parametrize("ranks", [(1, 1), (3, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_gram_of_many_kets_equals_that_of_their_entries(dims, ranks, dtype):
+    """Enough of them that multiplying them out is cheaper, and scales at which that would leave the range."""
+    v, w = (Ket.random(dims, rank, (300,), rng=rank, dtype=dtype) for rank in ranks)
+    dense = [ket.to_dense() for ket in (v, w)]
+    right, scale = dense[0].conj() @ dense[1].T, abs(dense[0]) @ abs(dense[1]).T
+    assert_dense_equal(v.gram(w), right, terms=prod(dims), scale=scale)
+    large = float(np.finfo(dtype).max) ** 0.7
+    huge, tiny = (Ket([f * s for f in ket.factors]) for ket, s in ((v, large), (w, 1 / large)))
+    assert_dense_equal(huge.gram(tiny), right, terms=prod(dims), scale=scale)

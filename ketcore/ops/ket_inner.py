@@ -20,12 +20,18 @@ from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tangents
 from ketcore.arrays.elementary import conjugated, elementwise_product, transposed
-from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, is_numpy, quiet
 from ketcore.products import terms
 from ketcore.shapes import broadcast, shown
 
 # Up to so many entries a leaf costs less as part of a larger one than as a matrix of its own.
 _MERGED = 32
+
+# What takes the time of so many multiplications of a large product, measured: an entry of the Gram matrix of
+# a group of modes, which is written, multiplied and added, near in a cache and far from it; one of a ket.
+_NEAR, _FAR, _ENTRY = 40, 300, 40
+# Entries of a Gram matrix that a cache holds.
+_CACHED = 1 << 19
 
 
 @overload
@@ -272,7 +278,8 @@ def ket_gram(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
 
     Notes
     -----
-    Cost: ``O(R R' |i| |j| sum q_n)`` time and ``O(R R' |i| |j|)`` memory for ``|i|`` and ``|j|`` kets.
+    Cost: ``O(R R' |i| |j| sum q_n)`` time and ``O(R R' |i| |j|)`` memory for ``|i|`` and ``|j|`` kets.  Those
+    of NumPy arrays are multiplied out where that takes less time, and no more memory.
 
     Examples
     --------
@@ -282,10 +289,16 @@ def ket_gram(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
     """
     xp, v, w, dtype = _checked(v, w)
     first, second, rank, other_rank = _batches(v, w)
-    flat = (_flat(xp, _level(xp, ket, dtype)[0]) for ket in (v, w))
-    grams = terms.grams(xp, *(_merged(xp, leaves) for leaves in flat))
-    split = xp.reshape(elementwise_product(grams), (prod(first), rank, prod(second), other_rank))
-    return xp.astype(xp.reshape(xp.sum(xp.sum(split, axis=1), axis=-1), (*first, *second)), dtype, copy=False)
+    flat = [_flat(xp, _level(xp, ket, dtype)[0]) for ket in (v, w)]
+    cheaper = is_numpy(v[0]) and _pays_multiplied_out(prod(first), prod(second), rank, other_rank, flat[0])
+    if cheaper and all(map(_is_moderate, flat)):
+        left, right = (_multiplied_out(*pair) for pair in zip(flat, (rank, other_rank), strict=True))
+        found = conjugated(left) @ transposed(right)
+    else:
+        grams = terms.grams(xp, *(_merged(xp, leaves) for leaves in flat))
+        split = xp.reshape(elementwise_product(grams), (prod(first), rank, prod(second), other_rank))
+        found = xp.sum(xp.sum(split, axis=1), axis=-1)
+    return xp.astype(xp.reshape(found, (*first, *second)), dtype, copy=False)
 
 
 @overload
@@ -527,6 +540,48 @@ def _merged(xp, leaves):
         else:
             found.append(leaf)
     return found
+
+
+def _pays_multiplied_out(count, other_count, rank, other_rank, leaves):
+    """Whether one product of kets (count, Q) costs less than a Gram matrix of all terms per group."""
+    dims = [leaf.shape[-1] for leaf in leaves]
+    size, groups, pairs = prod(dims), _group_widths(dims), count * other_count
+    kets, grams = (count * rank + other_count * other_rank) * size, rank * other_rank * pairs
+    if kets > grams:
+        return False
+    passing = _FAR if grams > _CACHED else _NEAR
+    return pairs * (size + passing) + kets * _ENTRY < grams * (sum(groups) + passing * len(groups))
+
+
+def _is_moderate(leaves):
+    """Whether entries of NumPy kets stay in the middle of their dtype's range, and those beside them too."""
+    tops = [np.abs(leaf).max(axis=1, initial=0) for leaf in leaves]
+    exponents = sum(np.where(top > 0, np.frexp(top)[1], 0) for top in tops)
+    limit = np.finfo(leaves[0].dtype).maxexp // 4
+    return all(np.isfinite(top).all() for top in tops) and bool((np.abs(exponents) <= limit).all())
+
+
+def _group_widths(dims):
+    """The lengths of the leaves that `_merged` makes of those of these lengths."""
+    found = list(dims[:1])
+    for dim in dims[1:]:
+        if found[-1] * dim <= _MERGED:
+            found[-1] *= dim
+        else:
+            found.append(dim)
+    return found
+
+
+def _multiplied_out(leaves, rank):
+    """Leaves (batch * R, q_n) of NumPy kets as vectors (batch, Q)."""
+    *others, last = leaves
+    left = np.ones((last.shape[0], 1), last.dtype)
+    for leaf in others:
+        left = (left[:, :, None] * leaf[:, None, :]).reshape(leaf.shape[0], left.shape[1] * leaf.shape[1])
+    if rank == 1:
+        return (left[:, :, None] * last[:, None, :]).reshape(last.shape[0], left.shape[1] * last.shape[1])
+    left, right = (half.reshape(half.shape[0] // rank, rank, half.shape[1]) for half in (left, last))
+    return np.matmul(left.transpose(0, 2, 1), right).reshape(left.shape[0], left.shape[2] * right.shape[2])
 
 
 def _reshaped(xp, gradients, primals, shifts):
