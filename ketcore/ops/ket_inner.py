@@ -10,6 +10,7 @@ Letters: N order, R and R' ranks, q_n length of leaf n, ... batch.
 """
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from math import prod
 from types import ModuleType
 from typing import overload
@@ -529,23 +530,35 @@ def _flat(xp, ket):
     return [xp.reshape(leaf, (prod(leaf.shape[:-1]), leaf.shape[-1])) for leaf in ket]
 
 
-def _merged(xp, leaves):
-    """Neighbouring modes multiplied up to `_MERGED` entries: fewer Gram matrices, each a larger product."""
-    found = leaves[:1]
+def _paired(xp, left, right):
+    """The products of leaves (count, p) and (count, q), one by one: (count, p q)."""
+    count, width = left.shape[0], left.shape[1] * right.shape[1]
+    return xp.reshape(left[:, :, None] * right[:, None, :], (count, width))
+
+
+def _groups(leaves):
+    """Neighbouring leaves, as long as they have at most `_MERGED` entries together."""
+    found = [leaves[:1]]
     for leaf in leaves[1:]:
-        last = found[-1]
-        width = last.shape[1] * leaf.shape[1]
-        if width <= _MERGED:
-            found[-1] = xp.reshape(last[:, :, None] * leaf[:, None, :], (leaf.shape[0], width))
+        if _size(found[-1]) * leaf.shape[1] <= _MERGED:
+            found[-1] = [*found[-1], leaf]
         else:
-            found.append(leaf)
+            found.append([leaf])
     return found
+
+
+def _size(leaves):
+    return prod([leaf.shape[1] for leaf in leaves])
+
+
+def _merged(xp, leaves):
+    """Each group multiplied: fewer Gram matrices, each a larger product."""
+    return [reduce(partial(_paired, xp), group) for group in _groups(leaves)]
 
 
 def _pays_multiplied_out(count, other_count, rank, other_rank, leaves):
     """Whether one product of kets (count, Q) costs less than a Gram matrix of all terms per group."""
-    dims = [leaf.shape[-1] for leaf in leaves]
-    size, groups, pairs = prod(dims), _group_widths(dims), count * other_count
+    size, groups, pairs = _size(leaves), [*map(_size, _groups(leaves))], count * other_count
     kets, grams = (count * rank + other_count * other_rank) * size, rank * other_rank * pairs
     if kets > grams:
         return False
@@ -561,26 +574,12 @@ def _is_moderate(leaves):
     return all(np.isfinite(top).all() for top in tops) and bool((np.abs(exponents) <= limit).all())
 
 
-def _group_widths(dims):
-    """The lengths of the leaves that `_merged` makes of those of these lengths."""
-    found = list(dims[:1])
-    for dim in dims[1:]:
-        if found[-1] * dim <= _MERGED:
-            found[-1] *= dim
-        else:
-            found.append(dim)
-    return found
-
-
 def _multiplied_out(leaves, rank):
     """Leaves (batch * R, q_n) of NumPy kets as vectors (batch, Q)."""
-    *others, last = leaves
-    left = np.ones((last.shape[0], 1), last.dtype)
-    for leaf in others:
-        left = (left[:, :, None] * leaf[:, None, :]).reshape(leaf.shape[0], left.shape[1] * leaf.shape[1])
     if rank == 1:
-        return (left[:, :, None] * last[:, None, :]).reshape(last.shape[0], left.shape[1] * last.shape[1])
-    left, right = (half.reshape(half.shape[0] // rank, rank, half.shape[1]) for half in (left, last))
+        return reduce(partial(_paired, np), leaves)
+    left = reduce(partial(_paired, np), leaves[:-1], np.ones((leaves[0].shape[0], 1), leaves[0].dtype))
+    left, right = (half.reshape(half.shape[0] // rank, rank, half.shape[1]) for half in (left, leaves[-1]))
     return np.matmul(left.transpose(0, 2, 1), right).reshape(left.shape[0], left.shape[2] * right.shape[2])
 
 

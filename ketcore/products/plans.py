@@ -230,7 +230,7 @@ def plan_cost(plan: MatmulPlan, rank: int, batch: int, itemsize: int) -> Cost:
         terms = max(step.terms_in, step.terms_out, rank if plan.path == "dense" else 1)
         weights = terms * step.rows * step.columns
         merged = step.stop - step.start > 1
-        products = step.outer * step.inner * max(step.terms_in, step.terms_out) * step.rows * step.columns
+        products = step.outer * step.inner * _weight_entries(step)
         flops += 2 * batch * products + merged * weights
         moved += batch * (step.size_in + step.size_out) + weights
     return Cost(flops, moved * itemsize, plan.path)
