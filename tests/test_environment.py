@@ -207,6 +207,7 @@ def test_every_distribution_of_cupy_is_named(tmp_path, monkeypatch):
 def module(monkeypatch, *words):
     """The status of `python -m ketcore` with these words, in this process."""
     monkeypatch.setattr(sys, "argv", ["", *words])
+    monkeypatch.delitem(sys.modules, "ketcore.__main__", raising=False)  # other tests import it
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("ketcore", run_name="__main__", alter_sys=False)
     return ended.value.code
