@@ -139,6 +139,8 @@ def _as_ints(name, values):
 
 def check_size(name: str, value: Any) -> float:
     """`value` as a finite float of at least 0; TypeError or ValueError that names it otherwise."""
+    if type(value) is float and 0 <= value < inf:
+        return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {shown(value)}")
     number = as_float(name, value)
@@ -287,7 +289,9 @@ def check_addressable(shape: Sequence[int]) -> None:
     NumPy would speak of its dimensions, also of an empty one.
     """
     most = maxsize // _WIDEST
-    if prod([max(size, 1) for size in shape]) > most:
+    # Where no size is zero their product says all.
+    elements = prod(shape)
+    if (elements or prod([max(size, 1) for size in shape])) > most:
         raise MemoryError(f"the result must have at most {most} elements, got shape {shown(tuple(shape))}")
     if len(shape) > _MOST_AXES:
         raise ValueError(f"the result must have at most {_MOST_AXES} axes, got {len(shape)}")

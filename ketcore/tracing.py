@@ -22,9 +22,12 @@ def is_compiling() -> bool:
 def unless_compiling(function: FunctionT, wrapped: Callable[..., Any]) -> FunctionT:
     """`wrapped`, a form of `function` that PyTorch cannot trace; while it compiles the function itself."""
 
+    # `is_compiling`, without a call of its own: this stands around everything.
     @wraps(function)
     def chosen(*args: Any, **options: Any) -> Any:
-        return (function if is_compiling() else wrapped)(*args, **options)
+        torch = sys.modules.get("torch")
+        compiling = torch is not None and torch.compiler.is_compiling()
+        return (function if compiling else wrapped)(*args, **options)
 
     return cast(FunctionT, chosen)
 

@@ -1,13 +1,16 @@
 """The benchmark's arithmetic, its race between contestants and its report; no peer is needed."""
 
 import doctest
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from time import sleep
 
 import numpy as np
 import pytest
 
-from bench import machine, measure, report, workloads
+from bench import machine, measure, report, small, workloads
 from bench.peers import Contestant, builders, extra_peer, ketcore_peer
 from bench.workloads import Workload, make_case
 
@@ -289,3 +292,14 @@ def test_plot(tmp_path):
 def test_every_contestant_has_a_module():
     assert next(iter(builders())) == "ketcore"
     assert len(builders()) == 7
+
+
+def test_calls_on_few_rows():
+    calls = small._calls(small._arrays(2))
+    assert all(0 < small._sample(call) < 1 for call in calls.values())
+    options = ["--against", ".", "--batch", "1", "--only", "gather", "--rounds", "1"]
+    run = [sys.executable, "-m", "bench.small", *options]
+    root = Path(small.__file__).parents[1]
+    lines = subprocess.run(run, cwd=root, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert lines[0].split() == ["call", "rows", "us", "other", "us", "ratio"]
+    assert [line.split()[:2] for line in lines[1:]] == [["gather_kron", "1"], ["gather_kron_vjp", "1"]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ketcore import ops
 from ketcore.arrays import threads
-from ketcore.products import backward, forward, plans
+from ketcore.products import backward, direct, forward, plans
 from ketcore.testing import assert_dense_equal, to_numpy
 from tests.matmul_problems import matmul_arguments, normal
 
@@ -31,8 +31,10 @@ def chunks(request, monkeypatch):
     monkeypatch.setattr(plans, "CHUNK_BYTES", limit)
     monkeypatch.setattr(forward, "CHUNK_BYTES", 1 << 40 if limit == 1 else limit)
     plans._plan.cache_clear()
+    direct._products.cache_clear()
     yield
     plans._plan.cache_clear()
+    direct._products.cache_clear()
 
 
 @pytest.mark.usefixtures("chunks")

@@ -12,7 +12,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import is_recorded, is_traced
-from ketcore.arrays.conversions import COMMON, as_floating, plain, promoted
+from ketcore.arrays.conversions import COMMON_INDICES, as_floating, plain, plain_dtype, promoted
 from ketcore.arrays.namespaces import (
     device_of,
     extremes,
@@ -38,13 +38,23 @@ def check_tables(
 ) -> tuple[ModuleType, Sequence[AnyArray], Any]:
     """The namespace, the arrays and the promoted dtype of N arrays (R, p_n, q_n) of one rank."""
     xp, tables, dtype = check_floating(name, tables, others)
-    shapes = [tuple(table.shape) for table in tables]
+    check_table_shapes(name, shapes_of(tables))
+    return xp, tables, dtype
+
+
+def shapes_of(arrays: Sequence[AnyArray]) -> tuple[tuple[int, ...], ...]:
+    """The shapes, in the form that functions of sizes alone take."""
+    return tuple([tuple(array.shape) for array in arrays])
+
+
+def check_table_shapes(name: str, shapes: Sequence[Sequence[int]]) -> None:
+    """ValueError unless these are shapes (R, p_n, q_n) with one R, and at least one row and one column."""
     if any(len(shape) != 3 or shape[0] != shapes[0][0] for shape in shapes):
         rule = "arrays (rank, rows, columns) of one rank"
-        raise ValueError(f"{name} must be {rule}, got shapes {shown(shapes)}")
+        raise ValueError(f"{name} must be {rule}, got shapes {shown(list(shapes))}")
     if any(shape[1] < 1 or shape[2] < 1 for shape in shapes):
-        raise ValueError(f"{name} must have at least one row and one column each, got shapes {shown(shapes)}")
-    return xp, tables, dtype
+        rule = "at least one row and one column each"
+        raise ValueError(f"{name} must have {rule}, got shapes {shown(list(shapes))}")
 
 
 def check_floating(
@@ -54,6 +64,11 @@ def check_floating(
 
     `others` are arrays beside them in the same call, from which lists and integers take library and dtype.
     """
+    # Most calls have nothing but these, of which no more is to be known.
+    if type(arrays) in (tuple, list) and arrays:
+        known = plain_dtype(arrays)
+        if known is not None:
+            return np, tuple(arrays), known
     try:
         if opts_out(arrays):
             raise TypeError
@@ -62,13 +77,10 @@ def check_floating(
         raise TypeError(f"{name} must be a sequence of arrays, got {type(arrays).__name__}") from None
     if not arrays:
         raise ValueError(f"{name} must hold at least one array, got none")
-    # Most calls have nothing but these, of which no more is to be known.
-    if not all([type(a) is np.ndarray and a.dtype in COMMON for a in arrays]):  # noqa: C419 - half the time
-        arrays = as_floating(name, arrays, others)
+    arrays = as_floating(name, arrays, others)
     xp, dtypes = namespace(name, arrays), {array.dtype for array in arrays}
-    if xp is not np or not dtypes <= COMMON:
-        for dtype in dtypes:
-            check_dtype(name, xp, dtype)
+    for dtype in dtypes:
+        check_dtype(name, xp, dtype)
     return xp, arrays, dtypes.pop() if len(dtypes) == 1 else promoted(name, arrays)
 
 
@@ -120,6 +132,8 @@ def as_sequence(name: str, values: Any) -> tuple[Any, ...]:
 
 def as_integers(name: str, index: Any) -> AnyArray:
     """`index` as an array; TypeError unless its dtype is an integer.  An empty list counts as integers."""
+    if type(index) is np.ndarray and index.dtype in COMMON_INDICES:
+        return index
     if not is_array(index):
         given = index
         try:
@@ -145,6 +159,9 @@ def _check_counted(name, values):
 
 def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[AnyArray, bool]:
     """An integer array of 32 or 64 bits, and whether all its values are known to lie in [0, bound)."""
+    # Most calls have nothing else, and are right.
+    if is_within(index, bound, check):
+        return index, True
     index = as_integers(name, index)
     xp = namespace_of(index)
     # A uint64 above 2**63 turns negative here, which is out of range as well; the message shows the original.
@@ -165,6 +182,19 @@ def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[
         limit = 1 << 63 if 0 <= value < bound else bound
         raise IndexError(f"{name} must lie in [0, {limit}), got {value}")
     return wide, True
+
+
+def is_within(index: Any, bound: int, check: bool | None) -> bool:
+    """Whether this is a NumPy array that needs no other check, all of whose values lie in [0, bound).
+
+    False means that more has to be asked, for which `check_index` is.
+    """
+    if type(index) is not np.ndarray or index.dtype not in COMMON_INDICES or not index.size:
+        return False
+    if check is not None and check is not True:
+        return False
+    found = extremes(index)
+    return found is not None and found[0] >= 0 and found[1] < bound
 
 
 def outside(xp: ModuleType, index: AnyArray, bound: int) -> AnyArray:
@@ -211,7 +241,14 @@ def check_columns(name: str, columns: Any, width: int) -> int:
 
 def check_shape(shape: Any, factors: Sequence[AnyArray]) -> tuple[int, int]:
     """(rows, columns): all of (P, Q), or the leading block `shape`."""
-    full = prod([factor.shape[-2] for factor in factors]), prod([factor.shape[-1] for factor in factors])
+    return check_block(
+        shape,
+        (prod([factor.shape[-2] for factor in factors]), prod([factor.shape[-1] for factor in factors])),
+    )
+
+
+def check_block(shape: Any, full: tuple[int, int]) -> tuple[int, int]:
+    """`check_shape` of a matrix of the size `full`."""
     if shape is None:
         return full
     try:
@@ -221,6 +258,17 @@ def check_shape(shape: Any, factors: Sequence[AnyArray]) -> tuple[int, int]:
     if not _is_int(rows) or not _is_int(columns) or not (1 <= rows <= full[0] and 1 <= columns <= full[1]):
         raise ValueError(f"shape must be two ints from (1, 1) to {full}, got {shown(shape)}")
     return int(rows), int(columns)
+
+
+def is_plain_block(shape: Any) -> bool:
+    """Whether `shape` is None or a tuple of two ints, so that what is found of it may be kept.
+
+    What else equals such a pair is none, or has no hash.
+    """
+    return shape is None or (type(shape) is tuple and [*map(type, shape)] == _TWO_INTS)
+
+
+_TWO_INTS = [int, int]
 
 
 def check_identities(

@@ -29,6 +29,9 @@ from ketcore.arrays.namespaces import (
 # The dtypes of nearly all calls: what is one of these needs no second look.
 COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
 
+# The dtypes of nearly all indices.
+COMMON_INDICES = frozenset(map(np.dtype, ("int32", "int64")))
+
 # Numbers and lists, which have no library and no dtype.
 _WEAK = (list, tuple, range, int, float, complex, np.generic)
 
@@ -69,6 +72,23 @@ def as_array(name: str, value: Any) -> AnyArray:
         return plain(name, np.asarray(value) if own else np.from_dlpack(value))
     except (TypeError, RuntimeError):
         raise TypeError(f"{name} must be an array or a nested list of numbers, got {kind}") from None
+
+
+def plain_dtype(arrays: Sequence[Any]) -> np.dtype[Any] | None:
+    """The dtype that arrays of NumPy itself promote to where all have one of `COMMON`; None for all else.
+
+    Of such arrays, at least one, nothing remains to be checked or converted; to find that takes half a
+    microsecond.
+    """
+    dtype, mixed = getattr(arrays[0], "dtype", None), False
+    for array in arrays:
+        if type(array) is not np.ndarray:
+            return None
+        # Nearly all arrays of one dtype share the object.
+        mixed = mixed or array.dtype is not dtype
+    if not mixed:
+        return dtype if dtype in COMMON else None
+    return np.result_type(*arrays) if COMMON.issuperset([array.dtype for array in arrays]) else None
 
 
 def promoted(name: str, arrays: Sequence[AnyArray]) -> Any:

@@ -55,7 +55,7 @@ def device_of(array: AnyArray) -> Any:
 
 def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
     """The one namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
-    if all(isinstance(a, np.ndarray) for a in arrays):
+    if all([isinstance(a, np.ndarray) for a in arrays]):  # noqa: C419 - half the time
         return np
     try:
         same = all(map(is_torch, arrays))
@@ -72,6 +72,8 @@ def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
 
 def library_of(array: Any) -> str:
     """The name of the package that the type of `array` comes from."""
+    if type(array) is np.ndarray:
+        return "numpy"
     # The name of a type's module is not traced.
     if is_torch(array):
         return "torch"
@@ -103,7 +105,8 @@ def on_host(array: AnyArray) -> bool:
 def extremes(array: AnyArray) -> tuple[int, int] | None:
     """The least and the largest of some integers; None where the array is traced and has no values."""
     if is_numpy(array):
-        return array.min(), array.max()
+        # Of a few entries the places of the extremes are found in a fifth of the time of the extremes.
+        return array.item(array.argmin()), array.item(array.argmax())
     if is_traced(array):
         return None
     xp = namespace_of(array)
@@ -183,6 +186,8 @@ def accumulation_dtype(xp: ModuleType, dtype: Any) -> Any:
 
 def index_dtype(xp: ModuleType) -> Any:
     """int64, or the widest integer that the library is set to (JAX without 64-bit types has int32)."""
+    if xp is np:
+        return np.int64
     if array_api_compat.is_jax_namespace(xp):
         return xp.__array_namespace_info__().default_dtypes()["integral"]
     return xp.int64

@@ -68,7 +68,10 @@ def _lie_level(factors):
     whole = factors[0].base
     if type(whole) is not np.ndarray or whole.dtype not in _LEVEL:
         return False
-    if any(f.base is not whole for f in factors) or sum(f.size for f in factors) < whole.size:
+    for factor in factors:
+        if factor.base is not whole:
+            return False
+    if sum([factor.size for factor in factors]) < whole.size:
         return False
     flat = whole.ravel("K")
     return 1.0 + float(flat.dot(flat)) <= _LEVEL[whole.dtype] ** (1 / len(factors))

@@ -20,13 +20,14 @@ def _numpy_sum_by_index(values: np.ndarray, index: np.ndarray, count: int) -> np
     """`sum_by_index` of NumPy arrays."""
     if not len(index) or not values.shape[1]:
         return np.zeros((count, values.shape[1]), values.dtype)
-    if np.iscomplexobj(values):
+    if values.dtype.kind == "c":
         parts = np.ascontiguousarray(values).view(np.real(values).dtype)
         return _numpy_sum_by_index(parts, index, count).view(values.dtype)
-    if values.size <= _SMALL_SUM and count * values.shape[1] <= 2 * _SMALL_SUM:
-        return _small_sum(values, index, count)
+    if is_small(values, count * values.shape[1]):
+        width = values.shape[1]
+        return counted(values, index[:, None] * width + np.arange(width), count * width).reshape(count, width)
     if count > len(index):  # a large table, of which few rows occur
-        found, index = np.unique(index, return_inverse=True)
+        found, index = unique_inverse(np, index)
         sums = np.zeros((count, values.shape[1]), values.dtype)
         sums[found] = _numpy_sum_by_index(values, index, len(found))
         return sums
@@ -37,11 +38,31 @@ def _numpy_sum_by_index(values: np.ndarray, index: np.ndarray, count: int) -> np
     return (_indicator(owner, count, np.float64) @ partial).astype(values.dtype)
 
 
-def _small_sum(values, index, count):
-    width = values.shape[1]
-    flat = index[:, None] * width + np.arange(width)
-    sums = np.bincount(flat.ravel(), weights=values.ravel(), minlength=count * width)
-    return sums.reshape(count, width).astype(values.dtype, copy=False)
+def is_small(values: np.ndarray, entries: int) -> bool:
+    """Whether sums of these values, so many, are best made by `counted`; never of complex ones."""
+    return 0 < values.size <= _SMALL_SUM and entries <= 2 * _SMALL_SUM and values.dtype.kind != "c"
+
+
+def counted(values: np.ndarray, places: np.ndarray, entries: int) -> np.ndarray:
+    """The sums (entries,) of values that have one place, both of one shape: in float64, and rounded once."""
+    sums = np.bincount(places.ravel(), weights=values.ravel(), minlength=entries)
+    return sums if values.dtype == np.float64 else sums.astype(values.dtype)
+
+
+def unique_inverse(xp: ModuleType, index: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """The distinct integers of an array (B,), ascending, and where each of its entries stands among them."""
+    if not is_numpy(index):
+        found = xp.unique_inverse(index)
+        return found.values, xp.reshape(found.inverse_indices, (-1,))
+    # As `np.unique` does it, which takes twice the time for a few entries.
+    order = index.argsort()
+    ascending = index.take(order)
+    first = np.empty(len(index), bool)
+    first[:1] = True
+    np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
+    inverse = np.empty(len(index), np.intp)
+    inverse[order] = first.cumsum() - 1
+    return ascending[first], inverse
 
 
 def _indicator(index, count, dtype):

@@ -77,6 +77,8 @@ def run_chunks(
     """
     workers = min(thread_count(), -(-total // chunk)) if total > chunk and not alone else 1
     if workers <= 1:
+        if total <= chunk:  # most calls
+            return work(0, total) if total else None
         return _run(work, 0, total, chunk)
     bounds = [total * i // workers for i in range(workers + 1)]
     first, *others = [(work, bounds[i], bounds[i + 1], chunk) for i in range(workers)]

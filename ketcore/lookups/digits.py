@@ -8,8 +8,11 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, Lists
 from ketcore.arrays.checks import check_index
-from ketcore.arrays.namespaces import index_dtype, namespace_of
+from ketcore.arrays.namespaces import index_dtype, is_numpy, namespace_of
 from ketcore.shapes import check_dims, strides
+
+# What NumPy takes apart in one call, in all its versions: as many as an array may have axes.
+_MOST_RADICES = 32
 
 
 @overload
@@ -62,8 +65,12 @@ def digits(index: Any, radices: Sequence[int]) -> tuple[AnyArray, ...]:
 
 def split_digits(index: AnyArray, radices: Sequence[int]) -> tuple[AnyArray, ...]:
     """`digits` of an index that is known to be valid."""
+    radices = tuple(radices)
+    short = len(radices) <= _MOST_RADICES and prod(radices) < 1 << 63
+    if short and is_numpy(index) and index.dtype == np.int64:
+        return np.unravel_index(index, radices)
     found = []
-    for position, (stride, radix) in enumerate(zip(strides(tuple(radices)), radices, strict=True)):
+    for position, (stride, radix) in enumerate(zip(strides(radices), radices, strict=True)):
         # A stride of 2**63 does not fit the dtype, and no index reaches it.
         digit = index // stride if stride < 1 << 63 else index * 0
         found.append(digit % radix if position else digit)

@@ -125,7 +125,8 @@ def expanded(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], out: AnyArr
     shape = (*batch, lookup.columns)
     if out is None:
         check_addressable(shape)
-        return reshaped(xp, gather(lookup), shape)
+        rows = gather(lookup)
+        return rows if len(shape) == 2 else reshaped(xp, rows, shape)
     found = check_out(out, shape, lookup.dtype, lookup.tables[0], xp)
     gather(lookup, found.reshape((lookup.batch, lookup.columns)))
     return found
@@ -135,7 +136,7 @@ def as_rows(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], cotangent: A
     """The cotangent (*batch, columns) of a lookup, checked, as (B, columns)."""
     shape = (*batch, lookup.columns)
     cotangent = check_like("cotangent", cotangent, shape, xp, lookup.tables[0], lookup.dtype)
-    return reshaped(xp, cotangent, (lookup.batch, lookup.columns))
+    return cotangent if len(shape) == 2 else reshaped(xp, cotangent, (lookup.batch, lookup.columns))
 
 
 def gather(lookup: Lookup, out: AnyArray | None = None) -> AnyArray:

@@ -31,8 +31,10 @@ def pay(lookup: Lookup) -> bool:
         return False
     lengths = [table.shape[1] for table in lookup.tables]
     high, low = prod(lengths[: lookup.split]), prod(lengths[lookup.split :])
+    if 2 * lookup.batch < max(high, low):
+        return False
     entries = lookup.rank * (high * lookup.kept + low * prod(lookup.widths[lookup.split :]))
-    if 2 * lookup.batch < max(high, low) or entries > lookup.batch * lookup.columns:
+    if entries > lookup.batch * lookup.columns:
         return False
     return len(lengths) < 3 or is_level(lookup.tables, None)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ketcore.array_types import AnyArray
+from ketcore.arrays.elementary import mean_along, permuted, reshaped, sum_along
 from ketcore.arrays.namespaces import compact
 from ketcore.lookups import tree
 
@@ -23,7 +24,7 @@ def halves(
     if eps is None or split == 0:
         return left, right, None
     mean, scale = tree.node_statistics(xp, left, right, eps)
-    return left * scale, right, -xp.sum(mean * scale, axis=-1)
+    return left * scale, right, -sum_along(xp, mean * scale, -1)
 
 
 def _children(xp, leaves, split, eps):
@@ -36,8 +37,8 @@ def expand(
     xp: ModuleType, left: AnyArray, right: AnyArray, bias: AnyArray | None, kept: int, columns: int
 ) -> AnyArray:
     """Rows (b, columns) from their halves; only the first `kept` entries of the left half matter."""
-    rows = xp.permute_dims(left[:kept, ...], (1, 0, 2)) @ xp.permute_dims(right, (1, 2, 0))
-    rows = xp.reshape(rows, (rows.shape[0], kept * right.shape[0]))[:, :columns]
+    rows = permuted(xp, left[:kept, ...], (1, 0, 2)) @ permuted(xp, right, (1, 2, 0))
+    rows = reshaped(xp, rows, (rows.shape[0], kept * right.shape[0]))[:, :columns]
     return rows if bias is None else rows + bias[:, None]
 
 
@@ -50,7 +51,7 @@ def leaf_cotangents(
     if not split:
         return [*tree.product_vjp(xp, leaves, to_right, eps)]
     if eps is not None:
-        total = xp.sum(cotangent, axis=1, dtype=cotangent.dtype)[:, None]
+        total = sum_along(xp, cotangent, 1)[:, None]
         to_left, to_right = tree.node_vjp(xp, left, right, to_left, to_right, total, eps)
     return [
         *tree.product_vjp(xp, leaves[:split], to_left, eps),
@@ -68,9 +69,9 @@ def contract(
     if kept * width != columns:
         padding = xp.broadcast_to(xp.zeros_like(cotangent[:, :1]), (batch, kept * width - columns))
         cotangent = xp.concat([cotangent, padding], axis=1)
-    grid = xp.reshape(cotangent, (batch, kept, width))
-    to_left = xp.permute_dims(grid @ xp.permute_dims(right, (1, 0, 2)), (1, 0, 2))
-    to_right = xp.permute_dims(xp.permute_dims(left[:kept, ...], (1, 2, 0)) @ grid, (2, 0, 1))
+    grid = reshaped(xp, cotangent, (batch, kept, width))
+    to_left = permuted(xp, grid @ permuted(xp, right, (1, 0, 2)), (1, 0, 2))
+    to_right = permuted(xp, permuted(xp, left[:kept, ...], (1, 2, 0)) @ grid, (2, 0, 1))
     if kept < left.shape[0]:
         to_left = xp.concat([to_left, xp.zeros_like(left[kept:, ...])], axis=0)
     return compact(to_left), compact(to_right)
@@ -97,10 +98,10 @@ def halves_jvp(
 def _root_jvp(xp, left, left_tangent, right, right_tangent, eps):
     """`left` and its tangent such that the doubled halves give the derivative of the normalised root."""
     mean, scale = tree.node_statistics(xp, left, right, eps)
-    drift = xp.mean(left_tangent, axis=0) * xp.mean(right, axis=0)
-    drift = drift + xp.mean(left, axis=0) * xp.mean(right_tangent, axis=0)
-    along = xp.mean(left * left_tangent, axis=0) * xp.mean(right**2, axis=0)
-    along = along + xp.mean(left**2, axis=0) * xp.mean(right * right_tangent, axis=0)
+    drift = mean_along(xp, left_tangent, 0) * mean_along(xp, right, 0)
+    drift = drift + mean_along(xp, left, 0) * mean_along(xp, right_tangent, 0)
+    along = mean_along(xp, left * left_tangent, 0) * mean_along(xp, right**2, 0)
+    along = along + mean_along(xp, left**2, 0) * mean_along(xp, right * right_tangent, 0)
     slope = scale**3 * (along - mean * drift)
-    bias = xp.sum(slope * mean - scale * drift, axis=-1)
+    bias = sum_along(xp, slope * mean - scale * drift, -1)
     return scale * left, scale * left_tangent - slope * left, bias

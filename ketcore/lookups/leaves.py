@@ -15,6 +15,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
+from ketcore.arrays.elementary import as_dtype, permuted, reshaped
 from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_numpy
 from ketcore.lookups.digits import split_digits
 from ketcore.lookups.lookup import Lookup
@@ -35,12 +36,9 @@ def leaves(
     if lookup.kind == "terms":
         picked = [_of_terms(xp, table, index[n, ...]) for n, table in enumerate(tables)]
     else:
-        # (R, b, q) -> (q, b, R)
-        picked = [
-            xp.permute_dims(table_rows(xp, table, chosen), (2, 1, 0))
-            for table, chosen in zip(tables, chosen_leaves(lookup, index), strict=True)
-        ]
-    return [xp.astype(leaf, dtype, copy=False) for leaf in picked]
+        pairs = zip(tables, chosen_leaves(lookup, index), strict=True)
+        picked = [_of_rows(xp, table, chosen) for table, chosen in pairs]
+    return [as_dtype(xp, leaf, dtype) for leaf in picked]
 
 
 def level_leaves(
@@ -56,8 +54,8 @@ def level_leaves(
 
 def packed_views(xp: ModuleType, packed: AnyArray, widths: Sequence[int]) -> tuple[AnyArray, ...]:
     """The tables (R, t, q_n) that lie side by side in `packed` (t, R, sum q_n)."""
-    starts = offsets(widths)
-    return tuple(xp.permute_dims(packed[:, :, start:stop], (1, 0, 2)) for start, stop in pairwise(starts))
+    ends, terms_first = offsets(widths), permuted(xp, packed, (1, 0, 2))
+    return tuple([terms_first[:, :, start:stop] for start, stop in pairwise(ends)])
 
 
 def chosen_leaves(lookup: Lookup, index: AnyArray) -> Sequence[AnyArray]:
@@ -78,21 +76,30 @@ def table_rows(xp: ModuleType, table: AnyArray, index: AnyArray) -> AnyArray:
 def flat_index(xp: ModuleType, chosen: AnyArray, length: int) -> AnyArray:
     """Positions of (term, index) in a table whose terms are laid end to end."""
     terms = xp.arange(chosen.shape[0], dtype=chosen.dtype, device=device_of(chosen))
-    return xp.reshape(terms[:, None] * length + chosen, (-1,))
+    return reshaped(xp, terms[:, None] * length + chosen, (-1,))
+
+
+def _of_rows(xp, table, index):
+    """Leaves (q, b, R) of one table by an index (b,), on NumPy in C order, in which products are fast."""
+    if not is_numpy(table):
+        return xp.permute_dims(table_rows(xp, table, index), (2, 1, 0))
+    # `take` copies a table that is not contiguous, which for a short one is less than to turn what it finds.
+    if 8 * table.shape[1] <= len(index):
+        return table.transpose(2, 1, 0).take(index, axis=1)
+    return np.ascontiguousarray(table_rows(np, table, index).transpose(2, 1, 0))
 
 
 def _of_terms(xp, table, chosen):
     """Leaves (q, b, R) of one table by an index (R, b) of their own per term."""
     rank, length, width = table.shape
-    flat = xp.reshape(table, (rank * length, width))
-    return xp.permute_dims(
-        xp.reshape(xp.take(flat, flat_index(xp, chosen, length), axis=0), (*chosen.shape, width)), (2, 1, 0)
-    )
+    flat = reshaped(xp, table, (rank * length, width))
+    picked = xp.take(flat, flat_index(xp, chosen, length), axis=0)
+    return permuted(xp, reshaped(xp, picked, (*chosen.shape, width)), (2, 1, 0))
 
 
 def _of_records(lookup, index):
     """Leaves of kind "same" on NumPy: one contiguous record a word is read once."""
     dtype = accumulation_dtype(np, lookup.dtype)
-    words = lookup.records.take(index, axis=0).astype(dtype, copy=False)
+    words = as_dtype(np, lookup.records.take(index, axis=0), dtype)
     columns = np.ascontiguousarray(words.transpose(2, 0, 1))
     return [columns[start:stop] for start, stop in pairwise(offsets(lookup.widths))]

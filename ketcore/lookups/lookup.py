@@ -8,18 +8,20 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ketcore.array_types import AnyArray
-from ketcore.arrays.checks import outside
-from ketcore.arrays.elementary import padded
+from ketcore.arrays.checks import check_block, check_table_shapes, is_plain_block, outside
+from ketcore.arrays.elementary import as_dtype, padded
 from ketcore.arrays.namespaces import cast_gradient, device_of, index_dtype, is_numpy
-from ketcore.shapes import offsets, reached_dims
+from ketcore.shapes import halves_split, offsets, reached_dims
+from ketcore.tracing import kept
 
 
-@dataclass(frozen=True)
+# Not frozen, which would take two microseconds of every call; nothing writes to one.
+@dataclass(slots=True)
 class Lookup:
     """B rows to expand, each the sum over terms of products of N leaves.
 
@@ -80,7 +82,7 @@ class Lookup:
     @property
     def widths(self) -> tuple[int, ...]:
         """q_0, ..., q_{N-1}."""
-        return tuple(table.shape[2] for table in self.tables)
+        return tuple([table.shape[2] for table in self.tables])
 
     @property
     def node_eps(self) -> float | None:
@@ -98,14 +100,67 @@ def narrowed(tables: Sequence[AnyArray], columns: int) -> tuple[AnyArray, ...]:
 
     A smaller cut is left to whoever multiplies them out: whole tables are faster to pick from.
     """
-    widths = tuple(table.shape[2] for table in tables)
-    reached = reached_dims(widths, columns)
-    if all(2 * reach > width for reach, width in zip(reached, widths, strict=True)):
+    whole = tuple([table.shape[2] for table in tables])
+    widths = narrowed_widths(whole, columns)
+    return cut(tables, None if widths == whole else widths)
+
+
+@kept(1024)
+def narrowed_widths(widths: tuple[int, ...], columns: int) -> tuple[int, ...]:
+    """The widths of `narrowed` tables; a table is whole, or less than half of it is kept."""
+    pairs = zip(reached_dims(widths, columns), widths, strict=True)
+    return tuple([reach if 2 * reach <= width else width for reach, width in pairs])
+
+
+def cut(tables: Sequence[AnyArray], widths: Sequence[int] | None) -> tuple[AnyArray, ...]:
+    """Tables (R, t_n, q_n) up to these widths, None for all: as they are, or views."""
+    if widths is None:
         return tuple(tables)
-    return tuple(
-        table[:, :, :reach] if 2 * reach <= width else table
-        for table, reach, width in zip(tables, reached, widths, strict=True)
-    )
+    pairs = zip(tables, widths, strict=True)
+    return tuple([table if table.shape[2] == width else table[:, :, :width] for table, width in pairs])
+
+
+class MatrixSizes(NamedTuple):
+    """What follows from the shapes of factors and from the crop.
+
+    Attributes
+    ----------
+    rows, columns : int
+        Of the crop.
+    widths : tuple of N ints, or None
+        Of the factors as far as `narrowed` keeps them; None where that is all.
+    split : int
+        Where those are halved.
+    """
+
+    rows: int
+    columns: int
+    widths: tuple[int, ...] | None
+    split: int
+
+
+def matrix_sizes(shapes: tuple[tuple[int, ...], ...], shape: Any) -> MatrixSizes:
+    """The sizes of rows of a matrix whose factors have these shapes; ValueError on wrong ones.
+
+    They are kept between calls, since a few rows take hardly longer than to find them.
+    """
+    if not is_plain_block(shape):
+        shape = check_block(shape, _full(shapes))
+    return _matrix_sizes(shapes, shape)
+
+
+@kept(1024)
+def _matrix_sizes(shapes, shape):
+    rows, columns = check_block(shape, _full(shapes))
+    whole = tuple([shape[2] for shape in shapes])
+    widths = narrowed_widths(whole, columns)
+    return MatrixSizes(rows, columns, None if widths == whole else widths, halves_split(widths))
+
+
+def _full(shapes):
+    """(P, Q), of shapes that are checked."""
+    check_table_shapes("factors", shapes)
+    return prod([shape[1] for shape in shapes]), prod([shape[2] for shape in shapes])
 
 
 def restored(
@@ -113,7 +168,7 @@ def restored(
 ) -> tuple[AnyArray, ...]:
     """Gradients of `narrowed` tables as those of the tables: zeros where they were cut, and their dtypes."""
     pairs = zip(gradients, tables, strict=True)
-    return tuple(cast_gradient(xp, padded(xp, g, table.shape[2], 2), table) for g, table in pairs)
+    return tuple([cast_gradient(xp, padded(xp, g, table.shape[2], 2), table) for g, table in pairs])
 
 
 def restored_records(
@@ -129,7 +184,7 @@ def restored_records(
 
 def made_safe(xp: ModuleType, lookup: Lookup) -> tuple[Lookup, AnyArray | None]:
     """The lookup with each bad index replaced by 0, and the mask (B,) of rows that held one (None: none)."""
-    index = xp.astype(lookup.index, index_dtype(xp), copy=False)
+    index = as_dtype(xp, lookup.index, index_dtype(xp))
     if lookup.checked:
         return lookup if index is lookup.index else replace(lookup, index=index), None
     if lookup.kind in ("digits", "same"):
@@ -151,7 +206,7 @@ def _lengths(xp, lookup):
 
 def finished(xp: ModuleType, rows: AnyArray, bad: AnyArray | None, dtype: Any) -> AnyArray:
     """Rows (B, columns) in `dtype`, NaN where the index was bad; those of NumPy in place."""
-    rows = xp.astype(rows, dtype, copy=False)
+    rows = as_dtype(xp, rows, dtype)
     if bad is None:
         return rows
     if is_numpy(rows):

@@ -9,6 +9,7 @@ from types import ModuleType
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
+from ketcore.arrays.elementary import as_dtype
 from ketcore.arrays.namespaces import accumulation_dtype, namespace_of
 from ketcore.lookups import halves
 from ketcore.lookups.leaves import leaves, level_leaves
@@ -82,7 +83,7 @@ def row_cotangents(
     xp: ModuleType, lookup: Lookup, cotangent: AnyArray, bad: AnyArray | None, start: int, stop: int
 ) -> Sequence[AnyArray]:
     """The cotangent of rows start..stop-1 of a safe lookup back to their leaves: N arrays (q_n, b, R)."""
-    part = xp.astype(cotangent[start:stop, ...], accumulation_dtype(xp, lookup.dtype), copy=False)
+    part = as_dtype(xp, cotangent[start:stop, ...], accumulation_dtype(xp, lookup.dtype))
     part = masked(xp, part, None if bad is None else bad[start:stop])
     picked, shifts = level_leaves(xp, lookup, start, stop)
     return scale.shifted(halves.leaf_cotangents(xp, picked, lookup.split, lookup.node_eps, part), shifts)

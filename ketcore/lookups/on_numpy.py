@@ -18,14 +18,19 @@ from ketcore.lookups.halves import halves
 from ketcore.lookups.leaves import level_leaves
 from ketcore.lookups.lookup import Lookup, finished, made_safe, masked
 from ketcore.lookups.on_arrays import row_cotangents, row_tangents
-from ketcore.lookups.segments import scatter, scatter_packed
+from ketcore.lookups.segments import scatter_packed, scatter_records
 from ketcore.shapes import offsets
+from ketcore.tracing import kept
 
 # Bytes that a chunk of rows may fill, so that it stays in a core's second-level cache.
 _CHUNK_BYTES = 1 << 19
 
 # Multiplications in one matrix product above which OpenBLAS spreads it over threads of its own.
 _BLAS_THREADS_ABOVE = 1 << 18
+
+# Lines of an outer product up to which it is no matter that `np.multiply` takes longer for each than
+# `np.einsum`, which takes microseconds to begin.
+_FEW_LINES = 1 << 8
 
 
 def missing() -> str:
@@ -72,7 +77,7 @@ def pull(lookup: Lookup, cotangent: np.ndarray, deterministic: bool) -> tuple[np
     if half_tables.pay(safe):
         cotangent = cotangent.astype(accumulation_dtype(np, safe.dtype), copy=False)
         return half_tables.contract(safe, masked(np, cotangent, bad), _run)
-    return scatter(np, safe, _pieces(_records(safe, bad, cotangent), safe))
+    return scatter_records(safe, _records(safe, bad, cotangent))
 
 
 def pull_packed(
@@ -91,20 +96,16 @@ def records(lookup: Lookup, cotangent: np.ndarray) -> np.ndarray:
 def _records(lookup, bad, cotangent):
     """The cotangents of all chosen leaves, (B, R, sum q_n)."""
     dtype = accumulation_dtype(np, lookup.dtype)
-    found = np.empty((lookup.batch, lookup.rank, sum(lookup.widths)), dtype)
+    ends = offsets(lookup.widths)
+    found = np.empty((lookup.batch, lookup.rank, ends[-1]), dtype)
 
     def work(start, stop):
         pieces = row_cotangents(np, lookup, cotangent, bad, start, stop)
-        for piece, own in zip(_pieces(found[start:stop], lookup), pieces, strict=True):
-            piece[...] = own.transpose(1, 2, 0)
+        for (low, high), piece in zip(pairwise(ends), pieces, strict=True):
+            found[start:stop, :, low:high] = piece.transpose(1, 2, 0)
 
     _run(work, lookup)
     return found
-
-
-def _pieces(found, lookup):
-    """The parts (b, R, q_n) of records (b, R, sum q_n)."""
-    return [found[:, :, start:stop] for start, stop in pairwise(offsets(lookup.widths))]
 
 
 def _row_source(lookup):
@@ -120,20 +121,23 @@ def _row_source(lookup):
 
 def _write(left, right, bias, out):
     """The product of halves left (b, kept, R) and right (b, R, qb), cropped, into `out` (b, columns)."""
-    batch, kept, _ = left.shape
-    width = right.shape[2]
-    in_place = kept * width == out.shape[1] and out.dtype == left.dtype
-    block = out.reshape(batch, kept, width) if in_place else np.empty((batch, kept, width), left.dtype)
+    shape = (*left.shape[:2], right.shape[2])
+    entries = shape[1] * shape[2]
+    in_place = entries == out.shape[1] and out.dtype == left.dtype
+    block = out.reshape(shape) if in_place else np.empty(shape, left.dtype)
     _multiply(left, right, block)
     if bias is not None:
         block += bias[:, None, None]
     if not in_place:
-        out[...] = block.reshape(batch, kept * width)[:, : out.shape[1]]
+        out[...] = block.reshape(shape[0], entries)[:, : out.shape[1]]
 
 
 def _multiply(left, right, out):
     if left.shape[2] == 1:
         # BLAS is several times slower than a plain outer product where the inner size is one.
+        if left.shape[0] * left.shape[1] < _FEW_LINES:
+            np.multiply(left, right, out=out)
+            return
         np.einsum("ba,bc->bac", left[:, :, 0], np.ascontiguousarray(right[:, 0]), out=out)
     else:
         np.matmul(left, right, out=out)
@@ -141,8 +145,16 @@ def _multiply(left, right, out):
 
 def _run(work, lookup):
     """Call `work(start, stop)` over the rows, in chunks sized by the output or by the halves of all terms."""
-    kept, width = lookup.kept, prod(lookup.widths[lookup.split :])
     itemsize = np.dtype(accumulation_dtype(np, lookup.dtype)).itemsize
-    entries = max(kept * width, lookup.rank * (kept + width))
+    chunk, alone = _chunk(lookup.widths, lookup.split, lookup.columns, lookup.rank, itemsize)
+    run_chunks(work, lookup.batch, chunk, alone=alone)
+
+
+@kept(1024)
+def _chunk(widths, split, columns, rank, itemsize):
+    """The rows of a chunk, and whether BLAS spreads the product of one of them over threads."""
+    width = prod(widths[split:])
+    kept_width = -(-columns // width)
+    entries = max(kept_width * width, rank * (kept_width + width))
     chunk = max(1, _CHUNK_BYTES // max(1, entries * itemsize))
-    run_chunks(work, lookup.batch, chunk, alone=kept * width * lookup.rank > _BLAS_THREADS_ABOVE)
+    return chunk, kept_width * width * rank > _BLAS_THREADS_ABOVE

@@ -4,16 +4,22 @@ Letters: N order, R rank, B rows, t_n and q_n rows and columns of table n.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
 from types import ModuleType
+
+import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays import sums
-from ketcore.arrays.elementary import reshaped
+from ketcore.arrays.elementary import permuted, reshaped
 from ketcore.arrays.namespaces import is_complex
 from ketcore.cuda import launcher, library
 from ketcore.lookups import kernels
 from ketcore.lookups.leaves import chosen_leaves, flat_index
 from ketcore.lookups.lookup import Lookup, restored_records
+from ketcore.shapes import offsets
+from ketcore.tracing import kept
 
 
 def segment_sum(xp: ModuleType, values: AnyArray, index: AnyArray, count: int) -> AnyArray:
@@ -56,6 +62,45 @@ def scatter(xp: ModuleType, lookup: Lookup, cotangents: Sequence[AnyArray]) -> t
     )
 
 
+def scatter_records(lookup: Lookup, records: np.ndarray) -> tuple[np.ndarray, ...]:
+    """`scatter` of NumPy leaf cotangents (B, R, sum q_n); those of a few rows are one sum for all tables."""
+    shapes = tuple([table.shape for table in lookup.tables])
+    ends = _ends(shapes)
+    if not sums.is_small(records, ends[-1]):
+        parts = pairwise(offsets(lookup.widths))
+        return scatter(np, lookup, [records[:, :, start:stop] for start, stop in parts])
+    places, modes, widths = _places(shapes)
+    chosen = np.array(chosen_leaves(lookup, lookup.index))
+    # (N, b) or (N, R, b), in entries of the tables, then for each column of a record: (b, 1 or R, sum q_n)
+    steps = chosen.reshape(len(shapes), -1, records.shape[0]) * widths
+    moved = steps.take(modes, axis=0).transpose(2, 1, 0)
+    totals = sums.counted(records, places + moved, ends[-1])
+    pieces = zip(pairwise(ends), shapes, strict=True)
+    return tuple([totals[start:stop].reshape(shape) for (start, stop), shape in pieces])
+
+
+@kept(128)
+def _ends(shapes):
+    """Where tables of these shapes begin and end when they are laid end to end."""
+    return offsets([prod(shape) for shape in shapes])
+
+
+@kept(128)
+def _places(shapes):
+    """How the entries of a record find their places in tables (R, t_n, q_n) laid end to end.
+
+    The places (R, sum q_n) where all digits are zero, the mode of each column (sum q_n,), and how far a step
+    of the digit of each mode moves an entry of it (N, 1, 1).
+    """
+    parts = zip(_ends(shapes), shapes, strict=False)
+    places = [start + np.arange(r)[:, None] * (t * q) + np.arange(q) for start, (r, t, q) in parts]
+    widths = np.array([shape[2] for shape in shapes])
+    found = np.concatenate(places, axis=1), np.repeat(np.arange(len(shapes)), widths), widths[:, None, None]
+    for array in found:
+        array.flags.writeable = False
+    return found
+
+
 def scatter_packed(xp: ModuleType, lookup: Lookup, dims: Sequence[int], records: AnyArray) -> AnyArray:
     """Sum leaf cotangents (B, R, sum q_n) of kind "same" into the gradient (t, R, sum dims) of kets."""
     records = restored_records(xp, records, lookup.widths, dims)
@@ -69,8 +114,8 @@ def _to_table(xp, table, index, cotangent):
     rank, length, width = table.shape
     batch = cotangent.shape[0]
     if index.ndim == 2:
-        values = reshaped(xp, xp.permute_dims(cotangent, (1, 0, 2)), (rank * batch, width))
+        values = reshaped(xp, permuted(xp, cotangent, (1, 0, 2)), (rank * batch, width))
         sums = segment_sum(xp, values, flat_index(xp, index, length), rank * length)
         return reshaped(xp, sums, (rank, length, width))
     sums = segment_sum(xp, reshaped(xp, cotangent, (batch, rank * width)), index, length)
-    return xp.permute_dims(reshaped(xp, sums, (length, rank, width)), (1, 0, 2))
+    return permuted(xp, reshaped(xp, sums, (length, rank, width)), (1, 0, 2))

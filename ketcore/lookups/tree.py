@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ketcore.array_types import AnyArray
+from ketcore.arrays.elementary import mean_along, reshaped, sum_along
 from ketcore.shapes import tree_split
 
 
@@ -23,13 +24,20 @@ def product(xp: ModuleType, leaves: Sequence[AnyArray], eps: float | None) -> An
     """The product of N >= 1 leaves (q_n, ...); `eps` None is without LayerNorm.  Returns (prod q_n, ...)."""
     if len(leaves) == 1:
         return leaves[0]
-    half = tree_split(len(leaves))
-    left, right = product(xp, leaves[:half], eps), product(xp, leaves[half:], eps)
+    left, right = _children(xp, leaves, eps)
     node = outer(xp, left, right)
     if eps is None:
         return node
     mean, scale = node_statistics(xp, left, right, eps)
     return (node - mean) * scale
+
+
+def _children(xp, leaves, eps):
+    """What a node over at least two leaves multiplies."""
+    if len(leaves) == 2:
+        return leaves
+    half = tree_split(len(leaves))
+    return product(xp, leaves[:half], eps), product(xp, leaves[half:], eps)
 
 
 def product_vjp(
@@ -39,12 +47,12 @@ def product_vjp(
     if len(leaves) == 1:
         return (cotangent,)
     half = tree_split(len(leaves))
-    left, right = product(xp, leaves[:half], eps), product(xp, leaves[half:], eps)
-    split = xp.reshape(cotangent, (left.shape[0], right.shape[0], *cotangent.shape[1:]))
-    to_left = xp.sum(split * right[None, ...], axis=1, dtype=cotangent.dtype)
-    to_right = xp.sum(split * left[:, None, ...], axis=0, dtype=cotangent.dtype)
+    left, right = _children(xp, leaves, eps)
+    split = reshaped(xp, cotangent, (left.shape[0], right.shape[0], *cotangent.shape[1:]))
+    to_left = sum_along(xp, split * right[None, ...], 1)
+    to_right = sum_along(xp, split * left[:, None, ...], 0)
     if eps is not None:
-        total = xp.sum(cotangent, axis=0, dtype=cotangent.dtype)
+        total = sum_along(xp, cotangent, 0)
         to_left, to_right = node_vjp(xp, left, right, to_left, to_right, total, eps)
     return (
         *product_vjp(xp, leaves[:half], to_left, eps),
@@ -73,7 +81,7 @@ def product_jvp(
 def outer(xp: ModuleType, left: AnyArray, right: AnyArray) -> AnyArray:
     """Kronecker product along axis 0: (i, ...), (j, ...) -> (i*j, ...)."""
     pairs = left[:, None, ...] * right[None, ...]
-    return xp.reshape(pairs, (left.shape[0] * right.shape[0], *pairs.shape[2:]))
+    return reshaped(xp, pairs, (left.shape[0] * right.shape[0], *pairs.shape[2:]))
 
 
 def node_statistics(xp: ModuleType, left: AnyArray, right: AnyArray, eps: float) -> tuple[AnyArray, AnyArray]:
@@ -87,8 +95,8 @@ def node_statistics(xp: ModuleType, left: AnyArray, right: AnyArray, eps: float)
 
 def _moments(xp, vector):
     """Mean and variance over a vector, by batch and term."""
-    mean = xp.mean(vector, axis=0)
-    return mean, xp.mean((vector - mean) ** 2, axis=0)
+    mean = mean_along(xp, vector, 0)
+    return mean, mean_along(xp, (vector - mean) ** 2, 0)
 
 
 def node_vjp(
@@ -125,10 +133,10 @@ def node_vjp(
     """
     width = left.shape[0] * right.shape[0]
     mean, scale = node_statistics(xp, left, right, eps)
-    aligned = scale * (xp.sum(left * to_left, axis=0) - mean * total) / width
+    aligned = scale * (sum_along(xp, left * to_left, 0) - mean * total) / width
     level = total / width
-    left_sum, right_sum = xp.sum(left, axis=0), xp.sum(right, axis=0)
-    left_square, right_square = xp.sum(left**2, axis=0), xp.sum(right**2, axis=0)
+    left_sum, right_sum = sum_along(xp, left, 0), sum_along(xp, right, 0)
+    left_square, right_square = sum_along(xp, left**2, 0), sum_along(xp, right**2, 0)
     slope = aligned * scale
     shift = level - slope * mean
     return (
@@ -139,5 +147,5 @@ def node_vjp(
 
 def _layernorm_jvp(xp: ModuleType, node: AnyArray, tangent: AnyArray, scale: AnyArray) -> AnyArray:
     """Derivative of a normalised `node` along the derivative `tangent` of what was normalised."""
-    along = xp.mean(node * tangent, axis=0)
-    return scale * (tangent - xp.mean(tangent, axis=0) - node * along)
+    along = mean_along(xp, node * tangent, 0)
+    return scale * (tangent - mean_along(xp, tangent, 0) - node * along)

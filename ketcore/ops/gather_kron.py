@@ -23,8 +23,10 @@ from ketcore.arrays.checks import (
     check_index,
     check_tables,
     check_tangents,
+    is_within,
     to_namespace_of,
 )
+from ketcore.arrays.elementary import reshaped
 from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
 from ketcore.lookups.lookup import Lookup, narrowed, restored
@@ -332,14 +334,14 @@ def _lookup(tables, index, columns, per_term, check):
     cut = narrowed(tables, columns)
     lookup = Lookup(
         tables=cut,
-        index=xp.reshape(index, (*lead, prod(batch))),
+        index=index if len(batch) == 1 else reshaped(xp, index, (*lead, prod(batch))),
         kind="terms" if per_term else "modes",
         bound=0,
         checked=checked,
         columns=columns,
         layernorm=False,
         eps=0.0,
-        split=halves_split(tuple(table.shape[2] for table in cut)),
+        split=halves_split(tuple([table.shape[2] for table in cut])),
         dtype=dtype,
     )
     return xp, tables, lookup, batch
@@ -353,5 +355,8 @@ def _check_indices(index, lead, lengths, check):
             "(N, R, ...), one entry per table and term" if len(lead) == 2 else "(N, ...), one entry per table"
         )
         raise ValueError(f"index must have shape {rule}, for {lead}, got {tuple(index.shape)}")
+    # The least of the lengths is enough for most indices, and one look takes less than one for each mode.
+    if is_within(index, min(lengths), check):
+        return index, True
     known = [check_index(f"index[{n}]", index[n, ...], length, check)[1] for n, length in enumerate(lengths)]
     return check_index("index", index, 0, False)[0], all(known)

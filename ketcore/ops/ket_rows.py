@@ -27,12 +27,15 @@ from ketcore.arrays.checks import (
     check_like,
     to_namespace_of,
 )
+from ketcore.arrays.elementary import as_dtype, flattened, reshaped
 from ketcore.arrays.namespaces import accumulation_dtype, is_complex, quiet
+from ketcore.arrays.sums import unique_inverse
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_records, packed_vjp
 from ketcore.lookups.leaves import packed_views
 from ketcore.lookups.lookup import Lookup, made_safe, narrowed, restored_records
 from ketcore.lookups.segments import segment_sum
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, shown, tree_split
+from ketcore.tracing import kept
 
 
 @overload
@@ -261,10 +264,10 @@ def ket_rows_vjp(
     deterministic = check_flag("deterministic", deterministic)
     if not check_flag("sparse", sparse):
         packed = packed_vjp(lookup, dims, cotangent, deterministic)
-        return xp.astype(packed, leaves.dtype, copy=False)
+        return as_dtype(xp, packed, leaves.dtype)
     records = restored_records(xp, gather_records(lookup, cotangent), lookup.widths, dims)
     found, values = _summed_by_id(xp, lookup, records)
-    return found, xp.astype(values, leaves.dtype, copy=False)
+    return found, as_dtype(xp, values, leaves.dtype)
 
 
 @overload
@@ -403,10 +406,11 @@ def ket_rows_dense(
 
 def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
     """Everything checked, as the lookup that engines take, and the batch of the ids."""
-    xp, (leaves,), dtype = check_floating("leaves", [leaves])
+    xp, (leaves,), dtype = check_floating("leaves", (leaves,))
     dims, eps = check_dims("dims", dims), check_size("eps", eps)
-    if leaves.ndim != 3 or leaves.shape[2] != sum(dims):
-        rule = f"shape (words, rank, {shown(sum(dims))}) for dims {shown(dims)}"
+    length, width = _sizes(dims)
+    if leaves.ndim != 3 or leaves.shape[2] != length:
+        rule = f"shape (words, rank, {shown(length)}) for dims {shown(dims)}"
         raise ValueError(f"leaves must have {rule}, got {tuple(leaves.shape)}")
     layernorm = check_flag("layernorm", layernorm)
     if layernorm and is_complex(xp, dtype):
@@ -415,16 +419,15 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
     ids, checked = check_index("ids", ids, leaves.shape[0], check if leaves.shape[0] else True)
     ids = to_namespace_of(ids, xp, leaves)
     batch = tuple(ids.shape)
-    width = prod(dims)
     columns = check_columns("columns", columns, width)
     tables, widths = packed_views(xp, leaves, dims), dims
     # The mean and the variance of a node are those of all its entries.
     if columns < width and not layernorm:
         tables = narrowed(tables, columns)
-        widths = tuple(table.shape[2] for table in tables)
+        widths = tuple([table.shape[2] for table in tables])
     lookup = Lookup(
         tables=tables,
-        index=xp.reshape(ids, (prod(batch),)),
+        index=flattened(xp, ids),
         kind="same",
         bound=leaves.shape[0],
         checked=checked,
@@ -438,15 +441,19 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
     return xp, leaves, dims, lookup, batch
 
 
+@kept(1024)
+def _sizes(dims):
+    """The sum and the product of the lengths of leaves."""
+    return sum(dims), prod(dims)
+
+
 def _summed_by_id(xp, lookup, records):
     """Unique valid ids, ascending, and the sums (U, R, S) of the records that share one."""
     safe, bad = made_safe(xp, lookup)
     ids = safe.index
     if bad is not None:
         ids, records = ids[~bad], records[~bad]
-    found = xp.unique_inverse(ids)
-    count, (_, rank, width) = found.values.shape[0], records.shape
-    values = segment_sum(
-        xp, xp.reshape(records, (ids.shape[0], rank * width)), xp.reshape(found.inverse_indices, (-1,)), count
-    )
-    return found.values, xp.reshape(values, (count, rank, width))
+    found, inverse = unique_inverse(xp, ids)
+    count, (_, rank, width) = found.shape[0], records.shape
+    values = segment_sum(xp, reshaped(xp, records, (ids.shape[0], rank * width)), inverse, count)
+    return found, reshaped(xp, values, (count, rank, width))

@@ -17,7 +17,7 @@ from ketcore.arrays import scale
 from ketcore.arrays.checks import check_identities, check_like, check_out, check_tangents
 from ketcore.arrays.elementary import itemsize, padded, reshaped, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, is_numpy, quiet
-from ketcore.products import backward, forward, fused, plans, term_plans, term_products
+from ketcore.products import backward, direct, forward, fused, plans, term_plans, term_products
 from ketcore.products.call import Call, Operands, checked, operands
 from ketcore.products.term_products import with_identities, without_identities
 from ketcore.shapes import broadcast
@@ -124,6 +124,10 @@ def kron_matmul(
     >>> kron_matmul((a, b), [1.0, 2.0, 3.0, 4.0]).tolist(), np.kron(a[0], b[0]).T.tolist()
     ([14.0, 20.0], [[0.0, 1.0, 0.0, 3.0], [0.0, 2.0, 0.0, 4.0]])
     """
+    if out is None and path is None and type(identities) is tuple and not identities:
+        found = direct.small_product(factors, x, shape, axis)
+        if found is not None:
+            return found
     call = checked(factors, x, shape, axis, identities, path)
     if out is None:
         return _finished(call, _product(call))

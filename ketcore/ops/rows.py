@@ -19,16 +19,16 @@ import numpy as np
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import (
     check_flag,
+    check_floating,
     check_index,
-    check_shape,
-    check_tables,
     check_tangents,
+    shapes_of,
     to_namespace_of,
 )
+from ketcore.arrays.elementary import flattened
 from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
-from ketcore.lookups.lookup import Lookup, narrowed, restored
-from ketcore.shapes import halves_split
+from ketcore.lookups.lookup import Lookup, cut, matrix_sizes, narrowed, restored
 
 
 @overload
@@ -319,22 +319,21 @@ def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | N
 
 def _lookup(factors, ids, shape, check):
     """Everything checked, as the lookup that engines take, and the batch of the ids."""
-    xp, factors, dtype = check_tables("factors", factors)
-    count, columns = check_shape(shape, factors)
-    ids, checked = check_index("ids", ids, count, check)
+    xp, factors, dtype = check_floating("factors", factors)
+    sizes = matrix_sizes(shapes_of(factors), shape)
+    ids, checked = check_index("ids", ids, sizes.rows, check)
     ids = to_namespace_of(ids, xp, factors[0])
     batch = tuple(ids.shape)
-    cut = narrowed(factors, columns)
     lookup = Lookup(
-        tables=cut,
-        index=xp.reshape(ids, (prod(batch),)),
+        tables=cut(factors, sizes.widths),
+        index=flattened(xp, ids),
         kind="digits",
-        bound=count,
+        bound=sizes.rows,
         checked=checked,
-        columns=columns,
+        columns=sizes.columns,
         layernorm=False,
         eps=0.0,
-        split=halves_split(tuple(table.shape[2] for table in cut)),
+        split=sizes.split,
         dtype=dtype,
     )
     return xp, factors, lookup, batch

@@ -2,6 +2,7 @@
 
     call           the checked arguments of a product
     plans          which way to multiply, and what it costs
+    direct         multiplies few rows, where what to do takes longer than to do it
     forward        multiplies by a plan
     backward       its derivatives
     term_plans     which way, where the terms leave different modes alone

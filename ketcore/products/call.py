@@ -15,7 +15,7 @@ import numpy as np
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating, check_identities, check_shape
-from ketcore.arrays.conversions import COMMON
+from ketcore.arrays.conversions import plain_dtype
 from ketcore.arrays.elementary import padded, reshaped
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, namespace
 from ketcore.cuda import launcher
@@ -176,7 +176,7 @@ def checked(
         _dims(shapes)
         shape = check_shape(shape, factors)
     axis = check_axis("axis", axis, (-1, -2), "-1 or -2")
-    sizes = _sizes(shapes, tuple(x.shape), axis, shape)
+    sizes = sizes_of(shapes, tuple(x.shape), axis, shape)
     marks: Marks = ()
     if type(identities) is not tuple or identities:
         marks = check_identities(identities, sizes.dims, shapes[0][-3])
@@ -202,13 +202,9 @@ def _cast(xp, gradient, primal):
 
 def _check_arrays(factors, x):
     """The namespace, the factors, x, and the dtype of the result."""
-    # Most calls have NumPy arrays of one dtype, of which this is all there is to know.
-    if type(x) is np.ndarray and isinstance(factors, list | tuple) and factors and x.dtype in COMMON:
-        dtype = x.dtype
-        for factor in factors:
-            if type(factor) is not np.ndarray or factor.dtype != dtype:
-                break
-        else:
+    if type(factors) in (tuple, list) and factors:
+        dtype = plain_dtype((*factors, x))
+        if dtype is not None:
             return np, tuple(factors), x, dtype
     _, factors, dtype = check_floating("factors", factors, (x,))
     _, (x,), x_dtype = check_floating("x", (x,), factors)
@@ -233,8 +229,8 @@ def _dims(shapes):
 
 
 @kept(1024)
-def _sizes(shapes, given, axis, shape):
-    """The sizes of factors and x of these shapes."""
+def sizes_of(shapes: Any, given: tuple[int, ...], axis: int, shape: tuple[int, int] | None) -> Sizes:
+    """The sizes of factors and x of these shapes; ValueError, MemoryError as `kron_matmul` says."""
     dims, full, batched = _dims(shapes)
     rows, columns = shape = shape or full
     if len(given) < -axis or given[axis] != rows:

@@ -18,7 +18,7 @@ from types import ModuleType
 import numpy as np
 
 from ketcore.array_types import AnyArray
-from ketcore.arrays.elementary import itemsize, padded, reshaped, transposed
+from ketcore.arrays.elementary import itemsize, padded, permuted, reshaped, transposed
 from ketcore.arrays.namespaces import is_numpy, namespace_of
 from ketcore.arrays.threads import run_chunks
 from ketcore.products.cublas import matrix_products
@@ -310,14 +310,14 @@ def merged_modes(xp: ModuleType, factors: Sequence[AnyArray], summed: bool = Fal
     (rank, p, q), (_, s, t) = left.shape, right.shape
     if not summed:
         pairs = left[:, :, None, :, None] * right[:, None, :, None, :]
-        return xp.reshape(pairs, (rank, p * s, q * t))
-    flat = xp.matmul(transposed(xp.reshape(left, (rank, p * q))), xp.reshape(right, (rank, s * t)))
-    return xp.reshape(swapped_middle(xp, xp.reshape(flat, (p, q, s, t))), (1, p * s, q * t))
+        return reshaped(xp, pairs, (rank, p * s, q * t))
+    flat = xp.matmul(transposed(reshaped(xp, left, (rank, p * q))), reshaped(xp, right, (rank, s * t)))
+    return reshaped(xp, swapped_middle(xp, reshaped(xp, flat, (p, q, s, t))), (1, p * s, q * t))
 
 
 def swapped_middle(xp: ModuleType, array: AnyArray) -> AnyArray:
     """Four axes with the two in the middle exchanged."""
-    return xp.permute_dims(array, (0, 2, 1, 3))
+    return permuted(xp, array, (0, 2, 1, 3))
 
 
 def weight_axes(step: Step, leftward: bool) -> tuple[int, int, int]:
@@ -338,10 +338,10 @@ def as_weight(xp: ModuleType, factor: AnyArray, step: Step, leftward: bool) -> A
     rank, p, q = factor.shape
     if rank == 1:
         return transposed(factor[0, ...])
-    weight = xp.permute_dims(factor, weight_axes(step, leftward))
+    weight = permuted(xp, factor, weight_axes(step, leftward))
     if step.terms_in > 1 and step.terms_out > 1:
         return weight
-    return xp.reshape(weight, (step.terms_out * q, step.terms_in * p))
+    return reshaped(xp, weight, (step.terms_out * q, step.terms_in * p))
 
 
 def terms_product(xp: ModuleType, factors: Sequence[AnyArray], x: AnyArray) -> AnyArray:
