@@ -1,5 +1,6 @@
 """Engines: each has what the protocol asks for, all give the same, and KETCORE_ENGINE chooses among them."""
 
+from contextlib import suppress
 from dataclasses import replace
 from inspect import getmembers, isfunction, signature
 
@@ -76,6 +77,23 @@ def test_the_engines_of_this_process():
     found = kc.engines()
     assert found[-2:] == ("numpy", "arrays")
     assert set(found) <= set(gather.ENGINES)
+
+
+def test_only_one_engine_within_a_context(monkeypatch):
+    def rows():
+        return kc.rows((np.ones((1, 1, 1)),), [0]).item()
+
+    before = kc.engines()
+    for number, name in enumerate(("numpy", "arrays")):
+        monkeypatch.setattr(gather.ENGINES[name], "expand", lambda *_, n=number: np.array([[float(n)]]))
+    with gather.only("arrays"):
+        assert (kc.engines(), rows()) == (("arrays",), 1.0)
+        with gather.only("numpy"):
+            assert (kc.engines(), rows()) == (("numpy",), 0.0)
+        with suppress(KeyError), gather.only("numpy"):
+            raise KeyError
+        assert rows() == 1.0
+    assert kc.engines() == before
 
 
 def run(code, engine):

@@ -6,7 +6,8 @@ process may use, for tests and reports; one that cannot take a lookup then says 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, Protocol
@@ -82,6 +83,17 @@ def _allowed(wanted):
 
 
 _ALLOWED = _allowed(os.environ.get("KETCORE_ENGINE"))
+
+
+@contextmanager
+def only(name: str) -> Iterator[None]:
+    """Within it the engine `name` alone may be used, by every thread: for tests and benchmarks."""
+    global _ALLOWED
+    before, _ALLOWED = _ALLOWED, {name: ENGINES[name]}
+    try:
+        yield
+    finally:
+        _ALLOWED = before
 
 
 def engine(lookup: Lookup) -> Engine:
