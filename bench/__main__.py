@@ -41,6 +41,10 @@ def _parse(arguments):
     add("--batch", type=_numbers, metavar="N,...", help="these alone; algebra: where a workload has them")
     add("--dtype", type=_words, metavar="NAME,...", help=f"default {','.join(DTYPES)}")
     add("--seconds", type=float, help="timing of one case, all contestants together")
+    add(
+        "--who", default="", metavar="REGEX", help="contestants whose module here matches, as 'ketcore|floor'"
+    )
+    add("--before", default="", metavar="FOLDER", help="a checkout of another ketcore, which takes part")
     add("--extra", action="append", default=[], metavar="PATH.py", help="a contestant (peers/extra_peer.py)")
     add("--json", metavar="FILE", help="save every number")
     add("--plot", metavar="FILE", help="save a picture of the ratios")
@@ -72,6 +76,7 @@ def _spawn(options, threads):
             f"--threads={threads}",
             f"--dtype={','.join(options.dtype)}",
         ]
+        command += [f"--who={options.who}", f"--before={options.before}"]
         command += [f"--batch={','.join(map(str, options.batch))}"] if options.batch else []
         command += [f"--seconds={options.seconds}"] if options.seconds else []
         command += [f"--extra={path}" for path in options.extra] + ["--quick"] * options.quick

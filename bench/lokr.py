@@ -10,17 +10,15 @@ faster or smaller in a case: those are named.
 import argparse
 import copy
 import json
-import os
 import statistics
-import subprocess
 import sys
 from itertools import product
 from pathlib import Path
 
-from bench.machine import THREAD_VARIABLES
+from bench.machine import THREAD_VARIABLES, run_again
 from bench.measure import clock, rounds
 from bench.memory import peak_tensor_memory
-from bench.report import seconds
+from bench.records import seconds
 
 FEATURES = (1024, 2048, 4096)
 TOKENS = (1, 128, 1024)
@@ -42,10 +40,9 @@ def main() -> int:
     options = parser.parse_args()
     # Else torch's profiler writes a line for every start and stop.
     alone = dict.fromkeys(THREAD_VARIABLES, "1") | {"KINETO_LOG_LEVEL": "99"}
-    if not alone.items() <= os.environ.items():
-        # Libraries read these when they load.
-        again = [sys.executable, "-m", "bench.lokr", *sys.argv[1:]]
-        return subprocess.run(again, env=os.environ | alone, check=False).returncode
+    status = run_again("bench.lokr", alone)
+    if status is not None:
+        return status
     records = []
     for features, tokens, name in product(options.features or FEATURES, options.tokens or TOKENS, ADAPTERS):
         records.append(_record(features, tokens, name, options.seconds))

@@ -3,6 +3,8 @@
 import os
 import platform
 import resource
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import metadata
@@ -21,20 +23,11 @@ PACKAGES += ("linear_operator", "pyfastkron", "pykronecker", "cola-ml", "pylops"
 
 
 def floor_seconds(case, threads: int) -> float:
-    """The least time for a case: its bytes at the measured bandwidth or its flops at the measured GEMM rate.
+    """The least time for a product: its bytes at the bandwidth or its flops at the GEMM rate, as measured.
 
-    Bytes: the case says whether a warm buffer is filled or copied into another, and its size.  A buffer that
-    fits a cache is filled at the bandwidth of that cache.
+    A warm buffer is copied into another; one that fits a cache at the bandwidth of that cache.
     """
-    way, size = case.traffic
-    moved = fill_seconds if way == "fill" else copy_seconds
-    return max(moved(size, threads), case.flops / gemm_rate(case.dtype, threads))
-
-
-@lru_cache
-def fill_seconds(size: int, threads: int) -> float:
-    target = np.zeros(size, np.uint8)
-    return _fastest(lambda part: target[part].fill(1), size, threads)
+    return max(copy_seconds(case.copied_bytes, threads), case.flops / gemm_rate(case.dtype, threads))
 
 
 @lru_cache
@@ -67,6 +60,17 @@ def _fastest(work, size, threads):
                     list(pool.map(work, slices))
             best = min(best, (now() - start) / repeats)
     return best
+
+
+def run_again(module: str, environment: dict[str, str]) -> int | None:
+    """The status of the same command in a process with this environment; None where this one has it.
+
+    Libraries read theirs when they load.
+    """
+    if environment.items() <= os.environ.items():
+        return None
+    command = [sys.executable, "-m", module, *sys.argv[1:]]
+    return subprocess.run(command, env=os.environ | environment, check=False).returncode
 
 
 def limit_memory(share: float = 0.7) -> None:

@@ -3,10 +3,13 @@
 import gc
 import statistics
 import tracemalloc
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter, process_time, sleep
 
 import numpy as np
+
+from bench.peers import FLOORS
 
 # Largest difference allowed, over the largest entry: sums of thousands of products in float32 lose digits.
 TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
@@ -116,10 +119,10 @@ def race(
     """
     now = clock(threads)
     timings = [Timing(c.name, c.kind) for c in contestants]
-    calls, probes = {}, {}
+    sound, probes, fastest = [], {}, np.inf
     for contestant, timing in zip(contestants, timings, strict=True):
         bound = bounds.get(contestant.name, 0.0)
-        if bound > patience and bound > SLOW * min(probes.values(), default=bound):
+        if bound > patience and bound > SLOW * fastest:
             timing.status, timing.samples = "bound", [bound]
             continue
         try:
@@ -131,8 +134,12 @@ def race(
         except Exception as error:
             timing.status = failure(error)
         if timing.status == "ok":
-            calls[contestant.name], probes[contestant.name] = contestant.call, probe
-    samples = rounds(calls, probes, threads, seconds, patience) if calls else {}
+            sound.append(contestant)
+            probes[contestant.name] = probe
+            # A floor is faster than any that work.
+            fastest = fastest if contestant.kind in FLOORS else min(fastest, probe)
+    calls, around = {c.name: c.call for c in sound}, {c.name: c.around for c in sound}
+    samples = rounds(calls, probes, threads, seconds, patience, around, fastest) if calls else {}
     for timing in timings:
         if timing.name in samples:
             timing.samples = samples[timing.name]
@@ -143,7 +150,7 @@ def hopeless(timings: list[Timing], smaller: int, batch: int) -> dict[str, str]:
     """Name -> why it is left out of the same work on `batch`, after the `timings` on a smaller batch."""
     factor = HOPELESS_ALONE if smaller == 1 else HOPELESS
     sound = [timing for timing in timings if timing.status == "ok" and timing.timed]
-    timed = {timing.name: timing.median for timing in sound if timing.kind != "ours"}
+    timed = {t.name: t.median for t in sound if t.kind not in ("ours", "numpy", "before")}
     fastest = min((t.median for t in sound if t.kind in ("ours", "package", "code")), default=0.0)
     # One of the packages always stays.
     kept = 1.5 * min((t.median for t in sound if t.kind == "package"), default=0.0)
@@ -156,13 +163,14 @@ def hopeless(timings: list[Timing], smaller: int, batch: int) -> dict[str, str]:
 
 def _probe(contestant, now, patience):
     """Its result, and the time of a call: the second one unless the first took too long to repeat."""
-    start = now()
-    result = contestant.call()
-    probe = now() - start
-    if probe < patience:
+    with contestant.around():
         start = now()
-        contestant.call()
+        result = contestant.call()
         probe = now() - start
+        if probe < patience:
+            start = now()
+            contestant.call()
+            probe = now() - start
     return result, probe
 
 
@@ -177,9 +185,14 @@ def _check(contestant, timing, result, reference, dtype):
     return reference
 
 
-def rounds(calls, probes, threads, seconds, patience):
-    """Name -> samples.  A round times each contestant once, in an order that turns: drift hits all alike."""
-    fastest = min(probes.values(), default=0.0)
+def rounds(calls, probes, threads, seconds, patience, around=None, fastest=None):
+    """Name -> samples.  A round times each contestant once, in an order that turns: drift hits all alike.
+
+    around   name -> what makes the context of its calls; by default none has any
+    fastest  the probe that the others are compared with; by default the least
+    """
+    around = around or dict.fromkeys(calls, nullcontext)
+    fastest = min(probes.values(), default=0.0) if fastest is None else fastest
     # What its exact time decides: the first call of one near the fastest was cold, and does not count.
     done = {name for name, probe in probes.items() if probe > patience and probe > NEAR * fastest}
     samples = {name: [probe] if name in done else [] for name, probe in probes.items()}
@@ -194,7 +207,8 @@ def rounds(calls, probes, threads, seconds, patience):
                 break
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 if len(samples[name]) < most[name]:
-                    samples[name].append(_sample(calls[name], probes[name], threads))
+                    with around[name]():
+                        samples[name].append(_sample(calls[name], probes[name], threads))
     finally:
         gc.enable()
     return samples

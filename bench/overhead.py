@@ -10,18 +10,16 @@ quartiles of calls, and of the differences and ratios within a turn.
 import argparse
 import gc
 import json
-import os
 import statistics
-import subprocess
 import sys
 from itertools import product
 from operator import sub, truediv
 from pathlib import Path
 from time import perf_counter
 
-from bench.machine import THREAD_VARIABLES, describe
+from bench.machine import THREAD_VARIABLES, describe, run_again
 from bench.measure import clock
-from bench.report import seconds
+from bench.records import seconds
 from bench.workloads import Workload, make_case
 
 WORKLOADS = (
@@ -39,10 +37,9 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="save every number")
     options = parser.parse_args()
     alone = dict.fromkeys(THREAD_VARIABLES, "1")
-    if not alone.items() <= os.environ.items():
-        # Libraries read these when they load.
-        again = [sys.executable, "-m", "bench.overhead", *sys.argv[1:]]
-        return subprocess.run(again, env=os.environ | alone, check=False).returncode
+    status = run_again("bench.overhead", alone)
+    if status is not None:
+        return status
     records = []
     for workload, batch in product(WORKLOADS, options.batch or BATCHES):
         records.append(_record(workload, batch, options.seconds))

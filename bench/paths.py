@@ -8,19 +8,17 @@ where that is not all of them.
 
 import argparse
 import json
-import os
 import re
 import statistics
-import subprocess
 import sys
 from itertools import product
 from pathlib import Path
 
 from bench.algebra.peers import PRODUCTS
 from bench.algebra.workloads import make_case, workloads
-from bench.machine import THREAD_VARIABLES
+from bench.machine import THREAD_VARIABLES, run_again
 from bench.measure import clock, rounds
-from bench.report import seconds
+from bench.records import seconds
 from bench.workloads import DTYPES
 
 ALLOWED = 1.15
@@ -36,10 +34,9 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="save every number")
     options = parser.parse_args()
     alone = dict.fromkeys(THREAD_VARIABLES, "1")
-    if not alone.items() <= os.environ.items():
-        # Libraries read these when they load.
-        again = [sys.executable, "-m", "bench.paths", *sys.argv[1:]]
-        return subprocess.run(again, env=os.environ | alone, check=False).returncode
+    status = run_again("bench.paths", alone)
+    if status is not None:
+        return status
     records = list(_records(options))
     if options.json:
         Path(options.json).write_text(json.dumps(records, indent=1), encoding="utf-8")

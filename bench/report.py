@@ -1,14 +1,17 @@
 """The table and the picture, from the records that the measuring processes saved."""
 
 from itertools import product
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 
-PEERS = ("package", "code")
+from bench.records import PEERS, best, case_name, ratio, seconds, times_floor, who
+from bench.summary import summary
+
 WIDTH = 36
 SHORT = {"float32": "f32", "float64": "f64"}
 HEADER = (
     f"{'workload':<{WIDTH}} {'batch':>6} {'type':<4} {'pass':<8} {'ketcore':>9} {'quartiles':>17}"
-    f"   {'best package':<26} {'best peer':<26} {'ratio':>6} {'dense':>6} {'floor':>6} {'memory':>7}"
+    f"   {'best package':<26} {'best peer':<26} {'ratio':>6} {'dense':>6}"
+    f" {'numpy':>6} {'floor':>6} {'warm':>6} {'memory':>7}"
 )
 LEGEND = """
 ketcore       median of one call; quartiles of its samples
@@ -16,7 +19,9 @@ best package  fastest package that does the same work; > before its time: a lowe
 best peer     that, or the obvious code in torch or jax
 ratio         best peer / ketcore: above 1, ketcore is ahead
 dense         a dense table (torch.nn.Embedding; NumPy's matmul) / ketcore: a yardstick, not a peer
-floor         ketcore / the least time of this machine for the bytes and flops of the case (README.md)
+numpy         ketcore on its engine for NumPy alone / ketcore
+floor         ketcore / the least time of this machine for the case (README.md)
+warm          the same, into memory that is kept from call to call
 memory        peak memory growth of the forward / its output; ! marks 2 and more
 """
 
@@ -37,7 +42,7 @@ def table(results: dict) -> str:
         records = [record for record in results["records"] if record["threads"] == threads]
         lines += [clock_of(threads), "", HEADER + "".join(f" {name:>22}" for name in extras)]
         lines += [_line(record, extras) for record in records]
-        lines += ["", *_summary(records), ""]
+        lines += ["", *summary(records), *_summaries_of_extras(records, extras), ""]
     return "\n".join(lines + troubles(results))
 
 
@@ -58,24 +63,6 @@ def troubles(results: dict) -> list[str]:
 def clock_of(threads: int) -> str:
     """How times on so many threads were taken."""
     return "1 thread, CPU time" if threads == 1 else f"{threads} threads, wall time"
-
-
-def ratio(record: dict, kinds: tuple[str, ...]) -> float | None:
-    """Time of the fastest of these kinds / time of ketcore, or None where one of them was not timed."""
-    ours, theirs = _best(record, ("ours",)), _best(record, kinds)
-    return theirs["median"] / ours["median"] if ours and theirs else None
-
-
-def seconds(value: float) -> str:
-    """Three digits and a unit.
-
-    >>> seconds(0.0000123), seconds(0.5), seconds(12.3)
-    ('12.3us', '500ms', '12.3s')
-    """
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value / 1e-6:.3g}us"
 
 
 def plot(results: dict, path: str) -> None:
@@ -102,7 +89,7 @@ def plot(results: dict, path: str) -> None:
 
 
 def _panel(panel, records, names, kinds):
-    styles = {"forward": ("o", "C0"), "backward": ("s", "C1"), "sparse": ("^", "C2")}
+    styles = {"forward": ("o", "C0"), "vjp": ("v", "C3"), "backward": ("s", "C1"), "sparse": ("^", "C2")}
     for record in [record for record in records if ratio(record, kinds)]:
         batches = sorted({r["batch"] for r in records if r["workload"] == record["workload"]})
         marker, colour = styles[record["task"]]
@@ -122,37 +109,26 @@ def _panel(panel, records, names, kinds):
         panel.legend()
 
 
-def _best(record, kinds):
-    timed = [c for c in record["contestants"] if c["kind"] in kinds and "median" in c]
-    return min(timed, key=lambda contestant: contestant["median"], default=None)
-
-
 def _extras(records):
     contestants = [contestant for record in records for contestant in record["contestants"]]
-    return list(dict.fromkeys(c["name"] for c in contestants if c["kind"] == "extra"))
+    return list(dict.fromkeys(c["name"] for c in contestants if c["kind"] in ("before", "extra")))
 
 
 def _line(record, extras):
-    ours, low, high = _best(record, ("ours",)), None, None
+    ours, low, high = best(record, ("ours",)), None, None
     if ours:
         low, high = ours["quartiles"]
     spread = f"{seconds(low)}..{seconds(high)}" if ours else ""
     cells = [
         f"{record['workload']:<{WIDTH}} {record['batch']:>6} {SHORT[record['dtype']]:<4} {record['task']:<8}",
         f"{seconds(ours['median']) if ours else '-':>9} {spread:>17}  ",
-        f"{_who(_best(record, ('package',))):<26} {_who(_best(record, PEERS)):<26}",
+        f"{who(best(record, ('package',))):<26} {who(best(record, PEERS)):<26}",
         f"{_number(ratio(record, PEERS)):>6} {_number(ratio(record, ('yardstick',))):>6}",
-        f"{_number(ours['median'] / record['floor'] if ours else None):>6} {_memory(record['memory']):>7}",
+        f"{_number(ratio(record, ('numpy',))):>6} {_number(times_floor(record)):>6}",
+        f"{_number(times_floor(record, 'warm floor')):>6} {_memory(record['memory']):>7}",
     ]
     times = {c["name"]: c["median"] for c in record["contestants"] if "median" in c}
     return " ".join(cells + [f"{_against(ours, times.get(name)):>22}" for name in extras])
-
-
-def _who(contestant):
-    if contestant is None:
-        return "-"
-    bound = ">" if contestant["status"] == "bound" else ""
-    return f"{contestant['name']} {bound}{seconds(contestant['median'])}"
 
 
 def _against(ours, time):
@@ -170,37 +146,14 @@ def _memory(value):
     return "" if value is None else f"{value:.2f}{'!' if value >= 2 else ''}"
 
 
-def _summary(records):
-    lines = []
-    for kind in dict.fromkeys(record["kind"] for record in records):
-        for kinds, words in ((("package",), "every package"), (PEERS, "every peer")):
-            ratios = [(ratio(r, kinds), r) for r in records if r["kind"] == kind]
-            known = [(value, r) for value, r in ratios if value]
-            if not known:
-                continue
-            lost = [(value, r) for value, r in known if value < 1]
-            mean = geometric_mean([value for value, _ in known])
-            count = f"{len(known) - len(lost)} of {len(known)} cases"
-            lines.append(f"{kind}: ahead of {words} in {count}, {mean:.3g} times in the geometric mean")
-            lines += _by_task(known)
-            lines += [f"    {_who(_best(r, kinds))} wins {value:.2f}: {_case(r)}" for value, r in lost]
-    return lines + [line for name in _extras(records) for line in _summary_of_extra(records, name)]
-
-
-def _by_task(known):
-    lines = []
-    for task in dict.fromkeys(record["task"] for _, record in known):
-        values = sorted(value for value, record in known if record["task"] == task)
-        ahead = sum(value >= 1 for value in values)
-        spread = f"least {values[0]:.3g}, median {median(values):.3g}"
-        lines.append(f"  {task}: ahead in {ahead} of {len(values)}, {spread}")
-    return lines
+def _summaries_of_extras(records, extras):
+    return [line for name in extras for line in _summary_of_extra(records, name)]
 
 
 def _summary_of_extra(records, name):
     ratios = []
     for record in records:
-        ours = _best(record, ("ours",))
+        ours = best(record, ("ours",))
         times = [c["median"] for c in record["contestants"] if c["name"] == name and "median" in c]
         ratios += [ours["median"] / time for time in times if ours]
     if not ratios:
@@ -209,16 +162,12 @@ def _summary_of_extra(records, name):
     return [f"{name}: ketcore takes {mean} of its time in the mean of {len(ratios)} cases, {most} at most"]
 
 
-def _case(record):
-    return f"{record['workload']} batch {record['batch']} {record['dtype']} {record['task']}"
-
-
 def _troubles(records):
     cases = {}
     for record in records:
         for contestant in record["contestants"]:
             if contestant["status"] not in ("ok", "bound"):
-                cases.setdefault((contestant["name"], contestant["status"]), []).append(_case(record))
+                cases.setdefault((contestant["name"], contestant["status"]), []).append(case_name(record))
     return [
         f"not timed: {name}: {status} ({len(found)} cases, first {found[0]})"
         for (name, status), found in cases.items()

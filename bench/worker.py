@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import warnings
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +20,9 @@ def run(options) -> None:
     # Peers use parts of torch that were deprecated after their release.
     warnings.simplefilter("ignore")
     family, threads = FAMILIES[options.family], options.threads[0]
-    contestants, missing, records = family.builders(tuple(options.extra)), set(), []
+    everyone = family.builders(tuple(options.extra), options.before)
+    contestants = {name: _warmed(build) for name, build in everyone.items() if re.search(options.who, name)}
+    missing, records = set(), []
     chosen = [w for w in family.workloads() if re.search(options.only, w.name)]
     for number, workload in enumerate(chosen):
         records += _workload(workload, family, threads, contestants, missing, options)
@@ -30,6 +33,22 @@ def run(options) -> None:
         print(
             f"threads {threads}, {number + 1} of {len(chosen)}: {workload.name}", file=sys.stderr, flush=True
         )
+
+
+def _warmed(build):
+    """As `build`; the first contestant of each task is called once, since libraries load and start then."""
+    met = set()
+
+    def built(case):
+        entrant = build(case)
+        if entrant is not None and case.task not in met:
+            met.add(case.task)
+            # How it fails is said where it is timed.
+            with suppress(Exception), entrant.around():
+                entrant.call()
+        return entrant
+
+    return built
 
 
 def _workload(workload, family, threads, contestants, missing, options):
@@ -57,7 +76,7 @@ def _workload(workload, family, threads, contestants, missing, options):
             bounds[dtype] = {t.name: t.median for t in timings if t.timed}
         names = {timing.name for timing in timings if timing.status == "ok"}
         sound = [entrant for entrant in entrants if entrant.name in names]
-        record, sizes = _record(case, threads, sound), _sizes(sound, family)
+        record, sizes = _record(case, family.floor(case, threads), threads, sound), _sizes(sound, family)
         timed = [timing.record() | sizes.get(timing.name, {}) for timing in timings]
         records.append(record | {"contestants": timed + failed})
     return sorted(records, key=lambda record: options.dtype.index(record["dtype"]))
@@ -91,7 +110,7 @@ def _build(contestants, case, missing):
     return entrants, failed
 
 
-def _record(case, threads, sound):
+def _record(case, floor, threads, sound):
     memory = None
     ours = [entrant for entrant in sound if entrant.kind == "ours"]
     if case.task == "forward" and ours:
@@ -99,10 +118,11 @@ def _record(case, threads, sound):
     return {
         "workload": case.workload.name,
         "kind": case.workload.kind,
+        "rank": case.workload.rank,
         "batch": case.batch,
         "dtype": case.dtype,
         "task": case.task,
         "threads": threads,
-        "floor": machine.floor_seconds(case, threads),
+        "floor": floor,
         "memory": memory,
     }

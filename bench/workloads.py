@@ -5,6 +5,7 @@ q = ceil(dim ** (1/N)) columns and, for rows, t = ceil(vocab ** (1/N)) rows per 
 A case is a workload with a batch size, a dtype and a task:
 
     forward     the rows of a batch of ids
+    vjp         the gradient of every leaf alone, as dense arrays
     backward    the rows and the gradient of every leaf, as dense arrays
     sparse      kets only: the rows and the gradient of the words of the batch, as (unique ids, values)
 """
@@ -14,9 +15,9 @@ from functools import lru_cache
 
 import numpy as np
 
-BATCHES = (32, 1024, 16384)
+BATCHES = (1, 32, 1024, 16384)
 DTYPES = ("float32", "float64")
-TASKS = ("forward", "backward", "sparse")
+TASKS = ("forward", "vjp", "backward", "sparse")
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ class Workload:
 
     @property
     def quick_batches(self) -> tuple[int, ...]:
-        return BATCHES[1:]
+        return BATCHES[2:]
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return TASKS if self.kind == "kets" else TASKS[:2]
+        return TASKS if self.kind == "kets" else TASKS[:3]
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,6 @@ class Case:
     @property
     def output_bytes(self) -> int:
         return self.batch * self.workload.dim * np.dtype(self.dtype).itemsize
-
-    @property
-    def traffic(self) -> tuple[str, int]:
-        """The output filled; a gradient also reads the cotangent, as large, so a copy."""
-        return "fill" if self.task == "forward" else "copy", self.output_bytes
-
-    @property
-    def flops(self) -> int:
-        return flops(self.workload, self.batch, self.task)
 
 
 def ceil_root(number: int, degree: int) -> int:
@@ -115,16 +107,6 @@ def make_case(workload: Workload, batch: int, dtype: str, task: str) -> Case:
     cotangent = rng.standard_normal((batch, workload.dim)).astype(dtype)
     tables = _tables(replace(workload, layernorm=False), dtype)
     return Case(workload, batch, dtype, task, tables, ids, cotangent)
-
-
-def flops(workload: Workload, batch: int, task: str) -> int:
-    """Multiplications and additions that no algorithm avoids: the last product, and its two transposes.
-
-    The sum over R terms of one product costs 2R - 1 per entry of the output.  A gradient contracts
-    the cotangent with the left and with the right halves: 2R more each.
-    """
-    per_entry = 2 * workload.rank - 1 + (0 if task == "forward" else 4 * workload.rank)
-    return per_entry * batch * workload.dim
 
 
 @lru_cache(maxsize=2)

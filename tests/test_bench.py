@@ -3,6 +3,7 @@
 import doctest
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import sleep
@@ -10,8 +11,9 @@ from time import sleep
 import numpy as np
 import pytest
 
-from bench import machine, measure, report, small, workloads
-from bench.peers import Contestant, builders, extra_peer, ketcore_peer
+import ketcore as kc
+from bench import machine, measure, memory, records, report, small, workloads
+from bench.peers import Contestant, before_peer, builders, floor_peer, ketcore_peer, warm_floor_peer
 from bench.workloads import Workload, make_case
 
 TINY = Workload("rows", 30, 9, 2, 2)
@@ -75,12 +77,15 @@ def record(**changes):
         {"name": "word2ket", "kind": "package", "status": "bound", "median": 0.5, **timed},
         {"name": "torch code", "kind": "code", "status": "ok", "median": 5e-4, **timed},
         {"name": "nn.Embedding", "kind": "yardstick", "status": "ok", "median": 2e-4, **timed},
+        {"name": "ketcore numpy", "kind": "numpy", "status": "ok", "median": 3e-3, **timed},
+        {"name": "warm floor", "kind": "warm floor", "status": "ok", "median": 5e-5, **timed},
         {"name": "mine", "kind": "extra", "status": "ok", "median": 2e-3, **timed},
         {"name": "other", "kind": "package", "status": "disagrees: rows by 1.0e+00 of its largest entry"},
     ]
     made = {
         "workload": TINY.name,
         "kind": "rows",
+        "rank": 2,
         "batch": 32,
         "dtype": "float32",
         "task": "forward",
@@ -94,7 +99,7 @@ def results(*records):
     return report.merge([{"machine": about, "missing": ["jax"], "status": 0, "records": list(records)}])
 
 
-@pytest.mark.parametrize("module", [workloads, report])
+@pytest.mark.parametrize("module", [workloads, records])
 def test_doctests(module):
     assert doctest.testmod(module).failed == 0
 
@@ -129,26 +134,71 @@ def test_make_case_is_reproducible(kind):
     assert case.output_bytes == 7 * 9 * 4
 
 
-def test_flops():
-    assert workloads.flops(TINY, 10, "forward") == 3 * 10 * 9
-    assert workloads.flops(TINY, 10, "backward") == 11 * 10 * 9
-
-
-def test_floor_is_the_slower_of_bytes_and_flops(monkeypatch):
-    case = make_case(TINY, 100, "float64", "forward")
-    monkeypatch.setattr(machine, "fill_seconds", lambda size, threads: size / 1e9)
-    monkeypatch.setattr(machine, "copy_seconds", lambda size, threads: size / 1e8)
-    monkeypatch.setattr(machine, "gemm_rate", lambda dtype, threads: 1e12)
-    assert machine.floor_seconds(case, 1) == 7200 / 1e9
-    assert machine.floor_seconds(replace(case, task="backward"), 1) == 7200 / 1e8
-    monkeypatch.setattr(machine, "gemm_rate", lambda dtype, threads: 1e3)
-    assert machine.floor_seconds(case, 1) == 2.7
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_machine_rates(threads):
-    assert 0 < machine.fill_seconds(1000, threads) < machine.fill_seconds(1 << 24, threads)
-    assert machine.copy_seconds(1 << 22, threads) > 0
+    assert 0 < machine.copy_seconds(1000, threads) < machine.copy_seconds(1 << 24, threads)
+
+
+@pytest.mark.parametrize("kind", ["rows", "kets"])
+def test_a_floor_reads_what_a_forward_picks(kind):
+    """Of factors with six leaves all that are there, of 30 kets each one once."""
+    case = make_case(replace(TINY, kind=kind), 40, "float32", "forward")
+    distinct = len(np.unique(case.ids))
+    assert distinct < 30
+    found = [len(array) for array in floor_peer.picked(case)]
+    assert found == ([2 * 6 * 3] * 2 if kind == "rows" else [distinct * 2 * 6])
+
+
+def test_floors_write_what_a_forward_writes(monkeypatch):
+    written = []
+    monkeypatch.setattr(floor_peer, "run_chunks", lambda work, total, chunk: written.append(total))
+    case = make_case(TINY, 10, "float64", "backward")
+    floor_peer.build(case).call()
+    warm_floor_peer.build(replace(case, task="vjp")).call()
+    assert written == [720, 90, 36, 36, 90]
+
+
+def test_a_floor_decides_nothing(monkeypatch):
+    """It is the fastest, and those that work are slow beside it, but not among themselves."""
+    sleep = Clock(monkeypatch).sleep
+    floor = Contestant("floor", "floor", lambda: sleep(1e-6), lambda result: None)
+    entrants = [contestant("ketcore", np.ones((2, 2)), "ours", 1e-3, sleep), floor]
+    entrants.append(contestant("near", np.ones((2, 2)), seconds=2e-3, sleep=sleep))
+    timings = measure.race(entrants, {}, "float64", 2, 0.01)
+    assert [len(timing.samples) >= 3 for timing in timings] == [True] * 3
+
+
+def test_a_contestant_is_called_in_its_context():
+    inside, seen = [False], []
+
+    @contextmanager
+    def around():
+        inside[0] = True
+        yield
+        inside[0] = False
+
+    def call():
+        seen.append(inside[0])
+        return np.ones((2, 2))
+
+    entrant = Contestant("mine", "ours", call, lambda result: (result, []), around)
+    assert measure.race([entrant], {}, "float64", 1, 0.0)[0].status == "ok"
+    assert len(seen) > 3
+    assert all(seen)
+
+
+def test_another_ketcore_takes_part_in_the_same_process(tmp_path):
+    package = tmp_path / "ketcore"
+    package.mkdir()
+    with pytest.raises(ValueError, match="before must be a folder with a ketcore in it, got "):
+        before_peer.other(str(tmp_path))
+    (package / "__init__.py").write_text("from ketcore.shapes import rows\n", encoding="utf-8")
+    (package / "shapes.py").write_text("def rows(*_): return 'before'\n", encoding="utf-8")
+    ours = sys.modules["ketcore.shapes"]
+    entrant = before_peer.builder(ketcore_peer.build, str(tmp_path))(make_case(TINY, 7, "float32", "forward"))
+    assert (entrant.name, entrant.call()[0]) == ("before", "before")
+    assert (sys.modules["ketcore"], sys.modules["ketcore.shapes"]) == (kc, ours)
+    assert str(tmp_path) not in sys.path
 
 
 @pytest.mark.parametrize(
@@ -158,9 +208,10 @@ def test_ketcore_agrees_with_an_extra_contestant(tmp_path, kind, task):
     path = tmp_path / "mine.py"
     path.write_text(EXTRA, encoding="utf-8")
     case = make_case(replace(TINY, kind=kind), 40, "float64", task)
-    entrants = [build(case) for build in (ketcore_peer.build, extra_peer.builder(str(path)))]
-    if kind == "kets" and task == "backward":
-        assert entrants.pop() is None
+    everyone = builders((str(path),))
+    chosen = ["ketcore", "numpy", "floor", "warm_floor", str(path)]
+    entrants = [entrant for name in chosen if (entrant := everyone[name](case)) is not None]
+    assert len(entrants) == 5 - (task == "vjp" or (kind == "kets" and task == "backward"))
     timings = measure.race(entrants, {}, "float64", 1, 0.01)
     assert [timing.status for timing in timings] == ["ok"] * len(entrants)
     assert all(timing.median > 0 and len(timing.samples) >= 3 for timing in timings)
@@ -263,13 +314,14 @@ def test_table():
     slower = record(batch=1024, contestants=record()["contestants"][:2], memory=None)
     text = report.table(results(record(), slower, record(threads=2)))
     line = next(line for line in text.splitlines() if line.startswith(TINY.name))
-    shown = "32 f32 forward 1ms 1ms..2ms word2ket >500ms torch code 500us 0.5 0.2 10 2.50! 2ms, x0.5"
+    shown = "32 f32 forward 1ms 1ms..2ms word2ket >500ms torch code 500us 0.5 0.2 3 10 20 2.50! 2ms, x0.5"
     assert " ".join(line.split()) == f"{TINY.name} {shown}"
     assert "1 thread, CPU time" in text
     assert "2 threads, wall time" in text
-    assert "rows: ahead of every package in 2 of 2 cases, 500 times in the geometric mean" in text
+    assert "rows: ahead of every package in 2 of 2 cases (100%), 500 times in the geometric mean" in text
     assert "  forward: ahead in 2 of 2, least 500, median 500" in text
-    assert "torch code 500us wins 0.50: rows 30x9 2/2 batch 32 float32 forward" in text
+    assert "rows: ahead of code in torch or jax in 0 of 1 cases (0%), 0.5 times in the geometric" in text
+    assert "torch code 500us wins 0.5: rows 30x9 2/2 batch 32 float32 forward" in text
     assert "mine: ketcore takes 0.5 of its time in the mean of 1 cases, 0.5 at most" in text
     assert "jax: not installed" in text
     assert (
@@ -291,7 +343,18 @@ def test_plot(tmp_path):
 
 def test_every_contestant_has_a_module():
     assert next(iter(builders())) == "ketcore"
-    assert len(builders()) == 7
+    assert len(builders()) == 10
+
+
+def test_the_memory_of_a_forward(capsys, monkeypatch):
+    monkeypatch.setattr(memory, "TRIES", 1)
+    memory._shown(TINY, 16384, "float64")
+    line = capsys.readouterr().out.split()
+    assert line[:5] == ["rows", "30x9", "2/2", "16384", "float64"]
+    assert float(line[5]) >= 1
+    if memory.RESET.exists():
+        size = 1 << 25
+        assert memory._peak_resident(lambda: np.ones(size, np.uint8)) > 0.9 * size
 
 
 def test_calls_on_few_rows():
@@ -300,6 +363,8 @@ def test_calls_on_few_rows():
     options = ["--against", ".", "--batch", "1", "--only", "gather", "--rounds", "1"]
     run = [sys.executable, "-m", "bench.small", *options]
     root = Path(small.__file__).parents[1]
-    lines = subprocess.run(run, cwd=root, check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run(
+        run, cwd=root, check=True, capture_output=True, encoding="utf-8"
+    ).stdout.splitlines()
     assert lines[0].split() == ["call", "rows", "us", "other", "us", "ratio"]
     assert [line.split()[:2] for line in lines[1:]] == [["gather_kron", "1"], ["gather_kron_vjp", "1"]]

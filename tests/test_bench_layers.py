@@ -57,12 +57,11 @@ def test_a_step_trains():
 
 
 def test_no_extra_contestant():
-    with pytest.raises(ValueError, match="extra must be empty for layers"):
+    with pytest.raises(ValueError, match="extra and before must be empty for layers"):
         peers.builders(("mine.py",))
 
 
 def test_records_and_table(monkeypatch):
-    monkeypatch.setattr(worker.machine, "floor_seconds", lambda case, threads: 1e-6)
     monkeypatch.setattr(TABLES[0].__class__, "batches", (7,))
     options = type("Options", (), {"seconds": 0.01, "batch": [7], "dtype": ["float32"], "quick": False})
     builders = {

@@ -17,10 +17,10 @@ from bench.peers import tensorly_peer, torch_peer, word2ket_peer
 from bench.peers.steps import step_contestant
 
 
-def builders(extra: tuple[str, ...] = ()) -> dict[str, Callable]:
+def builders(extra: tuple[str, ...] = (), before: str = "") -> dict[str, Callable]:
     """Name of each contestant -> its `build`."""
-    if extra:
-        raise ValueError(f"extra must be empty for layers, got {extra}")
+    if extra or before:
+        raise ValueError(f"extra and before must be empty for layers, got {extra} and {before!r}")
     eager = {
         "ketcore": _ketcore,
         "torch code": partial(_either, torch_peer.build, linear_peers.torch_code),

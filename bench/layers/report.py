@@ -1,6 +1,7 @@
 """The table of training steps: every contestant of every case, from the records that were saved."""
 
-from bench.report import clock_of, opening, seconds, troubles
+from bench.records import seconds
+from bench.report import clock_of, opening, troubles
 
 LEGEND = """
 A training step of a layer: forward, backward, Adam.  In the order of time, of each case and contestant

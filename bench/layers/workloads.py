@@ -71,20 +71,6 @@ class LinearCase:
     cotangent: np.ndarray
     compiled: bool = False
 
-    @property
-    def traffic(self) -> tuple[str, int]:
-        """Of x read and y written; the same again for the gradients."""
-        return "copy", self.x.nbytes + self.cotangent.nbytes
-
-    @property
-    def flops(self) -> int:
-        """Term by term, the modes one after the other as they stand; three times that with gradients."""
-        size, total = self.x.size, 0
-        for p, q in zip(self.workload.row_dims, self.workload.col_dims, strict=True):
-            total += 2 * size * q
-            size = size // p * q
-        return 3 * self.workload.rank * total
-
 
 def workloads() -> tuple[Embedding | Linear, ...]:
     """Tables as one Kronecker matrix, tables of kets, linear layers."""

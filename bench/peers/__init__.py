@@ -5,6 +5,7 @@ ImportError where its library is missing.  To add a peer: one such module, and i
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -12,6 +13,9 @@ import numpy as np
 
 MODULES = (
     "ketcore_peer",
+    "numpy_peer",
+    "floor_peer",
+    "warm_floor_peer",
     "word2ket_peer",
     "tensorly_peer",
     "linear_operator_peer",
@@ -20,7 +24,11 @@ MODULES = (
     "embedding_peer",
 )
 
-KINDS = ("ours", "package", "code", "yardstick", "extra")
+# "numpy": ketcore on its engine for NumPy alone.  "before": another ketcore.  Floors only move bytes.
+FLOORS = ("floor", "warm floor")
+KINDS = ("ours", "numpy", "before", "package", "code", "yardstick", "extra", *FLOORS)
+# Who has the derivative alone: that of others needs what their forward keeps, and is a part of "backward".
+ALONE = ("ketcore", "numpy", "floor", "warm_floor")
 
 
 @dataclass(frozen=True)
@@ -30,20 +38,37 @@ class Contestant:
     call     no arguments -> anything; this is what is timed
     collect  the result of `call` -> (rows (batch, dim), list of gradients), NumPy arrays in the common form:
              rows: the N factors (R, t, q);  kets: the packed leaves (vocab, R, N q), or unique ids and values
+    around   no arguments -> a context in which it is called, entered outside the clock
     """
 
     name: str
     kind: str
     call: Callable
     collect: Callable
+    around: Callable[[], AbstractContextManager] = nullcontext
 
 
-def builders(extra: tuple[str, ...] = ()) -> dict[str, Callable]:
-    """Name of each contestant's module -> its `build`, with the modules at the paths `extra` at the end."""
-    from bench.peers import extra_peer
+def builders(extra: tuple[str, ...] = (), before: str = "") -> dict[str, Callable]:
+    """Name of each contestant's module -> its `build`, with the modules at the paths `extra` at the end.
 
+    before  a folder with another ketcore, which takes part if it is given
+    """
     found = {name.removesuffix("_peer"): import_module(f"bench.peers.{name}").build for name in MODULES}
-    return found | {path: extra_peer.builder(path) for path in extra}
+    found |= {name: _not_alone(build) for name, build in found.items() if name not in ALONE}
+    return found | others("bench.peers", extra, before)
+
+
+def others(package: str, extra: tuple[str, ...], before: str) -> dict[str, Callable]:
+    """The contestants that the command line names, in a family whose modules are in `package`."""
+    from bench.peers import before_peer, extra_peer
+
+    ours = import_module(f"{package}.ketcore_peer").build
+    found = {"before": before_peer.builder(ours, before)} if before else {}
+    return found | {path: _not_alone(extra_peer.builder(path)) for path in extra}
+
+
+def _not_alone(build):
+    return lambda case: None if case.task == "vjp" else build(case)
 
 
 def torch_contestant(name: str, kind: str, case, forward: Callable, parameters: list, to_common: Callable):

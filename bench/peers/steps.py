@@ -61,7 +61,7 @@ def step_contestant(
         for tensor in (*inputs, *parameters):
             tensor.grad = None
     held = 3 * sum(parameter.numel() * parameter.element_size() for parameter in parameters)
-    return Step(name, kind, call, partial(_collected, to_common, len(inputs)), held)
+    return Step(name, kind, call, partial(_collected, to_common, len(inputs)), held=held)
 
 
 def _collected(to_common, given, result):

@@ -13,10 +13,11 @@ from importlib import import_module
 
 import numpy as np
 
-from bench.peers import Contestant
+from bench.peers import Contestant, others
 
 MODULES = (
     "ketcore_peer",
+    "numpy_peer",
     "fastkron_peer",
     "pykronecker_peer",
     "plain_peer",
@@ -31,14 +32,12 @@ MODULES = (
 PRODUCTS = ("square", "rectangular", "sum", "logits")
 
 
-def builders(extra: tuple[str, ...] = ()) -> dict[str, Callable]:
-    """Name of each contestant's module -> its `build`, with the modules at the paths `extra` at the end."""
-    from bench.peers import extra_peer
-
-    found = {
-        name.removesuffix("_peer"): import_module(f"bench.algebra.peers.{name}").build for name in MODULES
-    }
-    return found | {path: extra_peer.builder(path) for path in extra}
+def builders(extra: tuple[str, ...] = (), before: str = "") -> dict[str, Callable]:
+    """As `bench.peers.builders`."""
+    found = {name: import_module(f"bench.algebra.peers.{name}").build for name in MODULES}
+    return {name.removesuffix("_peer"): build for name, build in found.items()} | others(
+        "bench.algebra.peers", extra, before
+    )
 
 
 def terms(case, transposed: bool = False) -> list[list[np.ndarray]]:
