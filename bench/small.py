@@ -61,7 +61,7 @@ def _worker(tree):
         env=os.environ | alone | {"PYTHONPATH": str(tree)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
 
 

@@ -18,7 +18,8 @@ import threadpoolctl
 from ketcore._version import __version__
 from ketcore.arrays.threads import thread_count
 from ketcore.cuda import devices
-from ketcore.lookups.gather import ENGINES, engines
+from ketcore.lookups.gather import engines
+from ketcore.native import loader
 
 # Named where they are installed, and not imported: that would take seconds, or fail.
 _OTHERS = ("torch", "jax", "hypothesis", "safetensors", "transformers", "peft")
@@ -112,8 +113,15 @@ def _built(module):
 
 def _engines():
     """The engines of this process, what sets them, and why each other one is not there."""
-    here, wanted = engines(), os.environ.get("KETCORE_ENGINE")
-    yield f"{', '.join(here) or 'none'}; KETCORE_ENGINE is {wanted or 'not set'}"
-    for name in ENGINES:
-        if name not in here:
-            yield f"no {name}: {ENGINES[name].missing() or 'KETCORE_ENGINE names another one'}"
+    here = engines()
+    yield f"{', '.join(here) or 'none'}; KETCORE_ENGINE is {_setting('KETCORE_ENGINE')}"
+    if "native" in here:
+        kernels = loader.found()[0]
+        sets, wanted = ", ".join(kernels.available), _setting("KETCORE_INSTRUCTIONS")
+        yield f"native by {kernels.instructions}, of {sets}; KETCORE_INSTRUCTIONS is {wanted}"
+    for name, reason in here.missing.items():
+        yield f"no {name}: {reason}"
+
+
+def _setting(name):
+    return os.environ.get(name) or "not set"

@@ -11,7 +11,7 @@ import numpy as np
 
 from ketcore.cuda import launcher, table
 from ketcore.lookups import kernels
-from ketcore.lookups.gather import gather, gather_records, gather_vjp
+from ketcore.lookups.gather import engine, gather, gather_vjp
 from ketcore.lookups.lookup import Lookup
 from ketcore.shapes import halves_split
 from tests import matmul_mutations
@@ -99,7 +99,7 @@ def records(**problem):
     def run(launch):
         cotangent = cotangent_of(problem)
         found = kernels.leaf_cotangents(few_blocks(launch), problem, cotangent)
-        assert_close(found, gather_records(exact(problem), cotangent))
+        assert_close(found, engine(exact(problem)).records(exact(problem), cotangent))
 
     return run
 

@@ -38,6 +38,11 @@ def run_sanitized(mode: str, arguments, timeout: float = 900) -> subprocess.Comp
         return _run(mode, [sys.executable, *arguments], _prefix(mode), Path(reports) / "report", timeout)
 
 
+def run_reporting(mode: str, arguments, timeout: float = 600) -> subprocess.CompletedProcess:
+    """As `run_sanitized`, for a library that is not the simulator's: reports are in its stderr."""
+    return _run(mode, [sys.executable, *arguments], _prefix(mode), "", timeout)
+
+
 @cache
 def outcomes(module: str) -> dict[str, dict[str, str | None]]:
     """What became of the bugs that `module` prints a report of, for every mode that can run here.

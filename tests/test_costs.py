@@ -8,14 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ketcore as kc
+from ketcore.lookups import gather
+from ketcore.native import loader
 from ketcore.products.plans import Cost, matmul_cost, rows_cost
 from ketcore.shapes import halves_split, reached_dims
 from tests.matmul_problems import normal
 
 
+@pytest.fixture(autouse=True)
+def _by_numpy():
+    """Of compiled kernels only the last tests here count."""
+    with gather.only("numpy"):
+        yield
+
+
 @pytest.fixture
 def counted(monkeypatch):
-    """The flops of all matrix products of NumPy since the test began."""
+    """The flops of all matrix products of NumPy since the test began, which make all products."""
     total, matmul = [], np.matmul
 
     def counting(a, b, **options):
@@ -131,3 +140,17 @@ def test_sums_of_few_modes(counted, count):
         added = (len(counted) - 1) * count * h.shape[0]
         assert 0 <= cost.flops - sum(counted) - added <= 4 * 60 * 60
     assert isinstance(cost, Cost)
+
+
+@pytest.mark.skipif(loader.found()[0] is None, reason=loader.found()[1])
+def test_products_name_their_engine():
+    small, large = (kc.KroneckerMatrix.random((size**2, size**2), 2, rank=3, rng=0) for size in (16, 200))
+    whole = small.astype(complex), small + kc.eye((16, 16))
+    with gather.only(*gather.ENGINES):
+        for name in ("matmul", "rmatmul"):
+            cost = small.cost(name, 1000)
+            assert cost.engine == "native"
+            # Two steps for each of three terms.
+            assert cost.flops == 3 * 2 * 2 * 16**3 * 1000
+            assert [each.cost(name, 1000).engine for each in (large, *whole)] == ["numpy"] * 3
+    assert small.cost("matmul", 1000).engine == "numpy"

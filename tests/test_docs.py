@@ -30,9 +30,10 @@ FILE = re.compile(r"`((?:ketcore|tests|bench|docs|\.ci)/[\w./]*\w)`")
 
 # Names with a point in backticks, and bare names of files, as pages, docstrings and comments have them.
 DOTTED = re.compile(r"`(\w+(?:\.\w+)+)(?:\(\))?`")
-FILE_NAME = re.compile(r"\w+\.(?:py|cu|cuh|md|txt|json|png|cfg)")
-BARE_FILE = re.compile(r"(?<![\w/*-])(\w+\.(?:py|cu|cuh))\b")
-SOURCES = sorted(path for kind in ("py", "cu", "cuh") for path in (ROOT / "ketcore").rglob(f"*.{kind}"))
+FILE_NAME = re.compile(r"\w+\.(?:py|cu|cuh|cpp|hpp|md|txt|json|png|cfg)")
+BARE_FILE = re.compile(r"(?<![\w/*-])(\w+\.(?:py|cu|cuh|cpp|hpp))\b")
+KINDS = ("py", "cu", "cuh", "cpp", "hpp")
+SOURCES = sorted(path for kind in KINDS for path in (ROOT / "ketcore").rglob(f"*.{kind}"))
 # Names that begin with one of these are of other packages, or of arguments; these two are so as a whole.
 ELSEWHERE = {"np", "xp", "jax", "torch", "nn", "scipy", "cola", "tests", "bench", "A", "op", "launch"}
 # What modules of torch are called in examples.
@@ -135,7 +136,7 @@ def test_every_block_of_python_is_a_doctest(page):
 
 def test_readme_opens_with_two_commands():
     suite = "python -m pytest -n 2 --dist loadgroup"
-    commands = ['pip install ".[demo]" && ketcore demo', f'pip install ".[test]" && {suite}']
+    commands = ['pip install ".[demo]" && ketcore demo', f'pip install -e ".[test]" && {suite}']
     assert [code.strip() for _, code in FENCE.findall(README)][:2] == commands
     # Continuous integration runs the second as it stands here.
     assert f"\n{commands[1]}\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

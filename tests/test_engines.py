@@ -6,13 +6,16 @@ from inspect import getmembers, isfunction, signature
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 
 import ketcore as kc
-from ketcore.lookups import gather, on_arrays, on_numpy
+from ketcore.lookups import gather, on_arrays, on_native, on_numpy
 from ketcore.lookups.leaves import packed_views
+from ketcore.native import loader
+from tests import run_engines
 from tests.kernel_problems import cotangent_of, lookups
 from tests.processes import ROOT, run_python
+from tests.require import require
 
 every_engine = pytest.mark.parametrize("name", gather.ENGINES)
 
@@ -36,6 +39,14 @@ def test_what_an_engine_cannot_take_it_says_in_words(name):
     assert not reason or (reason.startswith("must ") and ", got " in reason)
 
 
+@pytest.fixture(params=["native", "numpy"])
+def engine(request):
+    """Each engine for arrays of NumPy that is not the array code which all are compared with."""
+    found = gather.ENGINES[request.param]
+    require(request.param, not found.missing(), found.missing())
+    return found
+
+
 def answers(engine, lookup):
     """Everything that an engine says to a lookup, as a flat list of arrays."""
     cotangent = cotangent_of(lookup)
@@ -44,20 +55,22 @@ def answers(engine, lookup):
     if lookup.kind == "same":
         wider = [width + 1 for width in lookup.widths]
         found.append(engine.pull_packed(lookup, wider, cotangent, True))
+        found += engine.pull_ids(lookup, cotangent)
     return found
 
 
 # Kernels alone take a right half without modes, which no operation asks for.
 @given(lookup=lookups().filter(lambda lookup: lookup.split < len(lookup.tables)))
-def test_numpy_gives_what_array_code_gives(lookup):
+def test_engines_give_what_array_code_gives(engine, lookup):
     """Bad indices, crops, LayerNorm and every kind among them."""
     tables = tuple(table.astype(np.float64) for table in lookup.tables)
     exact = replace(lookup, tables=tables, dtype=np.dtype(np.float64))
-    for found, expected in zip(answers(on_numpy, exact), answers(on_arrays, exact), strict=True):
+    assume(not engine.obstacle(lookup))
+    for found, expected in zip(answers(engine, exact), answers(on_arrays, exact), strict=True):
         # Rounding, which LayerNorm enlarges, is far below this, and bugs are far above.
         size = 1e-8 * np.nanmax(np.abs(expected), initial=1.0)
         np.testing.assert_allclose(found, expected, rtol=0, atol=size)
-    for found, expected in zip(answers(on_numpy, lookup), answers(on_arrays, lookup), strict=True):
+    for found, expected in zip(answers(engine, lookup), answers(on_arrays, lookup), strict=True):
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
 
 
@@ -67,7 +80,9 @@ def test_rows_are_written_into_out_by_every_engine():
     index = np.array([2, 3, 0])
     lookup = gather.Lookup(tables, index, "same", 3, False, 4, False, 0.0, 1, leaves.dtype, leaves)
     expected = [[80, 88, 90, 99], [np.nan] * 4, [0, 0, 2, 3]]
-    for engine in (on_numpy, on_arrays):
+    for engine in (on_native, on_numpy, on_arrays):
+        if engine.missing():
+            continue
         out = np.empty((3, 4))
         assert engine.expand(lookup, out) is out
         np.testing.assert_array_equal(out, expected)
@@ -96,6 +111,16 @@ def test_only_one_engine_within_a_context(monkeypatch):
     assert kc.engines() == before
 
 
+def test_the_runs_on_fewer_engines():
+    names = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+    assert {*run_engines.SHORT, *run_engines.COMPILED} <= names
+    without, *lesser = run_engines.plan().values()
+    assert without == {"KETCORE_ENGINE": "numpy,arrays"}
+    found = loader.found()[0]
+    others = {*found.available} - {found.instructions} if found else set()
+    assert {each["KETCORE_INSTRUCTIONS"] for each in lesser} == others
+
+
 def run(code, engine):
     """What a process that is set to `engine` prints, or the last line of its error."""
     done = run_python(code, KETCORE_ENGINE=engine)
@@ -121,7 +146,11 @@ TORCH = "import torch, ketcore as kc; kc.rows((torch.ones((1, 2, 2)),), [0])"
 @pytest.mark.parametrize(
     ("engine", "code", "error"),
     [
-        ("gpu", "import ketcore", f"KETCORE_ENGINE must be one of {tuple(gather.ENGINES)}, got 'gpu'"),
+        (
+            "gpu",
+            "import ketcore",
+            f"KETCORE_ENGINE must be some of {tuple(gather.ENGINES)}, by commas, got 'gpu'",
+        ),
         (
             "cuda",
             ROWS,

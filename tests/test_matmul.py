@@ -31,10 +31,10 @@ def chunks(request, monkeypatch):
     monkeypatch.setattr(plans, "CHUNK_BYTES", limit)
     monkeypatch.setattr(forward, "CHUNK_BYTES", 1 << 40 if limit == 1 else limit)
     plans._plan.cache_clear()
-    direct._products.cache_clear()
+    direct._known.cache_clear()
     yield
     plans._plan.cache_clear()
-    direct._products.cache_clear()
+    direct._known.cache_clear()
 
 
 @pytest.mark.usefixtures("chunks")

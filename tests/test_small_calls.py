@@ -8,7 +8,7 @@ import pytest
 import ketcore as kc
 from ketcore.arrays import checks, conversions, sums
 from ketcore.arrays.elementary import mean_along, sum_along
-from ketcore.lookups import leaves, on_numpy, segments
+from ketcore.lookups import gather, leaves, on_numpy, segments
 from ketcore.lookups.digits import split_digits
 from ketcore.lookups.lookup import Lookup, matrix_sizes
 from ketcore.products import direct
@@ -116,11 +116,12 @@ def test_one_sum_for_all_tables_is_one_for_each(kind, dtype):
     records = normal(batch, rank, sum(widths), dtype=dtype, seed=2)
     ends = offsets(widths)
     parts = [records[:, :, start:stop] for start, stop in pairwise(ends)]
-    for found, wanted in zip(
-        segments.scatter_records(lookup, records), segments.scatter(np, lookup, parts), strict=True
-    ):
-        assert found.dtype == wanted.dtype
-        np.testing.assert_array_equal(found, wanted)
+    # The library sums float32 in another order.
+    with gather.only("numpy"):
+        found, wanted = segments.scatter_records(lookup, records), segments.scatter(np, lookup, parts)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
 
 
 def test_leaves_are_the_same_of_short_and_of_long_tables():

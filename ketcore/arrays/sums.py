@@ -7,6 +7,8 @@ import numpy as np
 from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import is_bare, is_jax, is_torch
 from ketcore.arrays.namespaces import device_of, is_numpy, to_host
+from ketcore.arrays.threads import run_chunks
+from ketcore.native import loader
 
 # A float32 sum of sixteen terms of one sign is off by less than 1e-6 of itself; longer ones are summed
 # in float64.
@@ -14,6 +16,11 @@ _SHORT_SUM = 16
 
 # Up to so many values one bincount in float64 beats the set-up of a sparse product.
 _SMALL_SUM = 1 << 14
+
+# What the compiled library sums, and how many numbers one thread takes at once.
+_NATIVE = (np.dtype(np.float32), np.dtype(np.float64))
+_CHUNK_NUMBERS = 1 << 16
+_FAILED = "there is no memory to sum by index"
 
 
 def _numpy_sum_by_index(values: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
@@ -23,6 +30,8 @@ def _numpy_sum_by_index(values: np.ndarray, index: np.ndarray, count: int) -> np
     if values.dtype.kind == "c":
         parts = np.ascontiguousarray(values).view(np.real(values).dtype)
         return _numpy_sum_by_index(parts, index, count).view(values.dtype)
+    if values.dtype in _NATIVE and (native := loader.active()) is not None:
+        return _native_sum(native, values, index, count)
     if is_small(values, count * values.shape[1]):
         width = values.shape[1]
         return counted(values, index[:, None] * width + np.arange(width), count * width).reshape(count, width)
@@ -36,6 +45,27 @@ def _numpy_sum_by_index(values: np.ndarray, index: np.ndarray, count: int) -> np
     pieces, owner = _short_pieces(index, count)
     partial = _indicator(pieces, len(owner), values.dtype) @ values
     return (_indicator(owner, count, np.float64) @ partial).astype(values.dtype)
+
+
+def _native_sum(native, values, index, count):
+    """The sum by the compiled library."""
+    if values.strides[1] != values.itemsize:
+        values = np.ascontiguousarray(values)
+    index = index.astype(np.int64, copy=False)
+    sums = np.zeros((count, values.shape[1]), values.dtype)
+    handle = native.index_sums(loader.capsules((values, index, sums)))
+    if not handle:
+        raise MemoryError("sums by index cannot be described")
+
+    def work(start, stop):
+        loader.check(native.sum_by_index(handle, values.itemsize == 8, start, stop), _FAILED)
+
+    try:
+        loader.check(native.sort_rows(handle), _FAILED)
+        run_chunks(work, len(index), max(1, _CHUNK_NUMBERS // values.shape[1]))
+    finally:
+        native.forget_index_sums(handle)
+    return sums
 
 
 def is_small(values: np.ndarray, entries: int) -> bool:

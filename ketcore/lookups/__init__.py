@@ -5,6 +5,7 @@
     on_cuda      the engine for arrays of CuPy, by
       kernels      which kernel, when, with what
       kernel_plan  the sizes of a launch
+    on_native    the engine for arrays of NumPy by the compiled kernels of `ketcore.native`
     on_numpy     the engine for arrays of NumPy, at times by
       half_tables  halves for all digits, once a call
     on_arrays    the engine for arrays of every library

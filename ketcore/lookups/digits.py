@@ -1,6 +1,7 @@
 """Mixed-radix digits of row numbers, most significant first (C order)."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from math import prod
 from typing import Any, overload
 
@@ -68,7 +69,8 @@ def split_digits(index: AnyArray, radices: Sequence[int]) -> tuple[AnyArray, ...
     radices = tuple(radices)
     short = len(radices) <= _MOST_RADICES and prod(radices) < 1 << 63
     if short and is_numpy(index) and index.dtype == np.int64:
-        return np.unravel_index(index, radices)
+        with suppress(ValueError):  # of an index that was not looked at, which array code takes
+            return np.unravel_index(index, radices)
     found = []
     for position, (stride, radix) in enumerate(zip(strides(radices), radices, strict=True)):
         # A stride of 2**63 does not fit the dtype, and no index reaches it.

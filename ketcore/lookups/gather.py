@@ -1,8 +1,8 @@
 """Expand a `Lookup` into rows, and pull cotangents back: the core of rows, kets and `gather_kron`.
 
 `engine` chooses what computes it: the first of `ENGINES` that has no obstacle.  All of them are checked
-against one another.  The environment variable KETCORE_ENGINE, read at import, names the only one that a
-process may use, for tests and reports; one that cannot take a lookup then says why.
+against one another.  The environment variable KETCORE_ENGINE, read at import, names the only ones that a
+process may use, by commas, for tests and reports; what they cannot take is an error that says why.
 """
 
 import os
@@ -20,8 +20,9 @@ from ketcore.arrays.checks import check_like, check_out
 from ketcore.arrays.elementary import reshaped
 from ketcore.arrays.namespaces import is_numpy, namespace_of, to_host
 from ketcore.cuda.library import on_device_of
-from ketcore.lookups import on_arrays, on_cuda, on_numpy
+from ketcore.lookups import on_arrays, on_cuda, on_native, on_numpy
 from ketcore.lookups.lookup import Lookup
+from ketcore.native import loader
 from ketcore.shapes import check_addressable
 
 
@@ -64,36 +65,56 @@ class Engine(Protocol):
         """`pull` of kind "same" as one array (t, R, sum dims), the tables of which were cut from `dims`."""
         ...
 
+    def pull_ids(self, lookup: Lookup, cotangent: AnyArray) -> tuple[AnyArray, AnyArray]:
+        """`pull` of kind "same" as unique valid ids (U,), ascending, and their gradients (U, R, sum q_n)."""
+        ...
+
     def records(self, lookup: Lookup, cotangent: AnyArray) -> AnyArray:
         """The cotangent back to the leaves of each row: (B, R, sum q_n) in the accumulation dtype."""
         ...
 
 
 # In the order in which they are asked.  The last one takes whatever the others do not.
-ENGINES: dict[str, Engine] = {"cuda": on_cuda, "numpy": on_numpy, "arrays": on_arrays}
+ENGINES: dict[str, Engine] = {
+    "cuda": on_cuda,
+    "native": on_native,
+    "numpy": on_numpy,
+    "arrays": on_arrays,
+}
 
 
 def _allowed(wanted):
     """The engines that may be used where KETCORE_ENGINE is `wanted`: all of them where it is not set."""
     if not wanted:
         return ENGINES
-    if wanted not in ENGINES:
-        raise ValueError(f"KETCORE_ENGINE must be one of {tuple(ENGINES)}, got {wanted!r}")
-    return {wanted: ENGINES[wanted]}
+    names = wanted.split(",")
+    if not ENGINES.keys() >= set(names):
+        raise ValueError(f"KETCORE_ENGINE must be some of {tuple(ENGINES)}, by commas, got {wanted!r}")
+    return {name: found for name, found in ENGINES.items() if name in names}
 
 
-_ALLOWED = _allowed(os.environ.get("KETCORE_ENGINE"))
+_ALLOWED = ENGINES
+
+
+def _use(allowed):
+    global _ALLOWED
+    _ALLOWED = allowed
+    # What else is compiled, sums and products, follows the engine of lookups.
+    loader.allow("native" in allowed)
+
+
+_use(_allowed(os.environ.get("KETCORE_ENGINE")))
 
 
 @contextmanager
-def only(name: str) -> Iterator[None]:
-    """Within it the engine `name` alone may be used, by every thread: for tests and benchmarks."""
-    global _ALLOWED
-    before, _ALLOWED = _ALLOWED, {name: ENGINES[name]}
+def only(*names: str) -> Iterator[None]:
+    """Within it these engines alone may be used, by every thread: for tests and benchmarks."""
+    before = _ALLOWED
+    _use(_allowed(",".join(names)))
     try:
         yield
     finally:
-        _ALLOWED = before
+        _use(before)
 
 
 def engine(lookup: Lookup) -> Engine:
@@ -103,33 +124,64 @@ def engine(lookup: Lookup) -> Engine:
         reason = found.obstacle(lookup)
         if not reason:
             return found
-    # Only where one engine is allowed: the last of all takes everything.
-    (only,) = _ALLOWED
-    raise ValueError(f"KETCORE_ENGINE must be an engine for the tables, which for {only!r} {reason}")
+    # Only where some engines are allowed: the last of all takes everything.
+    last = next(reversed(_ALLOWED))
+    raise ValueError(f"KETCORE_ENGINE must be an engine for the tables, which for {last!r} {reason}")
 
 
-def engines() -> tuple[str, ...]:
+class Engines(tuple[str, ...]):
+    """Names of engines, and why each other one is not among them.
+
+    Attributes
+    ----------
+    missing : dict of strs
+        The reasons, by the names of the engines.
+    """
+
+    missing: dict[str, str]
+
+
+def engines() -> Engines:
     """The names of the engines that this process has for lookups, in the order in which they are asked.
 
-    The first that can take the arrays of a call computes it.
+    The first that can take the arrays of a call computes it.  Sums by index and products with dense arrays,
+    which are for NumPy or array code otherwise, take the kernels of "native" where it is among them.
 
     Returns
     -------
-    tuple of strs
-        Some of "cuda" (kernels for arrays of CuPy, where it is installed), "numpy" for arrays of NumPy and
-        "arrays" for those of every library; or the one that the environment variable KETCORE_ENGINE names.
+    Engines
+        A tuple of strs: some of "cuda" (kernels for arrays of CuPy, where it is installed), "native"
+        (compiled kernels for arrays of NumPy, where ketcore was installed with them), "numpy" for arrays of
+        NumPy and "arrays" for those of every library; or those that the environment variable
+        KETCORE_ENGINE names.  Its attribute `missing`, a dict, says of each other engine why it is not there.
 
     Notes
     -----
-    KETCORE_ENGINE is read at import and serves tests and reports.  What the engine that it names cannot take
-    is a ValueError then.
+    Environment variables serve tests and reports.  KETCORE_ENGINE is read at import; it names one engine or
+    several, by commas, and what they cannot take is a ValueError then.  KETCORE_INSTRUCTIONS, read by the
+    first call, names the instruction set of "native": "x86-64-v4", "x86-64-v3", "x86-64-v2" or "neon".  With
+    one that the processor does not have, "native" is missing.
 
     Examples
     --------
     >>> engines()[-2:]
     ('numpy', 'arrays')
+    >>> [name for name in engines().missing if name in engines()]
+    []
     """
-    return tuple(name for name, found in _ALLOWED.items() if not found.missing())
+    reasons = {
+        name: found.missing() if name in _ALLOWED else "KETCORE_ENGINE names others"
+        for name, found in ENGINES.items()
+    }
+    found = Engines(name for name, reason in reasons.items() if not reason)
+    found.missing = {name: reason for name, reason in reasons.items() if reason}
+    return found
+
+
+def engine_name(lookup: Lookup) -> str:
+    """The name of `engine(lookup)`."""
+    found = engine(lookup)
+    return next(name for name, each in ENGINES.items() if each is found)
 
 
 def expanded(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], out: AnyArray | None) -> AnyArray:
@@ -178,11 +230,12 @@ def packed_vjp(lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, determi
         return returned(engine(lookup).pull_packed(lookup, dims, cotangent, deterministic))
 
 
-def gather_records(lookup: Lookup, cotangent: AnyArray) -> AnyArray:
-    """`Engine.records`."""
+def ids_vjp(lookup: Lookup, cotangent: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """`Engine.pull_ids`."""
     lookup, cotangent, returned = _in_host_memory(lookup, cotangent)
     with on_device_of(lookup.tables[0]):
-        return returned(engine(lookup).records(lookup, cotangent))
+        ids, sums = engine(lookup).pull_ids(lookup, cotangent)
+        return returned(ids), returned(sums)
 
 
 def _in_host_memory(lookup, cotangent):

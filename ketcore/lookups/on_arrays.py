@@ -14,7 +14,7 @@ from ketcore.arrays.namespaces import accumulation_dtype, namespace_of
 from ketcore.lookups import halves
 from ketcore.lookups.leaves import leaves, level_leaves
 from ketcore.lookups.lookup import Lookup, finished, made_safe, masked
-from ketcore.lookups.segments import scatter, scatter_packed
+from ketcore.lookups.segments import scatter, scatter_packed, sum_by_id
 
 
 def missing() -> str:
@@ -59,6 +59,11 @@ def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, determ
     """The cotangent of rows back to packed kets."""
     xp = namespace_of(lookup.tables[0])
     return scatter_packed(xp, made_safe(xp, lookup)[0], dims, records(lookup, cotangent))
+
+
+def pull_ids(lookup: Lookup, cotangent: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """The cotangent of rows back to the leaves of each id."""
+    return sum_by_id(namespace_of(lookup.tables[0]), lookup, records(lookup, cotangent))
 
 
 def records(lookup: Lookup, cotangent: AnyArray) -> AnyArray:

@@ -14,8 +14,9 @@ from ketcore.lookups import kernels
 from ketcore.lookups.leaves import packed_views
 from ketcore.lookups.lookup import Lookup
 from ketcore.lookups.on_arrays import push
+from ketcore.lookups.segments import sum_by_id
 
-__all__ = ["expand", "missing", "obstacle", "pull", "pull_packed", "push", "records"]
+__all__ = ["expand", "missing", "obstacle", "pull", "pull_ids", "pull_packed", "push", "records"]
 
 
 def missing() -> str:
@@ -51,6 +52,11 @@ def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, determ
     cut = tuple(view[:, :, :width] for view, width in zip(views, lookup.widths, strict=True))
     _contract(lookup, cotangent, deterministic, cut)
     return packed
+
+
+def pull_ids(lookup: Lookup, cotangent: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """The cotangent of rows back to the leaves of each id."""
+    return sum_by_id(namespace_of(lookup.tables[0]), lookup, records(lookup, cotangent))
 
 
 def records(lookup: Lookup, cotangent: AnyArray) -> AnyArray:

@@ -18,7 +18,7 @@ from ketcore.lookups.halves import halves
 from ketcore.lookups.leaves import level_leaves
 from ketcore.lookups.lookup import Lookup, finished, made_safe, masked
 from ketcore.lookups.on_arrays import row_cotangents, row_tangents
-from ketcore.lookups.segments import scatter_packed, scatter_records
+from ketcore.lookups.segments import scatter_packed, scatter_records, sum_by_id
 from ketcore.shapes import offsets
 from ketcore.tracing import kept
 
@@ -86,6 +86,11 @@ def pull_packed(
     """The cotangent of rows back to packed kets."""
     safe, bad = made_safe(np, lookup)
     return scatter_packed(np, safe, dims, _records(safe, bad, cotangent))
+
+
+def pull_ids(lookup: Lookup, cotangent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cotangent of rows back to the leaves of each id."""
+    return sum_by_id(np, lookup, records(lookup, cotangent))
 
 
 def records(lookup: Lookup, cotangent: np.ndarray) -> np.ndarray:

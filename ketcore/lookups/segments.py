@@ -17,7 +17,7 @@ from ketcore.arrays.namespaces import is_complex
 from ketcore.cuda import launcher, library
 from ketcore.lookups import kernels
 from ketcore.lookups.leaves import chosen_leaves, flat_index
-from ketcore.lookups.lookup import Lookup, restored_records
+from ketcore.lookups.lookup import Lookup, made_safe, restored_records
 from ketcore.shapes import offsets
 from ketcore.tracing import kept
 
@@ -107,6 +107,18 @@ def scatter_packed(xp: ModuleType, lookup: Lookup, dims: Sequence[int], records:
     batch, rank, width = records.shape
     sums = segment_sum(xp, reshaped(xp, records, (batch, rank * width)), lookup.index, lookup.bound)
     return reshaped(xp, sums, (lookup.bound, rank, width))
+
+
+def sum_by_id(xp: ModuleType, lookup: Lookup, records: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """The unique valid ids (U,) of kind "same", ascending, and the sums (U, R, S) of the records of each."""
+    safe, bad = made_safe(xp, lookup)
+    ids = safe.index
+    if bad is not None:
+        ids, records = ids[~bad], records[~bad]
+    found, inverse = sums.unique_inverse(xp, ids)
+    count, (_, rank, width) = found.shape[0], records.shape
+    values = segment_sum(xp, reshaped(xp, records, (ids.shape[0], rank * width)), inverse, count)
+    return found, reshaped(xp, values, (count, rank, width))
 
 
 def _to_table(xp, table, index, cotangent):

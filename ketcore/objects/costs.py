@@ -2,23 +2,56 @@
 
 from typing import Any
 
+import numpy as np
+
 from ketcore.arrays.elementary import itemsize
-from ketcore.products import plans
+from ketcore.arrays.namespaces import accumulation_dtype, is_numpy
+from ketcore.lookups.gather import engine_name
+from ketcore.lookups.lookup import Lookup, narrowed
+from ketcore.products import chains, plans
 from ketcore.products.term_plans import terms_cost
-from ketcore.shapes import check_choice, check_int
+from ketcore.shapes import check_choice, check_int, halves_split, reached_dims
 
 COSTS = ("rows", "row_kets", "gather", "to_dense", "matmul", "rmatmul")
 
 
 def matrix_cost(matrix: Any, name: str, n: int) -> plans.Cost:
-    """Flops, bytes and path of a method of a Kronecker matrix, from its sizes alone; see `cost` there."""
+    """Flops, bytes, path and engine of a method of a Kronecker matrix; see `cost` there."""
     n, name = check_int("n", n, 0), check_choice("name", name, COSTS)
+    if name in ("matmul", "rmatmul"):
+        return _product_cost(matrix, name, n)
+    cost = _cost(matrix, name, n)
+    looks_up = name in ("rows", "to_dense")
+    cost.engine = engine_name(_lookup(matrix)) if looks_up else _library(matrix)
+    return cost
+
+
+def _product_cost(matrix, name, n):
+    """Of a product with n columns or rows, as `kron_matmul` plans it."""
+    dims, shape, sizes = (matrix.row_dims, matrix.col_dims), matrix.shape, (n, 1)
+    if name == "matmul":
+        dims, shape, sizes = dims[::-1], shape[::-1], (1, n)
+    marks, entry, library = matrix.term_identities, itemsize(matrix.factors[0]), _library(matrix)
+    if any(marks):
+        cost = terms_cost(*dims, marks, *sizes, shape, entry)
+        cost.engine = library
+        return cost
+    native = library == "numpy" and not chains.obstacle(matrix.factors, _computed(matrix))
+    reached = [reached_dims(each, size) for each, size in zip(dims, shape, strict=True)]
+    plan = plans.matmul_plan(*reached, matrix.rank, *sizes, (), entry, None, native)
+    cost = plans.plan_cost(plan, matrix.rank, sizes[0], entry)
+    cost.engine = "native" if plan.native else library
+    return cost
+
+
+def _computed(matrix):
+    """An empty array of the dtype that products are computed in."""
+    return np.empty(0, accumulation_dtype(np, matrix.dtype))
+
+
+def _cost(matrix, name, n):
     rows, columns, rank, shape = matrix.row_dims, matrix.col_dims, matrix.rank, matrix.shape
     entry = itemsize(matrix.factors[0])
-    if name == "matmul":
-        return terms_cost(columns, rows, matrix.term_identities, 1, n, shape[::-1], entry)
-    if name == "rmatmul":
-        return terms_cost(rows, columns, matrix.term_identities, n, 1, shape, entry)
     if name in ("rows", "to_dense"):
         return plans.rows_cost(rows, columns, rank, n if name == "rows" else shape[0], shape[1], entry)
     if name == "row_kets":
@@ -27,8 +60,22 @@ def matrix_cost(matrix: Any, name: str, n: int) -> plans.Cost:
     return plans.Cost(flops, (flops + n) * entry, "gather")
 
 
+def _lookup(matrix):
+    """No row of the matrix, looked up: engines ask for kinds, dtypes and sizes alone."""
+    count, columns = matrix.shape
+    tables = narrowed(matrix.factors, columns)
+    split = halves_split(tuple(table.shape[2] for table in tables))
+    none = np.zeros(0, np.int64)
+    return Lookup(tables, none, "digits", count, True, columns, False, 0.0, split, matrix.dtype)
+
+
+def _library(matrix):
+    """What picks leaves, and makes products that the compiled kernels do not: the library of the factors."""
+    return "numpy" if is_numpy(matrix.factors[0]) else "arrays"
+
+
 def sum_cost(matrix: Any, name: str, n: int) -> plans.Cost:
-    """Flops, bytes and path of a product of a Kronecker sum with n columns or rows: one pass per mode."""
+    """What a product of a Kronecker sum with n columns or rows takes: one pass per mode."""
     n, name = check_int("n", n, 0), check_choice("name", name, ("matmul", "rmatmul"))
     before, after = (1, n) if name == "matmul" else (n, 1)
     after, entry, passes = after * matrix.shape[0], itemsize(matrix.factors[0]), []
@@ -36,4 +83,6 @@ def sum_cost(matrix: Any, name: str, n: int) -> plans.Cost:
         after //= dim
         passes.append(plans.matmul_cost((dim,), (dim,), 1, before, after, itemsize=entry))
         before *= dim
-    return plans.Cost(sum(c.flops for c in passes), sum(c.bytes for c in passes), "modes")
+    cost = plans.Cost(sum(c.flops for c in passes), sum(c.bytes for c in passes), "modes")
+    cost.engine = _library(matrix)
+    return cost

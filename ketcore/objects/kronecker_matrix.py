@@ -870,7 +870,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return blocks.row_block(self.factors, range(self.shape[0]), self.shape[1], out)
 
     def cost(self, name: str = "matmul", n: int = 1) -> Cost:
-        """What a method would take: flops, bytes and path, from the sizes alone.
+        """What a method would take: flops, bytes, path and engine, from the sizes alone.
 
         Parameters
         ----------
@@ -882,7 +882,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         Returns
         -------
         Cost
-            A NamedTuple of flops, bytes and path: how it is computed.
+            A NamedTuple of flops, bytes and path: how it is computed.  Its attribute `engine` says by what.
 
         Raises
         ------

@@ -547,7 +547,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return self.to_kronecker().to_dense(max_bytes)
 
     def cost(self, name: str = "matmul", n: int = 1) -> Cost:
-        """What a product with an array would take: flops, bytes and path, from the sizes alone.
+        """What a product with an array would take: flops, bytes, path and engine, from the sizes alone.
 
         Parameters
         ----------
@@ -559,7 +559,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         Returns
         -------
         Cost
-            A NamedTuple of flops, bytes and path: how it is computed.
+            A NamedTuple of flops, bytes and path: how it is computed.  Its attribute `engine` says by what.
 
         Raises
         ------

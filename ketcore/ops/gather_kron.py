@@ -110,6 +110,7 @@ def gather_kron(
     Notes
     -----
     Cost: ``O(R |batch| columns)`` time, and the memory of the output.
+    `ketcore.engines` says what computes it.
 
     Examples
     --------

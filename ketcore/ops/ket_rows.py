@@ -27,13 +27,11 @@ from ketcore.arrays.checks import (
     check_like,
     to_namespace_of,
 )
-from ketcore.arrays.elementary import as_dtype, flattened, reshaped
+from ketcore.arrays.elementary import as_dtype, flattened
 from ketcore.arrays.namespaces import accumulation_dtype, is_complex, quiet
-from ketcore.arrays.sums import unique_inverse
-from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_records, packed_vjp
+from ketcore.lookups.gather import as_rows, expanded, gather_jvp, ids_vjp, packed_vjp
 from ketcore.lookups.leaves import packed_views
-from ketcore.lookups.lookup import Lookup, made_safe, narrowed, restored_records
-from ketcore.lookups.segments import segment_sum
+from ketcore.lookups.lookup import Lookup, narrowed, restored_records
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, shown, tree_split
 from ketcore.tracing import kept
 
@@ -125,6 +123,7 @@ def ket_rows(
     -----
     Cost: ``O(R |ids| columns)`` time, and the memory of the output.  LayerNorm, which is over whole nodes,
     multiplies both halves of a row out whatever `columns` is.
+    `ketcore.engines` says what computes it.
 
     A single leaf is no node, so that LayerNorm leaves it as it is.
 
@@ -265,9 +264,8 @@ def ket_rows_vjp(
     if not check_flag("sparse", sparse):
         packed = packed_vjp(lookup, dims, cotangent, deterministic)
         return as_dtype(xp, packed, leaves.dtype)
-    records = restored_records(xp, gather_records(lookup, cotangent), lookup.widths, dims)
-    found, values = _summed_by_id(xp, lookup, records)
-    return found, as_dtype(xp, values, leaves.dtype)
+    found, sums = ids_vjp(lookup, cotangent)
+    return found, as_dtype(xp, restored_records(xp, sums, lookup.widths, dims), leaves.dtype)
 
 
 @overload
@@ -445,15 +443,3 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
 def _sizes(dims):
     """The sum and the product of the lengths of leaves."""
     return sum(dims), prod(dims)
-
-
-def _summed_by_id(xp, lookup, records):
-    """Unique valid ids, ascending, and the sums (U, R, S) of the records that share one."""
-    safe, bad = made_safe(xp, lookup)
-    ids = safe.index
-    if bad is not None:
-        ids, records = ids[~bad], records[~bad]
-    found, inverse = unique_inverse(xp, ids)
-    count, (_, rank, width) = found.shape[0], records.shape
-    values = segment_sum(xp, reshaped(xp, records, (ids.shape[0], rank * width)), inverse, count)
-    return found, reshaped(xp, values, (count, rank, width))

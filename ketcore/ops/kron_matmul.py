@@ -17,7 +17,7 @@ from ketcore.arrays import scale
 from ketcore.arrays.checks import check_identities, check_like, check_out, check_tangents
 from ketcore.arrays.elementary import itemsize, padded, reshaped, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, is_numpy, quiet
-from ketcore.products import backward, direct, forward, fused, plans, term_plans, term_products
+from ketcore.products import backward, chains, direct, forward, fused, plans, term_plans, term_products
 from ketcore.products.call import Call, Operands, checked, operands
 from ketcore.products.term_products import with_identities, without_identities
 from ketcore.shapes import broadcast
@@ -113,7 +113,8 @@ def kron_matmul(
     Notes
     -----
     Cost: ``O(R |x| sum q_n)`` time for square factors, and the memory of the output and a few megabytes a
-    thread.
+    thread.  Compiled kernels multiply NumPy arrays in float32 and float64 by small factors, where ketcore was
+    installed with them; BLAS multiplies the others.
 
     NaN and infinity spread at least as far as by the dense product: a zero of one factor does not shield from
     those of another.
@@ -329,7 +330,7 @@ def kron_matmul_jvp(
             total = total + forward.terms_product(xp, replaced, given.x)
         total = total[..., :columns, :]
     else:
-        factors, plan = _planned(call, given)
+        factors, plan = _planned(call, given, False)
         total = term_products.apply_jvp(xp, factors, given.x, moved, x_tangent, plan, columns)
     return _finished(call, total)
 
@@ -424,14 +425,15 @@ def _live(call, given):
     return with_identities(call.xp, given.factors, call.marks)
 
 
-def _planned(call: Call, given: Operands) -> tuple[Sequence[AnyArray], Any]:
-    """The factors and the plan for `term_products.apply`."""
+def _planned(call: Call, given: Operands, native: bool = True) -> tuple[Sequence[AnyArray], Any]:
+    """The factors and the plan for `term_products.apply`; only where `native`, by compiled kernels too."""
     xp, factors, marks, path = call.xp, given.factors, call.marks, call.path
     size, sizes = itemsize(given.x), (given.x.shape[0], call.sizes.trail)
     if not marks:
         path = None if path == term_plans.TERMS else path
         rank = factors[0].shape[0]
-        return factors, plans.matmul_plan(*call.sizes.reached, rank, *sizes, (), size, path)
+        native = native and not chains.obstacle(factors, given.x)
+        return factors, plans.matmul_plan(*call.sizes.reached, rank, *sizes, (), size, path, native)
     plan = term_plans.terms_plan(*call.sizes.reached, marks, *sizes, size, path)
     if isinstance(plan, term_plans.TermsPlan):
         return factors, plan

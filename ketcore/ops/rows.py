@@ -104,6 +104,7 @@ def rows(
     Notes
     -----
     Cost: ``O(R |ids| columns)`` time, and the memory of the output; M itself would hold P Q numbers.
+    `ketcore.engines` says what computes it.
 
     References
     ----------

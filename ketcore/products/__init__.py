@@ -5,6 +5,7 @@
     direct         multiplies few rows, where what to do takes longer than to do it
     forward        multiplies by a plan
     backward       its derivatives
+    chains         the compiled kernels for NumPy arrays and small modes, where a plan says so
     term_plans     which way, where the terms leave different modes alone
     term_products  multiplies by those, and by the plans above
     fused          the CUDA kernel, for path="fused"

@@ -23,6 +23,7 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import padded, reshaped, transposed
 from ketcore.arrays.namespaces import is_numpy, namespace_of
 from ketcore.arrays.threads import run_chunks
+from ketcore.products import chains
 from ketcore.products.cublas import matrix_products
 from ketcore.products.forward import (
     WORTH_THREADS,
@@ -103,6 +104,9 @@ def apply_vjp(
     if not plan.steps or rank == 0 or 0 in x.shape:
         to_x = repeated(xp, cotangent, rank, x.shape[1])
         return tuple(xp.zeros_like(factor) for factor in factors), to_x
+    if plan.native:
+        to_groups, to_x = chains.apply_vjp(factors, x, cotangent, plan)
+        return _spread_over_factors(xp, factors, plan, to_groups), to_x
     weights = group_weights(xp, factors, plan)
     if is_numpy(x):
         to_weights, to_x = _rows_vjp(plan, weights, x, cotangent)
@@ -241,17 +245,20 @@ _COPIES = 1
 
 def _factor_gradients(xp, factors, plan, to_weights):
     """Gradients of the factors from those of the weights of each step, in the order of modes."""
-    found, rank = {}, factors[0].shape[0]
+    groups, rank = [], factors[0].shape[0]
     for step, to_weight in zip(plan.steps, to_weights, strict=True):
-        if rank == 1 and step.stop - step.start == 1:
-            found[step.start] = transposed(to_weight)[None, ...]
-            continue
-        group = factors[step.start : step.stop]
         if is_summed(step, rank):
-            gradient = transposed(to_weight)[None, ...]
+            groups.append(transposed(to_weight)[None, ...])
         else:
-            gradient = _as_factor(xp, to_weight, step, rank, plan.leftward)
-        for n, part in enumerate(unmerged(xp, group, gradient), step.start):
+            groups.append(_as_factor(xp, to_weight, step, rank, plan.leftward))
+    return _spread_over_factors(xp, factors, plan, groups)
+
+
+def _spread_over_factors(xp, factors, plan, to_groups):
+    """The same from gradients of the merged factors of each step, (R, p, q), or (1, p, q) of their sum."""
+    found = {}
+    for step, gradient in zip(plan.steps, to_groups, strict=True):
+        for n, part in enumerate(unmerged(xp, factors[step.start : step.stop], gradient), step.start):
             found[n] = part
     return tuple(found[n] if n in found else xp.zeros_like(f) for n, f in enumerate(factors))
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from ketcore.arrays.checks import is_plain_block, shapes_of
 from ketcore.arrays.scale import is_level
+from ketcore.products import chains
 from ketcore.products.call import sizes_of
 from ketcore.products.forward import is_deep, merged_modes
-from ketcore.products.plans import matmul_plan
+from ketcore.products.plans import MatmulPlan, matmul_plan
 from ketcore.tracing import kept
 
 # The dtypes that are multiplied as they are.
@@ -35,6 +36,19 @@ class _Product(NamedTuple):
     turned: bool
 
 
+class _Known(NamedTuple):
+    """What follows from shapes: those of the result and of x as (batch, rows, trail), columns, what runs.
+
+    By steps of NumPy, or by a plan for compiled kernels where `native` is not None.
+    """
+
+    result: tuple[int, ...]
+    flat: tuple[int, int, int]
+    columns: int
+    products: tuple[_Product, ...]
+    native: MatmulPlan | None
+
+
 def small_product(factors: Any, x: Any, shape: Any, axis: Any) -> np.ndarray | None:
     """`kron_matmul` without identities, or None where that is not for here."""
     if type(x) is not np.ndarray or type(factors) not in (tuple, list) or not factors:
@@ -48,11 +62,13 @@ def small_product(factors: Any, x: Any, shape: Any, axis: Any) -> np.ndarray | N
             return None
     if dtype not in _DTYPES or type(axis) is not int or not is_plain_block(shape):
         return None
-    known = _products(shapes_of(factors), x.shape, axis, shape, dtype.itemsize)
+    known = _known(shapes_of(factors), x.shape, axis, shape, dtype.itemsize, not chains.obstacle(factors, x))
     if known is None or not (len(factors) == 1 or is_level(factors, None)):
         return None
-    products, result_shape = known
-    return _in_steps(factors, x, products).reshape(result_shape)
+    if known.native is not None:
+        x = x.reshape(known.flat)
+        return chains.apply(factors, x, known.native, known.columns, None).reshape(known.result)
+    return _in_steps(factors, x, known.products).reshape(known.result)
 
 
 def _in_steps(factors, z, products):
@@ -67,8 +83,8 @@ def _in_steps(factors, z, products):
 
 
 @kept(1024)
-def _products(shapes, given, axis, shape, itemsize):
-    """The steps and the shape of the result; None for several terms, many rows, a crop, and wrong shapes."""
+def _known(shapes, given, axis, shape, itemsize, native):
+    """All that; None for several terms, many rows, a crop, and wrong shapes."""
     if axis not in (-1, -2) or any(len(each) != 3 or each[0] != 1 for each in shapes):
         return None
     try:
@@ -78,10 +94,14 @@ def _products(shapes, given, axis, shape, itemsize):
     if not sizes.uncropped or 0 in given:
         return None
     batch = sizes.count
-    plan = matmul_plan(*sizes.reached, 1, batch, sizes.trail, (), itemsize)
+    plan = matmul_plan(*sizes.reached, 1, batch, sizes.trail, (), itemsize, None, native)
     if batch > plan.chunk or (batch == 1 and is_deep(plan, itemsize)):
         return None
-    return tuple([_product(step, batch * step.outer) for step in plan.steps]), sizes.result_shape
+    flat, steps = (batch, sizes.rows, sizes.trail), plan.steps
+    if plan.native:
+        return _Known(sizes.result_shape, flat, sizes.columns, (), plan)
+    products = tuple([_product(step, batch * step.outer) for step in steps])
+    return _Known(sizes.result_shape, flat, sizes.columns, products, None)
 
 
 def _product(step, outer):

@@ -21,6 +21,7 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import itemsize, padded, permuted, reshaped, transposed
 from ketcore.arrays.namespaces import is_numpy, namespace_of
 from ketcore.arrays.threads import run_chunks
+from ketcore.products import chains
 from ketcore.products.cublas import matrix_products
 from ketcore.products.plans import CHUNK_BYTES, MatmulPlan, Step, matmul_plan, rest_of
 
@@ -65,7 +66,8 @@ def plan_of(
     """The plan for factors (R, p_n, q_n) of one dtype."""
     rows, columns = (tuple(factor.shape[axis] for factor in factors) for axis in (1, 2))
     size = itemsize(factors[0])
-    return matmul_plan(rows, columns, factors[0].shape[0], batch, trail, identities, size, path)
+    rank, native = factors[0].shape[0], not chains.obstacle(factors, factors[0])
+    return matmul_plan(rows, columns, rank, batch, trail, identities, size, path, native)
 
 
 def apply(
@@ -94,6 +96,8 @@ def apply(
     rank = factors[0].shape[0]
     if not plan.steps or rank == 0 or 0 in x.shape:
         return _without_steps(xp, x, plan, rank, columns, out)
+    if plan.native:
+        return chains.apply(factors, x, plan, columns, out)
     weights = group_weights(xp, factors, plan)
     if is_numpy(x):
         plan, weights = _cut(plan, weights, columns * x.shape[2])

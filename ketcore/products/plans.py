@@ -17,6 +17,7 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n, P = prod p_n
 from collections.abc import Collection, Sequence
 from itertools import pairwise, product
 from math import ceil, inf, prod
+from struct import pack
 from typing import NamedTuple
 
 from ketcore.shapes import halves_split, reached_dims
@@ -35,6 +36,21 @@ _WEIGHT = 0.03  # an entry of the weights, per byte
 _MERGE = 0.6  # an entry of a factor that is merged from two, per byte
 _LAY_OUT = 0.35  # an entry of a matrix made dense, per byte
 _FAR = 0.03  # an entry that goes out of the second-level cache and comes back, per byte
+
+# The same of compiled kernels, on the same core, for vectors of _LANE_BYTES.
+_NATIVE_CALL = 2000.0  # one product
+_NATIVE_STEP = 100.0  # one step of a chunk
+_NATIVE_MULTIPLY = 0.18  # one multiplication and addition
+_NATIVE_READ = 0.2  # one that goes in
+_NATIVE_WRITE = 0.9  # one that comes out,
+_NATIVE_LAST = 1.0  # more where nothing lies behind the modes of the step,
+_NATIVE_SINGLE = 1.0  # more where less than two of them do,
+_NATIVE_NARROW = 6.0  # more where less than one does
+_NATIVE_MERGE = 0.8  # an entry of a weight, not a vector
+_NATIVE_MERGED = 500.0  # two factors that are merged, whose gradients NumPy takes apart
+
+# Entries of the largest matrix that compiled kernels multiply by: it stays in the first-level cache.
+_NATIVE_LARGEST = 1 << 12
 
 # Registers of one SIMD row: a narrower row of a product takes as long.
 _LANE_BYTES = 32
@@ -105,6 +121,8 @@ class MatmulPlan(NamedTuple):
         Entries of the batch that one pass through all steps should take.
     largest : int
         Entries of the largest array between two steps, for one entry of the batch.
+    native : bytes
+        The steps as compiled kernels read them, where these multiply; else empty.
     """
 
     path: str
@@ -113,10 +131,17 @@ class MatmulPlan(NamedTuple):
     nested: bool
     chunk: int
     largest: int
+    native: bytes = b""
 
 
-class Cost(NamedTuple):
-    """What a call takes.
+class _Sizes(NamedTuple):
+    flops: int
+    bytes: int
+    path: str
+
+
+class Cost(_Sizes):
+    """What a call takes: a NamedTuple of flops, bytes and path.
 
     Attributes
     ----------
@@ -126,11 +151,11 @@ class Cost(NamedTuple):
         Read and written, between the steps too.
     path : str
         How it is computed.
+    engine : str
+        What computes it, by a name of `ketcore.engines`.  It is no part of the tuple.
     """
 
-    flops: int
-    bytes: int
-    path: str
+    engine: str = ""
 
 
 def matmul_plan(
@@ -142,6 +167,7 @@ def matmul_plan(
     identities: Collection[int] = (),
     itemsize: int = 8,
     path: str | None = None,
+    native: bool = False,
 ) -> MatmulPlan:
     """The cheapest way to take (batch, P, trail) to (batch, Q, trail).
 
@@ -159,6 +185,8 @@ def matmul_plan(
         Bytes of an entry.
     path : str, optional
         None for any; else one of PATHS.
+    native : bool, default False
+        Whether compiled kernels can take the arrays: those of `ketcore.products.chains`.
 
     Notes
     -----
@@ -172,11 +200,11 @@ def matmul_plan(
     """
     dims, idle = (tuple(row_dims), tuple(col_dims)), frozenset(identities)
     if is_compiling():
-        plan = _plan(*dims, max(rank, 1), *typical(trail), idle, itemsize, path)
+        plan = _plan(*dims, max(rank, 1), *typical(trail), idle, itemsize, path, False)
         return plan if trail == 1 else with_trail(plan, trail)
     # Sizes that differ little share a plan; what runs are the sizes as they are.
     rounded = 1 << (batch - 1).bit_length() if batch > 1 else 1
-    return _plan(*dims, max(rank, 1), rounded, max(trail, 1), idle, itemsize, path)
+    return _plan(*dims, max(rank, 1), rounded, max(trail, 1), idle, itemsize, path, native)
 
 
 def typical(trail: int) -> tuple[int, int]:
@@ -226,13 +254,17 @@ def matmul_cost(
 def plan_cost(plan: MatmulPlan, rank: int, batch: int, itemsize: int) -> Cost:
     """What a plan takes for `batch` entries."""
     flops = moved = 0
+    # Compiled kernels take all steps for one term after the other, each added to what those before it left.
+    again = rank if plan.native and len(plan.steps) > 1 else 1
+    if again > 1:
+        moved = (again - 1) * batch * plan.steps[-1].size_out
     for step in plan.steps:
         terms = max(step.terms_in, step.terms_out, rank if plan.path == "dense" else 1)
-        weights = terms * step.rows * step.columns
+        weights = again * terms * step.rows * step.columns
         merged = step.stop - step.start > 1
-        products = step.outer * step.inner * _weight_entries(step)
+        products = again * step.outer * step.inner * _weight_entries(step)
         flops += 2 * batch * products + merged * weights
-        moved += batch * (step.size_in + step.size_out) + weights
+        moved += again * batch * (step.size_in + step.size_out) + weights
     return Cost(flops, moved * itemsize, plan.path)
 
 
@@ -259,25 +291,34 @@ class Problem(NamedTuple):
     itemsize: int
     low: int
     high: int
+    native: bool = False
 
 
 @decided(1024)
-def _plan(rows, columns, rank, batch, trail, identities, itemsize, path):
+def _plan(rows, columns, rank, batch, trail, identities, itemsize, path, native):
     """The fastest plan by the model of costs, on one path where that is asked for."""
     live = [n for n in range(len(rows)) if n not in identities]
     if not live:
         return MatmulPlan(path or "modes", (), False, True, 1, 1)
     problem = Problem(rows, columns, rank, batch, trail, identities, itemsize, live[0], live[-1] + 1)
-    counts, plans = zip(*_candidates(problem), strict=True)
+    candidates = _candidates(problem) + (_native_candidates(problem) if native else [])
+    counts, plans = zip(*candidates, strict=True)
     # A path that these modes do not have stands for the nearest one that they have.
     wanted = {"dense": min(counts), "modes": max(counts), "halves": min(2, max(counts))}.get(path)
     allowed = [plan for count, plan in zip(counts, plans, strict=True) if wanted in (None, count)]
-    _, leftward, steps = min(allowed, key=lambda plan: plan[0])
-    return _scheduled(path or _name(steps, rank), steps, leftward, _is_nested(steps), itemsize)
+    _, compiled, leftward, steps = min(allowed, key=lambda plan: plan[0])
+    plan = _scheduled(path or _name(steps, rank), steps, leftward, _is_nested(steps), itemsize)
+    return plan._replace(native=_packed(steps)) if compiled else plan
+
+
+def _packed(steps):
+    """Steps as the library reads them: StepNumbers in native/product.hpp."""
+    fields = [(s.start, s.stop, s.outer, s.rows, s.columns, s.inner) for s in steps]
+    return b"".join(pack("=6q", *numbers) for numbers in fields)
 
 
 def _candidates(problem):
-    """Pairs of a number of groups, 3 standing for more, and (time, leftward, steps)."""
+    """Pairs of a number of groups, 3 standing for more, and (time, False, leftward, steps)."""
     found = []
     for leftward in (False, True):
         for count, groups in _groupings(problem, leftward).items():
@@ -287,7 +328,23 @@ def _candidates(problem):
     if problem.rank == problem.trail == 1 and not problem.identities:
         found += _with_cycles(problem)
     steps = [(count, leftward, steps_of(problem, groups)) for count, leftward, groups in found]
-    return [(count, (total_time(problem, each), leftward, each)) for count, leftward, each in steps]
+    return [(count, (total_time(problem, each), False, leftward, each)) for count, leftward, each in steps]
+
+
+def _native_candidates(problem):
+    """The same of compiled kernels, which take the terms one after the other."""
+    found, one = [], problem._replace(rank=1, native=True)
+    lane = max(1, _LANE_BYTES // problem.itemsize)
+    for count, groups in _groupings(one, False).items():
+        for order in (groups, _contracting_first(problem, groups)):
+            steps = steps_of(one, order)
+            time = total_time(one, steps)
+            if count > 1:
+                # Each term is added to what those before it left.
+                added = 4 * _NATIVE_READ * problem.batch * min(steps[-1].size_out, _HUGE) / lane
+                time = problem.rank * (time + added) - added
+            found.append((count, (time + _NATIVE_CALL, True, False, steps)))
+    return [candidate for candidate in found if candidate[1][0] < inf]
 
 
 def _scheduled(path: str, steps: tuple[Step, ...], leftward: bool, nested: bool, itemsize: int) -> MatmulPlan:
@@ -415,6 +472,8 @@ def total_time(problem: Problem, steps: Sequence[Step]) -> float:
 
 def step_time(problem: Problem, step: Step) -> float:
     """Nanoseconds of a step for the whole batch."""
+    if problem.native:
+        return _native_step_time(problem, step)
     count, m, k, n = (float(min(size, _HUGE)) for size in _step_products(step, problem.batch))
     entry, lane = problem.itemsize, max(1, _LANE_BYTES // problem.itemsize)
     work = _MULTIPLY * ceil(m / 4) * 4 * k * ceil(n / lane) * lane
@@ -424,6 +483,26 @@ def step_time(problem: Problem, step: Step) -> float:
     moved = one * problem.batch
     far = _FAR * moved if one > CHUNK_BYTES else 0.0
     return time + far + _CALL * max(1.0, moved / CHUNK_BYTES)
+
+
+def _native_step_time(problem, step):
+    """Nanoseconds of a step by compiled kernels; no end of them for matrices that belong to BLAS."""
+    p, q = step.rows, step.columns
+    if p * q > _NATIVE_LARGEST:
+        return inf
+    lane, outer = max(1, _LANE_BYTES // problem.itemsize), float(min(problem.batch * step.outer, _HUGE))
+    width = ceil(min(step.inner, _HUGE) / lane)
+    if step.inner == 1:
+        read, written, more = outer * p / lane, outer * ceil(q / lane), _NATIVE_LAST
+    else:
+        read, written = outer * p * width, outer * q * width
+        narrow = step.inner < lane
+        more = _NATIVE_NARROW if narrow else _NATIVE_SINGLE if step.inner < 2 * lane else 0.0
+    one = float(min(step.size_in + step.size_out, _HUGE)) * problem.itemsize
+    far = _FAR * one * problem.batch if one > CHUNK_BYTES else 0.0
+    steps = _NATIVE_STEP * max(1.0, one * problem.batch / CHUNK_BYTES)
+    each = _NATIVE_MULTIPLY * p + _NATIVE_WRITE + more
+    return steps + each * written + _NATIVE_READ * read + far
 
 
 def _step_products(step: Step, batch: int) -> tuple[int, int, int, int]:
@@ -441,6 +520,8 @@ def _step_products(step: Step, batch: int) -> tuple[int, int, int, int]:
 def _merge_time(problem, step):
     """Nanoseconds to multiply up the factors of a group, and to lay them out for its terms."""
     merges, size = step.stop - step.start - 1, float(min(step.rows * step.columns, _HUGE))
+    if problem.native:
+        return _NATIVE_MERGE * size + _NATIVE_MERGED * merges
     alone = step.terms_in == step.terms_out == 1
     if problem.rank > 1 and alone:
         added = problem.rank * _MULTIPLY + _LAY_OUT

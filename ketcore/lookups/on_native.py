@@ -1,0 +1,250 @@
+"""The engine for NumPy arrays of real floating dtypes: the compiled kernels of `ketcore.native`.
+
+Kernels look at each index themselves, and read tables of any strides.  Tangents have no kernel: they are
+those of `ketcore.lookups.on_numpy`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from struct import Struct
+from typing import Any
+
+import numpy as np
+
+from ketcore.arrays.checks import shapes_of
+from ketcore.arrays.namespaces import is_numpy, library_of
+from ketcore.arrays.threads import run_chunks
+from ketcore.lookups.lookup import Lookup, made_safe
+from ketcore.lookups.on_numpy import push
+from ketcore.lookups.segments import scatter, scatter_packed, sum_by_id
+from ketcore.native import loader
+from ketcore.shapes import offsets
+from ketcore.tracing import kept
+
+__all__ = ["expand", "missing", "obstacle", "pull", "pull_ids", "pull_packed", "push", "records"]
+
+# As the library numbers them, of dtypes in the order of bytes of this machine.
+_KINDS = {"digits": 0, "same": 1, "modes": 2, "terms": 3}
+_STORAGE = {np.dtype(name): i for i, name in enumerate(("float32", "float64", "float16"))}
+_BFLOAT16 = 3
+_FLOAT32 = np.dtype(np.float32)
+_INDEX = {
+    np.dtype(name): i
+    for i, name in enumerate(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"))
+}
+_ROWS, _GRADIENTS, _RECORDS, _GROUPS = range(4)
+_MAX_ORDER = 32
+
+_FAILED = "there is no memory to multiply out the halves of rows"
+
+# The members of LookupNumbers in native/lookup.hpp.
+_NUMBERS = Struct("=12qd")
+
+# Up to so many bytes of rows one call does everything, and holds the GIL for some microseconds.
+_AT_ONCE_BYTES = 1 << 16
+
+# Up to so many bytes of a cotangent its rows are pulled back in the order of their ids; to read a larger one
+# out of its order takes longer than to sum all records afterwards.
+_SORTED_BYTES = 1 << 20
+
+# Bytes of rows that one thread writes before it looks whether it should stop.
+_CHUNK_BYTES = 1 << 21
+
+# A pull is added up in at most so many parts, each of so many numbers of the cotangent at least; the sums of
+# all parts together take a quarter of its room at most.
+_MOST_PARTS = 4
+_PART_NUMBERS = 1 << 17
+_PART_SHARE = 4
+
+
+def missing() -> str:
+    """As `ketcore.lookups.gather.Engine`, like all below."""
+    return loader.found()[1]
+
+
+def obstacle(lookup: Lookup) -> str:
+    """Why this lookup cannot run here."""
+    tables, dtype = lookup.tables, lookup.dtype
+    if not is_numpy(tables[0]):
+        return f"must be arrays of NumPy, got {library_of(tables[0])}"
+    if loader.found()[0] is None:
+        return f"must have the compiled library, got none: {missing()}"
+    if _storage(dtype) is None or any(table.dtype != dtype for table in tables):
+        names = ", ".join(dict.fromkeys(str(table.dtype) for table in tables))
+        return f"must have one real floating dtype, that of rows in {dtype}, got {names}"
+    if len(tables) > _MAX_ORDER:
+        return f"must be at most {_MAX_ORDER}, got {len(tables)}"
+    if not tables[0].size:
+        return f"must have entries, got shape {tables[0].shape}"
+    return ""
+
+
+def expand(lookup: Lookup, out: np.ndarray | None) -> np.ndarray:
+    """Rows (B, columns), into `out` where it is given."""
+    if out is None:
+        out = np.empty((lookup.batch, lookup.columns), lookup.dtype)
+    elif any(np.may_share_memory(out, each) for each in (*lookup.tables, lookup.index)):
+        # Rows are written while others are still to be read.
+        out[...] = expand(lookup, None)
+        return out
+    if not out.size:
+        return out
+    found = loader.loaded()
+    if out.nbytes <= _AT_ONCE_BYTES:
+        loader.check(found.expand_at_once(*_described(lookup, out)), _FAILED)
+        return out
+    with _handle(lookup, out) as handle:
+        loader.check(found.prepare(handle), _FAILED)
+        _run(found.expand, handle, lookup, lookup.batch)
+    return out
+
+
+def pull(lookup: Lookup, cotangent: np.ndarray, deterministic: bool) -> tuple[np.ndarray, ...]:
+    """The cotangent of rows back to the tables."""
+    size, places = _places(shapes_of(lookup.tables))
+    found = np.zeros((size,), _sums_dtype(lookup))
+    if cotangent.size and not _pulled(lookup, cotangent, found):
+        values = records(lookup, cotangent)
+        pieces = [values[:, :, start:stop] for start, stop in pairwise(offsets(lookup.widths))]
+        return scatter(np, made_safe(np, lookup)[0], pieces)
+    item = found.itemsize
+    return tuple(
+        [
+            np.ndarray(shape, found.dtype, found, start * item, [step * item for step in steps])
+            for start, shape, steps in places
+        ]
+    )
+
+
+@kept(1024)
+def _places(shapes):
+    """The numbers in gradients (t_n, R, q_n) that lie end to end, and where each lies as (R, t_n, q_n).
+
+    That is its beginning, its shape and its strides, counted in numbers.
+    """
+    size, places = 0, []
+    for rank, length, width in shapes:
+        places.append((size, (rank, length, width), (width, rank * width, 1)))
+        size += rank * length * width
+    return size, tuple(places)
+
+
+def _pulled(lookup, cotangent, found):
+    """Add up gradients (t_n, R, q_n), end to end; False where records summed by index serve better."""
+    native, cotangent = loader.loaded(), _summable(lookup, cotangent)
+    if cotangent.nbytes <= _AT_ONCE_BYTES:
+        loader.check(native.pull_at_once(*_described(lookup, cotangent, _GRADIENTS, found)), _FAILED)
+        return True
+    with _handle(lookup, cotangent, _GRADIENTS, found) as handle:
+        parts = native.pull_begin(handle, _MOST_PARTS, _PART_NUMBERS, _PART_SHARE)
+        loader.check(parts < 0, _FAILED)
+        if parts:
+            run_chunks(lambda part, _: loader.check(native.pull_part(handle, part), _FAILED), parts, 1)
+            loader.check(native.pull_end(handle), _FAILED)
+    return parts > 0
+
+
+def pull_packed(
+    lookup: Lookup, dims: Sequence[int], cotangent: np.ndarray, deterministic: bool
+) -> np.ndarray:
+    """The cotangent of rows back to packed kets."""
+    return scatter_packed(np, made_safe(np, lookup)[0], dims, records(lookup, cotangent))
+
+
+def records(lookup: Lookup, cotangent: np.ndarray) -> np.ndarray:
+    """The cotangent of rows back to the leaves of each row."""
+    found = np.empty((lookup.batch, lookup.rank, sum(lookup.widths)), _sums_dtype(lookup))
+    if cotangent.size:
+        with _handle(lookup, _summable(lookup, cotangent), _RECORDS, found) as handle:
+            loader.check(loader.loaded().prepare(handle), _FAILED)
+            _run(loader.loaded().pull_records, handle, lookup, lookup.batch)
+    return found
+
+
+def pull_ids(lookup: Lookup, cotangent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cotangent of rows back to the leaves of each id."""
+    native, cotangent = loader.loaded(), _summable(lookup, cotangent)
+    if cotangent.nbytes > _SORTED_BYTES:
+        return sum_by_id(np, lookup, records(lookup, cotangent))
+    ids = np.empty((lookup.batch,), np.int64)
+    found = np.empty((lookup.batch, lookup.rank, sum(lookup.widths)), _sums_dtype(lookup))
+    if not cotangent.size:
+        count = 0
+    elif cotangent.nbytes <= _AT_ONCE_BYTES:
+        count = native.pull_groups_at_once(*_described(lookup, cotangent, _GROUPS, found, ids))
+        loader.check(count < 0, _FAILED)
+    else:
+        with _handle(lookup, cotangent, _GROUPS, found, ids) as handle:
+            loader.check(native.prepare(handle), _FAILED)
+            count = native.group_rows(handle)
+            loader.check(count < 0, _FAILED)
+            _run(native.pull_groups, handle, lookup, count)
+    if count == len(ids):
+        return ids, found
+    # A view of a small part would keep all of the memory.
+    ids, found = ids[:count], found[:count]
+    return (ids, found) if 2 * count > lookup.batch else (ids.copy(), found.copy())
+
+
+def _storage(dtype: Any) -> int | None:
+    """The number of a dtype of tables, None of one that the library does not read."""
+    found = _STORAGE.get(dtype)
+    return _BFLOAT16 if found is None and dtype.name == "bfloat16" else found
+
+
+def _sums_dtype(lookup: Lookup) -> np.dtype[Any]:
+    """The accumulation dtype."""
+    return _FLOAT32 if lookup.dtype.itemsize == 2 else lookup.dtype
+
+
+def _summable(lookup: Lookup, cotangent: np.ndarray) -> np.ndarray:
+    """The cotangent in a dtype that the library reads beside these tables."""
+    if cotangent.dtype == lookup.dtype:
+        return cotangent
+    return cotangent.astype(_sums_dtype(lookup), copy=False)
+
+
+def _described(
+    lookup: Lookup, rows: np.ndarray, purpose: int = _ROWS, *targets: np.ndarray
+) -> tuple[bytes, tuple[Any, ...]]:
+    """The lookup as the library reads it, with the rows to write, or their cotangent and where that goes."""
+    numbers = _NUMBERS.pack(
+        len(lookup.tables),
+        _KINDS[lookup.kind],
+        _storage(lookup.dtype),
+        _INDEX[lookup.index.dtype],
+        lookup.rank,
+        lookup.batch,
+        lookup.columns,
+        lookup.split,
+        lookup.bound if lookup.bound < 1 << 63 else -(1 << 63),
+        lookup.layernorm,
+        purpose,
+        _storage(rows.dtype),
+        lookup.eps,
+    )
+    return numbers, loader.capsules((*lookup.tables, lookup.index, rows, *targets))
+
+
+@contextmanager
+def _handle(lookup: Lookup, rows: np.ndarray, purpose: int = _ROWS, *targets: np.ndarray) -> Iterator[int]:
+    """What the library has made of a lookup, for several calls."""
+    found = loader.loaded()
+    handle = found.lookup(*_described(lookup, rows, purpose, *targets))
+    if not handle:
+        raise MemoryError(f"a lookup of {len(lookup.tables)} tables cannot be described")
+    try:
+        yield handle
+    finally:
+        found.forget(handle)
+
+
+def _run(function: Callable[[int, int, int], int], handle: int, lookup: Lookup, count: int) -> None:
+    """So many rows, or sums of rows, in pieces on threads."""
+    chunk = max(1, _CHUNK_BYTES // (lookup.columns * lookup.dtype.itemsize))
+
+    def work(start, stop):
+        loader.check(function(handle, start, stop), _FAILED)
+
+    run_chunks(work, count, chunk)

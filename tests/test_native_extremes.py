@@ -1,0 +1,78 @@
+"""Compiled kernels at the ends of what sizes and sums may be."""
+
+import numpy as np
+import pytest
+
+import ketcore as kc
+from ketcore.lookups import gather
+from ketcore.native import loader
+
+pytestmark = pytest.mark.skipif(loader.found()[0] is None, reason=loader.found()[1])
+
+
+@pytest.mark.parametrize("length", [2, 3, 10, 16, 255, 1 << 16])
+@pytest.mark.parametrize("order", [5, 8, 17, 32])
+def test_lengths_whose_product_is_beyond_64_bits(length, order):
+    """As a product of 64 bits it may be anything: 0, negative, or small enough for tables of halves."""
+    random = np.random.default_rng(0)
+    widths = [4 if mode in (0, order - 1) else 1 for mode in range(order)]
+    factors = [1 + random.random((2, min(length, 16), width)) for width in widths]
+    # Long tables repeat one row, and take no memory.
+    factors = [np.broadcast_to(f[:, :1], (2, length, f.shape[2])) if length > 16 else f for f in factors]
+    ids = random.integers(0, min(length**order, 1 << 63), 40)
+    cotangent = random.random((40, 16))
+    found = kc.rows(factors, ids), *(() if length > 16 else kc.rows_vjp(factors, ids, cotangent))
+    with gather.only("arrays"):
+        expected = kc.rows(factors, ids), *(() if length > 16 else kc.rows_vjp(factors, ids, cotangent))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1 << 50, 1 << 55, 1 << 58, 1 << 59])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_terms_that_no_memory_holds(rank, columns):
+    table = np.broadcast_to(np.float32(1), (rank, 1, columns))
+    with pytest.raises(MemoryError):
+        kc.rows([table, table[:, :, :1]], [0])
+
+
+@pytest.mark.parametrize(
+    "sizes", [[(8, 8)], [(2, 2)] * 3, [(2, 3), (2, 17)], [(9, 2), (1, 300)], [(3, 5), (40, 2)]]
+)
+@pytest.mark.parametrize("batch", [300, 10000])
+def test_gradients_of_factors_are_sums_that_keep_their_digits(sizes, batch):
+    """Of terms of one sign, whose errors do not make up for each other."""
+    factors = [np.full((1, *pair), 0.1, np.float32) for pair in sizes]
+    rows, columns = np.prod(sizes, axis=0)
+    x, cotangent = (np.full((batch, size), 0.1, np.float32) for size in (rows, columns))
+    found, _ = kc.kron_matmul_vjp(factors, x, cotangent)
+    wide = [[f.astype(np.float64) for f in factors], x.astype(np.float64), cotangent.astype(np.float64)]
+    expected, _ = kc.kron_matmul_vjp(*wide)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dims", [(2, 100_000), (100_000, 2)])
+def test_moments_of_wide_leaves_keep_their_digits(dims):
+    leaves = 1 + np.random.default_rng(0).random((3, 1, sum(dims))).astype(np.float32)
+    options = {"dims": dims, "layernorm": True}
+    found = kc.ket_rows(leaves, [0, 1, 2], **options)
+    expected = kc.ket_rows(leaves.astype(np.float64), [0, 1, 2], **options)
+    assert np.abs(found - expected).max() < 1e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("batch", [40, 5000])
+@pytest.mark.parametrize("into", ["tables", "index"])
+def test_rows_into_memory_that_they_are_read_from(batch, into):
+    memory = np.random.default_rng(0).random(batch * 16)
+    ids = np.arange(batch) % 9
+    factors = [np.arange(24.0).reshape(2, 3, 4), np.ones((2, 3, 4))]
+    expected = kc.rows(factors, ids)
+    if into == "index":
+        ids = memory.view(np.int64)[:batch]
+        ids[:] = np.arange(batch) % 9
+    else:
+        own = memory[:24].reshape(2, 3, 4)
+        own[:] = factors[0]
+        factors[0] = own
+    np.testing.assert_array_equal(kc.rows(factors, ids, out=memory.reshape(batch, 16)), expected)
