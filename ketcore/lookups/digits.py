@@ -11,6 +11,7 @@ from ketcore.array_types import AnyArray, ForeignT, Host, Lists
 from ketcore.arrays.checks import check_index
 from ketcore.arrays.namespaces import index_dtype, is_numpy, namespace_of
 from ketcore.shapes import check_dims, strides
+from ketcore.tracing import is_compiling
 
 # What NumPy takes apart in one call, in all its versions: as many as an array may have axes.
 _MOST_RADICES = 32
@@ -68,7 +69,7 @@ def split_digits(index: AnyArray, radices: Sequence[int]) -> tuple[AnyArray, ...
     """`digits` of an index that is known to be valid."""
     radices = tuple(radices)
     short = len(radices) <= _MOST_RADICES and prod(radices) < 1 << 63
-    if short and is_numpy(index) and index.dtype == np.int64:
+    if short and not is_compiling() and is_numpy(index) and index.dtype == np.int64:
         with suppress(ValueError):  # of an index that was not looked at, which array code takes
             return np.unravel_index(index, radices)
     found = []
