@@ -5,6 +5,7 @@ library that cannot be compiled; without it ketcore is then installed without it
 """
 
 import os
+import shutil
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from platform import machine
@@ -33,8 +34,14 @@ class BuildKernels(build_ext):
         return os.path.join(*fullname.split(".")[:-1], builder.NAME)
 
     def build_extension(self, ext):
-        """Compile it; an extension that is optional may fail, in one line."""
-        target = Path(self.get_ext_fullpath(ext.name))
+        """Compile it, unless that has been done; an extension that is optional may fail, in one line."""
+        target, found = Path(self.get_ext_fullpath(ext.name)), Path(NATIVE, builder.NAME)
+        if builder.is_current(found):
+            # An installation from the same checkout as before takes a second, where compiling takes a minute.
+            if found.resolve() != target.resolve():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(found, target)
+            return
         # One of an earlier build may be there, of other sources.
         target.unlink(missing_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)

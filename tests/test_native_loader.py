@@ -2,11 +2,13 @@
 
 import ctypes
 import os
+import platform
 import re
 import shutil
 import struct
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tests.processes import run_python
 from tests.require import require
 
 FOLDER = Path(loader.__file__).parent
+ROOT = Path(__file__).parent.parent
 HERE = next(FOLDER.glob("_kernels.*"), None)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the words are those of Linux")
 
@@ -158,6 +161,50 @@ def test_the_library_is_of_the_sources_beside_it(native):
     named = ctypes.CDLL(HERE).ketcore_sources
     named.restype = ctypes.c_char_p
     assert named().decode() == build.fingerprint(), "run python -m ketcore.native.build"
+
+
+def test_a_library_is_taken_for_current_by_what_it_was_compiled_from(native, tmp_path, monkeypatch):
+    assert build.is_current(HERE)
+    assert not build.is_current(tmp_path / build.NAME)
+    monkeypatch.setattr(build, "fingerprint", lambda: "f" * 16)
+    assert not build.is_current(HERE)
+
+
+def test_the_fingerprint_is_of_all_sources_and_the_machine(tmp_path, monkeypatch):
+    shutil.copytree(build.SOURCES, tmp_path / "native", ignore=shutil.ignore_patterns("_kernels.*"))
+    assert build.fingerprint(tmp_path / "native") == build.fingerprint()
+    for path in [*tmp_path.glob("native/*.?pp")]:
+        before = path.read_text(encoding="utf-8")
+        path.write_text(before + "\n", encoding="utf-8")
+        assert build.fingerprint(tmp_path / "native") != build.fingerprint()
+        path.write_text(before, encoding="utf-8")
+    here = build.fingerprint()
+    monkeypatch.setattr(platform, "machine", lambda: "another")
+    assert build.fingerprint() != here
+
+
+@linux
+def test_setup_compiles_nothing_twice(native, tmp_path):
+    require("setuptools", find_spec("setuptools") is not None, "setuptools is not installed")
+    shutil.copytree(ROOT / "ketcore", tmp_path / "ketcore", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "made"]
+    given = os.environ | {"CXX": "false", "KETCORE_NATIVE": "require"}
+
+    def compile_it():
+        return subprocess.run(
+            command, cwd=tmp_path, env=given, capture_output=True, text=True, encoding="utf-8", check=False
+        )
+
+    done, made = compile_it(), tmp_path / "made/ketcore/native" / build.NAME
+    assert (done.returncode, made.read_bytes()) == (0, HERE.read_bytes()), done.stderr
+    with Path(tmp_path, "ketcore/native/array.hpp").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    done = compile_it()
+    assert done.returncode
+    assert "the C++ compiler false has failed" in done.stderr
+    assert not made.exists()
 
 
 @linux

@@ -6,6 +6,7 @@ file where neither ketcore nor NumPy is installed: it imports the standard libra
 
 import hashlib
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -44,11 +45,16 @@ def compiler() -> list[str]:
 
 
 def fingerprint(sources: Path = SOURCES) -> str:
-    """What tells these sources from others; the library has that of its own."""
-    found = hashlib.sha256()
+    """What tells these sources, and the kind of machine, from others; the library has that of its own."""
+    found = hashlib.sha256(f"{sys.platform} {platform.machine()}".encode())
     for path in sorted([*sources.glob("*.cpp"), *sources.glob("*.hpp")]):
         found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()[:16]
+
+
+def is_current(library: Path) -> bool:
+    """Whether this is a library that was compiled from these sources, for a machine like this one."""
+    return library.exists() and fingerprint().encode() in library.read_bytes()
 
 
 def build(folder: str | Path, flags: Sequence[str] = (), sources: Path = SOURCES) -> Path:
