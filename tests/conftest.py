@@ -115,7 +115,7 @@ def _library(name, module):
 def _strict():
     strict = _library("array-api-strict", "array_api_strict")
     return Library(
-        "array-api-strict", lambda values: strict.asarray(np.array(values)), 10, half=False, writes=False
+        "array-api-strict", lambda values: strict.asarray(np.array(values)), 6, half=False, writes=False
     )
 
 

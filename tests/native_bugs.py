@@ -138,6 +138,7 @@ BUGS = (
         "last, halves.right, 1, rest,",
         "last, halves.right, 1, width,",
     ),
+    Bug("expand: first terms are left out", "expand.hpp", "out[i] += piece[i];", "out[i] = piece[i];"),
     Bug("expand: a bad row is not NaN", "expand.hpp", "if (!halves.good) {", "if (false) {"),
     Bug(
         "array: the last axis has the stride of the first",

@@ -106,6 +106,8 @@ def check_long_sums():
         right = kc.rows_vjp([table.astype(np.float64) for table in tables], *arguments)
         for found, exact in zip(kc.rows_vjp(tables, *arguments), right, strict=True):
             np.testing.assert_allclose(found, exact, rtol=1e-6)
+    tables = [random.random((700, 3, width), np.float32) + 0.5 for width in (2, 3)]
+    compare(kc.rows, *(by_engine(name, kc.rows, (tables, [4, 8]), {}) for name in ("native", "arrays")))
     leaves, ids = random.random((4, 2, 5), np.float32) + 0.5, np.repeat([3, 1], (500, 30))
     right = kc.ket_rows_vjp(leaves.astype(np.float64), ids, cotangent[:530], (2, 3), sparse=True)
     found = kc.ket_rows_vjp(leaves, ids, cotangent[:530], (2, 3), sparse=True)

@@ -52,6 +52,19 @@ def test_gradients_of_factors_are_sums_that_keep_their_digits(sizes, batch):
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
+@pytest.mark.parametrize("rank", [256, 257, 700, 5000])
+@pytest.mark.parametrize("dims", [(1, 1), (3, 9), (5, 2, 4), (2, 33)])
+def test_rows_of_many_terms_keep_their_digits(rank, dims):
+    factors = [0.5 + np.random.default_rng(0).random((rank, 4, dim)).astype(np.float32) for dim in dims]
+    shape = (4 ** len(dims), max(1, np.prod(dims) - 1))
+    found = kc.rows(factors, [0, 3, 1], shape)
+    expected = kc.rows([f.astype(np.float64) for f in factors], [0, 3, 1], shape)
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    leaves = np.concatenate(factors, axis=2).transpose(1, 0, 2)
+    kets = kc.ket_rows(leaves, [0, 3], dims=dims), kc.ket_rows(leaves.astype(np.float64), [0, 3], dims=dims)
+    np.testing.assert_allclose(*kets, rtol=2e-6)
+
+
 @pytest.mark.parametrize("dims", [(2, 100_000), (100_000, 2)])
 def test_moments_of_wide_leaves_keep_their_digits(dims):
     leaves = 1 + np.random.default_rng(0).random((3, 1, sum(dims))).astype(np.float32)

@@ -71,18 +71,34 @@ INLINE void multiply_halves(const Half<T> left, Half<T> right, std::int64_t coun
     }
 }
 
-// A row, cropped to the columns.
+// So many terms are added up in one register: of a float32 sum with more of one sign too little would be left.
+constexpr std::int64_t SUMMED_TERMS = 256;
+
+// The first `rank` terms of a row, cropped to the columns.
 template <class T>
-INLINE void expand_row(const Lookup& lookup, const RowHalves<T>& halves, T* out) {
+INLINE void expand_terms(const Lookup& lookup, const RowHalves<T>& halves, std::int64_t rank, T* out) {
     const std::int64_t width = lookup.right_width, whole = lookup.whole, rest = lookup.rest;
+    multiply_halves(halves.left, halves.right, whole, width, rank, halves.bias, out, width);
+    if (!rest) return;
+    const Half<T> last{halves.left.data + whole, halves.left.stride};
+    multiply_halves(last, halves.right, 1, rest, rank, halves.bias, out + whole * width, width);
+}
+
+// A row, cropped to the columns; `piece` has room for one more where there are many terms.
+template <class T>
+INLINE void expand_row(const Lookup& lookup, RowHalves<T> halves, T* out, T* piece) {
     if (!halves.good) {
         for (std::int64_t i = 0; i < lookup.columns; i++) out[i] = std::numeric_limits<T>::quiet_NaN();
         return;
     }
-    multiply_halves(halves.left, halves.right, whole, width, lookup.rank, halves.bias, out, width);
-    if (!rest) return;
-    const Half<T> last{halves.left.data + whole, halves.left.stride};
-    multiply_halves(last, halves.right, 1, rest, lookup.rank, halves.bias, out + whole * width, width);
+    for (std::int64_t left = lookup.rank; left > 0; left -= SUMMED_TERMS) {
+        const bool first = left == lookup.rank;
+        expand_terms(lookup, halves, std::min(left, SUMMED_TERMS), first ? out : piece);
+        for (std::int64_t i = 0; !first && i < lookup.columns; i++) out[i] += piece[i];
+        halves.left.data += SUMMED_TERMS * halves.left.stride;
+        halves.right.data += SUMMED_TERMS * halves.right.stride;
+        halves.bias = 0;
+    }
 }
 
 // Rows [start, stop) into the rows.
@@ -90,17 +106,18 @@ template <class T>
 void expand(const Lookup& lookup, std::int64_t start, std::int64_t stop) {
     Workspace<T> space(lookup);
     RowHalves<T> found[Workspace<T>::MOST];
+    const auto row_of = [&](bool wanted) { return wanted ? new T[std::size_t(lookup.columns)] : nullptr; };
     const bool direct = sizeof(T) == 8 || lookup.storage == FLOAT32;
-    std::unique_ptr<T[]> whole(direct ? nullptr : new T[std::size_t(lookup.columns)]);
+    const std::unique_ptr<T[]> whole(row_of(!direct)), piece(row_of(lookup.rank > SUMMED_TERMS));
     for (std::int64_t first = start; first < stop; first += space.rows) {
         const std::int64_t count = stop - first < space.rows ? stop - first : space.rows;
         space.build(first, count, found);
         for (std::int64_t i = 0; i < count; i++) {
             char* row = lookup.rows.data + (first + i) * lookup.rows.strides[0];
             if (direct) {
-                expand_row(lookup, found[i], reinterpret_cast<T*>(row));
+                expand_row(lookup, found[i], reinterpret_cast<T*>(row), piece.get());
             } else {
-                expand_row(lookup, found[i], whole.get());
+                expand_row(lookup, found[i], whole.get(), piece.get());
                 store_narrow(whole.get(), lookup.columns, Storage(lookup.storage), row);
             }
         }
