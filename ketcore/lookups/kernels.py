@@ -5,8 +5,9 @@
                 deterministic: records, private sums of fixed chunks of rows, their sum        3 launches
                 a large table whose modes all take the same leaf: records, sorted by leaf      5 launches
 
-One launch more where an index is not contiguous.  Launchers are those of `ketcore.cuda.launcher`; `multiply`
-of `matmul.cu` is launched by `ketcore.products.fused`.
+One launch more where an index is not contiguous, and in the last case for the copy that CuPy sorts.  Where
+`fills` says no, gradients are filled with zeros first.  Launchers are those of `ketcore.cuda.launcher`;
+`multiply` of `matmul.cu` is launched by `ketcore.products.fused`.
 """
 
 from collections.abc import Sequence
@@ -88,6 +89,16 @@ def leaf_cotangents(launch: Any, lookup: Lookup, cotangent: AnyArray) -> AnyArra
     return records
 
 
+def fills(lookup: Lookup, deterministic: bool) -> bool:
+    """Whether `contract` writes every entry of the gradients, so that they may hold anything before."""
+    return bool(lookup.batch) and deterministic and not _is_sorted(lookup)
+
+
+def _is_sorted(lookup):
+    shape = geometry(lookup)
+    return shape.kind == "same" and shape.bound > _SORT_ABOVE
+
+
 def contract(
     launch: Any, lookup: Lookup, cotangent: AnyArray, deterministic: bool, gradients: Sequence[AnyArray]
 ) -> None:
@@ -100,7 +111,7 @@ def contract(
     deterministic : bool
         False adds with atomics, in no fixed order and in the accumulation dtype alone.
     gradients : sequence of N arrays, (R, t_n, q_n)
-        Of zeros in the accumulation dtype, any strides.
+        In the accumulation dtype, any strides; of zeros unless `fills` says that they need not be.
     """
     if not lookup.batch:
         return
@@ -108,8 +119,7 @@ def contract(
         _contract(launch, lookup, cotangent, launch.xp.empty(0, dtype=_sum_dtype(lookup)), gradients)
         return
     records = leaf_cotangents(launch, lookup, cotangent)
-    shape = geometry(lookup)
-    if shape.kind == "same" and shape.bound > _SORT_ABOVE:
+    if _is_sorted(lookup):
         _sum_segments(launch, lookup, records, gradients)
     else:
         _sum_chunks(launch, lookup, records, gradients)

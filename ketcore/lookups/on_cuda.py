@@ -39,16 +39,18 @@ def expand(lookup: Lookup, out: AnyArray | None) -> AnyArray:
 
 def pull(lookup: Lookup, cotangent: AnyArray, deterministic: bool) -> tuple[AnyArray, ...]:
     """The cotangent of rows back to the tables."""
-    gradients = tuple(_zeros(lookup, table.shape) for table in lookup.tables)
+    fills = kernels.fills(lookup, deterministic)
+    gradients = tuple(_new(lookup, table.shape, fills) for table in lookup.tables)
     _contract(lookup, cotangent, deterministic, gradients)
     return gradients
 
 
 def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, deterministic: bool) -> AnyArray:
     """The cotangent of rows back to packed kets."""
-    packed = _zeros(lookup, (lookup.bound, lookup.rank, sum(dims)))
-    views = packed_views(namespace_of(packed), packed, dims)
     # Zero stays the gradient of what was cut from the tables.
+    fills = kernels.fills(lookup, deterministic) and lookup.widths == tuple(dims)
+    packed = _new(lookup, (lookup.bound, lookup.rank, sum(dims)), fills)
+    views = packed_views(namespace_of(packed), packed, dims)
     cut = tuple(view[:, :, :width] for view, width in zip(views, lookup.widths, strict=True))
     _contract(lookup, cotangent, deterministic, cut)
     return packed
@@ -68,9 +70,10 @@ def _launcher(lookup):
     return launcher.launcher_for(lookup.tables[0])
 
 
-def _zeros(lookup, shape):
-    xp = namespace_of(lookup.tables[0])
-    return xp.zeros(shape, dtype=accumulation_dtype(xp, lookup.dtype))
+def _new(lookup, shape, fills):
+    """A gradient: of zeros, which are one launch more, unless the kernels fill all of it."""
+    xp = _launcher(lookup).xp
+    return (xp.empty if fills else xp.zeros)(shape, dtype=accumulation_dtype(xp, lookup.dtype))
 
 
 def _contract(lookup, cotangent, deterministic, gradients):
