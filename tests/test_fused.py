@@ -1,7 +1,4 @@
-"""Products with Kronecker matrices on CUDA: `path="fused"`, and the calls of cuBLAS, without a GPU."""
-
-import ctypes
-from types import SimpleNamespace
+"""Products with Kronecker matrices by the CUDA kernel, `path="fused"`, without a GPU."""
 
 import numpy as np
 import pytest
@@ -10,7 +7,7 @@ from ketcore.arrays import namespaces
 from ketcore.arrays.checks import check_identities
 from ketcore.cuda import launcher
 from ketcore.ops.kron_matmul import kron_matmul, kron_matmul_dense, kron_matmul_jvp, kron_matmul_vjp
-from ketcore.products import backward, cublas, forward, fused
+from ketcore.products import backward, forward, fused
 from ketcore.products.term_plans import common
 from tests.kernel_problems import make_product
 from tests.matmul_problems import matmul_arguments
@@ -133,63 +130,3 @@ def test_what_the_kernel_cannot_take(xp):
         kron_matmul([factor + 0j], x + 0j, path="fused")
     with pytest.raises(ValueError, match=r"^factors and x must have one real .*, got float32, float64$"):
         kron_matmul([xp.asarray(np.ones((1, 2, 2), np.float32))], x, path="fused")
-
-
-# ---- cuBLAS ----
-
-
-def fake_cublas(dtype, calls):
-    """What the strided-batched product of cuBLAS does, by its documentation, to memory of the host."""
-
-    def matrices(pointer, rows, columns, pitch, step, count):
-        """The matrices as cuBLAS sees them: by columns."""
-        item = np.dtype(dtype).itemsize
-        size = (count - 1) * step + (columns - 1) * pitch + rows
-        memory = np.frombuffer((ctypes.c_char * (size * item)).from_address(pointer), dtype)
-        strides = (step * item, item, pitch * item)
-        return np.lib.stride_tricks.as_strided(memory, (count, rows, columns), strides)
-
-    def multiply(
-        handle, trans_a, trans_b, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, beta, c, ldc, step_c, count
-    ):
-        assert lda >= (k if trans_a else m)
-        assert ldb >= (n if trans_b else k)
-        left = matrices(a, *((k, m) if trans_a else (m, k)), lda, step_a, count)
-        right = matrices(b, *((n, k) if trans_b else (k, n)), ldb, step_b, count)
-        left, right = (x.swapaxes(1, 2) if t else x for x, t in ((left, trans_a), (right, trans_b)))
-        scale, keep = (np.frombuffer((ctypes.c_char * 16).from_address(p), dtype)[0] for p in (alpha, beta))
-        assert (scale, keep) == (1, 0)
-        matrices(c, m, n, ldc, step_c, count)[...] = left @ right
-        calls.append((handle, trans_a, trans_b))
-
-    return SimpleNamespace(**{cublas._LETTERS[dtype] + "gemmStridedBatched": multiply})
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
-def test_strided_batches(dtype):
-    rng, calls = np.random.default_rng(0), []
-
-    def layouts(*shape):
-        values = rng.standard_normal(shape).astype(dtype) * (1 + 1j if "complex" in dtype else 1)
-        yield values
-        yield values.swapaxes(-1, -2).copy().swapaxes(-1, -2)
-        yield np.concatenate([values, values], axis=-1)[..., : shape[-1]]
-        yield np.stack([values, values], axis=-1)[..., 0]
-
-    for m, k, n, count in ((2, 3, 4, 5), (1, 3, 1, 2), (4, 1, 3, 1), (1, 1, 1, 3)):
-        for a in (*layouts(m, k), *layouts(count, m, k)):
-            for b in layouts(count, k, n):
-                found = cublas.strided_batched(np, fake_cublas(dtype, calls), 7, a, b)
-                np.testing.assert_allclose(found, a @ b, rtol=1e-5)
-    # Both kinds of layout of either side are read as they lie.
-    assert set(calls) == {(7, i, j) for i in (0, 1) for j in (0, 1)}
-
-
-def test_products_by_cublas_where_there_is_cupy(monkeypatch):
-    calls, a, b = [], np.ones((2, 3), np.float32), np.ones((4, 3, 5), np.float32)
-    monkeypatch.setattr("ketcore.cuda.library.cublas", lambda array: (np, fake_cublas("float32", calls), 7))
-    np.testing.assert_array_equal(cublas.matrix_products(np, a, b), a @ b)
-    assert len(calls) == 1
-    for left, right in ((a.astype(np.float64), b), (a.astype(int), b.astype(int)), (a, b[:0])):
-        np.testing.assert_array_equal(cublas.matrix_products(np, left, right), left @ right)
-    assert len(calls) == 1

@@ -40,7 +40,7 @@ def available() -> str:
 
 def library(text: str, mode: str) -> Path:
     """The shared library of C++ source `text`."""
-    return _build(text, ("-shared", *FLAGS, *KERNEL_FLAGS, *MODES[mode], f"-I{HERE}"), ".so", core(mode))
+    return built(text, ("-shared", *FLAGS, *KERNEL_FLAGS, *MODES[mode], f"-I{HERE}"), ".so", core(mode))
 
 
 @cache
@@ -48,15 +48,16 @@ def core(mode: str) -> Path:
     """The shared library of the simulator's core, one for all kernels."""
     defines = {"plain": (), "asan": ("-DCUSIM_ASAN=1",), "tsan": ("-DCUSIM_TSAN=1",)}[mode]
     flags = ("-shared", *FLAGS, *CORE_FLAGS, *defines, f"-I{HERE}")
-    return _build((HERE / "core.cpp").read_text(encoding="utf-8"), flags, ".so")
+    return built((HERE / "core.cpp").read_text(encoding="utf-8"), flags, ".so")
 
 
-def _build(text: str, flags: tuple[str, ...], suffix: str, *objects: Path) -> Path:
+def built(text: str, flags: tuple[str, ...], suffix: str, *objects: Path) -> Path:
+    """What g++ makes of C++ source `text`, linked with `objects`."""
     ingredients = "\0".join((text, *flags, *map(str, objects), _surroundings()))
     digest = hashlib.sha256(ingredients.encode()).hexdigest()[:24]
     target = cache_directory() / (digest + suffix)
     if not target.exists():
-        with _alone(target.with_suffix(".lock")):
+        with alone(target.with_suffix(".lock")):
             # Another process may have built it while this one waited.
             if not target.exists():
                 _compile(text, flags, target, objects)
@@ -75,7 +76,7 @@ def _compile(text, flags, target, objects):
 
 
 @contextmanager
-def _alone(path: Path):
+def alone(path: Path):
     """A context that one process at a time is in; the system lets go of the lock of one that dies."""
     import fcntl
 

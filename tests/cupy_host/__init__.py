@@ -1,0 +1,22 @@
+"""CuPy itself on a machine without a GPU: stand-ins for the driver and the runtime of CUDA, on host memory.
+
+    python -m tests.cupy_host [arguments of pytest]
+
+makes the environment, which takes a minute once, and runs tests in it. CuPy's arrays, memory pool, streams,
+modules and compiler are its own, from its wheel; of it one module is built anew, the binding of the runtime.
+Kernels of ketcore are run by the simulator, from their sources.
+
+    wheels.py                  what pip fetches, and where it is kept
+    libraries.py               what g++ makes of the stand-ins
+    driver.cpp                 libcuda.so.1: modules, launches, and what is noted of calls
+    runtime.cpp                the runtime, linked into CuPy's binding
+    cublas.cpp                 libcublas.so.12: products of matrices
+    notes.h                    what these three share
+    device.py                  makes a process one with such a device; who runs a kernel; notes
+    plugin.py                  does so for pytest
+    counts.py, captures.py, binding.py
+                               tests that run here alone, by name
+
+A function of CUDA that no stand-in has fails by its name, and so do CUB and thrust, which are machine code.
+It cannot see: what NVRTC made of a source; the order of work on several streams; speed.
+"""

@@ -1,0 +1,243 @@
+"""Make this process one where CuPy finds a device: `use()`, before anything imports CuPy.
+
+A launch goes to the first of `RUNNERS` that knows the kernel.  One that nobody knows is an error of CuPy that
+says its name.
+"""
+
+import ctypes
+import importlib.machinery
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ketcore.cuda import launcher, table
+from tests.cupy_host import libraries, wheels
+from tests.cupy_host.copies import by_numpy, view
+from tests.cusim import SimLauncher, build
+
+# Codes of CUDA's driver.
+_SUCCESS, _LAUNCH_FAILED = 0, 719
+
+
+class Launch(ctypes.Structure):
+    """A launch, as driver.cpp hands it over.
+
+    symbol, name   of the kernel, mangled and as C++ has it
+    ptx            of its module
+    arguments      their addresses
+    """
+
+    _fields_ = (
+        ("symbol", ctypes.c_char_p),
+        ("name", ctypes.c_char_p),
+        ("ptx", ctypes.c_char_p),
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared", ctypes.c_uint),
+        ("stream", ctypes.c_void_p),
+        ("arguments", ctypes.c_void_p),
+    )
+
+
+class _Note(ctypes.Structure):
+    _fields_ = (
+        ("function", ctypes.c_char_p),
+        ("detail", ctypes.c_char_p),
+        ("bytes", ctypes.c_size_t),
+        ("stream", ctypes.c_void_p),
+    )
+
+
+@dataclass(frozen=True)
+class Note:
+    """A call of a stand-in; `detail` is the name of a kernel, or which way a copy goes."""
+
+    function: str
+    detail: str
+    bytes: int
+    stream: int
+
+    @property
+    def what(self) -> str:
+        """The function, or the kernel of a launch without its types."""
+        launched = self.function == "cuLaunchKernel"
+        return re.split(r"<|\(|__", self.detail.removeprefix("void "))[0] if launched else self.function
+
+    @property
+    def is_work(self) -> bool:
+        """Whether a GPU would do something for it: a launch, a copy or a fill."""
+        return self.function.startswith(("cuLaunch", "cudaMemcpy", "cudaMemset", "cublas", "thrust"))
+
+
+# ---- who runs a kernel ----
+
+
+def by_simulator(launch: Launch) -> bool:
+    """Run a kernel of ketcore from its source; False if it is another's."""
+    found = _kernel(launch.name.decode())
+    if found is None:
+        return False
+    kernel, types, source = found
+    addresses = ctypes.cast(launch.arguments, ctypes.POINTER(ctypes.c_void_p))
+    _simulator().launch_addresses(
+        source, kernel, types, launch.grid[0], launch.block[0], addresses, launch.shared
+    )
+    return True
+
+
+@cache
+def _kernel(name):
+    """The instantiation in the table of which C++ says: void expand<float, long long>(...)."""
+    match = re.match(r"void (\w+)<(.*?)>\(", name)
+    types = tuple(match[2].split(", ")) if match else ()
+    return next((entry for entry in table.TABLE if match and entry[:2] == (match[1], types)), None)
+
+
+@cache
+def _simulator():
+    return SimLauncher(Path(launcher.__file__).parent, table.TABLE)
+
+
+# Each runs a launch, or returns False; what it raises becomes an error of CuPy with that text.
+RUNNERS: list[Callable[[Launch], bool]] = [by_simulator, by_numpy]
+
+
+def _launched(pointer):
+    launch = pointer.contents
+    try:
+        if any(run(launch) for run in RUNNERS):
+            return _SUCCESS
+        text = f"nothing here runs the kernel {launch.name.decode()}"
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+    _driver().stand_in_complain(text.encode())
+    return _LAUNCH_FAILED
+
+
+# ---- the device ----
+
+
+def in_use() -> bool:
+    """Whether CuPy in this process has the stand-ins."""
+    return _driver.cache_info().currsize > 0
+
+
+def use() -> None:
+    """Let CuPy find the stand-ins in this process; RuntimeError where they cannot be had."""
+    if in_use():
+        return
+    reason = wheels.fetched(True)
+    if reason:
+        raise RuntimeError(reason)
+    os.environ |= {
+        # What CUB has is machine code, and would leave unwritten what it should write.
+        "CUPY_ACCELERATORS": "",
+        "CUPY_COMPILE_WITH_PTX": "1",
+        "CUPY_CACHE_DIR": str(build.cache_directory() / "cupy-host-kernels"),
+    }
+    sys.path.insert(0, str(wheels.folder() / "site"))
+    # Whoever opens them later by their names finds these.
+    _driver()
+    for library in (libraries.cublas_lt(), libraries.cublas()):
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    _load("cupy_backends.cuda.api", "runtime", libraries.runtime())
+    import cupy
+
+    # New memory for each array: it is full of NaN.
+    cupy.cuda.set_allocator(None)
+    _replace_machine_code(cupy)
+
+
+def _load(package, name, path):
+    """Import an extension module from a place of its own."""
+    importlib.import_module(package)
+    loader = importlib.machinery.ExtensionFileLoader(f"{package}.{name}", str(path))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[loader.name] = module
+    loader.exec_module(module)
+    setattr(sys.modules[package], name, module)
+
+
+def _replace_machine_code(cupy):
+    """Thrust sorts on the host; all else of it and of CUB is refused."""
+    from cupy.cuda import cub, thrust
+
+    for module in (cub, thrust):
+        for name, value in list(vars(module).items()):
+            if callable(value) and not name.startswith("_"):
+                setattr(module, name, _refusal(f"{module.__name__}.{name}"))
+    thrust.argsort = _argsort
+
+
+def _refusal(name):
+    def refuse(*arguments, **options):
+        raise NotImplementedError(f"{name} is not provided by the stand-in")
+
+    return refuse
+
+
+def _argsort(dtype, to, values, keys, shape):
+    """What thrust.argsort does for one dimension, where values and result lie in memory."""
+    if len(shape) != 1:
+        _refusal("cupy.cuda.thrust.argsort of several dimensions")()
+    _driver().stand_in_note(b"thrust::argsort", b"", 0, None)
+    found = view(to, np.dtype(np.int64), shape, (8,))
+    found[...] = np.argsort(view(values, dtype, shape, (dtype.itemsize,)), kind="stable")
+
+
+@cache
+def _driver():
+    library = ctypes.PyDLL(str(libraries.driver()), mode=ctypes.RTLD_GLOBAL)
+    library.stand_in_notes.restype = ctypes.POINTER(_Note)
+    library.stand_in_count.restype = ctypes.c_size_t
+    library.stand_in_note.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p]
+    library.callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Launch))(_launched)
+    library.stand_in_launcher(library.callback)
+    return library
+
+
+# ---- what tests ask for ----
+
+
+@contextmanager
+def noted() -> Iterator[list[Note]]:
+    """A context whose list has a note of each call, when it ends."""
+    found: list[Note] = []
+    _driver().stand_in_set_noting(True)
+    try:
+        yield found
+    finally:
+        notes = _driver().stand_in_notes()
+        for i in range(_driver().stand_in_count()):
+            note = notes[i]
+            found.append(Note(note.function.decode(), note.detail.decode(), note.bytes, note.stream or 0))
+        _driver().stand_in_set_noting(False)
+
+
+@contextmanager
+def capturing() -> Iterator[None]:
+    """A context in which every stream says that a graph is being captured."""
+    _driver().stand_in_set_capturing(True)
+    try:
+        yield
+    finally:
+        _driver().stand_in_set_capturing(False)
+
+
+@contextmanager
+def launches_that_do_nothing() -> Iterator[None]:
+    """A context in which no kernel runs: what is left is the time of the host."""
+    _driver().stand_in_do_nothing(True)
+    try:
+        yield
+    finally:
+        _driver().stand_in_do_nothing(False)

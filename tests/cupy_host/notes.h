@@ -1,0 +1,22 @@
+// What the stand-ins write down of every call that would concern a GPU, and what they are told.
+#pragma once
+#include <cstddef>
+
+#define STAND_IN extern "C" __attribute__((visibility("default")))
+
+// Notes a call.  `detail` is the name of a kernel or what else tells calls of one function apart; both texts
+// must live as long as the process.
+STAND_IN void stand_in_note(const char* function, const char* detail, size_t bytes, void* stream);
+
+// Notes a call of what no stand-in provides, and makes it the text of errors to come.
+STAND_IN void stand_in_refuse(const char* function);
+
+// Makes a text that of errors to come; the texts of CUDA's own codes are not told apart.
+STAND_IN void stand_in_complain(const char* text);
+STAND_IN const char* stand_in_complaint();
+
+// Whether streams are to say that a graph is being captured.
+STAND_IN bool stand_in_capturing();
+
+// Whether kernels and products are to be left out: what is left is the time of the host.
+STAND_IN bool stand_in_does_nothing();

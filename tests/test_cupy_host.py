@@ -1,0 +1,18 @@
+"""CuPy itself on stand-ins for CUDA: tests in a process of its own, by tests.cupy_host."""
+
+from tests.cupy_host import process, wheels
+from tests.require import require, required
+
+TESTS = (
+    *(f"tests/cupy_host/{name}.py" for name in ("values", "counts", "captures", "binding")),
+    "tests/test_gpu.py::test_small_products",
+)
+
+
+def test_on_the_stand_ins():
+    # What is not there yet is fetched only where it is asked for by name.
+    reason = wheels.fetched("cupy-host" in required())
+    require("cupy-host", not reason, reason)
+    result = process.run(["-q", *TESTS])
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+    assert " passed" in result.stdout
