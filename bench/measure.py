@@ -223,3 +223,25 @@ def _sample(call, probe, threads):
     for _ in range(repeats):
         call()
     return (now() - start) / repeats
+
+
+def single_calls(calls: dict, duration: float) -> dict[str, list[float]]:
+    """Name -> times of single calls, of which a round has one of each: what is looked for is microseconds."""
+    now, names = clock(1), list(calls)
+    samples = {name: [] for name in names}
+    for call in calls.values():
+        call()
+    gc.collect()
+    gc.disable()
+    end, turn = perf_counter() + duration, 0
+    try:
+        while turn < len(names) or perf_counter() < end:
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                start = now()
+                calls[name]()
+                samples[name].append(now() - start)
+            turn += 1
+    finally:
+        gc.enable()
+    return samples

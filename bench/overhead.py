@@ -8,17 +8,15 @@ quartiles of calls, and of the differences and ratios within a turn.
 """
 
 import argparse
-import gc
 import json
 import statistics
 import sys
 from itertools import product
 from operator import sub, truediv
 from pathlib import Path
-from time import perf_counter
 
 from bench.machine import THREAD_VARIABLES, describe, run_again
-from bench.measure import clock
+from bench.measure import single_calls
 from bench.records import seconds
 from bench.workloads import Workload, make_case
 
@@ -52,7 +50,7 @@ def main() -> int:
 
 def _record(workload, batch, duration):
     library, calls = _calls(make_case(workload, batch, "float32", "backward"))
-    samples = _samples(calls, duration)
+    samples = single_calls(calls, duration)
     # Takes its operators out of torch, for the next case to define its own.
     library._destroy()
     times = {name: statistics.median(found) for name, found in samples.items()}
@@ -70,28 +68,6 @@ def _record(workload, batch, duration):
 def _summary(operation, left, right):
     """The quartiles of what is found in each turn: low, median, high."""
     return statistics.quantiles(map(operation, left, right), n=4)
-
-
-def _samples(calls, duration):
-    """Name -> times of single calls, of which a round has one of each: what is looked for is microseconds."""
-    now, names = clock(1), list(calls)
-    samples = {name: [] for name in names}
-    for call in calls.values():
-        call()
-    gc.collect()
-    gc.disable()
-    end, turn = perf_counter() + duration, 0
-    try:
-        while turn < len(names) or perf_counter() < end:
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
-                start = now()
-                calls[name]()
-                samples[name].append(now() - start)
-            turn += 1
-    finally:
-        gc.enable()
-    return samples
 
 
 def _calls(case):

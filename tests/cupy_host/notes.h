@@ -18,5 +18,5 @@ STAND_IN const char* stand_in_complaint();
 // Whether streams are to say that a graph is being captured.
 STAND_IN bool stand_in_capturing();
 
-// Whether kernels and products are to be left out: what is left is the time of the host.
+// Whether what a GPU would do is to be left out: what is left is the time of the host.
 STAND_IN bool stand_in_does_nothing();
