@@ -4,7 +4,7 @@ from tests.cupy_host import process, wheels
 from tests.require import require, required
 
 TESTS = (
-    *(f"tests/cupy_host/{name}.py" for name in ("values", "counts", "captures", "binding")),
+    *(f"tests/cupy_host/{name}.py" for name in ("values", "counts", "captures", "binding", "dtypes")),
     "tests/test_gpu.py::test_small_products",
 )
 

@@ -129,3 +129,8 @@ def identity(size: int, like: AnyArray, dtype: Any = None) -> AnyArray:
     """The identity matrix (size, size) beside `like`, in its dtype unless another is given."""
     device = device_of(like)
     return namespace_of(like).eye(size, dtype=like.dtype if dtype is None else dtype, device=device)
+
+
+def chosen(xp: ModuleType, condition: AnyArray, array: AnyArray, other: AnyArray) -> AnyArray:
+    """`xp.where` of two arrays of one dtype, in that dtype: CuPy's gives float32 for bfloat16."""
+    return as_dtype(xp, xp.where(condition, array, other), array.dtype)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import check_block, check_table_shapes, is_plain_block, outside
-from ketcore.arrays.elementary import as_dtype, padded
+from ketcore.arrays.elementary import as_dtype, chosen, padded
 from ketcore.arrays.namespaces import cast_gradient, device_of, index_dtype, is_numpy
 from ketcore.shapes import halves_split, offsets, reached_dims
 from ketcore.tracing import kept
@@ -212,7 +212,7 @@ def finished(xp: ModuleType, rows: AnyArray, bad: AnyArray | None, dtype: Any) -
     if is_numpy(rows):
         rows[bad] = np.nan
         return rows
-    return xp.where(bad[:, None], xp.full_like(rows, float("nan")), rows)
+    return chosen(xp, bad[:, None], xp.full_like(rows, float("nan")), rows)
 
 
 def masked(xp: ModuleType, cotangent: AnyArray, bad: AnyArray | None) -> AnyArray:
@@ -220,4 +220,4 @@ def masked(xp: ModuleType, cotangent: AnyArray, bad: AnyArray | None) -> AnyArra
     if bad is None:
         return cotangent
     bad = xp.reshape(bad, (-1,) + (1,) * (cotangent.ndim - 1))
-    return xp.where(bad, xp.zeros_like(cotangent), cotangent)
+    return chosen(xp, bad, xp.zeros_like(cotangent), cotangent)

@@ -20,7 +20,7 @@ from ketcore import ops
 from ketcore.array_types import AnyArray, ArrayT, ForeignT, Host, Lists, Untyped
 from ketcore.arrays import scale
 from ketcore.arrays.checks import as_sequence, check_floating, to_namespace_of
-from ketcore.arrays.elementary import beside, conjugated, identity, itemsize, widened
+from ketcore.arrays.elementary import beside, chosen, conjugated, identity, itemsize, widened
 from ketcore.arrays.namespaces import (
     accumulation_dtype,
     device_of,
@@ -299,7 +299,7 @@ def as_dense(part: Any, like: AnyArray) -> AnyArray:
     if isinstance(part, Diagonal):
         xp, values = namespace_of(like), part.values
         # A product with the identity would spread what is not finite.
-        return xp.where(identity(part.shape[0], like, xp.bool), values, xp.zeros_like(values))
+        return chosen(xp, identity(part.shape[0], like, xp.bool), values, xp.zeros_like(values))
     if is_operator(part):
         return _columns(part, identity(part.shape[1], like))
     return part.toarray() if is_sparse(part) else part
@@ -420,7 +420,7 @@ def picked(part: Any, rows: np.ndarray, columns: np.ndarray | range, like: AnyAr
             return xp.astype(at, like.dtype)
         values = xp.take(xp.astype(part.values, like.dtype), column_index)
         # Not a product with zeros, which infinity turns to NaN.
-        return xp.where(at, values, xp.zeros_like(values))
+        return chosen(xp, at, values, xp.zeros_like(values))
     if is_operator(part):
         return _picked_of_operator(part, row_index, column_index, like)
     block = xp.take(part, row_index, axis=0)

@@ -20,7 +20,7 @@ from ketcore.arrays.checks import (
     check_tables,
     to_namespace_of,
 )
-from ketcore.arrays.elementary import reshaped
+from ketcore.arrays.elementary import chosen, reshaped
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.lookups.leaves import chosen_leaves, table_rows
 from ketcore.lookups.lookup import Lookup, made_safe, masked
@@ -302,7 +302,7 @@ def _leaves(xp, tables, lookup, bad, batch):
     for table, digit in zip(tables, chosen_leaves(lookup, lookup.index), strict=True):
         leaf = xp.permute_dims(table_rows(xp, table, digit), (1, 0, 2))
         if bad is not None:
-            leaf = xp.where(bad[:, None, None], xp.full_like(leaf, float("nan")), leaf)
+            leaf = chosen(xp, bad[:, None, None], xp.full_like(leaf, float("nan")), leaf)
         leaves.append(reshaped(xp, leaf, (*batch, table.shape[0], table.shape[2])))
     return tuple(leaves)
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ketcore.array_types import AnyArray
-from ketcore.arrays.elementary import padded
+from ketcore.arrays.elementary import chosen, padded
 from ketcore.arrays.namespaces import device_of, is_numpy, is_writeable_in_place
 from ketcore.arrays.threads import run_chunks
 from ketcore.products import backward, forward
@@ -116,7 +116,7 @@ def with_identities(
         if any(flags):
             eye = xp.eye(*factor.shape[-2:], dtype=factor.dtype, device=device_of(factor))
             whole = xp.broadcast_to(eye, factor.shape)
-            found[n] = whole if all(flags) else xp.where(_mask(xp, flags, factor), whole, factor)
+            found[n] = whole if all(flags) else chosen(xp, _mask(xp, flags, factor), whole, factor)
     return found
 
 
@@ -127,7 +127,7 @@ def without_identities(xp: ModuleType, arrays: Sequence[AnyArray], identities: M
         flags = [n in known for known in identities]
         if any(flags):
             zeros = xp.zeros_like(array)
-            found[n] = zeros if all(flags) else xp.where(_mask(xp, flags, array), zeros, array)
+            found[n] = zeros if all(flags) else chosen(xp, _mask(xp, flags, array), zeros, array)
     return found
 
 

@@ -14,7 +14,7 @@ Kernels of ketcore are run by the simulator, from their sources.
     notes.h                    what these three share
     device.py                  makes a process one with such a device; who runs a kernel; notes
     plugin.py                  does so for pytest
-    counts.py, captures.py, binding.py
+    values.py, counts.py, captures.py, binding.py, dtypes.py
                                tests that run here alone, by name
 
 A function of CUDA that no stand-in has fails by its name, and so do CUB and thrust, which are machine code.
