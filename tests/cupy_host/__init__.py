@@ -13,9 +13,11 @@ Kernels of ketcore are run by the simulator, from their sources.
     cublas.cpp                 libcublas.so.12: products of matrices
     notes.h                    what these three share
     device.py                  makes a process one with such a device; who runs a kernel; notes
-    plugin.py                  does so for pytest
+    copies.py                  the one kernel of CuPy's own that is run
+    plugin.py, process.py      pytest in such a process
+    problems.py                a call of every kind of lookup, for
     values.py, counts.py, captures.py, binding.py, dtypes.py
-                               tests that run here alone, by name
+                               tests that run here alone, named as arguments
 
 A function of CUDA that no stand-in has fails by its name, and so do CUB and thrust, which are machine code.
 It cannot see: what NVRTC made of a source; the order of work on several streams; speed.

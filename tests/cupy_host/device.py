@@ -125,15 +125,9 @@ def _launched(pointer):
 # ---- the device ----
 
 
-def in_use() -> bool:
-    """Whether CuPy in this process has the stand-ins."""
-    return _driver.cache_info().currsize > 0
-
-
+@cache
 def use() -> None:
     """Let CuPy find the stand-ins in this process; RuntimeError where they cannot be had."""
-    if in_use():
-        return
     reason = wheels.fetched(True)
     if reason:
         raise RuntimeError(reason)
@@ -153,7 +147,7 @@ def use() -> None:
 
     # New memory for each array: it is full of NaN.
     cupy.cuda.set_allocator(None)
-    _replace_machine_code(cupy)
+    _replace_machine_code()
 
 
 def _load(package, name, path):
@@ -167,7 +161,7 @@ def _load(package, name, path):
     setattr(sys.modules[package], name, module)
 
 
-def _replace_machine_code(cupy):
+def _replace_machine_code():
     """Thrust sorts on the host; all else of it and of CUB is refused."""
     from cupy.cuda import cub, thrust
 

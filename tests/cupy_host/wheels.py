@@ -80,7 +80,7 @@ def _pip(arguments, environment):
     if not result.returncode:
         return ""
     said = [line for line in result.stderr.splitlines() if line.lower().startswith("error")]
-    return f"pip {arguments[0]} of {arguments[-1]}: {' '.join(said) or result.stderr[-300:]}"
+    return f"pip {arguments[0]}: {' '.join(said) or result.stderr[-300:]}"
 
 
 def _translate(source, tools, made):
