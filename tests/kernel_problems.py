@@ -10,10 +10,12 @@ import pytest
 
 from ketcore.cuda import launcher, table
 from ketcore.cuda.structs import SHARED_FLOOR
+from ketcore.lookups import kernels
 from ketcore.lookups.lookup import Lookup
 from ketcore.products.fused_plan import Limits
 from ketcore.shapes import halves_split
 from tests.cusim import ORDERS, SimLauncher
+from tests.cusim.launcher import MODE
 
 CUDA = Path(launcher.__file__).parent
 FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -48,6 +50,13 @@ launchers = st.builds(
 
 def dtype_of(name):
     return np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else name)
+
+
+def flushed(numbers):
+    """float32 numbers, of which the subnormal ones are zero where PTX runs: that is how CuPy compiles."""
+    if not MODE.startswith("ptx"):
+        return numbers
+    return np.where(abs(numbers) < np.finfo(np.float32).tiny, numbers * np.float32(0), numbers)
 
 
 # ---- the reference ----
@@ -231,6 +240,23 @@ def make(counts, widths, batch, *, rank=2, kind="digits", dtype="float32", seed=
     )
     given = {"columns": int(np.prod(widths)), "layernorm": False, "eps": 1e-5, "split": order // 2, **options}
     return Lookup(tables, index, kind, bound, False, dtype=tables[0].dtype, **given)
+
+
+def check(lookup, launch=None, cotangent_dtype=None):
+    """Rows, and gradients with and without atomics, against the reference; gives what launched them."""
+    launch = launch or Launcher()
+    out = kernels.expand(launch, lookup, nan_rows(lookup))
+    close(out, lookup, lambda lookup: reference(lookup)[0], lookup.dtype)
+    cotangent = cotangent_of(lookup).astype(cotangent_dtype or lookup.dtype)
+
+    def compute(lookup):
+        return flat(scattered(lookup, reference(lookup)[1](cotangent.astype(np.float64))))
+
+    for deterministic in (True, False):
+        gradients = zero_gradients(lookup)
+        kernels.contract(launch, lookup, cotangent, deterministic, gradients)
+        close(flat(gradients), lookup, compute, sum_dtype(lookup))
+    return launch
 
 
 def flat(arrays):

@@ -15,7 +15,7 @@ from ketcore.lookups.gather import engine, gather, gather_vjp
 from ketcore.lookups.lookup import Lookup
 from ketcore.shapes import halves_split
 from tests import matmul_mutations
-from tests.cusim import ORDERS, SimLauncher
+from tests.cusim import ORDERS, SimLauncher, build
 from tests.cusim.bugs import OVERFLOW, RACE, WRONG, Bug, print_report
 from tests.cusim.launcher import MODE
 
@@ -312,7 +312,7 @@ SPILLS = {
 def run_clean():
     """Every driver on the kernels as they are."""
     # What the sanitizers find does not depend on the order.
-    for order in ORDERS if MODE == "plain" else ORDERS[:1]:
+    for order in ORDERS if build.sanitizer(MODE) == "plain" else ORDERS[:1]:
         for run in DRIVERS:
             run(SimLauncher(CUDA, table.TABLE, order=order, alone=True))
 

@@ -2,19 +2,19 @@
 
 The library comes from a wheel, nvidia-cuda-nvrtc-cu12 or nvidia-cuda-nvrtc.  It brings no headers, nor do
 the kernels need any.  What ptxas says tells how many registers a kernel takes, and whether it spills or
-keeps arrays in memory.
+keeps arrays in memory; the PTX runs on the simulator.
 """
 
 import ctypes
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-# As CuPy compiles them, which appends the flushing of subnormals itself.
-# As CuPy compiles, and a report of registers and spills.
-OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space", "--ptxas-options=-v")
+# As CuPy compiles: it appends the flushing of subnormals to the options that it is given; the last counts.
+OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")
 ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
 _PLACES = {12: "cuda_nvrtc/lib/libnvrtc.so.12", 13: "cu13/lib/libnvrtc.so.13"}
 _ENTRY = re.compile(
@@ -68,20 +68,31 @@ class Nvrtc:
 
     def compile(self, text: str, architecture: int, names) -> list[Usage]:
         """Compile `text` with the instantiations `names`; RuntimeError with the log where that fails."""
+        options = (f"--gpu-architecture=sm_{architecture}", *OPTIONS, "--ptxas-options=-v")
+        with self._program(text, options, names) as (program, lowered):
+            log = self._log(program)
+        return _usages(log, architecture, {mangled: name for name, mangled in lowered.items()})
+
+    def ptx(self, text: str, architecture: int, names) -> tuple[str, dict[str, str]]:
+        """The PTX of `text` with the instantiations `names`, and the mangled name of each."""
+        with self._program(text, (f"--gpu-architecture=compute_{architecture}", *OPTIONS), names) as found:
+            program, lowered = found
+            return self._text(program, "PTX"), lowered
+
+    @contextmanager
+    def _program(self, text, options, names):
+        """A compiled program, and the mangled names by `names`."""
         program, create = ctypes.c_void_p(), self._library.nvrtcCreateProgram
         self._check(create(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None))
         try:
             for name in names:
                 self._check(self._library.nvrtcAddNameExpression(program, name.encode()))
-            options = [option.encode() for option in (f"--gpu-architecture=sm_{architecture}", *OPTIONS)]
-            vector = (ctypes.c_char_p * len(options))(*options)
+            vector = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
             code = self._library.nvrtcCompileProgram(program, len(options), vector)
-            log = self._log(program)
-            self._check(code, log)
-            lowered = {self._lowered(program, name): name for name in names}
+            self._check(code, self._log(program))
+            yield program, {name: self._lowered(program, name) for name in names}
         finally:
             self._library.nvrtcDestroyProgram(ctypes.byref(program))
-        return _usages(log, architecture, lowered)
 
     def _version(self):
         major, minor = ctypes.c_int(), ctypes.c_int()
@@ -96,11 +107,14 @@ class Nvrtc:
         return found
 
     def _log(self, program):
+        return self._text(program, "ProgramLog")
+
+    def _text(self, program, what):
         size = ctypes.c_size_t()
-        self._check(self._library.nvrtcGetProgramLogSize(program, ctypes.byref(size)))
-        log = ctypes.create_string_buffer(size.value)
-        self._check(self._library.nvrtcGetProgramLog(program, log))
-        return log.value.decode()
+        self._check(getattr(self._library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+        text = ctypes.create_string_buffer(size.value)
+        self._check(getattr(self._library, f"nvrtcGet{what}")(program, text))
+        return text.value.decode()
 
     def _lowered(self, program, name):
         lowered = ctypes.c_char_p()

@@ -1,5 +1,7 @@
 """How much the suite tries: the normal profile in minutes, the thorough one where nobody waits.
 
+The short one is for tests that run a second time, in another mode of the simulator.
+
 HYPOTHESIS_PROFILE=thorough, or --hypothesis-profile=thorough, draws more examples and runs
 what is long and seldom finds what the rest does not.
 """
@@ -9,7 +11,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-EXAMPLES = {"normal": 25, "thorough": 40}
+EXAMPLES = {"short": 5, "normal": 25, "thorough": 40}
 
 
 def register() -> None:

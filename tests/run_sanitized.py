@@ -1,10 +1,10 @@
 """Run pytest, or any Python, with the simulator under a sanitizer.
 
-    python -m tests.run_sanitized {plain,asan,tsan} [pytest arguments]
+    python -m tests.run_sanitized {plain,asan,tsan,ptx,ptx-asan,ptx-tsan} [pytest arguments]
 
-Kernels are then compiled with the sanitizer; Python itself is not.  What the sanitizer reports becomes an
-error of the launch during which it was found, so that the test that made it fails, with file and line of
-the kernel.
+Kernels, or the PTX of theirs, are then compiled with the sanitizer; Python itself is not.  What the sanitizer
+reports becomes an error of the launch during which it was found, so that the test that made it fails, with
+file and line of the kernel.
 """
 
 import json
@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+from tests import nvrtc
 from tests.cusim import build
 from tests.require import require
 
@@ -44,23 +45,25 @@ def run_reporting(mode: str, arguments, timeout: float = 600) -> subprocess.Comp
 
 
 @cache
-def outcomes(module: str) -> dict[str, dict[str, str | None]]:
-    """What became of the bugs that `module` prints a report of, for every mode that can run here.
+def outcomes(module: str, modes: tuple[str, ...] = MODES) -> dict[str, dict[str, str | None]]:
+    """What became of the bugs that `module` prints a report of, for each of the modes that can run here.
 
     The modes run side by side.  A mode in which the module fails is an error; so it does if kernels
     without bugs are not clean.
     """
-    modes = [mode for mode in MODES if not missing(mode)]
-    with ThreadPoolExecutor(len(MODES)) as pool:
-        results = list(pool.map(lambda mode: run_sanitized(mode, ["-m", module]), modes))
-    for mode, result in zip(modes, results, strict=True):
+    able = [mode for mode in modes if not missing(mode)]
+    with ThreadPoolExecutor(len(modes)) as pool:
+        results = list(pool.map(lambda mode: run_sanitized(mode, ["-m", module]), able))
+    for mode, result in zip(able, results, strict=True):
         assert result.returncode == 0, f"{mode}\n{result.stdout}\n{result.stderr}"
-    return {mode: json.loads(result.stdout) for mode, result in zip(modes, results, strict=True)}
+    return {mode: json.loads(result.stdout) for mode, result in zip(able, results, strict=True)}
 
 
 def require_mode(mode: str) -> None:
     """Skip the running test if `mode` cannot run here, or fail where KETCORE_REQUIRE names cusim, or tsan."""
-    require("tsan" if mode == "tsan" else "cusim", not missing(mode), missing(mode))
+    require("tsan" if mode.endswith("tsan") else "cusim", not missing(mode), missing(mode))
+    if mode.startswith("ptx"):
+        require("nvrtc", any(map(nvrtc.path, (12, 13))), "the wheel nvidia-cuda-nvrtc-cu12 is not installed")
 
 
 @cache
@@ -68,22 +71,24 @@ def missing(mode: str) -> str:
     """An empty string if `mode` can run here, else the reason why not."""
     if build.available():
         return build.available()
-    absent = [name for name in RUNTIMES[mode] if not Path(_runtime(name)).exists()]
+    runtimes = RUNTIMES[build.sanitizer(mode)]
+    absent = [name for name in runtimes if not Path(_runtime(name)).exists()]
     if absent:
         return f"{', '.join(absent)} is not installed"
-    return "" if _prefix(mode) is not None else f"a process with {RUNTIMES[mode][0]} does not start here"
+    return "" if _prefix(mode) is not None else f"a process with {runtimes[0]} does not start here"
 
 
 @cache
 def _prefix(mode):
     """What to put before a command, or None if there is nothing with which it starts."""
-    if mode == "plain":
+    sanitizer = build.sanitizer(mode)
+    if sanitizer == "plain":
         return ()
     # Python is not built with the runtime, so it is preloaded; by env, for setarch is to run without it.
-    preload = ("env", "LD_PRELOAD=" + " ".join(map(_runtime, RUNTIMES[mode])))
+    preload = ("env", "LD_PRELOAD=" + " ".join(map(_runtime, RUNTIMES[sanitizer])))
     # ThreadSanitizer cannot map its shadow where the kernel randomises addresses widely, and a container may
     # not be allowed to have them fixed.
-    prefixes = (("setarch", "-R", *preload), preload) if mode == "tsan" else (preload,)
+    prefixes = (("setarch", "-R", *preload), preload) if sanitizer == "tsan" else (preload,)
     for prefix in prefixes:
         try:
             if _run(mode, [sys.executable, "-c", ""], prefix, "", 60).returncode == 0:
@@ -97,10 +102,12 @@ def _run(mode, command, prefix, log, timeout):
     # One thread: a pool of BLAS would only cost time.
     environment = {**os.environ, "KETCORE_CUSIM": mode, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     # Kernels reach the same memory in every example of a kind.
-    environment["HYPOTHESIS_PROFILE"] = "normal"
-    if mode != "plain":
+    # Of PTX the cases of every instantiation run all lines.
+    environment["HYPOTHESIS_PROFILE"] = "short" if mode.startswith("ptx") else "normal"
+    sanitizer = build.sanitizer(mode)
+    if sanitizer != "plain":
         environment["KETCORE_CUSIM_LOG"] = str(log)
-        environment[f"{mode.upper()}_OPTIONS"] = OPTIONS[mode] + (f":log_path={log}" if log else "")
+        environment[f"{sanitizer.upper()}_OPTIONS"] = OPTIONS[sanitizer] + (f":log_path={log}" if log else "")
     command = [*prefix, *command]
     written = {"capture_output": True, "text": True, "encoding": "utf-8"}
     return subprocess.run(command, cwd=ROOT, env=environment, timeout=timeout, **written)

@@ -1,6 +1,7 @@
 """Kernels at the ends of their types: ids that need 64 bits, and every kind of NaN in 16 bits."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ketcore import ops
 from ketcore.lookups import kernels
 from tests.cusim import SimLauncher, available
+from tests.cusim.launcher import MODE
 from tests.kernel_problems import (
     CUDA,
     KINDS,
@@ -78,6 +80,16 @@ def test_rows_with_ids_of_64_bits(xp):
     found = xp.to_numpy(ops.rows(arrays, xp.asarray(ids), check=False))
     np.testing.assert_allclose(found[: len(LARGE)], expected, rtol=1e-13, atol=1e-13)
     assert np.isnan(found[len(LARGE) :]).all()
+
+
+@pytest.mark.parametrize(("dtype", "tiny"), [("float32", 1e-39), ("float64", 1e-310)])
+def test_subnormal_leaves(launch, dtype, tiny):
+    """The source keeps them.  As PTX those of float32 are zero, even where their product would not be."""
+    lookup = make((1, 1), (1, 2), 0, rank=1, dtype=dtype, index=np.zeros(1, np.int32))
+    tables = np.full((1, 1, 1), tiny, dtype), np.array([[[1e20, -1e20]]], dtype)
+    out = kernels.expand(launch, replace(lookup, tables=tables), nan_rows(lookup))
+    is_kept = dtype == "float64" or not MODE.startswith("ptx")
+    np.testing.assert_allclose(out, [[tiny * 1e20, -tiny * 1e20]] if is_kept else [[0, 0]], rtol=1e-6)
 
 
 # ---- conversions ----

@@ -11,7 +11,16 @@ from ketcore.products import fused
 from ketcore.products.fused_plan import Limits, fused_steps
 from tests.cusim import available
 from tests.cusim.launcher import MODE
-from tests.kernel_problems import Launcher, Product, dtype_of, launchers, limits, make_product, products
+from tests.kernel_problems import (
+    FLOATS,
+    Launcher,
+    Product,
+    dtype_of,
+    launchers,
+    limits,
+    make_product,
+    products,
+)
 from tests.profiles import scaled
 from tests.require import require
 
@@ -63,12 +72,13 @@ CASES = {
     "four links, three terms": {"dims": [(5, 5), (5, 4), (5, 5), (5, 7)], "rank": 3, "batch": 2},
     "two passes": {"dims": [(16, 16), (16, 8), (4, 8)], "trail": 3},
     "two passes of three terms": {"dims": [(5, 4), (5, 5), (4, 5), (5, 7)], "rank": 3, "shared": 6000},
+    "ten terms": {"dims": [(16, 16)] * 2, "rank": 10, "batch": 3},
     "no room for padding": {"dims": [(8, 8)] * 3, "shared": 4 * (3 * 64 + 2 * 512) + 8},
     "seventeen modes, most of one": {"dims": [(1, 1)] * 15 + [(2, 3), (3, 2)], "batch": 3},
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_cases(case, dtype):
     sizes = {name: value for name, value in case.items() if name != "shared"}

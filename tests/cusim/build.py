@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,10 +18,15 @@ COMPILER = os.environ.get("CXX", "g++")
 # Undefined behaviour is checked by handlers of the simulator's own, except under ThreadSanitizer.
 # Contraction is off so that the results are those of the source; a GPU contracts.
 FLAGS = ("-std=c++17", "-fPIC", "-w", "-ffp-contract=off", "-U_FORTIFY_SOURCE")
+# Translated PTX has no undefined behaviour: it is checked as it runs.  Compiling takes longer than running.
+_QUICK = ("-O1", "-fno-tree-pta", "-fira-region=one", "-fira-algorithm=priority")
 MODES = {
     "plain": ("-O1", "-fsanitize=undefined"),
     "asan": ("-O1", "-g", "-fsanitize=address,undefined", "-fsanitize-recover=address"),
     "tsan": ("-O1", "-g", "-fsanitize=thread"),
+    "ptx": _QUICK,
+    "ptx-asan": (*_QUICK, "-g", "-fsanitize=address", "-fsanitize-recover=address"),
+    "ptx-tsan": (*_QUICK, "-g", "-fsanitize=thread"),
 }
 # The core fills shared memory itself: a call of memset would be an access in the sanitizers' eyes.
 # One process loads many libraries with kernels of the same names: none may see another's.
@@ -40,7 +46,14 @@ def available() -> str:
 
 def library(text: str, mode: str) -> Path:
     """The shared library of C++ source `text`."""
-    return built(text, ("-shared", *FLAGS, *KERNEL_FLAGS, *MODES[mode], f"-I{HERE}"), ".so", core(mode))
+    return built(
+        text, ("-shared", *FLAGS, *KERNEL_FLAGS, *MODES[mode], f"-I{HERE}"), ".so", core(sanitizer(mode))
+    )
+
+
+def sanitizer(mode: str) -> str:
+    """The mode of the simulator's core that goes with `mode`: plain, asan or tsan."""
+    return "plain" if mode == "ptx" else mode.removeprefix("ptx-")
 
 
 @cache
@@ -53,26 +66,31 @@ def core(mode: str) -> Path:
 
 def built(text: str, flags: tuple[str, ...], suffix: str, *objects: Path) -> Path:
     """What g++ makes of C++ source `text`, linked with `objects`."""
-    ingredients = "\0".join((text, *flags, *map(str, objects), _surroundings()))
-    digest = hashlib.sha256(ingredients.encode()).hexdigest()[:24]
+
+    def compile_to(target):
+        source = target.with_name(target.name.split(".")[0] + ".cpp")
+        source.write_text(text, encoding="utf-8")
+        command = [COMPILER, *flags, str(source), *map(str, objects), "-o", str(target)]
+        result = call(command)
+        if result.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed\n{result.stderr[:6000]}")
+
+    return kept((text, *flags, *map(str, objects), _surroundings()), suffix, compile_to)
+
+
+def kept(ingredients: tuple[str, ...], suffix: str, make: Callable[[Path], None]) -> Path:
+    """A file that depends on the `ingredients` alone; if it is not there, `make` writes it to a path."""
+    digest = hashlib.sha256("\0".join(ingredients).encode()).hexdigest()[:24]
     target = cache_directory() / (digest + suffix)
     if not target.exists():
         with alone(target.with_suffix(".lock")):
-            # Another process may have built it while this one waited.
+            # Another process may have made it while this one waited.
             if not target.exists():
-                _compile(text, flags, target, objects)
+                scratch = target.with_suffix(f".{os.getpid()}{suffix}")
+                make(scratch)
+                # At once, so that nobody finds half of it.
+                os.replace(scratch, target)
     return target
-
-
-def _compile(text, flags, target, objects):
-    source, scratch = target.with_suffix(".cpp"), target.with_suffix(f".{os.getpid()}{target.suffix}")
-    source.write_text(text, encoding="utf-8")
-    command = [COMPILER, *flags, str(source), *map(str, objects), "-o", str(scratch)]
-    result = call(command)
-    if result.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed\n{result.stderr[:6000]}")
-    # At once, so that nobody finds half of it.
-    os.replace(scratch, target)
 
 
 @contextmanager

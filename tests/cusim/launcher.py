@@ -4,23 +4,32 @@
 
 It checks what a GPU would not: the number and the C type of every argument, that nothing read-only is
 written to, and that the instantiation is in the table that the other checks iterate over.
+
+In the modes ptx, ptx-asan and ptx-tsan what NVRTC makes of the source runs in place of the source (ptx.py).
+The parameters of PTX have sizes and no types, so that of the arguments the sizes are checked.
 """
 
 import ctypes
+import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from . import build
+from tests import nvrtc
+
+from . import build, ptx
 
 ORDERS = ("forward", "reverse", "random")
 MODE = os.environ.get("KETCORE_CUSIM", "plain")
 # Under a sanitizer the runner sets this: reports go to files with this prefix, and become errors of launches.
 _LOG = os.environ.get("KETCORE_CUSIM_LOG", "")
+# The architecture that PTX is made for.
+_ARCHITECTURE = 90
 # Structs of the kernels that stand for a NumPy dtype.
 _STRUCTS = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16"}
 
@@ -33,6 +42,8 @@ class SimLauncher:
     order, seed    in which the threads of a block run between barriers: forward, reverse or random
     edits          (file name, old text, new text) of seeded bugs; old must stand in the file exactly once
     alone          compile an instantiation alone, and not with all of the table that begin with the same type
+    mode           of build.MODES: which compilers make what runs, and what watches it
+    rewrite        a function of the PTX that gives the PTX to run, for bugs seeded there
     launches       names of the kernels launched so far
     """
 
@@ -40,9 +51,11 @@ class SimLauncher:
     # The most that a block gets on any supported architecture.
     shared_limit = 227 << 10
 
-    def __init__(self, directory, table, *, order="forward", seed=0, edits=(), alone=False, mode=MODE):
+    def __init__(
+        self, directory, table, *, order="forward", seed=0, edits=(), alone=False, mode=MODE, rewrite=str
+    ):
         self.directory, self.table, self.edits, self.mode = Path(directory), tuple(table), tuple(edits), mode
-        self.order, self.seed, self.alone = order, seed, alone
+        self.order, self.seed, self.alone, self.rewrite = order, seed, alone, rewrite
         self.launches = []
         self._kernels = {}
 
@@ -59,10 +72,10 @@ class SimLauncher:
         self._run(self._find(source, kernel, tuple(types), name), grid, block, addresses, shared)
 
     def _run(self, found, grid, block, addresses, shared):
-        launch = _Launch((grid, 1, 1), (block, 1, 1), shared, ORDERS.index(self.order), self.seed)
+        launch = Launch((grid, 1, 1), (block, 1, 1), shared, ORDERS.index(self.order), self.seed)
         self.launches.append(found.name.partition("<")[0])
-        error = found.library.cusim_launch(found.index, ctypes.byref(launch), addresses)
-        report = "\n".join(filter(None, (error and error.decode(), _sanitizer_report())))
+        error = found.launch(ctypes.byref(launch), addresses)
+        report = "\n".join(filter(None, (error, _sanitizer_report())))
         if report:
             raise RuntimeError(f"{found.name}: {report}")
 
@@ -78,7 +91,11 @@ class SimLauncher:
             if self.alone:
                 group = [(kernel, types, source)]
             names = tuple(f"{k}<{', '.join(t)}>" if t else k for k, t, _ in group)
-            self._kernels.update({(source, k.name): k for k in _load(self.text(source), names, self.mode)})
+            if self.mode.startswith("ptx"):
+                kernels = _load_ptx(self.text(source), names, self.mode, source, self.rewrite)
+            else:
+                kernels = _load(self.text(source), names, self.mode)
+            self._kernels.update({(source, kernel.name): kernel for kernel in kernels})
         return self._kernels[source, name]
 
 
@@ -96,7 +113,7 @@ def source_text(directory, source, edits=()):
     return "\n".join(parts)
 
 
-class _Launch(ctypes.Structure):
+class Launch(ctypes.Structure):
     _fields_ = (
         ("grid", ctypes.c_uint * 3),
         ("block", ctypes.c_uint * 3),
@@ -132,6 +149,11 @@ class _Kernel:
         first = library.cusim_parameters(index)
         self.parameters = [first[i] for i in range(library.cusim_count(index))]
 
+    def launch(self, launch, values):
+        """Launch it; what went wrong, or an empty string."""
+        error = self.library.cusim_launch(self.index, launch, values)
+        return error.decode() if error else ""
+
 
 @cache
 def _load(text, names, mode):
@@ -146,6 +168,41 @@ def _load(text, names, mode):
     return [_Kernel(library, index) for index in range(len(names))]
 
 
+class _Sized:
+    """A parameter of which PTX tells the size."""
+
+    def __init__(self, size):
+        self.size = size
+
+
+class _PtxKernel:
+    def __init__(self, name, entry):
+        self.name, self.launch = name, entry
+        self.parameters = [_Sized(size) for size in entry.sizes]
+
+
+# The entries that were loaded, by source and name: which of their lines have run is asked of them.
+ptx_entries: dict[tuple[str, str], ptx.Entry] = {}
+
+
+@cache
+def _load_ptx(text, names, mode, source, rewrite):
+    compiler = nvrtc.load(12 if nvrtc.path(12) else 13)
+
+    def make(path):
+        found = compiler.ptx(text, _ARCHITECTURE, names)
+        path.write_text(json.dumps(found), encoding="utf-8")
+
+    key = (text, *names, str(compiler.version), str(_ARCHITECTURE), *nvrtc.OPTIONS)
+    code, lowered = json.loads(build.kept(key, ".json", make).read_text(encoding="utf-8"))
+    module = ptx.Module(rewrite(code), mode, f"{source}.ptx")
+    entries = {name: module[lowered[name]] for name in names}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(ptx.Entry.compile, entries.values()))
+    ptx_entries.update({(source, name): entry for name, entry in entries.items()})
+    return [_PtxKernel(name, entry) for name, entry in entries.items()]
+
+
 def _marshal(name, kernel, args):
     """The addresses of the arguments, and what must live until the launch is over."""
     if len(args) != len(kernel.parameters):
@@ -153,10 +210,23 @@ def _marshal(name, kernel, args):
     values, keep = (ctypes.c_void_p * len(args))(), []
     for position, (value, parameter) in enumerate(zip(args, kernel.parameters, strict=True)):
         what = f"{name}: argument {position}"
-        marshal = _pointer if parameter.pointer else _scalar
-        keep.append(marshal(what, value, parameter))
+        keep.append(_marshaller(parameter)(what, value, parameter))
         values[position] = keep[-1].ctypes.data
     return values, keep
+
+
+def _marshaller(parameter):
+    if isinstance(parameter, _Sized):
+        return _sized
+    return _pointer if parameter.pointer else _scalar
+
+
+def _sized(what, value, parameter):
+    array = isinstance(value, np.ndarray)
+    bytes_ = (np.uint64(value.ctypes.data) if array else value).tobytes()
+    if len(bytes_) != parameter.size:
+        raise TypeError(f"{what} must have {parameter.size} bytes, got {len(bytes_)}")
+    return np.frombuffer(bytes_, np.uint8)
 
 
 def _pointer(what, value, parameter):
