@@ -4,7 +4,7 @@
 
 makes the environment, which takes a minute once, and runs tests in it. CuPy's arrays, memory pool, streams,
 modules and compiler are its own, from its wheel; of it one module is built anew, the binding of the runtime.
-Kernels of ketcore are run by the simulator, from their sources.
+Kernels, of ketcore and of CuPy, are run by the simulator, from the PTX that NVRTC makes of them.
 
     wheels.py                  what pip fetches, and where it is kept
     libraries.py               what g++ makes of the stand-ins
@@ -12,13 +12,12 @@ Kernels of ketcore are run by the simulator, from their sources.
     runtime.cpp                the runtime, linked into CuPy's binding
     cublas.cpp                 libcublas.so.12: products of matrices
     notes.h                    what these three share
-    device.py                  makes a process one with such a device; who runs a kernel; notes
-    copies.py                  the one kernel of CuPy's own that is run
+    device.py                  makes a process one with such a device; launches; notes
     plugin.py, process.py      pytest in such a process
     problems.py                a call of every kind of lookup, for
     values.py, counts.py, captures.py, binding.py, dtypes.py
                                tests that run here alone, named as arguments
 
 A function of CUDA that no stand-in has fails by its name, and so do CUB and thrust, which are machine code.
-It cannot see: what NVRTC made of a source; the order of work on several streams; speed.
+It cannot see: the bounds of arrays in device memory; the order of work on several streams; speed.
 """

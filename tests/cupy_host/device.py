@@ -1,7 +1,7 @@
 """Make this process one where CuPy finds a device: `use()`, before anything imports CuPy.
 
-A launch goes to the first of `RUNNERS` that knows the kernel.  One that nobody knows is an error of CuPy that
-says its name.
+A launch runs what NVRTC made of the kernel, on the simulator.  What that does not know is an error of CuPy,
+with the name of the kernel.
 """
 
 import ctypes
@@ -10,18 +10,16 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
-from ketcore.cuda import launcher, table
 from tests.cupy_host import libraries, wheels
-from tests.cupy_host.copies import by_numpy, view
-from tests.cusim import SimLauncher, build
+from tests.cusim import build, ptx
+from tests.cusim import launcher as simulator
 
 # Codes of CUDA's driver.
 _SUCCESS, _LAUNCH_FAILED = 0, 719
@@ -77,48 +75,29 @@ class Note:
         return self.function.startswith(("cuLaunch", "cudaMemcpy", "cudaMemset", "cublas", "thrust"))
 
 
-# ---- who runs a kernel ----
+# ---- launches ----
 
 
-def by_simulator(launch: Launch) -> bool:
-    """Run a kernel of ketcore from its source; False if it is another's."""
-    found = _kernel(launch.name.decode())
-    if found is None:
-        return False
-    kernel, types, source = found
-    addresses = ctypes.cast(launch.arguments, ctypes.POINTER(ctypes.c_void_p))
-    _simulator().launch_addresses(
-        source, kernel, types, launch.grid[0], launch.block[0], addresses, launch.shared
-    )
-    return True
+def _run(launch):
+    """Run a kernel of ketcore or of CuPy from the PTX of its module; what went wrong, or an empty string."""
+    made = simulator.Launch(launch.grid, launch.block, launch.shared, 0, 0)
+    return _module(launch.ptx)[launch.symbol.decode()](ctypes.byref(made), launch.arguments)
 
 
 @cache
-def _kernel(name):
-    """The instantiation in the table of which C++ says: void expand<float, long long>(...)."""
-    match = re.match(r"void (\w+)<(.*?)>\(", name)
-    types = tuple(match[2].split(", ")) if match else ()
-    return next((entry for entry in table.TABLE if match and entry[:2] == (match[1], types)), None)
-
-
-@cache
-def _simulator():
-    return SimLauncher(Path(launcher.__file__).parent, table.TABLE)
-
-
-# Each runs a launch, or returns False; what it raises becomes an error of CuPy with that text.
-RUNNERS: list[Callable[[Launch], bool]] = [by_simulator, by_numpy]
+def _module(text):
+    return ptx.Module(text.decode())
 
 
 def _launched(pointer):
     launch = pointer.contents
     try:
-        if any(run(launch) for run in RUNNERS):
-            return _SUCCESS
-        text = f"nothing here runs the kernel {launch.name.decode()}"
+        text = _run(launch)
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-    _driver().stand_in_complain(text.encode())
+    if not text:
+        return _SUCCESS
+    _driver().stand_in_complain(f"{launch.name.decode()}: {text}".encode())
     return _LAUNCH_FAILED
 
 
@@ -186,8 +165,16 @@ def _argsort(dtype, to, values, keys, shape):
     _driver().stand_in_note(b"thrust::argsort", b"", 0, None)
     if _driver().stand_in_does_nothing():
         return
-    found = view(to, np.dtype(np.int64), shape, (8,))
-    found[...] = np.argsort(view(values, dtype, shape, (dtype.itemsize,)), kind="stable")
+    found = _view(to, np.dtype(np.int64), shape, (8,))
+    found[...] = np.argsort(_view(values, dtype, shape, (dtype.itemsize,)), kind="stable")
+
+
+def _view(address: int, dtype: np.dtype, shape, strides) -> np.ndarray:
+    """An array in memory that is another's."""
+    interface = {"data": (address, False), "shape": tuple(shape), "strides": tuple(strides), "version": 3}
+    # Bytes, since what the interface has no name for, bfloat16, is no less an array.
+    holder = type("Memory", (), {"__array_interface__": interface | {"typestr": f"|V{dtype.itemsize}"}})()
+    return np.asarray(holder).view(dtype)
 
 
 @cache

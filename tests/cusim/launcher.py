@@ -63,21 +63,13 @@ class SimLauncher:
         name = f"{kernel}<{', '.join(types)}>" if types else kernel
         found = self._find(source, kernel, tuple(types), name)
         values, keep = _marshal(name, found, args)
-        self._run(found, grid, block, values, shared)
-        del keep
-
-    def launch_addresses(self, source, kernel, types, grid, block, addresses, shared):
-        """Launch with the addresses of the arguments, as CUDA's driver takes them: nothing is checked."""
-        name = f"{kernel}<{', '.join(types)}>"
-        self._run(self._find(source, kernel, tuple(types), name), grid, block, addresses, shared)
-
-    def _run(self, found, grid, block, addresses, shared):
         launch = Launch((grid, 1, 1), (block, 1, 1), shared, ORDERS.index(self.order), self.seed)
-        self.launches.append(found.name.partition("<")[0])
-        error = found.launch(ctypes.byref(launch), addresses)
+        self.launches.append(kernel)
+        error = found.launch(ctypes.byref(launch), values)
+        del keep
         report = "\n".join(filter(None, (error, _sanitizer_report())))
         if report:
-            raise RuntimeError(f"{found.name}: {report}")
+            raise RuntimeError(f"{name}: {report}")
 
     def text(self, source):
         """The C++ text of a source: kernel.cuh and the .cu file in one, as every compiler sees it."""
