@@ -85,6 +85,15 @@ def test_a_library_that_is_cut_short(native, reason):
 
 
 @linux
+@pytest.mark.parametrize("size", [0, 1, 39])
+def test_a_library_whose_header_is_broken(native, reason, size):
+    """Descriptions of segments that are too short to have what is read from them."""
+    broken = bytearray(HERE.read_bytes())
+    broken[54:56] = struct.pack("=H", size)
+    assert reason(bytes(broken)) == "_kernels.so.1 cannot be used: it is cut short"
+
+
+@linux
 def test_a_library_for_another_processor(native, reason):
     other = bytearray(HERE.read_bytes())
     other[18:20] = struct.pack("=H", 8)

@@ -177,7 +177,7 @@ def _check_whole(path):
         segments = file.read(size * count)
     if processor != _PROCESSORS.get(machine(), processor):
         raise OSError("it is for another kind of processor")
-    if len(segments) == size * count:
+    if size >= _SEGMENT.size and len(segments) == size * count:
         found = (_SEGMENT.unpack_from(segments, at) for at in range(0, len(segments), size))
         ends = [offset + length for kind, offset, length in found if kind == _LOADED]
         if max(ends, default=0) <= path.stat().st_size:
