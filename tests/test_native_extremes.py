@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import ketcore as kc
-from ketcore.lookups import gather
+from ketcore.arrays import threads
+from ketcore.lookups import gather, on_native
 from ketcore.native import loader
 
 pytestmark = pytest.mark.skipif(loader.found()[0] is None, reason=loader.found()[1])
@@ -89,3 +90,29 @@ def test_rows_into_memory_that_they_are_read_from(batch, into):
         own[:] = factors[0]
         factors[0] = own
     np.testing.assert_array_equal(kc.rows(factors, ids, out=memory.reshape(batch, 16)), expected)
+
+
+def test_a_row_does_not_depend_on_those_beside_it(monkeypatch):
+    """Threads cut rows into other blocks, of which some need another scale; this row would lose by it."""
+    monkeypatch.setattr(on_native, "_CHUNK_BYTES", 1 << 14)
+    leaves = np.ones((4000, 1, 6), np.float32)
+    leaves[:, 0, :2] = 2.0**80, 2.0**-110
+    leaves[::37, 0] = 2.0**100, 1, 2.0**60, 1, 2.0**-60, 1
+    cotangent = np.zeros((4000, 8), np.float32)
+    cotangent[:, 4:] = 1
+
+    def results(start, stop, sparse):
+        ids = np.arange(start, stop)
+        gradients = kc.ket_rows_vjp(leaves, ids, cotangent[start:stop], (2, 2, 2), sparse=sparse)
+        return kc.ket_rows(leaves, ids, (2, 2, 2)), gradients[1] if sparse else gradients
+
+    with gather.only("native"):
+        rows, gradients = results(0, 4000, False)
+        assert rows[1, 4] == 2.0**-110
+        assert gradients[1, 0, 2] == 2.0**-109
+        for count in (1, 2, 3, 5):
+            monkeypatch.setattr(threads, "thread_count", lambda count=count: count)
+            for start, stop in ((0, 4000), (20, 100), (999, 1061)):
+                for found, whole in zip(results(start, stop, True), (rows, gradients), strict=True):
+                    np.testing.assert_array_equal(found, whole[start:stop])
+            np.testing.assert_array_equal(results(0, 4000, False)[1], gradients)

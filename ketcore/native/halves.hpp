@@ -59,10 +59,8 @@ public:
         Choice choices[MOST];
         for (std::int64_t i = 0; i < count; i++)
             found[i].good = copy_row(shape, start + i, leaves(i), choices[i]);
-        shifted = !lookup.level && !is_level(count);
-        for (std::int64_t i = 0; shifted && i < count; i++)
-            for (std::int64_t term = 0; term < lookup.rank; term++)
-                level_term(shape, leaves(i) + term * shape.leaves, shifts(i, term));
+        shifted = !lookup.level && !is_level(0, count);
+        for (std::int64_t i = 0; shifted && i < count; i++) level_row(i);
         for (std::int64_t i = 0; i < count; i++) multiply(i, choices[i], found[i]);
     }
 
@@ -94,12 +92,12 @@ private:
     std::vector<Moments<T>> root_moments_;
     std::int64_t prefetched_ = 0;  // rows before this one
 
-    // Whether all leaves of the block are known to be level.
-    bool is_level(std::int64_t count) {
+    // Whether all leaves of rows [start, stop) of the block are known to be level.
+    bool is_level(std::int64_t start, std::int64_t stop) {
         Range range;
         for (int mode = 0; mode < lookup.order; mode++) {
             Extremes<T> extremes;
-            for (std::int64_t i = 0; i < count; i++) {
+            for (std::int64_t i = start; i < stop; i++) {
                 const T* leaf = leaves(i) + shape.offsets[mode];
                 for (std::int64_t term = 0; term < lookup.rank; term++, leaf += shape.leaves)
                     for (std::int64_t j = 0; j < lookup.tables[mode].width; j += LANES<T>) extremes.add(load(leaf + j));
@@ -107,6 +105,17 @@ private:
             range.add(extremes);
         }
         return range.is_level<T>();
+    }
+
+    // By its own leaves alone: which rows share a block is a matter of threads.
+    void level_row(std::int64_t row) {
+        const bool stays = is_level(row, row + 1);
+        for (std::int64_t term = 0; term < lookup.rank; term++) {
+            if (stays)
+                std::fill_n(shifts(row, term), lookup.order, 0);
+            else
+                level_term(shape, leaves(row) + term * shape.leaves, shifts(row, term));
+        }
     }
 
     static std::int64_t rows_of(const Shape<T>& shape) {
