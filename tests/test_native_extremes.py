@@ -116,3 +116,45 @@ def test_a_row_does_not_depend_on_those_beside_it(monkeypatch):
                 for found, whole in zip(results(start, stop, True), (rows, gradients), strict=True):
                     np.testing.assert_array_equal(found, whole[start:stop])
             np.testing.assert_array_equal(results(0, 4000, False)[1], gradients)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
+@pytest.mark.parametrize("check", [True, False])
+def test_ids_are_read_in_the_dtype_that_they_have(dtype, check, monkeypatch):
+    given, capsules = [], loader.capsules
+    monkeypatch.setattr(loader, "capsules", lambda arrays: given.extend(arrays) or capsules(arrays))
+    tables, leaves = [np.arange(24.0).reshape(2, 3, 4)] * 2, np.arange(96.0).reshape(8, 2, 6)
+    ids, cotangent = np.array([7, 0, 2, 7, 1], dtype), np.ones((5, 16))
+    index = np.array([[2, 0, 1, 1, 2], [0, 0, 2, 1, 2]], dtype)
+    calls = [
+        (kc.rows, kc.rows_vjp, tables, ids, {}, cotangent),
+        (kc.ket_rows, kc.ket_rows_vjp, leaves, ids, {"dims": (4, 2)}, cotangent[:, :8]),
+        (kc.gather_kron, kc.gather_kron_vjp, tables, index, {}, cotangent),
+    ]
+    for forward, backward, own, places, options, cotangents in calls:
+        for function, more in ((forward, ()), (backward, (cotangents,))):
+            given.clear()
+            with gather.only("native"):
+                found = function(own, places, *more, **options, check=check)
+                expected = function(own, places.astype(np.int64), *more, **options, check=check)
+            np.testing.assert_array_equal(found, expected)
+            # Of 64 bits without a sign some are no int64.
+            as_is = any(np.shares_memory(places, each) for each in given)
+            assert as_is == (dtype != "uint64"), function.__name__
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint8", "uint16", "uint32", "uint64"])
+@pytest.mark.parametrize("engine", ["native", "numpy", "arrays"])
+def test_ids_out_of_range_are_the_same_in_every_dtype(dtype, engine):
+    tables, last = [np.arange(12.0).reshape(1, 3, 4)] * 2, np.iinfo(dtype).max
+    ids = np.array([8, last, last - 1, last // 2 + 1, 9, 0], dtype)
+    with gather.only(engine):
+        with pytest.raises(IndexError, match=rf"ids must lie in \[0, 9\), got {last}"):
+            kc.rows(tables, ids)
+        with pytest.raises(IndexError, match=r"index\[1\] must lie in \[0, 3\), got 8"):
+            kc.gather_kron(tables, np.stack([ids % 3, ids]))
+        rows = kc.rows(tables, ids, check=False)
+        (gradient, _) = kc.rows_vjp(tables, ids, np.ones((6, 16)), check=False)
+        (right, _) = kc.rows_vjp(tables, [8, 0], np.ones((2, 16)))
+    np.testing.assert_array_equal(np.isnan(rows).any(axis=1), [False, True, True, True, True, False])
+    np.testing.assert_array_equal(gradient, right)

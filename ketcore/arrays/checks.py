@@ -157,15 +157,21 @@ def _check_counted(name, values):
         raise IndexError(f"{name} must lie in [{-(2**63)}, {2**63}), got {shown(largest)}")
 
 
-def check_index(name: str, index: Any, bound: int, check: bool | None) -> tuple[AnyArray, bool]:
-    """An integer array of 32 or 64 bits, and whether all its values are known to lie in [0, bound)."""
+def check_index(
+    name: str, index: Any, bound: int, check: bool | None, narrow: bool = False
+) -> tuple[AnyArray, bool]:
+    """An integer array of 32 or 64 bits, and whether all its values are known to lie in [0, bound).
+
+    With `narrow` it may have any integer dtype of NumPy whose values an int64 holds.
+    """
     # Most calls have nothing else, and are right.
     if is_within(index, bound, check):
         return index, True
     index = as_integers(name, index)
     xp = namespace_of(index)
     # A uint64 above 2**63 turns negative here, which is out of range as well; the message shows the original.
-    wide = index if _is_wide(xp, index.dtype) else xp.astype(index, index_dtype(xp))
+    stays = _is_wide(xp, index.dtype) or (narrow and _is_narrow(index.dtype))
+    wide = index if stays else xp.astype(index, index_dtype(xp))
     if check is not None:
         check = check_flag("check", check, "True, False or None")
     if check is False or not (check or on_host(index)):
@@ -209,6 +215,10 @@ def _is_wide(xp, dtype):
     if isinstance(dtype, np.dtype):
         return dtype.kind == "i" and dtype.itemsize >= 4
     return dtype in (xp.int32, xp.int64)
+
+
+def _is_narrow(dtype):
+    return isinstance(dtype, np.dtype) and dtype.kind in "iu" and dtype.itemsize <= 4
 
 
 def _first_outside(index, bound):

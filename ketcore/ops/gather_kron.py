@@ -328,7 +328,8 @@ def _lookup(tables, index, columns, per_term, check):
     xp, tables, dtype = check_tables("tables", tables)
     per_term = check_flag("per_term", per_term)
     lead = (len(tables), tables[0].shape[0]) if per_term else (len(tables),)
-    index, checked = _check_indices(index, lead, [table.shape[1] for table in tables], check)
+    lengths = [table.shape[1] for table in tables]
+    index, checked = _check_indices(index, lead, lengths, check, xp is np)
     index = to_namespace_of(index, xp, tables[0])
     batch = tuple(index.shape[len(lead) :])
     columns = check_columns("columns", columns, prod([table.shape[2] for table in tables]))
@@ -348,7 +349,7 @@ def _lookup(tables, index, columns, per_term, check):
     return xp, tables, lookup, batch
 
 
-def _check_indices(index, lead, lengths, check):
+def _check_indices(index, lead, lengths, check, narrow):
     """The index (*lead, ...) as integers, and whether each mode is known to stay within its table."""
     index = as_integers("index", index)
     if tuple(index.shape[: len(lead)]) != lead:
@@ -359,5 +360,8 @@ def _check_indices(index, lead, lengths, check):
     # The least of the lengths is enough for most indices, and one look takes less than one for each mode.
     if is_within(index, min(lengths), check):
         return index, True
-    known = [check_index(f"index[{n}]", index[n, ...], length, check)[1] for n, length in enumerate(lengths)]
-    return check_index("index", index, 0, False)[0], all(known)
+    known = [
+        check_index(f"index[{n}]", index[n, ...], length, check, narrow)[1]
+        for n, length in enumerate(lengths)
+    ]
+    return check_index("index", index, 0, False, narrow)[0], all(known)

@@ -414,7 +414,8 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
     if layernorm and is_complex(xp, dtype):
         raise TypeError(f"layernorm must be False for complex leaves, got leaves of {dtype}")
     # No stand-in row can be read from an empty table, so there an id is always an error.
-    ids, checked = check_index("ids", ids, leaves.shape[0], check if leaves.shape[0] else True)
+    check = check if leaves.shape[0] else True
+    ids, checked = check_index("ids", ids, leaves.shape[0], check, narrow=xp is np)
     ids = to_namespace_of(ids, xp, leaves)
     batch = tuple(ids.shape)
     columns = check_columns("columns", columns, width)

@@ -322,7 +322,7 @@ def _lookup(factors, ids, shape, check):
     """Everything checked, as the lookup that engines take, and the batch of the ids."""
     xp, factors, dtype = check_floating("factors", factors)
     sizes = matrix_sizes(shapes_of(factors), shape)
-    ids, checked = check_index("ids", ids, sizes.rows, check)
+    ids, checked = check_index("ids", ids, sizes.rows, check, narrow=xp is np)
     ids = to_namespace_of(ids, xp, factors[0])
     batch = tuple(ids.shape)
     lookup = Lookup(
