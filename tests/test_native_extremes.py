@@ -1,5 +1,8 @@
 """Compiled kernels at the ends of what sizes and sums may be."""
 
+import mmap
+import os
+
 import numpy as np
 import pytest
 
@@ -158,3 +161,26 @@ def test_ids_out_of_range_are_the_same_in_every_dtype(dtype, engine):
         (right, _) = kc.rows_vjp(tables, [8, 0], np.ones((2, 16)))
     np.testing.assert_array_equal(np.isnan(rows).any(axis=1), [False, True, True, True, True, False])
     np.testing.assert_array_equal(gradient, right)
+
+
+def test_more_bytes_than_32_bits_count():
+    """Forward, and back: no position in rows or cotangents is cut to 32 bits."""
+    pages = os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else 0
+    if pages * mmap.PAGESIZE < 1 << 32:
+        pytest.skip("there are less than 4 GiB of free memory")
+    tables = [
+        1 + np.arange(2.0 * width, dtype=np.float32).reshape(1, 2, width) / width for width in (256, 128)
+    ]
+    ids = np.zeros((1 << 14) + 3, np.int16)
+    ids[-3:] = 1, -1, 3
+    with gather.only("native"):
+        found = kc.rows(tables, ids, check=False)
+        assert found.nbytes > 1 << 31
+        few = kc.rows(tables, ids[-4:], check=False)
+        np.testing.assert_array_equal(found[-4:], few)
+        np.testing.assert_array_equal(found[: -3 : 1 << 12], few[:1].repeat(4, axis=0))
+        # Cotangents of all rows but the last are zero.
+        found[:-1] = 0
+        gradients = kc.rows_vjp(tables, ids, found, check=False)
+        for one, other in zip(gradients, kc.rows_vjp(tables, [3], found[-1:]), strict=True):
+            np.testing.assert_array_equal(one, other)
