@@ -118,6 +118,7 @@ BUGS = (
         "high <= HIGH<T> && low >= LOW<T>",
         "high <= HIGH<T>",
     ),
+    Bug("scale: a row has that of others", "halves.hpp", "= is_level(row, row + 1);", "= false;"),
     Bug("scale: shifts do not add up to zero", "scale.hpp", ": -moved;", ": 1 - moved;"),
     Bug(
         "expand: a term is left out",

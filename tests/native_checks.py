@@ -156,6 +156,14 @@ def check_exact():
             np.testing.assert_array_equal(on_native.expand(one, None), tables[1][0, index.astype(int)])
 
 
+def check_scales():
+    """A row whose leaves stay as they are keeps numbers that the scale of those beside it would make zero."""
+    leaves = np.ones((30, 1, 6), np.float32)
+    leaves[:, 0, :2] = 2.0**80, 2.0**-110
+    leaves[::7, 0] = 2.0**100, 1, 2.0**60, 1, 2.0**-60, 1
+    assert kc.ket_rows(leaves, range(30), (2, 2, 2))[1, 4] == 2.0**-110
+
+
 def main(folder, count="60"):
     """So many rounds by each instruction set."""
     problems = Problems(1, np.empty)
@@ -165,6 +173,7 @@ def main(folder, count="60"):
         use(folder, instructions)
         small_pieces()
         check_exact()
+        check_scales()
         check_long_sums()
         check_far_sums()
         check_cut_rows()

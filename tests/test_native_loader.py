@@ -129,6 +129,19 @@ print(loader.found()[0].instructions, "native" in kc.engines())"""
         assert done.stdout.split() == [name, "True"], done.stderr
 
 
+def test_every_feature_of_an_instruction_set_is_asked_for():
+    """What a virtual machine hides from its guests would be an illegal instruction there."""
+    text = (build.SOURCES / "api.cpp").read_text(encoding="utf-8")
+    named, asked = re.findall(r'BEGIN_SET\("([^"]*)"\)', text), set()
+    tests = dict(re.findall(r"static bool has_(v\d)\(\) \{(.*?)\}", text, flags=re.DOTALL))
+    assert len(named) == len(tests) == 3
+    # Each asks for the features of the lesser one too.
+    for features, (name, body) in zip(named, sorted(tests.items()), strict=True):
+        assert name == "v2" or f"has_v{int(name[1:]) - 1}()" in body
+        asked |= set(re.findall(r'__builtin_cpu_supports\("([^"]*)"\)', body))
+        assert asked >= set(features.split(","))
+
+
 def test_an_instruction_set_that_is_not_there(native, monkeypatch):
     monkeypatch.setenv("KETCORE_INSTRUCTIONS", "sparc")
     names = ", ".join(native.available)

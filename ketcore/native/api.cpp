@@ -91,7 +91,7 @@ END_SET
 #endif
 
 #if HAS_PART(3)
-BEGIN_SET("avx2,fma,f16c,bmi,bmi2,lzcnt,movbe,popcnt")
+BEGIN_SET("avx2,fma,bmi,bmi2,popcnt")
 namespace ketcore::v3 {
 #define VECTOR_BYTES 32
 #define REGISTERS 16
@@ -105,7 +105,7 @@ END_SET
 #endif
 
 #if HAS_PART(4)
-BEGIN_SET("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,lzcnt,movbe,popcnt")
+BEGIN_SET("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2,popcnt")
 namespace ketcore::v4 {
 #define VECTOR_BYTES 64
 #define REGISTERS 32
@@ -162,22 +162,30 @@ struct InstructionSet {
     bool (*works)();
 };
 
+#if defined(__x86_64__) && !defined(KETCORE_PORTABLE)
+// Whether the processor has every feature that BEGIN_SET names: a virtual machine may hide some of a set.
+static bool has_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"); }
+
+static bool has_v3() {
+    return has_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+}
+
+static bool has_v4() {
+    return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 // From the best to the least.
 static const InstructionSet SETS[] = {
 #if defined(KETCORE_PORTABLE)
     {"portable", &portable::KERNELS, [] { return true; }},
 #elif defined(__x86_64__)
-    {"x86-64-v4", &v4::KERNELS,
-     [] {
-         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                __builtin_cpu_supports("avx512vl");
-     }},
-    {"x86-64-v3", &v3::KERNELS,
-     [] {
-         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-     }},
-    {"x86-64-v2", &v2::KERNELS, [] { return bool(__builtin_cpu_supports("sse4.2")); }},
+    {"x86-64-v4", &v4::KERNELS, has_v4},
+    {"x86-64-v3", &v3::KERNELS, has_v3},
+    {"x86-64-v2", &v2::KERNELS, has_v2},
 #elif defined(__aarch64__)
     {"neon", &portable::KERNELS, [] { return true; }},
 #else

@@ -104,7 +104,7 @@ struct Chain {
             const Step& step = of.step[s];
             if (s) blocks *= step.units / of.step[s - 1].units;
             const std::int64_t larger = std::max(step.p, step.q) * (step.outer / step.units) * step.inner;
-            capacity_[s] = std::clamp<std::int64_t>(BLOCK / larger, 1, blocks);
+            capacity_[s] = std::clamp<std::int64_t>(BLOCK / larger, 1, std::max<std::int64_t>(blocks, 1));
             split_[s] = capacity_[s] < blocks;
             blocks = capacity_[s];
             sizes_[s] = s || !of.apart ? blocks * (step.outer / step.units) * step.q * step.inner : 0;
