@@ -29,8 +29,8 @@ from ketcore.shapes import broadcast, shown
 _MERGED = 32
 
 # What takes the time of so many multiplications of a large product, measured: an entry of the Gram matrix of
-# a group of modes, which is written, multiplied and added, near in a cache and far from it; one of a ket.
-_NEAR, _FAR, _ENTRY = 40, 300, 40
+# a group of modes, which is written, multiplied and added; one of a ket.
+_PASSING, _ENTRY = 60, 40
 # Entries of a Gram matrix that a cache holds.
 _CACHED = 1 << 19
 
@@ -280,7 +280,8 @@ def ket_gram(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
     Notes
     -----
     Cost: ``O(R R' |i| |j| sum q_n)`` time and ``O(R R' |i| |j|)`` memory for ``|i|`` and ``|j|`` kets.  Those
-    of NumPy arrays are multiplied out where that takes less time, and no more memory.
+    of NumPy arrays take the memory of the result and of some of its rows; they are multiplied out where that
+    takes less time.
 
     Examples
     --------
@@ -295,6 +296,9 @@ def ket_gram(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
     if cheaper and all(map(_is_moderate, flat)):
         left, right = (_multiplied_out(*pair) for pair in zip(flat, (rank, other_rank), strict=True))
         found = conjugated(left) @ transposed(right)
+    elif is_numpy(v[0]):
+        groups = (_merged(xp, leaves) for leaves in flat)
+        found = _in_blocks(*groups, (prod(first), prod(second)), rank, other_rank)
     else:
         grams = terms.grams(xp, *(_merged(xp, leaves) for leaves in flat))
         split = xp.reshape(elementwise_product(grams), (prod(first), rank, prod(second), other_rank))
@@ -562,8 +566,26 @@ def _pays_multiplied_out(count, other_count, rank, other_rank, leaves):
     kets, grams = (count * rank + other_count * other_rank) * size, rank * other_rank * pairs
     if kets > grams:
         return False
-    passing = _FAR if grams > _CACHED else _NEAR
-    return pairs * (size + passing) + kets * _ENTRY < grams * (sum(groups) + passing * len(groups))
+    return pairs * (size + _PASSING) + kets * _ENTRY < grams * (sum(groups) + _PASSING * len(groups))
+
+
+def _in_blocks(left, right, counts, rank, other_rank):
+    """All pairs of so many NumPy kets from groups of leaves, as many at a time as a cache holds."""
+    left, right = [conjugated(a) for a in left], [transposed(b) for b in right]
+    count, others = counts
+    found = np.zeros(counts, left[0].dtype)
+    step = max(1, _CACHED // max(1, rank * other_rank * others))
+    for start in range(0, count if found.size and rank and other_rank else 0, step):
+        stop = min(start + step, count)
+        own, target = slice(start * rank, stop * rank), found[start:stop]
+        single = rank == other_rank == 1
+        block = np.matmul(left[0][own], right[0], out=target if single else None)
+        for a, b in zip(left[1:], right[1:], strict=True):
+            block *= a[own] @ b
+        if not single:
+            pairs = block.reshape(stop - start, rank, others, other_rank)
+            np.sum(np.sum(pairs, axis=1), axis=-1, out=target)
+    return found
 
 
 def _is_moderate(leaves):
