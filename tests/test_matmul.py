@@ -336,3 +336,15 @@ def test_a_dense_path_holds_the_matrix_and_the_result_alone():
     assert peak(lambda: ops.kron_matmul(factors, x, shape=shape, path="dense")) < 1.05 * (matrix + result)
     c = normal((512, 3500), seed=3)
     assert peak(lambda: ops.kron_matmul_vjp(factors, x, c, shape=shape, path="dense")) < 4 * (matrix + result)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("shape", [(1600, 1600), (1600, 1599), (1590, 1500), (41, 1390), (1600, 7)])
+@pytest.mark.parametrize("dims", [(40, 40), (1600, 1), (2, 800)])
+def test_one_row_is_cropped_as_many_are(dims, shape, rank):
+    """What is left of one row is the beginning of it, and no copy where little is left out."""
+    factors = [normal((rank, dim, dim), seed=n) for n, dim in enumerate(dims)]
+    x = normal((2, shape[0]), seed=2)
+    right = ops.kron_matmul_dense(factors, x, shape=shape)
+    for rows in (slice(0, 1), slice(0, 2), 0):
+        assert_dense_equal(ops.kron_matmul(factors, x[rows], shape=shape), right[rows], terms=rank * shape[0])

@@ -101,8 +101,12 @@ def apply(
     weights = group_weights(xp, factors, plan)
     if is_numpy(x):
         plan, weights = _cut(plan, weights, columns * x.shape[2])
+        if x.shape[0] == 1:
+            x = padded(np, x, plan.steps[0].size_in // x.shape[2], 1)
         if out is None and _in_one_piece(plan, x, columns):
-            return _chain(plan, weights, x, x.shape[0], None, None).reshape(x.shape[0], columns, x.shape[2])
+            z = _chain(plan, weights, x, x.shape[0], None, None)
+            # Of one row the crop is its beginning.
+            return z.reshape(-1)[: x.shape[0] * columns * x.shape[2]].reshape(x.shape[0], columns, x.shape[2])
         out = np.empty((x.shape[0], columns, x.shape[2]), x.dtype) if out is None else out
         _run(plan, weights, x, out)
         return out
@@ -138,11 +142,16 @@ def repeated(xp: ModuleType, x: AnyArray, rank: int, columns: int) -> AnyArray:
 
 
 def _in_one_piece(plan: MatmulPlan, x: AnyArray, columns: int) -> bool:
-    """Whether a plan takes all rows of x at once, without zeros behind them, and leaves `columns`."""
+    """Whether a plan takes all rows of x at once, without zeros behind them, and leaves `columns`.
+
+    One row may leave a little more, which stays in memory behind the result.
+    """
     batch, _, trail = x.shape
     if batch > plan.chunk or x.size != batch * plan.steps[0].size_in:
         return False
-    return columns * trail == plan.steps[-1].size_out and not (batch == 1 and is_deep(plan, x.itemsize))
+    size, whole = columns * trail, plan.steps[-1].size_out
+    fits = size == whole or (batch == 1 and 8 * (whole - size) <= whole)
+    return fits and not (batch == 1 and is_deep(plan, x.itemsize))
 
 
 def _run(plan, weights, x, out):
