@@ -297,8 +297,8 @@ def ket_gram(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
         left, right = (_multiplied_out(*pair) for pair in zip(flat, (rank, other_rank), strict=True))
         found = conjugated(left) @ transposed(right)
     elif is_numpy(v[0]):
-        groups = (_merged(xp, leaves) for leaves in flat)
-        found = _in_blocks(*groups, (prod(first), prod(second)), rank, other_rank)
+        left, right = (_merged(xp, leaves) for leaves in flat)
+        found = _in_blocks(left, right, (prod(first), prod(second)), rank, other_rank)
     else:
         grams = terms.grams(xp, *(_merged(xp, leaves) for leaves in flat))
         split = xp.reshape(elementwise_product(grams), (prod(first), rank, prod(second), other_rank))
