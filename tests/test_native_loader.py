@@ -192,7 +192,7 @@ def test_a_library_is_taken_for_current_by_what_it_was_compiled_from(native, tmp
     assert not build.is_current(HERE)
 
 
-def test_the_fingerprint_is_of_all_sources_and_the_machine(tmp_path, monkeypatch):
+def test_the_fingerprint_is_of_all_sources_the_flags_and_the_machine(tmp_path, monkeypatch):
     shutil.copytree(build.SOURCES, tmp_path / "native", ignore=shutil.ignore_patterns("_kernels.*"))
     assert build.fingerprint(tmp_path / "native") == build.fingerprint()
     for path in [*tmp_path.glob("native/*.?pp")]:
@@ -201,7 +201,10 @@ def test_the_fingerprint_is_of_all_sources_and_the_machine(tmp_path, monkeypatch
         assert build.fingerprint(tmp_path / "native") != build.fingerprint()
         path.write_text(before, encoding="utf-8")
     here = build.fingerprint()
-    monkeypatch.setattr(platform, "machine", lambda: "another")
+    with monkeypatch.context() as patched:
+        patched.setattr(platform, "machine", lambda: "another")
+        assert build.fingerprint() != here
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-O1"))
     assert build.fingerprint() != here
 
 

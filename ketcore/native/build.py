@@ -45,15 +45,15 @@ def compiler() -> list[str]:
 
 
 def fingerprint(sources: Path = SOURCES) -> str:
-    """What tells these sources, and the kind of machine, from others; the library has that of its own."""
-    found = hashlib.sha256(f"{sys.platform} {platform.machine()}".encode())
+    """What tells these sources, flags and kind of machine from others; the library has that of its own."""
+    found = hashlib.sha256(" ".join((sys.platform, platform.machine(), *FLAGS)).encode())
     for path in sorted([*sources.glob("*.cpp"), *sources.glob("*.hpp")]):
         found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()[:16]
 
 
 def is_current(library: Path) -> bool:
-    """Whether this is a library that was compiled from these sources, for a machine like this one."""
+    """Whether this is a library of these sources and flags, for a machine like this one."""
     return library.exists() and fingerprint().encode() in library.read_bytes()
 
 
