@@ -1,6 +1,7 @@
 """How much the suite tries: the normal profile in minutes, the thorough one where nobody waits.
 
-The short one is for tests that run a second time, in another mode of the simulator.
+The short one is for tests that run a second time: in another mode of the simulator, on another kernel of
+BLAS, by another engine.
 
 HYPOTHESIS_PROFILE=thorough, or --hypothesis-profile=thorough, draws more examples and runs
 what is long and seldom finds what the rest does not.

@@ -3,7 +3,7 @@
     python -m tests.run_engines [--short] [pytest arguments]
 
 The suite itself runs by all engines and the best instruction set.  --short takes the tests of what engines
-compute, with arrays of NumPy.
+compute, with arrays of NumPy and few examples.
 """
 
 import os
@@ -32,6 +32,7 @@ def run(name, given, short, arguments) -> bool:
     """Run the tests in one way."""
     files = SHORT + COMPILED * ("KETCORE_INSTRUCTIONS" in given) if short else ()
     chosen = ["-k", ONLY] if short else []
+    given = given | ({"HYPOTHESIS_PROFILE": "short"} if short else {})
     paths = [f"tests/{file}.py" for file in files]
     return run_tests(name, os.environ | given, CORES, [*chosen, *paths, *arguments])
 
