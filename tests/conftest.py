@@ -24,6 +24,8 @@ profiles.register()
 
 # Read by type checkers and never run: half of what is in them is wrong, and one needs torch.
 collect_ignore_glob = ["typing_uses*.py"]
+# They have CuPy on stand-ins, by `python -m tests.cupy_host`.
+collect_ignore_glob += [] if find_spec("cupy") else ["cupy_host/*"]
 
 # What takes longest begins first, so that no worker of pytest-xdist is left with it at the end.
 LONG = ("test_sanitized", "test_ptx", "test_notebooks", "test_nvrtc", "test_types")

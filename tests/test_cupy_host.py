@@ -1,5 +1,7 @@
 """CuPy itself on stand-ins for CUDA: tests in a process of its own, by tests.cupy_host."""
 
+import sys
+
 from tests.cupy_host import process, wheels
 from tests.require import require, required
 
@@ -23,3 +25,8 @@ def test_on_the_stand_ins():
     require("cupy-host", not reason, reason)
     check(TESTS)
     check(["-m", "gpu", "--hypothesis-profile=short", "tests/test_ops.py", "-k", OPERATIONS])
+
+
+def test_other_tests_do_not_see_the_stand_ins():
+    # Where all files of tests are collected, and so imported, CuPy must be as missing as it is.
+    assert str(wheels.folder() / "site") not in sys.path

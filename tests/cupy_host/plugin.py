@@ -2,5 +2,7 @@
 
 from tests.cupy_host import device
 
-# Before anything that imports CuPy is collected.
-device.use()
+
+# By pytest, and not by an import, which collecting the files of this folder is; before anything imports CuPy.
+def pytest_load_initial_conftests() -> None:
+    device.use()
