@@ -26,7 +26,7 @@ profiles.register()
 collect_ignore_glob = ["typing_uses*.py"]
 
 # What takes longest begins first, so that no worker of pytest-xdist is left with it at the end.
-LONG = ("test_sanitized", "test_ptx", "test_notebooks", "test_nvrtc", "test_types")
+LONG = ("test_sanitized", "test_ptx", "test_notebooks", "test_nvrtc", "test_machine_code", "test_types")
 
 
 def pytest_configure(config):
