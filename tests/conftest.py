@@ -28,7 +28,7 @@ collect_ignore_glob = ["typing_uses*.py"]
 collect_ignore_glob += [] if find_spec("cupy") else ["cupy_host/*"]
 
 # What takes longest begins first, so that no worker of pytest-xdist is left with it at the end.
-LONG = ("test_sanitized", "test_ptx", "test_notebooks", "test_nvrtc", "test_types")
+LONG = ("test_sanitized", "test_ptx", "test_notebooks", "test_nvrtc", "test_machine_code", "test_types")
 
 
 def pytest_configure(config):

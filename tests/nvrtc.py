@@ -79,6 +79,12 @@ class Nvrtc:
             program, lowered = found
             return self._text(program, "PTX"), lowered
 
+    def cubin(self, text: str, architecture: int, names) -> tuple[bytes, dict[str, str]]:
+        """The machine code of `text` with the instantiations `names`, and the mangled name of each."""
+        with self._program(text, (f"--gpu-architecture=sm_{architecture}", *OPTIONS), names) as found:
+            program, lowered = found
+            return self._bytes(program, "CUBIN"), lowered
+
     @contextmanager
     def _program(self, text, options, names):
         """A compiled program, and the mangled names by `names`."""
@@ -110,11 +116,14 @@ class Nvrtc:
         return self._text(program, "ProgramLog")
 
     def _text(self, program, what):
+        return self._bytes(program, what).rstrip(b"\0").decode()
+
+    def _bytes(self, program, what):
         size = ctypes.c_size_t()
         self._check(getattr(self._library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
-        text = ctypes.create_string_buffer(size.value)
-        self._check(getattr(self._library, f"nvrtcGet{what}")(program, text))
-        return text.value.decode()
+        found = ctypes.create_string_buffer(size.value)
+        self._check(getattr(self._library, f"nvrtcGet{what}")(program, found))
+        return found.raw
 
     def _lowered(self, program, name):
         lowered = ctypes.c_char_p()

@@ -151,7 +151,8 @@ struct Plan {
   int panel_rows, panel_pitch;
   int digit_tile, slots;                               // of `accumulate`
   int owner, scratch, scratch_size, staging;           // byte offsets in shared memory; scratch is per warp
-  int slope, panel, moments, backward, digit, unused;  // byte offsets in a warp's scratch
+  int slope, panel, moments, backward, digit;          // byte offsets in a warp's scratch
+  float single_eps;                                    // eps for sums in float
   Mode modes[MAX_ORDER];
   Node nodes[MAX_NODES];
 };
@@ -338,6 +339,12 @@ __device__ inline void leaf_moments(const Plan& plan, const Scratch<A>& own) {
   __syncwarp();
 }
 
+// A conversion from double would be the one thing that kernels of float ask of the units for double.
+template <class A>
+__device__ inline A eps_of(const Plan& plan) {
+  return sizeof(A) == sizeof(float) ? plan.single_eps : A(plan.eps);
+}
+
 // Moments of node i from those of its children; a lane takes one term.
 template <class A>
 __device__ inline void node_moments(const Plan& plan, const Scratch<A>& own, int i) {
@@ -346,7 +353,7 @@ __device__ inline void node_moments(const Plan& plan, const Scratch<A>& own, int
   for (int k = own.lane; k < plan.rank; k += 32) {
     const Moments<A> a = own.moments[node.left * plan.rank + k], b = own.moments[node.right * plan.rank + k];
     const A variance = a.variance * b.variance + a.variance * b.mean * b.mean + b.variance * a.mean * a.mean;
-    const A shifted = variance + A(plan.eps);
+    const A shifted = variance + eps_of<A>(plan);
     own.moments[i * plan.rank + k] = {A(0), variance / shifted, a.mean * b.mean, A(1) / square_root(shifted)};
   }
   __syncwarp();

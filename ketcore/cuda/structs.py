@@ -32,7 +32,8 @@ PLAN = np.dtype(
     + [(name, np.int32) for name in ("staged", "atomic", "panel_rows", "panel_pitch")]
     + [(name, np.int32) for name in ("digit_tile", "slots")]
     + [(name, np.int32) for name in ("owner", "scratch", "scratch_size", "staging")]
-    + [(name, np.int32) for name in ("slope", "panel", "moments", "backward", "digit", "unused")]
+    + [(name, np.int32) for name in ("slope", "panel", "moments", "backward", "digit")]
+    + [("single_eps", np.float32)]
     + [("modes", MODE, MAX_ORDER), ("nodes", NODE, MAX_NODES)]
 )
 assert PLAN.itemsize == 2848, "the layout of Plan in kernel.cuh"

@@ -120,7 +120,8 @@ def _common(shape):
     plan = np.zeros((), PLAN)
     order = len(shape.widths)
     plan["rows"], plan["columns"], plan["bound"] = shape.rows, shape.columns, shape.bound
-    plan["eps"], plan["layernorm"] = shape.eps or 0.0, shape.eps is not None
+    plan["eps"] = plan["single_eps"] = shape.eps or 0.0
+    plan["layernorm"] = shape.eps is not None
     plan["order"], plan["rank"], plan["width"] = order, shape.rank, shape.width
     plan["per_width"], plan["kind"] = reciprocal(shape.width), _KINDS.index(shape.kind)
     plan["kept"] = -(-shape.columns // shape.right)
