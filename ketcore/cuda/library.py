@@ -44,6 +44,16 @@ def cublas(array: Any) -> tuple[ModuleType, ModuleType, int] | None:
     return cupy, cupy.cuda.cublas, cupy.cuda.device.get_cublas_handle()
 
 
+def is_capturing(array: Any) -> bool:
+    """Whether a CUDA graph is being captured on the current stream of this array's device."""
+    if not is_cupy(array):
+        return False
+    import cupy
+
+    with array.device:
+        return bool(cupy.cuda.get_current_stream().is_capturing())
+
+
 def shared(tensor: Any) -> Any:
     """An array of CuPy in the memory of another library's array; nothing waits."""
     import cupy
