@@ -1,7 +1,6 @@
 """CuPy itself on stand-ins for CUDA: tests in a process of its own, by tests.cupy_host."""
 
-from tests.cupy_host import process, wheels
-from tests.require import require, required
+from tests.cupy_host import process
 
 TESTS = (
     *(f"tests/cupy_host/{name}.py" for name in ("values", "counts", "captures", "binding", "dtypes")),
@@ -18,8 +17,6 @@ def check(arguments):
 
 
 def test_on_the_stand_ins():
-    # What is not there yet is fetched only where it is asked for by name.
-    reason = wheels.fetched("cupy-host" in required())
-    require("cupy-host", not reason, reason)
+    process.require_stand_ins()
     check(TESTS)
     check(["-m", "gpu", "--hypothesis-profile=short", "tests/test_ops.py", "-k", OPERATIONS])
