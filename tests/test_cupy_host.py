@@ -1,6 +1,7 @@
 """CuPy itself on stand-ins for CUDA: tests in a process of its own, by tests.cupy_host."""
 
 from tests.cupy_host import process
+from tests.require import imported
 
 TESTS = (
     *(f"tests/cupy_host/{name}.py" for name in ("values", "counts", "captures", "binding", "dtypes")),
@@ -20,3 +21,9 @@ def test_on_the_stand_ins():
     process.require_stand_ins()
     check(TESTS)
     check(["-m", "gpu", "--hypothesis-profile=short", "tests/test_ops.py", "-k", OPERATIONS])
+
+
+def test_torch_on_the_stand_ins():
+    process.require_stand_ins()
+    imported("torch")
+    check(["tests/cupy_host/tensors.py"])

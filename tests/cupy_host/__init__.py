@@ -17,7 +17,8 @@ Kernels, of ketcore and of CuPy, are run by the simulator, from the PTX that NVR
     shim/                      on PYTHONPATH, makes every process one that imports CuPy
     problems.py                a call of every kind of lookup, for
     values.py, counts.py, captures.py, binding.py, dtypes.py
-                               tests that run here alone, named as arguments
+                               tests that run here alone, named as arguments; and, with torch,
+    tensors.py
 
 A function of CUDA that no stand-in has fails by its name, and so do CUB and thrust, which are machine code.
 It cannot see: the bounds of arrays in device memory; the order of work on several streams; speed.
