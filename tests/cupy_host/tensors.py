@@ -107,6 +107,6 @@ def test_lookups_are_on_torchs_stream_and_in_its_memory(allocated):
     ]
     for array, right in zip(results, expected, strict=True):
         assert array.dtype == right.dtype
-        np.testing.assert_allclose(array.get(), right, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(array.get(), right, rtol=1e-4, atol=1e-4)
     del results, array
     assert not allocated
