@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a real GPU, in one command of at most ten minutes and without a network:
 #
-#     bash bench/gpu.sh [--dry-run] OUTDIR
+#     bash bench/gpu.sh [--dry-run] [--small] OUTDIR
 #
 #   facts      the GPU, the versions, and every kernel compiled for it     OUTDIR/env.json
 #   suite      the test suite on CuPy
@@ -12,23 +12,33 @@
 #
 # A step that fails does not stop the next.  OUTDIR/summary.txt has the status of each, OUTDIR/log.txt what
 # they printed; the exit status is 0 if none failed.  With KETCORE_REQUIRE=sanitizer a missing
-# compute-sanitizer is a failure.  --dry-run prints the steps, and runs and writes nothing.
+# compute-sanitizer is a failure.  --dry-run prints the steps, and runs and writes nothing.  --small runs every
+# step on a few small cases, to try the script, also where stand-ins take the place of a GPU (docs/kernels.md):
+# what it times is in OUTDIR/small.json and OUTDIR/small.md, and is no result.
 #
 # PYTHON is the interpreter (python3).  Packages that it lacks are installed from wheels in the folder WHEELS
 # (wheels/ in the checkout, or beside it) into a temporary folder; bench/README.md says how to make it.
 
 set -u
-dry=
-if [ "${1-}" = --dry-run ]; then
-  dry=1
+dry= small=
+while :; do
+  case ${1-} in
+    --dry-run) dry=1 ;;
+    --small) small=--small ;;
+    *) break ;;
+  esac
   shift
-fi
+done
 if [ $# -ne 1 ] || [ -z "$1" ]; then
-  echo "usage: bash bench/gpu.sh [--dry-run] OUTDIR" >&2
+  echo "usage: bash bench/gpu.sh [--dry-run] [--small] OUTDIR" >&2
   exit 2
 fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 case $1 in /*) out=$1 ;; *) out=$PWD/$1 ;; esac
+if [ -n "$small" ] && [[ $(realpath -m "$out")/ = "$(realpath "$root")"/bench/results/* ]]; then
+  echo "OUTDIR must not be where results are, got $out" >&2
+  exit 2
+fi
 python=${PYTHON:-python3}
 # All must end within ten minutes: the benchmark takes what the steps before it leave.
 total=570
@@ -138,7 +148,7 @@ sanitize() {
     return
   fi
   step "$tool" "$limit" "${sanitizer:-compute-sanitizer}" --tool "$tool" "${options[@]}" \
-    "$python" -m pytest "${pytest[@]}" -x -k small tests/test_gpu.py
+    "$python" -m pytest "${pytest[@]}" -x -k "$watched" tests/test_gpu.py
 }
 
 # The status of a step in words; 1 if that is a failure.
@@ -170,7 +180,7 @@ summarise() {
   for name in "${names[@]}"; do
     judge "$name" || failed=1
   done >"$out/summary.txt"
-  [ -f "$out/gpu.md" ] && cat "$out/gpu.md"
+  [ -f "$out/$results.md" ] && cat "$out/$results.md"
   for name in "${names[@]}"; do
     grep -qs "^$name .* failed" "$out/summary.txt" && printf '==== %s ====\n' "$name" && tail -15 "$work/$name.log"
   done
@@ -186,6 +196,14 @@ export TORCHINDUCTOR_COMPILE_THREADS=4
 # Plugins that happen to be installed, and warnings of other versions of libraries, are not what is tested.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 pytest=(-m gpu -W default -p no:cacheprovider -q)
+suite=(tests --ignore=tests/test_gpu.py) gpu=(tests/test_gpu.py) watched=small processes=6
+batches=(1024 16384 131072) results=gpu
+if [ -n "$small" ]; then
+  suite=(tests/test_ops.py -k "cupy-rows and dense_definition") gpu=(-k "bad_ids and rows" tests/test_gpu.py)
+  watched="small_products and float32" processes=1
+  batches=(16) results=small
+  export HYPOTHESIS_PROFILE=short
+fi
 planned wheels facts
 
 if [ -n "$dry" ]; then
@@ -195,7 +213,7 @@ else
   wheels >"$work/wheels.log" 2>&1
   echo "$? $((SECONDS - start)) 60" >"$work/wheels.status"
 fi
-step facts 90 "$python" -m bench.gpu facts "$out"
+step facts 90 "$python" -m bench.gpu facts "$out" $small
 if [ -z "$dry" ] && { grep -q "^1 " "$work/wheels.status" || grep -q "^$no_gpu " "$work/facts.status"; }; then
   summarise
 fi
@@ -203,25 +221,25 @@ fi
 # Tests, sanitizers and torch's compiler at the same time: the processor is what they all wait for.
 workers=()
 if [ -z "$(missing xdist)" ]; then
-  workers=(-p xdist.plugin -n 6)
+  workers=(-p xdist.plugin -n $processes)
 fi
 sanitizer=$(find_sanitizer)
-planned suite gpu memcheck racecheck synccheck initcheck compile-1024 compile-16384 compile-131072
+planned suite gpu memcheck racecheck synccheck initcheck "${batches[@]/#/compile-}"
 parallel=300
-step suite $parallel "$python" -m pytest "${pytest[@]}" "${workers[@]}" tests --ignore=tests/test_gpu.py &
-step gpu $parallel "$python" -m pytest "${pytest[@]}" tests/test_gpu.py &
+step suite $parallel "$python" -m pytest "${pytest[@]}" "${workers[@]}" "${suite[@]}" &
+step gpu $parallel "$python" -m pytest "${pytest[@]}" "${gpu[@]}" &
 for tool in memcheck racecheck synccheck initcheck; do
   sanitize $tool $parallel &
 done
-for batch in 1024 16384 131072; do
-  step compile-$batch $parallel "$python" -m bench.gpu compile "$out" --batch $batch &
+for batch in "${batches[@]}"; do
+  step compile-$batch $parallel "$python" -m bench.gpu compile "$out" --batch $batch $small &
 done
 wait
 
 # The benchmark alone.  It stops by itself, and writes its results after every case.
 planned bench
 limit=$((total - SECONDS))
-step bench $limit "$python" -m bench.gpu bench "$out" --seconds $((limit - 30))
+step bench $limit "$python" -m bench.gpu bench "$out" --seconds $((limit - 30)) $small
 if [ -z "$dry" ]; then
   summarise
 fi

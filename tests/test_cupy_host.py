@@ -3,7 +3,7 @@
 import sys
 
 from tests.cupy_host import process, wheels
-from tests.require import require, required
+from tests.require import imported
 
 TESTS = (
     *(f"tests/cupy_host/{name}.py" for name in ("values", "counts", "captures", "binding", "dtypes")),
@@ -20,11 +20,15 @@ def check(arguments):
 
 
 def test_on_the_stand_ins():
-    # What is not there yet is fetched only where it is asked for by name.
-    reason = wheels.fetched("cupy-host" in required())
-    require("cupy-host", not reason, reason)
+    process.require_stand_ins()
     check(TESTS)
     check(["-m", "gpu", "--hypothesis-profile=short", "tests/test_ops.py", "-k", OPERATIONS])
+
+
+def test_torch_on_the_stand_ins():
+    process.require_stand_ins()
+    imported("torch")
+    check(["tests/cupy_host/tensors.py"])
 
 
 def test_other_tests_do_not_see_the_stand_ins():

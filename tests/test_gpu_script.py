@@ -20,6 +20,7 @@ from bench.gpu.cases import Case, least_bytes
 from bench.gpu.compiled import Compiler
 from bench.workloads import Workload
 from ketcore.cuda import table
+from tests.cupy_host import process
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "bench" / "gpu.sh"
@@ -193,7 +194,7 @@ def gpu(monkeypatch):
     fake = FakeCupy()
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(device, "FLUSH_BYTES", 64)
-    monkeypatch.setattr(device, "has_torch", lambda: False)
+    monkeypatch.setattr(device, "has_torch", lambda torch_device: False)
     return device.Cuda()
 
 
@@ -211,6 +212,8 @@ def test_what_cannot_be_captured_says_why(gpu):
     with pytest.raises(RuntimeError, match=r"^ValueError: no such thing$"):
         gpu.captured(fail, "cupy")
     assert gpu.xp.log == ["wait"]
+    with pytest.raises(RuntimeError, match=r"^CuPy does not capture cuBLAS$"):
+        gpu.captured(fail, "cublas")
 
 
 def test_times_of_events_are_milliseconds(gpu):
@@ -277,7 +280,7 @@ def run(*arguments, **environment):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
@@ -397,3 +400,49 @@ def test_a_missing_package_is_named(stubs, tmp_path):
     assert done.returncode == 1
     assert summary["wheels"] == "failed: exit status 1"
     assert "needed, and missing: cupy;" in (stubs / "out" / "log.txt").read_text(encoding="utf-8")
+
+
+# It is told what to watch, and watches nothing; one of the four tools is enough.
+WATCHES_NOTHING = """#!/bin/sh
+case "$*" in *"--tool memcheck"*) ;; *) exit 0 ;; esac
+while [ "$1" != "$PYTHON" ]; do shift; done
+exec "$@"
+"""
+
+
+@needs_bash
+def test_every_step_on_the_stand_ins(tmp_path):
+    """The script to its end on CuPy itself, whose stand-ins for a GPU are not taken for one."""
+    process.require_stand_ins()
+    sanitizer = tmp_path / "bin" / "compute-sanitizer"
+    sanitizer.parent.mkdir()
+    sanitizer.write_text(WATCHES_NOTHING, encoding="utf-8")
+    sanitizer.chmod(sanitizer.stat().st_mode | stat.S_IXUSR)
+    environment = {
+        "PATH": f"{sanitizer.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "tests" / "cupy_host" / "shim"),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    whole, small = tmp_path / "whole", tmp_path / "small"
+    assert run(whole, **environment).returncode == 1
+    assert "facts" in (whole / "summary.txt").read_text(encoding="utf-8").splitlines()[-1]
+    assert "which is for --small" in (whole / "log.txt").read_text(encoding="utf-8")
+    done = run("--small", small, **environment)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    files = {"env.json", "small.json", "small.md", "log.txt", "summary.txt"}
+    assert {path.name for path in small.iterdir()} == files
+    for name in files - {"log.txt", "summary.txt"}:
+        assert "no GPU" in (small / name).read_text(encoding="utf-8")
+    summary = (small / "summary.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split()[0] for line in summary if "not run" in line] == ["compile-16"]
+    results = json.loads((small / "small.json").read_text(encoding="utf-8"))
+    everyone = [(one["name"], one["how"]) for case in results["cases"] for one in case["contestants"]]
+    assert len(everyone) == 2 * 3 + 2 * 2
+    # The gradients of products are by cuBLAS.
+    assert sum(how == "graph" for _, how in everyone) == 2 * 3 + 1
+
+
+@needs_bash
+def test_small_cases_are_not_put_among_results():
+    assert run("--small", ROOT / "bench" / "results" / "no GPU").returncode == 2
+    assert not (ROOT / "bench" / "results" / "no GPU").exists()

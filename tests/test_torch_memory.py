@@ -98,10 +98,10 @@ def stand_in(monkeypatch):
         def __init__(self, allocate, release):
             self.malloc, self.release = allocate, release
 
-    cupy, torch_stream = ModuleType("cupy"), SimpleNamespace(name="the current stream of torch")
+    cupy, torch_stream = ModuleType("cupy"), SimpleNamespace(cuda_stream=0x7070)
     cupy.cuda = SimpleNamespace(
         PythonFunctionAllocator=Allocator,
-        Stream=SimpleNamespace(from_external=lambda stream: entered(stream.name)),
+        Stream=SimpleNamespace(from_external=lambda stream: entered(stream.__cuda_stream__())),
         Device=lambda number: entered(f"device {number}"),
         using_allocator=lambda malloc: entered(malloc),
     )
@@ -120,10 +120,10 @@ def test_kernels_run_on_the_stream_and_in_the_memory_of_torch(stand_in):
     tensor = SimpleNamespace(device=torch.device("cuda", 1))
     with memory.DEVICE.current(tensor):
         device, stream, malloc = stand_in.current
-        assert (device, stream) == ("device 1", stand_in.stream.name)
+        assert (device, stream) == ("device 1", (0, 0x7070))
         assert (malloc(64, 1), malloc(0, 1)) == (4096, 0)
     assert stand_in.current == []
-    assert stand_in.log == [("alloc", 64, 1, stand_in.stream)]
+    assert stand_in.log == [("alloc", 64, 1, 0x7070)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])

@@ -7,15 +7,15 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.gpu import facts, products
-from bench.gpu.cases import BATCHES, cases, contestants, make_problem
+from bench.gpu.cases import cases, contestants, make_problem
 from bench.gpu.compiled import Compiler
 from bench.gpu.device import Cuda, has_torch
-from bench.gpu.race import race, spread
+from bench.gpu.race import ROUNDS, race, spread
 from bench.gpu.report import markdown
 
-COPY_BYTES = 1 << 31
 # Exit statuses that gpu.sh knows: of a step that cannot run here, and where there is no GPU.
 NOT_RUN, NO_GPU = 77, 78
+NO_TORCH = "torch is not installed, or not for CUDA"
 
 
 def main() -> int:
@@ -23,27 +23,30 @@ def main() -> int:
     parser.add_argument("step", choices=("facts", "compile", "bench"))
     parser.add_argument("outdir", type=Path)
     parser.add_argument("--seconds", type=float, default=180.0, help="bench: start no case after these")
-    parser.add_argument("--batch", type=int, choices=BATCHES, help="compile: the cases of this batch alone")
+    parser.add_argument("--batch", type=int, help="compile: the cases of this batch alone")
+    parser.add_argument("--small", action="store_true", help="a few small cases, to try the steps")
     arguments = parser.parse_args()
     arguments.outdir.mkdir(parents=True, exist_ok=True)
-    if arguments.step == "facts":
-        return _facts(arguments.outdir)
-    if arguments.step == "compile":
-        return _compile(Cuda(), arguments.batch)
-    todo = (*cases(), *products.cases())
-    results = measure(Cuda(), todo, facts.about(), arguments.seconds, arguments.outdir)
-    print((arguments.outdir / "gpu.md").read_text(encoding="utf-8"))
-    return int(failed(results))
-
-
-def _facts(outdir):
+    small = arguments.small
     try:
-        about = facts.about()
+        about = facts.about(small)
     # ImportError without CuPy, its own errors without a driver or a device.
     except Exception as error:
         print(f"no GPU: {type(error).__name__}: {error}")
         return NO_GPU
-    about["kernels"] = facts.kernel_facts()
+    if arguments.step == "facts":
+        return _facts(about, arguments.outdir)
+    if arguments.step == "compile":
+        return _compile(Cuda(small), cases(small), arguments.batch)
+    todo = (*cases(small), *products.cases(small))
+    rounds = 2 if small else ROUNDS
+    results = measure(Cuda(small), todo, about, arguments.seconds, arguments.outdir, rounds)
+    print(_place(results, arguments.outdir, "md").read_text(encoding="utf-8"))
+    return int(failed(results))
+
+
+def _facts(about, outdir):
+    about["kernels"] = facts.kernel_facts(about["small"])
     (outdir / "env.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     for kernel in about["kernels"]:
         print(kernel)
@@ -51,14 +54,14 @@ def _facts(outdir):
     return int(any("failed" in kernel for kernel in about["kernels"]))
 
 
-def _compile(device, batch):
+def _compile(device, todo, batch):
     """Call what torch compiles once, so that the benchmark finds it in torch's cache on disk."""
-    compiler = Compiler("" if has_torch() else "torch is not installed")
+    compiler = Compiler("" if has_torch(device.torch_device) else NO_TORCH)
     if compiler.reason:
         print(compiler.reason)
         return NOT_RUN
     with device.active():
-        for case in cases():
+        for case in todo:
             if compiler.reason or case.batch != batch or case.dtype != "float32":
                 continue
             start, last = perf_counter(), contestants(make_problem(case, device), device, compiler)[-1]
@@ -73,8 +76,11 @@ def _compile(device, batch):
     return 0
 
 
-def measure(device, todo, about, seconds, outdir, rounds=25, compiler=None) -> dict:
-    """Time the cases while there are seconds left; gpu.json and gpu.md in `outdir` are kept up to date."""
+def measure(device, todo, about, seconds, outdir, rounds=ROUNDS, compiler=None) -> dict:
+    """Time the cases while there are seconds left; gpu.json and gpu.md in `outdir` are kept up to date.
+
+    Where `about` says that they are small, the files are small.json and small.md: those are no results.
+    """
     start, compiler = perf_counter(), compiler or Compiler()
     results = {"about": about, "copy": {}, "cases": [], "notes": []}
     with device.active():
@@ -93,8 +99,8 @@ def measure(device, todo, about, seconds, outdir, rounds=25, compiler=None) -> d
             _write(results, outdir)
     if compiler.reason:
         results["notes"].append(compiler.reason)
-    if not has_torch():
-        results["notes"].append("torch is not installed: ketcore alone")
+    if not has_torch(device.torch_device):
+        results["notes"].append(f"{NO_TORCH}: ketcore alone")
     _write(results, outdir)
     return results
 
@@ -107,15 +113,17 @@ def failed(results: dict) -> bool:
 
 
 def _copied(device):
-    samples = device.copy_seconds(COPY_BYTES if device.torch_device == "cuda" else 1 << 24)
-    size = COPY_BYTES if device.torch_device == "cuda" else 1 << 24
-    seconds = spread(samples)
-    return seconds | {"bytes": size, "rate": 2 * size / seconds["median"]}
+    seconds = spread(device.copy_seconds(device.copy_bytes))
+    return seconds | {"bytes": device.copy_bytes, "rate": 2 * device.copy_bytes / seconds["median"]}
+
+
+def _place(results, outdir, suffix):
+    return outdir / f"{'small' if results['about'].get('small') else 'gpu'}.{suffix}"
 
 
 def _write(results, outdir):
-    (outdir / "gpu.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (outdir / "gpu.md").write_text(markdown(results), encoding="utf-8")
+    _place(results, outdir, "json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    _place(results, outdir, "md").write_text(markdown(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,8 +27,11 @@ class Case:
         return f"{self.workload.name} {self.dtype} {self.task} B={self.batch}"
 
 
-def cases() -> tuple[Case, ...]:
-    """All cases: those of one table together, as torch.compile is slow."""
+def cases(small: bool = False) -> tuple[Case, ...]:
+    """All cases: those of one table together, as torch.compile is slow; or `small`, a few of small tables."""
+    if small:
+        few = Workload("rows", 60, 15, 2, 3), Workload("kets", 50, 16, 4, 2, layernorm=True)
+        return tuple(Case(workload, 16, "float32", task) for workload in few for task in TASKS)
     rows = [(32011, 256, 2, 30), (32011, 256, 2, 10), (30428, 256, 4, 1), (118655, 300, 2, 2)]
     kets = [Workload("kets", *numbers) for numbers in ((30428, 256, 4, 1), (32011, 256, 4, 5))]
     tables = [Workload("rows", *numbers) for numbers in rows] + kets
@@ -120,7 +123,7 @@ def contestants(problem: Problem, device, compiler: "compiled.Compiler") -> list
     found = [Contestant("ketcore", ours(True), library, moved)]
     if case.task == "backward":
         found.append(Contestant("ketcore, atomics", ours(False), library, moved))
-    if has_torch():
+    if has_torch(device.torch_device):
         from bench.gpu import torch_code
 
         found.append(torch_code.embedding(problem, device, dense_bytes(case)))

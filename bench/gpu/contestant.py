@@ -9,7 +9,7 @@ class Contestant:
     """Who, and how to call it.
 
     call      no arguments -> (rows, gradients), arrays of NumPy, CuPy or torch
-    library   torch, or another: how its calls are captured
+    library   how its calls are captured: as those of torch or CuPy; not at all those of cuBLAS
     moved     the least bytes that a call reads and writes
     """
 

@@ -2,6 +2,7 @@
 
 Both have
     xp, torch_device          namespace of ketcore's arrays, and the name of torch's device
+    copy_bytes                of a copy that shows the bandwidth
     active()                  context in which CuPy and torch work on one stream
     array(values, dtype)      a NumPy array moved there
     plain(result)             an array of `xp` in float64 from one of `xp` or torch
@@ -24,8 +25,15 @@ FLUSH_BYTES = 1 << 28
 COPIES = 20
 
 
-def has_torch() -> bool:
-    return importlib.util.find_spec("torch") is not None
+def has_torch(torch_device: str = "cpu") -> bool:
+    """Whether torch is installed, and works on that device."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    if torch_device == "cpu":
+        return True
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def dtype_of(name: str) -> np.dtype:
@@ -40,7 +48,7 @@ def dtype_of(name: str) -> np.dtype:
 class Host:
     """NumPy and torch on the processor: to try the steps, not to measure."""
 
-    xp, torch_device = np, "cpu"
+    xp, torch_device, copy_bytes = np, "cpu", 1 << 24
 
     @contextmanager
     def active(self):
@@ -72,22 +80,23 @@ class Host:
 
 
 class Cuda:
-    """The current GPU, on one stream that does not wait for the default one."""
+    """The current GPU, on one stream that does not wait for the default one; `small` tries the steps."""
 
     torch_device = "cuda"
 
-    def __init__(self):
+    def __init__(self, small: bool = False):
         import cupy
 
         self.xp = cupy
+        self.copy_bytes = 1 << (20 if small else 31)
         self.stream = cupy.cuda.Stream(non_blocking=True)
-        self._flush = cupy.zeros(FLUSH_BYTES, cupy.uint8)
+        self._flush = cupy.zeros(1 << 16 if small else FLUSH_BYTES, cupy.uint8)
 
     @contextmanager
     def active(self):
         with ExitStack() as stack:
             stack.enter_context(self.stream)
-            if has_torch():
+            if has_torch(self.torch_device):
                 import torch
 
                 stack.enter_context(torch.cuda.stream(torch.cuda.ExternalStream(self.stream.ptr)))
@@ -102,6 +111,9 @@ class Cuda:
         return result.astype("float64")
 
     def captured(self, call, library):
+        # Nor would it fail: ketcore takes its kernel then, whose time that of cuBLAS is compared with.
+        if library == "cublas":
+            raise RuntimeError("CuPy does not capture cuBLAS")
         try:
             return self._captured_torch(call) if library == "torch" else self._captured_cupy(call)
         # Whatever the reason, the call can be timed without a graph; the report says why.
@@ -155,7 +167,7 @@ class Cuda:
     def clean(self):
         gc.collect()
         self.xp.get_default_memory_pool().free_all_blocks()
-        if has_torch():
+        if has_torch(self.torch_device):
             import torch
 
             torch.cuda.empty_cache()

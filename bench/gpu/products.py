@@ -87,19 +87,24 @@ class Problem:
         def ours(path):
             return lambda: (self.rows(path), self.gradients(path) if backward else ())
 
-        found = [Contestant("ketcore", ours(None), library, moved)]
+        found = [Contestant("ketcore", ours(None), "cublas", moved)]
         given = self.factors, self.x[:, :, None]
         if launcher.launcher_for(self.x) is not None and not fused.obstacle(*given):
             found.append(Contestant("ketcore, fused", ours("fused"), library, moved))
-        if has_torch():
+        if has_torch(device.torch_device):
             from bench.gpu import torch_code
 
             found.append(torch_code.product(self, device, moved))
         return found
 
 
-def cases() -> tuple[Product, ...]:
-    """Small modes, where the kernel should be ahead, and larger ones, which it does not take."""
+def cases(small: bool = False) -> tuple[Product, ...]:
+    """Small modes, where the kernel should be ahead, and larger ones, which it does not take.
+
+    Or `small`, one product of few entries.
+    """
+    if small:
+        return tuple(Product(((4, 4), (5, 3)), 2, 60, "float32", task) for task in TASKS)
     square = [(((side, side),) * order, 1) for side, order in ((2, 12), (4, 6), (8, 4), (16, 3), (64, 2))]
     uneven = [(((5, 3), (7, 9), (11, 13), (8, 4)), 1)]
     sums = [(((16, 16),) * 2, 10), (((8, 8),) * 4, 4)]

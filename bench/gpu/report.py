@@ -10,7 +10,7 @@ def markdown(results: dict) -> str:
     """Device time in microseconds with its quartiles, and the share of the copy bandwidth, by contestant."""
     about, copy = results["about"], results["copy"]
     lines = [
-        f"# {about['name']}",
+        f"# {about['name']}" + (": small cases, which measure nothing" if about.get("small") else ""),
         "",
         f"{_versions(about)}. Copy bandwidth, read and written: {copy['rate'] / 1e9:.0f} GB/s, "
         f"from {copy['samples']} copies of {copy['bytes'] / 1e9:.2g} GB.",

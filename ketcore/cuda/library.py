@@ -44,10 +44,23 @@ def cublas(array: Any) -> tuple[ModuleType, ModuleType, int] | None:
     return cupy, cupy.cuda.cublas, cupy.cuda.device.get_cublas_handle()
 
 
+def is_capturing(array: Any) -> bool:
+    """Whether a CUDA graph is being captured on the current stream of this array's device."""
+    if not is_cupy(array):
+        return False
+    import cupy
+
+    with array.device:
+        return bool(cupy.cuda.get_current_stream().is_capturing())
+
+
 def shared(tensor: Any) -> Any:
     """An array of CuPy in the memory of another library's array; nothing waits."""
     import cupy
 
+    if 0 in tensor.shape:
+        # Without entries there is no memory to share, and CuPy refuses its address.
+        return cupy.empty(tuple(tensor.shape), dtype=tensor.__cuda_array_interface__["typestr"])
     return cupy.asarray(tensor)
 
 
@@ -58,11 +71,22 @@ def contiguous(array: Any) -> Any:
     return cupy.ascontiguousarray(array)
 
 
+class _Stream:
+    """A stream of another library as CuPy takes it: those of older torch cannot say so."""
+
+    def __init__(self, pointer: int):
+        self._pointer = pointer
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        # The version of this protocol, and the stream.
+        return 0, self._pointer
+
+
 @contextmanager
 def working_for(
-    stream: Any, device: int, allocate: Callable[[int, int], int], release: Callable[[int, int], None]
+    stream: int, device: int, allocate: Callable[[int, int], int], release: Callable[[int, int], None]
 ) -> Iterator[None]:
-    """A context in which CuPy works on the stream of another library and with its memory.
+    """A context in which CuPy works on the stream of another library, a pointer, and with its memory.
 
     `allocate` takes a size in bytes and a device, and says where memory is; `release` takes what `allocate`
     returned, and the device.
@@ -70,7 +94,7 @@ def working_for(
     import cupy
 
     memory = cupy.cuda.PythonFunctionAllocator(allocate, release)
-    current = cupy.cuda.Stream.from_external(stream)
+    current = cupy.cuda.Stream.from_external(_Stream(stream))
     with cupy.cuda.Device(device), current, cupy.cuda.using_allocator(memory.malloc):
         yield
 

@@ -19,6 +19,7 @@ from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import (
     adjoint,
+    chosen,
     conjugated,
     elementwise_product,
     real_dtype,
@@ -131,7 +132,7 @@ def carried(
         if not flags.all():
             xp = namespace_of(changed)
             mask = xp.asarray(flags[:, None, None], device=device_of(changed))
-            changed = xp.where(mask, changed, xp.astype(factors[n], changed.dtype, copy=False))
+            changed = chosen(xp, mask, changed, xp.astype(factors[n], changed.dtype, copy=False))
         found[n] = changed
     return found, [known - {place} for known, place in zip(identities, at, strict=True)]
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import to_namespace_of
+from ketcore.arrays.elementary import chosen
 from ketcore.arrays.namespaces import device_of, index_dtype, is_array, namespace_of, on_host, to_host
 from ketcore.shapes import shown
 
@@ -130,9 +131,9 @@ def take(array: AnyArray, selectors: Sequence[Selector]) -> AnyArray:
     """Index the leading axes by selectors; -1 in an index array on a device gives NaN."""
     xp = namespace_of(array)
     array, selectors = _ascending(xp, array, selectors)
-    chosen = [_as_key(xp, array, selector) for selector in selectors]
-    taken = array[(*chosen, ...)]
-    arrays = [index for index in chosen if not isinstance(index, int | slice)]
+    keys = [_as_key(xp, array, selector) for selector in selectors]
+    taken = array[(*keys, ...)]
+    arrays = [index for index in keys if not isinstance(index, int | slice)]
     if all(on_host(index) for index in arrays):
         return taken
     # NumPy puts the axes of index arrays where the first of them (an int counts as one) was, or in front
@@ -142,7 +143,7 @@ def take(array: AnyArray, selectors: Sequence[Selector]) -> AnyArray:
     bad = reduce(or_, xp.broadcast_arrays(*(index < 0 for index in arrays)))
     after = taken.ndim - before - bad.ndim
     nan = xp.asarray(float("nan"), dtype=array.dtype, device=device_of(array))
-    return xp.where(xp.reshape(bad, (1,) * before + tuple(bad.shape) + (1,) * after), nan, taken)
+    return chosen(xp, xp.reshape(bad, (1,) * before + tuple(bad.shape) + (1,) * after), nan, taken)
 
 
 def _ascending(xp, array, selectors):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, overload
 from ketcore import ops, shapes
 from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Index, Key, Lists, Untyped
 from ketcore.arrays.checks import check_floating
-from ketcore.arrays.elementary import conjugated, identity, itemsize, transposed, unboxed, widened
+from ketcore.arrays.elementary import chosen, conjugated, identity, itemsize, transposed, unboxed, widened
 from ketcore.arrays.namespaces import accumulation_dtype, namespace, namespace_of, quiet
 from ketcore.objects import arithmetic, construction, costs, display
 from ketcore.objects.ket import Ket
@@ -619,6 +619,6 @@ def _pair_sum(xp, a, b):
     sizes = a.shape[0], b.shape[0]
     on_a, on_b = (identity(n, a, xp.bool) for n in sizes)
     zero = xp.zeros_like(a[:1, :1])
-    first = xp.where(on_b[None, :, None, :], a[:, None, :, None], zero)
-    second = xp.where(on_a[:, None, :, None], b[None, :, None, :], zero)
+    first = chosen(xp, on_b[None, :, None, :], a[:, None, :, None], zero)
+    second = chosen(xp, on_a[:, None, :, None], b[None, :, None, :], zero)
     return xp.reshape(first + second, (prod(sizes), prod(sizes)))

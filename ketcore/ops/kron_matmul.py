@@ -18,7 +18,7 @@ from ketcore.arrays.checks import check_identities, check_like, check_out, check
 from ketcore.arrays.elementary import itemsize, padded, reshaped, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, is_numpy, quiet
 from ketcore.products import backward, chains, direct, forward, fused, plans, term_plans, term_products
-from ketcore.products.call import Call, Operands, checked, operands
+from ketcore.products.call import Call, Operands, capturable, check_not_captured, checked, operands
 from ketcore.products.term_products import with_identities, without_identities
 from ketcore.shapes import broadcast
 
@@ -84,7 +84,7 @@ def kron_matmul(
         - "halves": by two groups of modes, of which the second adds up the terms.
         - "dense": by M itself.
         - "terms": adds up products of a few terms that leave the same modes alone, or most of them.
-        - "fused": the CUDA kernel, for arrays of CuPy; on request alone.
+        - "fused": the CUDA kernel, for arrays of CuPy; on request, and while a CUDA graph is being captured.
 
         Where the modes do not have what is asked for, the nearest that they have is taken.  Batches of
         matrices have no choice.
@@ -104,6 +104,9 @@ def kron_matmul(
         On a wrong kind or dtype, and on arrays of several libraries or devices.
     ValueError
         On a wrong shape, and on an unknown axis, mode or path.
+    RuntimeError
+        While a CUDA graph is being captured, on another path than None and "fused" and on what the kernel of
+        "fused" does not take.
 
     See Also
     --------
@@ -115,6 +118,10 @@ def kron_matmul(
     Cost: ``O(R |x| sum q_n)`` time for square factors, and the memory of the output and a few megabytes a
     thread.  Compiled kernels multiply NumPy arrays in float32 and float64 by small factors, where ketcore was
     installed with them; BLAS multiplies the others.
+
+    While a CUDA graph is being captured on CuPy's current stream, the CUDA kernel multiplies, since CuPy
+    refuses to call cuBLAS then: call with ``path="fused"`` once before, which compiles it.  Results differ
+    from those of other paths by rounding.
 
     NaN and infinity spread at least as far as by the dense product: a zero of one factor does not shield from
     those of another.
@@ -129,7 +136,7 @@ def kron_matmul(
         found = direct.small_product(factors, x, shape, axis)
         if found is not None:
             return found
-    call = checked(factors, x, shape, axis, identities, path)
+    call = capturable(checked(factors, x, shape, axis, identities, path))
     if out is None:
         return _finished(call, _product(call))
     found = check_out(out, call.sizes.result_shape, call.dtype, call.x, call.xp)
@@ -205,6 +212,8 @@ def kron_matmul_vjp(
     ------
     TypeError, ValueError
         As `kron_matmul`, and on a cotangent that does not fit the product.
+    RuntimeError
+        While a CUDA graph is being captured: the gradients of the factors are products by cuBLAS.
 
     Notes
     -----
@@ -220,6 +229,7 @@ def kron_matmul_vjp(
     ([[[1.0, 0.0], [2.0, 0.0]]], [[[3.0]]], [1.0, 1.0])
     """
     call = checked(factors, x, shape, axis, identities, path)
+    check_not_captured(call, "kron_matmul_vjp")
     xp, given, fused = call.xp, operands(call), call.launch is not None
     cotangent = check_like("cotangent", cotangent, call.sizes.result_shape, xp, call.x, call.dtype)
     c = call.columns_of(cotangent)
@@ -301,6 +311,8 @@ def kron_matmul_jvp(
     ------
     TypeError, ValueError
         As `kron_matmul`, and on tangents that do not fit.
+    RuntimeError
+        While a CUDA graph is being captured: tangents are products by cuBLAS.
 
     Notes
     -----
@@ -316,6 +328,7 @@ def kron_matmul_jvp(
     ([12.0, 24.0], [36.0, 72.0])
     """
     call = checked(factors, x, shape, axis, identities, path)
+    check_not_captured(call, "kron_matmul_jvp")
     xp, given, columns = call.xp, operands(call), call.sizes.columns
     moved = check_tangents("factor_tangents", factor_tangents, call.factors, xp, call.dtype)
     moved = without_identities(xp, moved, call.marks)

@@ -18,13 +18,14 @@ from ketcore.arrays.checks import check_floating, check_identities, check_shape
 from ketcore.arrays.conversions import plain_dtype
 from ketcore.arrays.elementary import padded, reshaped
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, namespace
-from ketcore.cuda import launcher
+from ketcore.cuda import launcher, library
 from ketcore.products import fused, plans, term_plans
 from ketcore.products.term_products import without_identities
 from ketcore.shapes import Marks, check_addressable, check_axis, check_choice, reached_dims, shown
 from ketcore.tracing import decided, kept
 
 _PATHS = (None, *plans.PATHS, term_plans.TERMS, "fused")
+_CAPTURED = "a CUDA graph is being captured"
 
 
 class Sizes(NamedTuple):
@@ -185,6 +186,27 @@ def checked(
         launch = _check_path(path, factors, x, sizes, marks)
         path = None if path == "fused" else path
     return Call(xp, factors, x, dtype, wide, sizes, marks, path, launch)
+
+
+def capturable(call: Call) -> Call:
+    """The call, by the CUDA kernel while a graph is being captured: CuPy refuses to call cuBLAS then.
+
+    RuntimeError for what the kernel does not take.
+    """
+    if call.xp is np or call.launch is not None or not library.is_capturing(call.x):
+        return call
+    if call.path is not None:
+        raise RuntimeError(f"path must be None or 'fused' while {_CAPTURED}, got {call.path!r}")
+    reason = fused.obstacle(call.factors, call.x, term_plans.common(call.marks))
+    if reason:
+        raise RuntimeError(f"while {_CAPTURED}, factors and x {reason}")
+    return call._replace(launch=launcher.launcher_for(call.x))
+
+
+def check_not_captured(call: Call, function: str) -> None:
+    """RuntimeError while a graph is being captured, of which `function` cannot be a part by any path."""
+    if call.xp is not np and library.is_capturing(call.x):
+        raise RuntimeError(f"{function} must not be called while {_CAPTURED}: it calls cuBLAS by every path")
 
 
 def operands(call: Call) -> Operands:

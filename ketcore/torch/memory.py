@@ -99,7 +99,7 @@ def _of_device_array(array):
 
 def _in_torch(tensor):
     """CuPy on torch's current stream, with memory of torch."""
-    stream = torch.cuda.current_stream(tensor.device)
+    stream = torch.cuda.current_stream(tensor.device).cuda_stream
 
     def allocate(size, device):
         return torch.cuda.caching_allocator_alloc(size, device, stream) if size else 0

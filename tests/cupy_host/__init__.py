@@ -14,9 +14,11 @@ Kernels, of ketcore and of CuPy, are run by the simulator, from the PTX that NVR
     notes.h                    what these three share
     device.py                  makes a process one with such a device; launches; notes
     plugin.py, process.py      pytest in such a process
+    shim/                      on PYTHONPATH, makes every process one that imports CuPy
     problems.py                a call of every kind of lookup, for
     values.py, counts.py, captures.py, binding.py, dtypes.py
-                               tests that run here alone, named as arguments
+                               tests that run here alone, named as arguments; and, with torch,
+    tensors.py
 
 A function of CUDA that no stand-in has fails by its name, and so do CUB and thrust, which are machine code.
 It cannot see: the bounds of arrays in device memory; the order of work on several streams; speed.

@@ -23,8 +23,8 @@ def normal(*shape):
 FACTORS, X = [normal(2, 8, 8) for _ in range(3)], normal(5, 512)
 
 
-def product(path="fused"):
-    return kc.kron_matmul(FACTORS, X, path=path)
+def product(path="fused", **options):
+    return kc.kron_matmul(FACTORS, X, path=path, **options)
 
 
 def calls():
@@ -62,12 +62,43 @@ def test_what_is_captured(call):
         assert note.stream == stream.ptr or note.function == "thrust::argsort"
 
 
+def test_products_take_the_kernel():
+    """The default path, which is another one outside of a capture."""
+    with after(lambda: [normal(1 << 16) for _ in range(4)]), device.noted() as notes:
+        found = [product(None), product(None, out=cupy.empty((5, 512), "float32"))]
+        matrix = kc.KroneckerMatrix(FACTORS)
+        found += [X @ matrix, matrix @ X.T]
+    assert {note.what for note in notes if note.is_work} <= {"multiply", "cupy_copy", "cudaMemcpyAsync"}
+    assert sum(note.what == "multiply" for note in notes) == len(found)
+
+
 @pytest.mark.parametrize(
-    "call",
-    [lambda: product(None), lambda: kc.kron_matmul_vjp(FACTORS, X, X, path="fused")],
-    ids=["product", "gradients of a fused product"],
+    ("call", "text"),
+    [
+        (lambda: product("modes"), "path must be None or 'fused' while CAPTURED, got 'modes'"),
+        (
+            partial(kc.kron_matmul, [normal(1, 9, 20)], normal(3, 9)),
+            "while CAPTURED, factors and x must have at most 16 rows and columns in each mode, got [(9, 20)]",
+        ),
+        (
+            partial(kc.kron_matmul, [normal(4, 2, 3, 3)], normal(4, 3)),
+            "while CAPTURED, factors and x must be arrays (rank, rows, columns) without a batch",
+        ),
+        (
+            lambda: kc.kron_matmul_vjp(FACTORS, X, X, path="fused"),
+            "kron_matmul_vjp must not be called while CAPTURED: it calls cuBLAS by every path",
+        ),
+        (
+            lambda: kc.kron_matmul_jvp(FACTORS, X, FACTORS, X),
+            "kron_matmul_jvp must not be called while CAPTURED: it calls cuBLAS by every path",
+        ),
+    ],
+    ids=["modes", "a large mode", "a batch", "gradients", "tangents"],
 )
-def test_what_is_not_captured(call):
-    """CuPy does not let a handle of cuBLAS change its stream then."""
-    with after(call), pytest.raises(NotImplementedError):
+def test_what_is_not_captured_says_so(call, text):
+    """CuPy itself refuses to call cuBLAS then, with a NotImplementedError that names none of this."""
+    with device.launches_that_do_nothing():
         call()
+        with device.capturing(), pytest.raises(RuntimeError) as caught:
+            call()
+    assert str(caught.value) == text.replace("CAPTURED", "a CUDA graph is being captured")

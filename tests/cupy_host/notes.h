@@ -17,6 +17,7 @@ STAND_IN const char* stand_in_complaint();
 
 // Whether streams are to say that a graph is being captured.
 STAND_IN bool stand_in_capturing();
+STAND_IN void stand_in_set_capturing(bool value);
 
 // Whether what a GPU would do is to be left out: what is left is the time of the host.
 STAND_IN bool stand_in_does_nothing();

@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.cupy_host import wheels
+from tests.require import require, required
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -12,6 +15,12 @@ def command(arguments) -> list[str]:
     """The command that runs pytest with `arguments` where CuPy finds the stand-ins."""
     plugins = ["-p", "tests.cupy_host.plugin", "-p", "no:cacheprovider"]
     return [sys.executable, "-m", "pytest", *plugins, *arguments]
+
+
+def require_stand_ins() -> None:
+    """Skip the running test where they are not there, or fail; fetched is only what is asked for by name."""
+    reason = wheels.fetched("cupy-host" in required())
+    require("cupy-host", not reason, reason)
 
 
 def run(arguments, timeout: float = 900) -> subprocess.CompletedProcess:

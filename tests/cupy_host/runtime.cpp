@@ -6,8 +6,10 @@
 
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 
 #define RUNTIME extern "C" cudaError_t
 
@@ -20,6 +22,9 @@ constexpr size_t kAlignment = 512;
 constexpr int kMostShared = 48 << 10, kMostSharedOptedIn = 227 << 10;
 
 size_t next_handle = 0x1000;
+std::map<cudaEvent_t, std::chrono::steady_clock::time_point> recorded;
+// Whether what is captured may give memory to arrays.
+bool is_relaxed = false;
 
 template <class T>
 cudaError_t new_handle(T* handle) {
@@ -93,7 +98,7 @@ RUNTIME cudaDeviceCanAccessPeer(int* can, int, int) { return *can = 0, cudaSucce
 RUNTIME cudaDeviceSynchronize() { return forbidden_in_a_capture("cudaDeviceSynchronize"); }
 RUNTIME cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
-  strcpy(properties->name, "stand-in on the host");
+  strcpy(properties->name, "no GPU, stand-ins on the host");
   properties->major = 9;
   properties->warpSize = 32;
   properties->multiProcessorCount = 132;
@@ -107,7 +112,8 @@ RUNTIME cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 // ---- memory: new memory is full of NaN, and exact in size ----
 
 RUNTIME cudaMalloc(void** pointer, size_t bytes) {
-  if (cudaError_t error = forbidden_in_a_capture("cudaMalloc", bytes)) return error;
+  cudaError_t error = forbidden_in_a_capture("cudaMalloc", bytes);
+  if (error && !is_relaxed) return error;
   if (posix_memalign(pointer, kAlignment, bytes ? bytes : 1)) return cudaErrorMemoryAllocation;
   memset(*pointer, 0xff, bytes);
   return cudaSuccess;
@@ -174,5 +180,31 @@ RUNTIME cudaEventCreate(cudaEvent_t* event) { return new_handle(event); }
 RUNTIME cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return new_handle(event); }
 RUNTIME cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 RUNTIME cudaEventQuery(cudaEvent_t) { return forbidden_in_a_capture("cudaEventQuery"); }
-RUNTIME cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+RUNTIME cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  recorded[event] = std::chrono::steady_clock::now();
+  return cudaSuccess;
+}
+RUNTIME cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  *milliseconds = std::chrono::duration<float, std::milli>(recorded[end] - recorded[start]).count();
+  return cudaSuccess;
+}
 RUNTIME cudaEventSynchronize(cudaEvent_t) { return forbidden_in_a_capture("cudaEventSynchronize"); }
+
+// ---- graphs: what is captured is done at once, and a launch of the graph does nothing ----
+
+RUNTIME cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode mode) {
+  is_relaxed = mode == cudaStreamCaptureModeRelaxed;
+  stand_in_set_capturing(true);
+  return cudaSuccess;
+}
+RUNTIME cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  is_relaxed = false;
+  stand_in_set_capturing(false);
+  return new_handle(graph);
+}
+RUNTIME cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t, unsigned long long) { return new_handle(made); }
+RUNTIME cudaGraphLaunch(cudaGraphExec_t, cudaStream_t stream) {
+  return stand_in_note("cudaGraphLaunch", "", 0, stream), cudaSuccess;
+}
+RUNTIME cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
+RUNTIME cudaGraphExecDestroy(cudaGraphExec_t) { return cudaSuccess; }

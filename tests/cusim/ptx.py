@@ -40,6 +40,8 @@ _MODULE_VARIABLE = re.compile(
 _PARAMETER = re.compile(
     r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+(?:\.ptr\s+(?:\.global\s+)?\.align\s+\d+\s+)?([\w$]+)(?:\[(\d+)\])?"
 )
+_CALL = re.compile(r"call(?:\.uni)?\s+\(([^)]*)\)\s*,\s*([\w$]+)\s*,\s*\(([^)]*)\)")
+_ARGUMENT = re.compile(r"\.param\s+\.(\w+)\s+([\w$]+)")
 # What a register holds that nothing was written to.
 _UNWRITTEN = {"pred": "true", 2: "0xfff3", 4: "0xfffffff3u", 8: "0xfffffffffffffff3ull"}
 
@@ -145,10 +147,10 @@ class _Translation:
         # Of each space the bytes that its variables take; how a symbol's address is written.
         self._used, self._symbols, self._data = {"SHARED": 0, "LOCAL": 0}, {}, {}
         self.parameters, self.marks, self._code, self._fresh = [], [], [], True
+        # Which call of a function is read, and how many there were.
+        self._call, self._calls = 0, 0
         begin = re.search(r"\.entry\s+" + re.escape(entry) + r"\s*\(([^)]*)\)([^{]*)\{", text)
-        self._module_variables(
-            text, set(re.findall(r"[\w$]+", text[begin.end() : text.index("\n}", begin.end())]))
-        )
+        self._module_variables(text, self._named(begin.end(), set()))
         self._parameter_bytes = self._read_parameters(begin[1])
         limit = re.search(r"\.maxntid\s+([\d, ]+)", begin[2])
         self._threads = int(np.prod([int(n) for n in limit[1].split(",")])) if limit else 1024
@@ -168,7 +170,11 @@ class _Translation:
         return self._symbols.get(name)
 
     def label(self, name):
-        return f"label_{c_name(name)}"
+        return f"label_{c_name(name)}_{self._call}"
+
+    def leave(self):
+        """The statement that ends the entry, or the function that is read."""
+        return f"goto {self.label('end')};" if self._call else "return;"
 
     def _declare_registers(self, kind, names):
         for name in split(names):
@@ -232,12 +238,45 @@ class _Translation:
             offset += size
         return offset
 
+    # ---- functions ----
+
+    def _function(self, name):
+        """Where a function stands: its result, its arguments and the beginning of its body; or None."""
+        head = r"\.func\s*\(([^)]*)\)\s*" + re.escape(name) + r"\s*\(([^)]*)\)\s*\{"
+        return re.search(head, self.text)
+
+    def _named(self, begin, known):
+        """Every name in a body that begins there, and in the functions that it calls."""
+        names = set(re.findall(r"[\w$]+", self.text[begin : self.text.index("\n}", begin)])) - known
+        for function in filter(None, map(self._function, sorted(names))):
+            names |= self._named(function.end(), known | names)
+        return names
+
+    def _inline(self, text):
+        """A call: the body of the function, with the arguments and the result in the place of its own."""
+        match = _CALL.fullmatch(text)
+        function = self._function(match[2]) if match else None
+        if not function:
+            raise self._error(f"a call that is not known: {' '.join(text.split())[:80]}")
+        before, line = self._call, self.line
+        own = [_ARGUMENT.fullmatch(each) for part in function.groups() for each in split(part)]
+        given = [self.register(name) for part in (match[1], match[3]) for name in split(part)]
+        if len(own) != len(given) or not all([*own, *given]):
+            raise self._error(f"arguments of a call that are not known: {' '.join(text.split())[:80]}")
+        self._calls += 1
+        self._call = self._calls
+        self._scopes += [{each[2]: variable for each, variable in zip(own, given, strict=True)}, {}]
+        self._read_body(self.text, function.end())
+        self._scopes.pop()
+        self._code.append(f"{self.label('end')}:;")
+        self._call, self.line, self._fresh = before, line, True
+
     # ---- the body ----
 
     def _read_body(self, text, position):
-        """One statement after the other up to the brace that ends the entry."""
-        self.line = text.count("\n", 0, position) + 1
-        while self._scopes:
+        """One statement after the other up to the brace that ends the entry, or the function."""
+        self.line, depth = text.count("\n", 0, position) + 1, len(self._scopes)
+        while len(self._scopes) >= depth:
             start, position = position, _BLANK.match(text, position).end()
             self.line += text.count("\n", start, position)
             start = position
@@ -258,6 +297,10 @@ class _Translation:
     def _read_statement(self, text):
         if text.startswith(".reg"):
             self._declare_registers(*_REGISTERS.fullmatch(text).groups())
+        elif argument := _ARGUMENT.fullmatch(text):
+            self._declare_registers(*argument.groups())
+        elif text.startswith("call"):
+            self._inline(text)
         elif text.startswith((".shared", ".local")):
             self._declare(text)
         elif not text.startswith(".pragma"):

@@ -128,6 +128,15 @@ class Instruction:
             raise self.error(f"{operand} is no address")
         return f"uint64_t({base}) + uint64_t({int(match[2] or '0', 0)}ll)"
 
+    def argument(self, operand, kind):
+        """The variable for an argument or a result of a call, where that is what the address is of."""
+        match = _ADDRESS.fullmatch(operand)
+        if not match or match[1].startswith("%") or not self.names.register(match[1]):
+            return None
+        if int(match[2] or "0", 0):
+            raise self.error(f"a part of {match[1]}")
+        return self.register(match[1], kind)
+
     def place(self, space, operand, size):
         """The checked place in memory of an access."""
         return f"ptx::at(frame, ptx::{space}, {self.address(operand)}, {size}, {self.line})"
@@ -339,6 +348,8 @@ def _vector(i, operand, length):
 def _ld(i):
     space, kind, length = _accessed(i)
     target, source = i.count(2)
+    if space == "PARAM" and (variable := i.argument(source, kind)):
+        return f"{i.register(target, kind)} = {variable};"
     loads = []
     for n, name in enumerate(_vector(i, target, length)):
         value = f"ptx::load<{c_type(kind)}>(place + {n * SIZES[kind]})"
@@ -348,9 +359,12 @@ def _ld(i):
 
 def _st(i):
     space, kind, length = _accessed(i)
-    if space == "PARAM":
-        raise i.error("parameters are not written to")
     target, source = i.count(2)
+    if space == "PARAM":
+        variable = i.argument(target, kind)
+        if not variable:
+            raise i.error("parameters are not written to")
+        return f"{variable} = {i.value(source, kind)};"
     stores = [
         f"ptx::store<{c_type(kind)}>(place + {n * SIZES[kind]}, {i.value(name, kind, wider=True)});"
         for n, name in enumerate(_vector(i, source, length))
@@ -381,7 +395,7 @@ def _bra(i):
 
 def _ret(i):
     i.count(0)
-    return "return;"
+    return i.names.leave()
 
 
 def _bar(i):
