@@ -88,8 +88,8 @@ class EmbeddingKetXS(XSTable):
     they stand before `padding_idx`, and default to 1.  A cropped table answers no ids beyond num_embeddings.
 
     A buffer does not survive `to_empty`: load `permutation` from a state dict after it.  A state dict has it
-    in uint8 or uint16 where these hold it: of 50,000 words, two bytes a word.  The buffer itself has four, since
-    torch.distributed broadcasts none of two.
+    in uint8 or uint16 where these hold it: of 50,000 words, two bytes a word.  The buffer itself has four,
+    since torch.distributed broadcasts none of two.
 
     References
     ----------
