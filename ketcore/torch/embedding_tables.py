@@ -140,16 +140,16 @@ def as_permutation(permutation: Any, num_embeddings: int, device: Any) -> Tensor
         found = permutation
     else:
         found = torch.from_numpy(check_permutation("permutation", permutation, num_embeddings))
-    # Not of two bytes, which `narrowed` is: of these torch.distributed broadcasts no buffer.
+    # Not of two bytes, which `in_few_bytes` is: of these torch.distributed broadcasts no buffer.
     dtype = torch.int32 if num_embeddings <= 2**31 else torch.int64
     # A copy: a buffer that a caller could write to would not stay a permutation.
     return found.to(device=device, dtype=dtype, copy=True)
 
 
-def narrowed(permutation: Tensor) -> Tensor:
+def in_few_bytes(permutation: Tensor) -> Tensor:
     """The same numbers in one byte or two where these hold them: what is saved.
 
-    >>> narrowed(torch.arange(256)).dtype, narrowed(torch.arange(50000)).dtype
+    >>> in_few_bytes(torch.arange(256)).dtype, in_few_bytes(torch.arange(50000)).dtype
     (torch.uint8, torch.uint16)
     """
     for size, dtype in ((2**8, torch.uint8), (2**16, torch.uint16)):

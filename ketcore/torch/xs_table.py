@@ -24,7 +24,7 @@ from ketcore.torch.embedding_tables import (
     given_parameter,
     leaf_std,
     moved,
-    narrowed,
+    in_few_bytes,
     norm_options,
     norm_scale,
     own_precision,
@@ -197,7 +197,7 @@ class XSTable(nn.Module):
         """Torch's, with a permutation in as few bytes as hold it."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.permutation is not None:
-            destination[f"{prefix}permutation"] = narrowed(destination[f"{prefix}permutation"])
+            destination[f"{prefix}permutation"] = in_few_bytes(destination[f"{prefix}permutation"])
 
     def _load_from_state_dict(
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
