@@ -185,7 +185,7 @@ def with_nan(row):
         ((TABLE, (2, 0)), ValueError, "row_dims must"),
         ((TABLE, 4), TypeError, "row_dims must"),
         ((TABLE, (2, 2), [1, 2, 3]), ValueError, r"weights must have shape \(4,\), got \(3,\)"),
-        ((TABLE, (2, 2), [1, 2, 0, 3]), ValueError, "weights must be finite and above 0, got 0 for word 2"),
+        ((TABLE, (2, 2), [1, 2, 0, 3]), ValueError, "weights must be finite and above 0, got 0.0 for word 2"),
         ((TABLE, (2, 2), [1, 2, 3, -1.5]), ValueError, "weights must be .* above 0, got -1.5 for word 3"),
         ((TABLE, (2, 2), [np.nan, 1, 1, 1]), ValueError, "weights must be finite .*, got nan for word 0"),
         ((TABLE, (2, 2), [1j] * 4), TypeError, "weights must be real numbers, got complex128"),

@@ -15,8 +15,7 @@ import numpy as np
 
 from ketcore.array_types import Array, ForeignT, Host, HostLike, Lists, Seed
 from ketcore.arrays.checks import check_constant, check_permutation
-from ketcore.arrays.conversions import as_array
-from ketcore.arrays.namespaces import is_array, is_half, quiet, to_host
+from ketcore.arrays.namespaces import is_half, quiet
 from ketcore.arrays.scale import balanced
 from ketcore.divisors import suggest_dims
 from ketcore.fit.als import Found
@@ -27,7 +26,7 @@ from ketcore.fit.result import Callback, Fit, check_options
 from ketcore.fit.search import fit_halves
 from ketcore.fit.sources import Rows, open_rows
 from ketcore.fit.targets import DenseTarget
-from ketcore.fit.weights import Weights, plan_weights
+from ketcore.fit.weights import Weights, plan_weights, real_weights
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
@@ -315,14 +314,9 @@ def _check_fit(row_dims, col_dims, shape):
 
 def _checked_weights(weights, rows):
     """Weights as float64 on the host."""
-    if weights is None:
+    found = real_weights(weights, rows)
+    if found is None:
         return None
-    found = to_host(weights) if is_array(weights) else as_array("weights", weights)
-    if found.dtype.kind not in "fiub":
-        raise TypeError(f"weights must be real numbers, got {found.dtype}")
-    if found.shape != (rows,):
-        raise ValueError(f"weights must have shape ({rows},), got {found.shape}")
-    found = found.astype(np.float64)
     if not (np.all(np.isfinite(found)) and found.min() >= 0 and found.max() > 0):
         got = f"values from {found.min()} to {found.max()}"
         raise ValueError(f"weights must be finite, at least 0 and not all 0, got {got}")
