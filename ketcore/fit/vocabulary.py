@@ -26,8 +26,8 @@ from ketcore.fit.sources import Rows, open_rows
 from ketcore.fit.weights import real_weights
 from ketcore.shapes import check_dims, shown
 
-# Of wider tables so many principal components are looked at.  All 50 of GloVe's vectors take half a percent off
-# the error of a fit, and more time.
+# Of wider tables so many principal components are looked at.  All 50 of GloVe's vectors take half a percent
+# off the error of a fit, and more time.
 _COMPONENTS = 32
 # From so many words the components are taken, and from so many the direction in which a part is cut.
 _SAMPLE, _CUT_SAMPLE = 4096, 1024
