@@ -186,6 +186,7 @@ def of_functions(a, b, A):
         "partial_transpose": lambda: [kc.partial_transpose(M, 0) for M in (A, S, D)],
         "permute_subsystems": lambda: kc.permute_subsystems(A, (1, 0)),
         "recompress": lambda: [kc.recompress(two, rank=1), kc.recompress(k + k, rank=1)],
+        "vocabulary_permutation": lambda: kc.vocabulary_permutation(two.to_dense(), (2, 2)),
     }
 
 

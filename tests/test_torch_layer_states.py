@@ -53,6 +53,27 @@ def test_a_wrong_state_dict_is_named():
         made(KET, 10, 6).load_state_dict(made(KET, 11, 6).state_dict())
 
 
+@pytest.mark.parametrize(("words", "saved"), [(256, torch.uint8), (257, torch.uint16), (65537, torch.int32)])
+@pytest.mark.parametrize("name", [XS, BAG_XS])
+def test_a_permutation_is_saved_in_few_bytes(name, words, saved):
+    options = {"order": 4, "rank": 1, "permutation": torch.arange(words).flip(0)}
+    layer, ids = made(name, words, 16, **options), torch.tensor([[0, 1, words - 1]])
+    state = layer.state_dict()
+    assert state["permutation"].dtype == saved
+    options["permutation"] = torch.arange(words)
+    for assign in (False, True):
+        fresh = made(name, words, 16, **options)
+        fresh.load_state_dict(state, assign=assign)
+        assert fresh.permutation.dtype == torch.int32
+        assert torch.equal(fresh(ids), layer(ids))
+    # What is saved by other versions, and what stands in for parameters and buffers.
+    fresh = made(name, words, 16, **options)
+    fresh.load_state_dict(state | {"permutation": layer.permutation.long()})
+    assert torch.equal(fresh(ids), layer(ids))
+    fresh = made(name, words, 16, **options)
+    assert torch.equal(torch.func.functional_call(fresh, state, (ids,)), layer(ids))
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_meta_device(name):
     options = {"padding_idx": 1, "order": 2, "rank": 2}

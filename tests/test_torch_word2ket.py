@@ -6,6 +6,7 @@ The expected numbers are what the package itself computed of leaves -3, -1, 1, 3
 
 from itertools import product
 
+import numpy as np
 import pytest
 
 from tests.require import imported
@@ -15,7 +16,7 @@ torch = imported("torch")
 import ketcore as kc  # noqa: E402  (after the skip where torch is missing)
 from ketcore.fit import rearranged  # noqa: E402
 from ketcore.torch import nearest_tables  # noqa: E402
-from tests.torch_problems import KET, XS, kt  # noqa: E402
+from tests.torch_problems import BAG_XS, KET, XS, kt  # noqa: E402
 
 OUTPUTS = [
     (
@@ -223,6 +224,18 @@ def test_a_permuted_table():
     moved = torch.kron(torch.randn(3, 2), torch.randn(4, 3))
     layer = kt.EmbeddingKetXS.from_pretrained(moved[order], rank=1, permutation=order)
     assert relative_error(layer, moved[order]) < 1e-5
+
+
+def test_a_table_in_the_order_of_similar_words():
+    table = torch.tensor(9 * np.random.default_rng(0).standard_normal((20, 8)), dtype=torch.float32)
+    table = table[np.random.default_rng(1).permutation(np.arange(600) % 20)]
+    options = {"row_dims": (30, 20), "col_dims": (1, 8), "rank": 1}
+    permutation = kc.vocabulary_permutation(table, options["row_dims"])
+    for name in (XS, BAG_XS):
+        given = getattr(kt, name).from_pretrained(table, **options)
+        layer = getattr(kt, name).from_pretrained(table, permutation=permutation, **options)
+        assert layer.relative_error < 1e-5 < 0.5 < given.relative_error
+        assert torch.allclose(layer.to_dense(), table, atol=1e-4)
 
 
 def test_zeros_and_complex_tables():

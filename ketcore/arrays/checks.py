@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.array_types import AnyArray
+from ketcore.array_types import AnyArray, Host
 from ketcore.arrays.autodiff import is_recorded, is_traced
-from ketcore.arrays.conversions import COMMON_INDICES, as_floating, plain, plain_dtype, promoted
+from ketcore.arrays.conversions import COMMON_INDICES, as_array, as_floating, plain, plain_dtype, promoted
 from ketcore.arrays.namespaces import (
     device_of,
     extremes,
@@ -398,3 +398,23 @@ def check_spectrum(like: Any, dims: Sequence[int], max_bytes: int) -> None:
     size, bits = prod(dims), namespace_of(like).finfo(like.dtype).bits
     itemsize = bits // 8 * (2 if is_complex(namespace_of(like), like.dtype) else 1)
     return check_dense_size(size, itemsize, f"spectrum ({size},)", max_bytes)
+
+
+def check_permutation(name: str, value: Any, size: int) -> Host:
+    """A permutation of the numbers below `size` as intp on the host.
+
+    >>> check_permutation("permutation", [2, 0, 1], 3).tolist()
+    [2, 0, 1]
+    """
+    array = as_array(name, value)
+    if not is_integer(namespace_of(array), array.dtype):
+        raise TypeError(f"{name} must have an integer dtype, got {array.dtype}")
+    if tuple(array.shape) != (size,):
+        raise ValueError(f"{name} must have shape ({size},), got {tuple(array.shape)}")
+    found = to_host(array)
+    ordered = np.sort(found)
+    if not np.array_equal(ordered, np.arange(size)):
+        outside = [number for number in (ordered[0], ordered[-1]) if not 0 <= number < size]
+        got = outside[0] if outside else f"{ordered[:-1][ordered[1:] == ordered[:-1]][0]} more than once"
+        raise ValueError(f"{name} must hold every number below {size} once, got {got}")
+    return found.astype(np.intp)

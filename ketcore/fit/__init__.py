@@ -4,5 +4,13 @@ from ketcore.fit.nearest import from_dense, nearest_kronecker
 from ketcore.fit.rank_one import nearest_rank_one
 from ketcore.fit.recompress import recompress
 from ketcore.fit.result import Fit
+from ketcore.fit.vocabulary import vocabulary_permutation
 
-__all__ = ["Fit", "from_dense", "nearest_kronecker", "nearest_rank_one", "recompress"]
+__all__ = [
+    "Fit",
+    "from_dense",
+    "nearest_kronecker",
+    "nearest_rank_one",
+    "recompress",
+    "vocabulary_permutation",
+]

@@ -14,9 +14,8 @@ import array_api_compat
 import numpy as np
 
 from ketcore.array_types import Array, ForeignT, Host, HostLike, Lists, Seed
-from ketcore.arrays.checks import check_constant
-from ketcore.arrays.conversions import as_array
-from ketcore.arrays.namespaces import is_array, is_half, quiet, to_host
+from ketcore.arrays.checks import check_constant, check_permutation
+from ketcore.arrays.namespaces import is_half, quiet
 from ketcore.arrays.scale import balanced
 from ketcore.divisors import suggest_dims
 from ketcore.fit.als import Found
@@ -27,7 +26,7 @@ from ketcore.fit.result import Callback, Fit, check_options
 from ketcore.fit.search import fit_halves
 from ketcore.fit.sources import Rows, open_rows
 from ketcore.fit.targets import DenseTarget
-from ketcore.fit.weights import Weights, plan_weights
+from ketcore.fit.weights import Weights, plan_weights, real_weights
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
@@ -51,6 +50,7 @@ def nearest_kronecker(
     rng: Seed = None,
     callback: Callback | None = None,
     gain: float | None = None,
+    permutation: Array | Lists | None = None,
 ) -> Fit[KroneckerMatrix[Host]]: ...
 @overload
 def nearest_kronecker(
@@ -66,6 +66,7 @@ def nearest_kronecker(
     rng: Seed = None,
     callback: Callback | None = None,
     gain: float | None = None,
+    permutation: Array | Lists | None = None,
 ) -> Fit[KroneckerMatrix[ForeignT]]: ...
 @quiet
 def nearest_kronecker(
@@ -81,6 +82,7 @@ def nearest_kronecker(
     rng: Any = None,
     callback: Callback | None = None,
     gain: float | None = None,
+    permutation: Any = None,
 ) -> Fit[KroneckerMatrix[Any]]:
     """The sum of few Kronecker products that is nearest to `A` in the Frobenius norm.
 
@@ -114,6 +116,10 @@ def nearest_kronecker(
     gain : float, optional
         Where there is time for a near fit alone: what iterates ends with the first sweep, or pass over a
         large matrix, that lessens the error by less than this part of it.  None: once it settles.
+    permutation : array, (rows,), optional
+        Every number below `rows` once: row i of A is near row ``permutation[i]`` of `value`, such as that of
+        `vocabulary_permutation`.  What is read by blocks must then have rows by ascending arrays of integers
+        too, as np.memmap and files of HDF5 do.  None: row i is near row i.
 
     Returns
     -------
@@ -132,6 +138,7 @@ def nearest_kronecker(
     See Also
     --------
     from_dense : The same with dims that need not be given.
+    vocabulary_permutation : An order of the rows in which fewer terms are needed.
     recompress : For kets and Kronecker matrices.
 
     Notes
@@ -163,10 +170,16 @@ def nearest_kronecker(
     A = _as_kronecker(A)
     check_constant("A", A.factors if isinstance(A, KroneckerMatrix) else [A], "nearest_kronecker")
     check_constant("weights", [weights], "nearest_kronecker")
-    if weights is None and isinstance(A, KroneckerMatrix) and _dims(A) == (row_dims, col_dims):
+    check_constant("permutation", [permutation], "nearest_kronecker")
+    as_it_is = weights is None and permutation is None
+    if as_it_is and isinstance(A, KroneckerMatrix) and _dims(A) == (row_dims, col_dims):
         return fit_matrix(A, options)
     rows = open_rows(A)
     _check_fit(row_dims, col_dims, rows.shape)
+    weights = _checked_weights(weights, rows.shape[0])
+    if permutation is not None:
+        order = np.argsort(check_permutation("permutation", permutation, rows.shape[0]))
+        rows, weights = open_rows(A, order=order), None if weights is None else weights[order]
     kept = wide_modes([p * q for p, q in zip(row_dims, col_dims, strict=True)], 1)
     if len(kept) < len(row_dims):
         wide_rows, wide_cols = (tuple(sizes[n] for n in kept) for sizes in (row_dims, col_dims))
@@ -223,7 +236,8 @@ def from_dense(
     row_dims, col_dims : sequence of N ints, optional
         As of `nearest_kronecker`; None for those of `suggest_dims`.
     **options
-        `weights`, `restarts`, `iterations`, `rng`, `callback` and `gain` of `nearest_kronecker`.
+        `weights`, `restarts`, `iterations`, `rng`, `callback`, `gain` and `permutation` of
+        `nearest_kronecker`.
 
     Returns
     -------
@@ -260,7 +274,7 @@ def from_dense(
 
 def _fit_rows(rows: Rows, row_dims, col_dims, weights, options) -> Fit:
     """The fit, in whose dims a mode of one element (1, 1) only costs an axis."""
-    plan = plan_weights(_checked_weights(weights, rows.shape[0]), rows.shape, row_dims, col_dims)
+    plan = plan_weights(weights, rows.shape, row_dims, col_dims)
     if len(row_dims) == 1:
         return _one_mode(rows, plan, row_dims, col_dims)
     halves = _halves(rows, plan, row_dims, col_dims).scaled_to_one()
@@ -300,14 +314,9 @@ def _check_fit(row_dims, col_dims, shape):
 
 def _checked_weights(weights, rows):
     """Weights as float64 on the host."""
-    if weights is None:
+    found = real_weights(weights, rows)
+    if found is None:
         return None
-    found = to_host(weights) if is_array(weights) else as_array("weights", weights)
-    if found.dtype.kind not in "fiub":
-        raise TypeError(f"weights must be real numbers, got {found.dtype}")
-    if found.shape != (rows,):
-        raise ValueError(f"weights must have shape ({rows},), got {found.shape}")
-    found = found.astype(np.float64)
     if not (np.all(np.isfinite(found)) and found.min() >= 0 and found.max() > 0):
         got = f"values from {found.min()} to {found.max()}"
         raise ValueError(f"weights must be finite, at least 0 and not all 0, got {got}")

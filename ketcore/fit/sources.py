@@ -2,21 +2,21 @@
 
 Arrays are sliced; so is whatever has a two-dimensional `shape`, a `dtype` and row slices (memory maps,
 HDF5 and Zarr datasets, sparse matrices, Kronecker matrices), block by block.  A linear operator gives the
-rows start..stop as (A^H E)^H, with E the columns start..stop of the identity.
+rows start..stop as (A^H E)^H, with E the columns start..stop of the identity.  Rows may be read in another
+order than they lie in.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from ketcore.array_types import AnyArray
+from ketcore.array_types import AnyArray, Host
 from ketcore.arrays.checks import check_dtype
 from ketcore.arrays.conversions import as_array, as_floating
-from ketcore.arrays.namespaces import accumulation_dtype, is_array, namespace_of, opts_out
+from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_array, namespace_of, opts_out
 
 # Elements of the columns of the identity that an operator is given at a time: 4 MB of float64.
 _IDENTITY = 1 << 19
@@ -52,8 +52,17 @@ class Rows:
         return namespace_of(self.sample)
 
 
-def open_rows(matrix: Any) -> Rows:
+def open_rows(matrix: Any, name: str = "A", order: Host | None = None) -> Rows:
     """`matrix` as row blocks; nothing is read yet but the first row of what is no array.
+
+    Parameters
+    ----------
+    matrix : array or operator
+        What has rows.
+    name : str, default "A"
+        What errors call it.
+    order : array of NumPy, (rows,), optional
+        Block rows start..stop are the rows ``order[start:stop]`` of the matrix.
 
     Raises
     ------
@@ -63,37 +72,46 @@ def open_rows(matrix: Any) -> Rows:
         Unless it has two dimensions and at least one row and one column.
     """
     held: Any = None
-    read: Callable[[int, int], AnyArray]
+    read: Callable[[Any], AnyArray]
     if hasattr(matrix, "rmatmat"):
-        read = _operator_rows(matrix)
+        read = _operator_rows(name, matrix)
     elif is_array(matrix) and not isinstance(matrix, np.memmap):
         held = matrix
     elif isinstance(matrix, list | tuple) or (not opts_out(matrix) and _is_whole(matrix)):
-        held = as_array("A", matrix)
+        held = as_array(name, matrix)
     else:
-        read = _sliced(matrix)
+        read = _sliced(name, matrix)
     if held is not None:
-        read = partial(_block, held)
-    shape = _two_sizes(matrix if held is None else held)
-    (first,) = as_floating("A", (read(0, 1),))
+        read = _held_rows(held)
+    shape = _two_sizes(name, matrix if held is None else held)
+    (first,) = as_floating(name, (read(slice(0, 1)),))
     xp = namespace_of(first)
-    check_dtype("A", xp, first.dtype)
+    check_dtype(name, xp, first.dtype)
     wide = accumulation_dtype(xp, first.dtype)
 
     def read_wide(start, stop):
-        return xp.astype(read(start, stop), wide, copy=False)
+        block = read(slice(start, stop) if order is None else order[start:stop])
+        return xp.astype(block, wide, copy=False)
 
     return Rows(shape, read_wide, xp.astype(first[:0, :], wide, copy=False), first.dtype, held is not None)
 
 
-def _block(held, start, stop):
-    return held[start:stop, :]
+def _held_rows(held):
+    """A reader of rows of an array, by a slice or by an array of NumPy."""
+
+    def read(where):
+        if isinstance(where, slice):
+            return held[where, :]
+        xp = namespace_of(held)
+        return xp.take(held, xp.asarray(where, device=device_of(held)), axis=0)
+
+    return read
 
 
-def _two_sizes(matrix):
+def _two_sizes(name, matrix):
     shape = tuple(matrix.shape)
     if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"A must be a matrix of at least one row and one column, got shape {shape}")
+        raise ValueError(f"{name} must be a matrix of at least one row and one column, got shape {shape}")
     return int(shape[0]), int(shape[1])
 
 
@@ -102,39 +120,49 @@ def _is_whole(matrix):
     return hasattr(matrix, "__array__") and not hasattr(matrix, "dtype")
 
 
-def _operator_rows(operator):
+def _operator_rows(name, operator):
     """Rows through the adjoint of a SciPy LinearOperator."""
     size, dtype = operator.shape[0], np.dtype(operator.dtype or np.float64)
     try:
         operator.rmatvec(np.zeros(size, dtype))
     except NotImplementedError:
         kind = type(operator).__name__
-        raise TypeError(f"A must have an adjoint, got a {kind} without rmatvec") from None
+        raise TypeError(f"{name} must have an adjoint, got a {kind} without rmatvec") from None
 
     # Columns of the identity are as long as A has rows: a few of them at a time.
     step = max(1, _IDENTITY // size)
 
-    def few(start, stop):
-        identity = np.zeros((size, stop - start), dtype)
-        identity[np.arange(start, stop), np.arange(stop - start)] = 1
+    def few(rows):
+        identity = np.zeros((size, len(rows)), dtype)
+        identity[rows, np.arange(len(rows))] = 1
         # Infinity times the zeros of the identity is NaN, and refused as such.
         return np.conj(np.asarray(operator.rmatmat(identity))).T
 
-    def read(start, stop):
-        return np.concatenate([few(at, min(at + step, stop)) for at in range(start, stop, step)])
+    def read(where):
+        rows = np.arange(where.start, where.stop) if isinstance(where, slice) else where
+        return np.concatenate([few(rows[at : at + step]) for at in range(0, len(rows), step)])
 
     return read
 
 
-def _sliced(matrix):
+def _sliced(name, matrix):
     """A reader of blocks of rows, of what can be sliced."""
-    if not all(hasattr(matrix, name) for name in ("shape", "dtype", "__getitem__")):
+    if not all(hasattr(matrix, attribute) for attribute in ("shape", "dtype", "__getitem__")):
         raise TypeError(
-            f"A must be an array, a linear operator or sliceable by rows, got {type(matrix).__name__}"
+            f"{name} must be an array, a linear operator or sliceable by rows, got {type(matrix).__name__}"
         )
 
-    def read(start, stop):
-        block = matrix[start:stop]
+    def read(where):
+        if isinstance(where, slice):
+            return block_of(where)
+        # Files take the numbers of rows in ascending order alone, and read faster so.
+        order = np.argsort(where)
+        block = block_of(where[order])
+        xp = namespace_of(block)
+        return xp.take(block, xp.asarray(np.argsort(order), device=device_of(block)), axis=0)
+
+    def block_of(where):
+        block = matrix[where]
         block = block.toarray() if hasattr(block, "toarray") else block
         return block if is_array(block) and not isinstance(block, np.memmap) else np.asarray(block)
 

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ketcore.arrays.conversions import as_array
 from ketcore.arrays.elementary import padded
+from ketcore.arrays.namespaces import is_array, to_host
 
 # Products of a handful of weights, each rounded once.
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)
@@ -36,6 +38,18 @@ class Weights(NamedTuple):
     by_mode: list[tuple[np.ndarray, np.ndarray]] | None
     roots: np.ndarray | None
     columns: np.ndarray | None
+
+
+def real_weights(weights: Any, rows: int) -> np.ndarray | None:
+    """Weights (rows,) as float64 on the host, or None; their values are not looked at."""
+    if weights is None:
+        return None
+    found = to_host(weights) if is_array(weights) else as_array("weights", weights)
+    if found.dtype.kind not in "fiub":
+        raise TypeError(f"weights must be real numbers, got {found.dtype}")
+    if found.shape != (rows,):
+        raise ValueError(f"weights must have shape ({rows},), got {found.shape}")
+    return found.astype(np.float64)
 
 
 def plan_weights(

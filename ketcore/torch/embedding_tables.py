@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from numbers import Real
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ketcore.arrays.checks import check_permutation
 from ketcore.shapes import check_int, check_size
 from ketcore.torch.inputs import table_dtype
 
@@ -132,24 +132,30 @@ def frequency_scaled(rows: Tensor, ids: Tensor) -> Tensor:
 
 def as_permutation(permutation: Any, num_embeddings: int, device: Any) -> Tensor:
     """A permutation of the numbers below `num_embeddings`, int32 where they fit."""
-    found = permutation
-    if not isinstance(found, Tensor):
-        # Through NumPy, which copies: torch takes no negative strides, as those of np.argsort(counts)[::-1].
-        values = np.array(permutation)
-        if values.dtype.kind not in "iu":
-            raise TypeError(f"permutation must have an integer dtype, got {values.dtype}")
-        found = torch.from_numpy(values)
-    if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
-        raise TypeError(f"permutation must have an integer dtype, got {found.dtype}")
-    if found.shape != (num_embeddings,):
-        raise ValueError(f"permutation must have shape ({num_embeddings},), got {tuple(found.shape)}")
-    if found.device.type != "meta":
-        expected = torch.arange(num_embeddings, device=found.device)
-        if not torch.equal(found.long().sort().values, expected):
-            raise ValueError(f"permutation must hold every number below {num_embeddings} once, got others")
+    if isinstance(permutation, Tensor) and permutation.is_meta:
+        # Its values are loaded later.
+        if permutation.shape != (num_embeddings,):
+            got = tuple(permutation.shape)
+            raise ValueError(f"permutation must have shape ({num_embeddings},), got {got}")
+        found = permutation
+    else:
+        found = torch.from_numpy(check_permutation("permutation", permutation, num_embeddings))
+    # Not of two bytes, which `in_few_bytes` is: of these torch.distributed broadcasts no buffer.
     dtype = torch.int32 if num_embeddings <= 2**31 else torch.int64
     # A copy: a buffer that a caller could write to would not stay a permutation.
     return found.to(device=device, dtype=dtype, copy=True)
+
+
+def in_few_bytes(permutation: Tensor) -> Tensor:
+    """The same numbers in one byte or two where these hold them: what is saved.
+
+    >>> in_few_bytes(torch.arange(256)).dtype, in_few_bytes(torch.arange(50000)).dtype
+    (torch.uint8, torch.uint16)
+    """
+    for size, dtype in ((2**8, torch.uint8), (2**16, torch.uint16)):
+        if permutation.shape[0] <= size:
+            return permutation.to(dtype)
+    return permutation
 
 
 def refuse_weight(module: nn.Module) -> NoReturn:

@@ -51,7 +51,8 @@ class EmbeddingKetXS(XSTable):
         One learned number a row, which multiplies it.  True starts them at 1, a number at that number.  A
         start of 0.05 to 0.1, and five times the learning rate of the factors, is a good first try.
     permutation : tensor or array of num_embeddings ints, optional
-        Word i is stored as row ``permutation[i]``: words that are near in this order share leaves.
+        Word i is stored as row ``permutation[i]``: words that are near in this order share leaves.  Such as
+        `ketcore.vocabulary_permutation` gives.
     std : float, default 1.0
         The standard deviation of the entries at the start, times that of `row_scale`; that of `nn.Embedding`.
     _weight : sequence of N tensors, (R, p_n, q_n), optional
@@ -86,7 +87,9 @@ class EmbeddingKetXS(XSTable):
     Users of the word2ket package keep `order` and `rank`, which mean the same, and write them by name: there
     they stand before `padding_idx`, and default to 1.  A cropped table answers no ids beyond num_embeddings.
 
-    A buffer does not survive `to_empty`: load `permutation` from a state dict after it.
+    A buffer does not survive `to_empty`: load `permutation` from a state dict after it.  A state dict has it
+    in uint8 or uint16 where these hold it: of 50,000 words, two bytes a word.  The buffer itself has four,
+    since torch.distributed broadcasts none of two.
 
     References
     ----------
@@ -165,7 +168,7 @@ class EmbeddingKetXS(XSTable):
         row_dims, col_dims : sequence of N ints, optional
             As of the constructor.
         permutation : tensor or array of num_embeddings ints, optional
-            As of the constructor.
+            As of the constructor; row ``permutation[i]`` of the factors is near row i of the table.
         rng : int, Generator or None, optional
             As of `ketcore.nearest_kronecker`.
 

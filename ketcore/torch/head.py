@@ -213,7 +213,7 @@ def logits(embedding: EmbeddingKet | EmbeddingKetXS, hidden: Tensor, bias: Tenso
     if _is_multilinear(embedding):
         found = _of_matrix(embedding, tuple(embedding.factors), hidden, embedding.num_embeddings)
         if embedding.permutation is not None:
-            found = found.index_select(-1, embedding.permutation)
+            found = found.index_select(-1, embedding.permutation.long())
         words = torch.arange(embedding.num_embeddings, device=found.device)
         found = _scaled(embedding, found, words)
     else:

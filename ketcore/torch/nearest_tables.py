@@ -19,7 +19,7 @@ from torch import Tensor
 
 import ketcore as kc
 from ketcore.shapes import check_dims, check_int
-from ketcore.torch.embedding_tables import as_permutation, leaf_std
+from ketcore.torch.embedding_tables import leaf_std
 from ketcore.torch.inputs import order_of
 
 # Alternating least squares end after so many sweeps, or with one that adds less than this part of the rows.
@@ -42,18 +42,19 @@ def fitted_factors(
 ) -> tuple[list[Tensor], float]:
     """Factors (rank, p_n, q_n) of a Kronecker matrix near the table, and its relative error."""
     table, rank = _checked(embeddings), check_int("rank", rank, 1)
-    if permutation is not None:
-        moved = torch.empty_like(table)
-        moved[as_permutation(permutation, table.shape[0], table.device).long()] = table
-        table = moved
     count = order_of(order, row_dims=row_dims, col_dims=col_dims)
     row_dims = kc.suggest_dims(table.shape[0], count) if row_dims is None else row_dims
     col_dims = kc.suggest_dims(table.shape[1], count) if col_dims is None else col_dims
-    return near_factors(table, row_dims, col_dims, rank, rng)
+    return near_factors(table, row_dims, col_dims, rank, rng, permutation)
 
 
 def near_factors(
-    table: Tensor, row_dims: Sequence[int], col_dims: Sequence[int], rank: int, rng: Any
+    table: Tensor,
+    row_dims: Sequence[int],
+    col_dims: Sequence[int],
+    rank: int,
+    rng: Any,
+    permutation: Any = None,
 ) -> tuple[list[Tensor], float]:
     """Factors (rank, p_n, q_n) of a Kronecker matrix near a finite one, and its relative error.
 
@@ -64,7 +65,8 @@ def near_factors(
     # On the host: sweeps over small arrays take several times as long in torch.
     wide = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
     options: dict[str, Any] = {"gain": _LARGE_GAIN, "restarts": 0} if table.numel() > _LARGE else {}
-    fit = kc.nearest_kronecker(wide.cpu().numpy(), row_dims, col_dims, rank, rng=rng, **options)
+    options |= {"rng": rng, "permutation": permutation}
+    fit = kc.nearest_kronecker(wide.cpu().numpy(), row_dims, col_dims, rank, **options)
     factors = [torch.tensor(factor).to(table) for factor in fit.value.factors]
     return _with_terms(factors, rank, 0), float(fit.error)
 

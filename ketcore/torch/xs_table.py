@@ -22,6 +22,7 @@ from ketcore.torch.embedding_tables import (
     described,
     frequency_scaled,
     given_parameter,
+    in_few_bytes,
     leaf_std,
     moved,
     norm_options,
@@ -192,6 +193,12 @@ class XSTable(nn.Module):
             found = found.masked_fill((ids == self.padding_idx)[..., None], 0)
         return frequency_scaled(found, ids) if self.scale_grad_by_freq else found
 
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        """Torch's, with a permutation in as few bytes as hold it."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.permutation is not None:
+            destination[f"{prefix}permutation"] = in_few_bytes(destination[f"{prefix}permutation"])
+
     def _load_from_state_dict(
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ):
@@ -199,6 +206,10 @@ class XSTable(nn.Module):
         leafs = take_word2ket(state_dict, prefix, error_msgs)
         if leafs is not None:
             state_dict |= {f"{prefix}factors.{n}": factor for n, factor in enumerate(leafs)}
+        saved = state_dict.get(f"{prefix}permutation")
+        if isinstance(saved, Tensor) and self.permutation is not None:
+            # With assign=True the tensor that is saved becomes the buffer.
+            state_dict[f"{prefix}permutation"] = saved.to(self.permutation.dtype)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
