@@ -8,8 +8,8 @@ The names, by what they are for; `help(ketcore.rows)` tells of one of them::
                    partial_transpose, permute_subsystems, allclose
     approximation  from_dense, nearest_kronecker, recompress, suggest_dims
     files          save, load, load_word2ket
-    operations     gather_kron, rows, row_kets, ket_rows, ket_inner, ket_gram, ket_sandwich,
-                   kron_matmul, kron_solve, kron_slogdet, kron_log_likelihood, kron_inner,
+    operations     gather_kron, rows, row_kets, ket_rows, codebook_rows, ket_inner, ket_gram,
+                   ket_sandwich, kron_matmul, kron_solve, kron_slogdet, kron_log_likelihood, kron_inner,
                    kron_norm, kron_trace, kron_sandwich: functions of arrays; beside each
                    stand foo_vjp, foo_jvp and foo_dense, and OPS, of Op, is the table of all
     lookups        digits, engines
@@ -38,6 +38,10 @@ from ketcore.objects.kronecker_product import KroneckerProduct as KroneckerProdu
 from ketcore.objects.kronecker_sum import KroneckerSum as KroneckerSum
 from ketcore.ops import OPS as OPS
 from ketcore.ops import Op as Op
+from ketcore.ops import codebook_rows as codebook_rows
+from ketcore.ops import codebook_rows_dense as codebook_rows_dense
+from ketcore.ops import codebook_rows_jvp as codebook_rows_jvp
+from ketcore.ops import codebook_rows_vjp as codebook_rows_vjp
 from ketcore.ops import digits as digits
 from ketcore.ops import gather_kron as gather_kron
 from ketcore.ops import gather_kron_dense as gather_kron_dense

@@ -98,6 +98,7 @@ V, W = ((np.ones((4, 2, 2)), np.ones((4, 2, 3))) for _ in range(2))
 # Arguments of operations, by their names; those of which the shape depends on the operation stand below.
 OF_OPERATIONS: dict[str, Any] = {
     "a": FACTORS, "axis": -1, "assume_a": "pos", "b": FACTORS, "check": None, "columns": None,
+    "codebooks": FACTORS, "codes": [[[0, 1]], [[2, 0]]], "decoder": np.ones((6, 2)), "row_scale": [1.0, 2.0],
     "deterministic": True, "dims": (2, 3), "eps": 1e-5, "factors": FACTORS, "identities": (), "ids": [0, 1],
     "index": [[0, 1], [0, 1]], "layernorm": False, "leaves": LEAVES, "max_bytes": 2**30, "out": None,
     "path": None, "per_term": False, "shape": None, "shift": 1.0, "sparse": False, "tables": FACTORS, "v": V,
