@@ -3,7 +3,7 @@
 The names, by what they are for; `help(ketcore.rows)` tells of one of them::
 
     objects        Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Diagonal, Identity,
-                   Permutation; made by ket, eye, kron, kron_power, swap, commutation
+                   Permutation, CodebookTable; made by ket, eye, kron, kron_power, swap, commutation
     structure      khatri_rao, face_splitting, hadamard, embed, partial_trace,
                    partial_transpose, permute_subsystems, allclose
     approximation  from_dense, nearest_kronecker, recompress, suggest_dims
@@ -28,6 +28,7 @@ from ketcore.io import load as load
 from ketcore.io import load_word2ket as load_word2ket
 from ketcore.io import save as save
 from ketcore.lookups.gather import engines as engines
+from ketcore.objects.codebook_table import CodebookTable as CodebookTable
 from ketcore.objects.ket import Ket as Ket
 from ketcore.objects.ket import ket as ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix as KroneckerMatrix
