@@ -31,7 +31,7 @@ from ketcore.ops import codebook_rows, gather_kron
 from ketcore.shapes import shown
 
 # Numbers of what is made of a block of words: it stays in the last cache of a processor.
-_BLOCK_NUMBERS = 1 << 20
+_BLOCK_NUMBERS = 1 << 18
 # Words of a block of scores, at least: each call of a lookup takes some microseconds.
 _LEAST_WORDS = 1 << 10
 
@@ -123,7 +123,7 @@ def _check_codes(table, codes, ids):
         k, *place = np.argwhere((values < 0) | (values >= book.shape[1]))[0].tolist()
         word = ids[place[0]] if isinstance(ids, range) else int(to_host(ids)[tuple(place)])
         got = values[(k, *place)]
-        raise IndexError(f"codes[{n}, {k}, {word}] must lie in [0, {book.shape[1]}), got {got}")
+        raise IndexError(f"codes[{n}][{k}][{word}] must lie in [0, {book.shape[1]}), got {got}")
 
 
 def block(table: Any, row: Selector, column: Selector) -> AnyArray:
@@ -132,13 +132,26 @@ def block(table: Any, row: Selector, column: Selector) -> AnyArray:
     if 0 in wanted:
         return xp.zeros(wanted, dtype=table.dtype, device=device_of(table.codebooks[0]))
     ids, bad = _selected(row)
-    whole = column == range(table.shape[1]) if isinstance(column, range) else False
+    whole = isinstance(column, range) and column == range(table.shape[1])
     if whole or table.decoder is None:
         found = with_nan(rows_of(table, ids, decoder=table.decoder), bad)
-        return found if whole else take(found, [*map(range, found.shape[:-1]), column])
-    matrix = reshaped(xp, take(transposed(table.decoder), [column]), (-1, table.width))
+        if whole:
+            return found
+        turned = _lines(transposed(reshaped(xp, found, (-1, table.shape[1]))), column)
+        return reshaped(xp, transposed(reshaped(xp, turned, (-1, turned.shape[-1]))), wanted)
+    matrix = reshaped(xp, _lines(transposed(table.decoder), column), (-1, table.width))
     found = with_nan(rows_of(table, ids, decoder=transposed(matrix)), bad)
     return reshaped(xp, found, wanted)
+
+
+def _lines(array, chosen):
+    """The rows (..., m) of a matrix (p, m) that a selector of its first axis chooses."""
+    if isinstance(chosen, int | range):
+        return take(array, [chosen])
+    xp = namespace_of(array)
+    ids, bad = _selected(to_namespace_of(chosen, xp, array))
+    found = xp.take(array, flattened(xp, ids), axis=0)
+    return with_nan(reshaped(xp, found, (*ids.shape, array.shape[1])), bad)
 
 
 def entries(table: Any, row: AnyArray, column: AnyArray) -> AnyArray:
@@ -149,7 +162,7 @@ def entries(table: Any, row: AnyArray, column: AnyArray) -> AnyArray:
     found = with_nan(rows_of(table, ids, wide=True), bad)
     if table.decoder is not None:
         decoder = as_dtype(xp, transposed(table.decoder), found.dtype)
-        return as_dtype(xp, xp.sum(found * take(decoder, [column]), axis=-1), table.dtype)
+        return as_dtype(xp, xp.sum(found * _lines(decoder, column), axis=-1), table.dtype)
     column = to_namespace_of(column, xp, found)
     places, bad = _selected(column)
     shape = np.broadcast_shapes(found.shape[:-1], tuple(column.shape))

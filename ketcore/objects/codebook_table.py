@@ -94,14 +94,15 @@ class CodebookTable(Structured, Generic[ArrayT]):
 
     Notes
     -----
-    Immutable; `==` is identity.  `np.asarray(table)` is refused: see `to_dense`.  Arrays are kept, not copied.
+    Immutable; `==` is identity.  `np.asarray(table)` is refused: see `to_dense`.  Arrays are kept, not
+    copied.
 
     Values of codes are looked at where they are read, not here, where a mapped file would be read as a whole:
-    a code out of range is an IndexError that names its place, on codes in host memory, unless ``check=False``,
-    by which its row is NaN.
+    a code out of range is an IndexError that names its place, where codes lie in host memory, unless
+    ``check=False``, by which its row is NaN.
 
-    Codes are read word by word.  Those of one word lie together, so that a row of a mapped file costs one page,
-    where `codes` is ``np.moveaxis(stored, 0, 2)`` of an array (words, N, R); `ketcore.save` stores them so.
+    Codes are read word by word.  Those of one word lie together, so that a row of a mapped file costs one
+    page, where `codes` is ``np.moveaxis(stored, 0, 2)`` of an array (words, N, R).
 
     Examples
     --------
