@@ -316,3 +316,37 @@ def test_codes_are_never_widened_as_a_whole():
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < most
+
+
+def test_files_map_codes_word_by_word(tmp_path):
+    path = tmp_path / "codes"
+    codes = RNG.integers(0, 3, (1, 2, 50)).astype(np.uint8)
+    table = kc.CodebookTable([BOOKS], codes, np.ones(50, np.float16), DECODER)
+    kc.save(path, table)
+    assert path.stat().st_size - table.nbytes < 1000
+    found = kc.load(path, mmap_mode="r")
+    assert (found.codes.dtype, found.codes.strides[2], found.codes.flags.writeable) == (np.uint8, 2, False)
+    assert np.array_equal(found.rows([3, 49]), table.rows([3, 49]))
+    torch = pytest.importorskip("torch")
+    beside = kc.load(path, like=torch.zeros(1))
+    assert isinstance(beside.codes, np.ndarray)
+    for ids in (np.array([3, 49]), torch.tensor([3, 49])):
+        assert np.array_equal(beside.rows(ids).numpy(), table.rows([3, 49]))
+
+
+def test_a_hundred_million_words_that_are_mapped(tmp_path):
+    """A sparse file of 1.6 GB: rows take the pages of their words alone."""
+    path, words, rank = tmp_path / "codes", 10**8, 16
+    with open(path, "wb") as file:
+        file.truncate(words * rank)
+    stored = np.memmap(path, np.uint8, "r", shape=(words, 1, rank))
+    table = kc.CodebookTable([np.ones((rank, 256, 8), np.float32)], np.moveaxis(stored, 0, 2))
+    assert (table.shape, table.nbytes) == ((words, 8), words * rank + rank * 256 * 32)
+    ids = RNG.integers(0, words, 1000)
+    tracemalloc.start()
+    assert (table.rows(ids) == rank).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 18
+    with pytest.raises(MemoryError, match="key must give at most"):
+        table[:]
