@@ -201,7 +201,7 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
         _check_names(kind, tensor_names(kind, sizes, parts), tensors)
         _check_numbers(tensors)
         _check_pairs(pairs, tensors)
-        found = read_arrays(file, tensors, start, mmap_mode)
+        found = read_arrays(file, tensors, start, mmap_mode, scattered="codes")
     beside = None if like is None or is_numpy(like) else like
     if beside is not None and any(is_count(name) and name.startswith("parts.") for name in found):
         rule = "None or an array of NumPy for a file with sparse parts"
