@@ -135,11 +135,12 @@ def test_logits_and_the_largest_of_them(xp):
     xp.check(tables(half=xp.half), body)
 
 
-def test_the_largest_of_many_blocks(monkeypatch):
+@pytest.mark.parametrize("count", [1, 12])
+def test_the_largest_of_many_blocks(monkeypatch, count):
     monkeypatch.setattr(kc.objects.codebook_lookups, "_LEAST_WORDS", 16)
     monkeypatch.setattr(kc.objects.codebook_lookups, "_BLOCK_NUMBERS", 16)
     books, codes = RNG.standard_normal((3, 5, 4)), RNG.integers(0, 5, (1, 3, 203)).astype(np.uint8)
-    table, x = kc.CodebookTable([books], codes, RNG.standard_normal(203)), RNG.standard_normal((6, 4))
+    table, x = kc.CodebookTable([books], codes, RNG.standard_normal(203)), RNG.standard_normal((count, 4))
     dense = table.to_dense()
     values, _ = table.topk(x, 3)
     np.testing.assert_allclose(values, -np.sort(-(x @ dense.T), axis=1)[:, :3])
