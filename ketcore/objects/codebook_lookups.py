@@ -129,7 +129,7 @@ def _check_codes(table, codes, ids):
         raise IndexError(f"codes[{n}][{k}][{word}] must lie in [0, {book.shape[1]}), got {got}")
 
 
-def block(table: Any, row: Selector, column: Selector) -> AnyArray:
+def dense_block(table: Any, row: Selector, column: Selector) -> AnyArray:
     """The elements of one word, of a range or of an array of them, in such columns: all pairs."""
     xp, wanted = namespace_of(table.codebooks[0]), (*shape_of(row), *shape_of(column))
     if 0 in wanted:
@@ -157,7 +157,7 @@ def _lines(array, chosen):
     return with_nan(reshaped(xp, found, (*ids.shape, array.shape[1])), bad)
 
 
-def entries(table: Any, row: AnyArray, column: AnyArray) -> AnyArray:
+def dense_entries(table: Any, row: AnyArray, column: AnyArray) -> AnyArray:
     """The elements of words and columns that stand side by side, in arrays that broadcast."""
     check_broadcast([tuple(row.shape), tuple(column.shape)])
     xp = namespace_of(table.codebooks[0])

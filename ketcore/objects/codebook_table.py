@@ -296,8 +296,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
             found = (*blocks.shape_of(row), *blocks.shape_of(column))
             check_result_size("key", found, self._entry_bytes(), self.dtype, "iter_row_blocks(size)")
         if pairs and not isinstance(row, int) and not isinstance(column, int):
-            return codebook_lookups.entries(self, row, column)
-        return unboxed(codebook_lookups.block(self, row, column))
+            return codebook_lookups.dense_entries(self, row, column)
+        return unboxed(codebook_lookups.dense_block(self, row, column))
 
     def to_dense(self: Any, max_bytes: float = 2**30, out: ArrayT | None = None) -> ArrayT:
         """The dense table.
