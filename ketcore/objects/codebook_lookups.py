@@ -77,11 +77,11 @@ def with_nan(rows: AnyArray, bad: AnyArray | None) -> AnyArray:
     if bad is None:
         return rows
     xp = namespace_of(rows)
-    bad = to_namespace_of(bad, xp, rows)
+    places: Any = to_namespace_of(bad, xp, rows)
     if is_writeable_in_place(rows):
-        rows[bad] = np.nan
+        rows[places] = np.nan
         return rows
-    return chosen(xp, bad[..., None], xp.full_like(rows, float("nan")), rows)
+    return chosen(xp, places[..., None], xp.full_like(rows, float("nan")), rows)
 
 
 def _picked(table, ids):
@@ -175,11 +175,11 @@ def dense_entries(table: Any, row: AnyArray, column: AnyArray) -> AnyArray:
     return as_dtype(xp, found, table.dtype)
 
 
-def _selected(row):
+def _selected(row: Any) -> tuple[Any, Any]:
     """What `rows_of` takes of a selector, and where it stands for no word."""
-    if isinstance(row, int):
-        return np.asarray(row), None
-    if isinstance(row, range) or on_host(row):
+    if isinstance(row, int | range):
+        return np.asarray(row) if isinstance(row, int) else row, None
+    if on_host(row):
         return row, None
     xp = namespace_of(row)
     return xp.where(row < 0, xp.zeros_like(row), row), row < 0

@@ -455,7 +455,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
         made = CodebookTable(books, self.codes, self.row_scale).to_dense(max_bytes)
         dtype = xp.int32 if words < 2**31 else xp.int64
         codes = xp.arange(words, dtype=dtype, device=device_of(made))
-        return CodebookTable([made[None, ...]], codes[None, None, :], None, self.decoder)
+        table: Any = CodebookTable([made[None, ...]], codes[None, None, :], None, self.decoder)
+        return table
 
     @quiet
     def logits(self, x: ArrayT | Lists) -> ArrayT:
@@ -490,11 +491,11 @@ class CodebookTable(Structured, Generic[ArrayT]):
         >>> table.logits([1.0, 1.0]).tolist()
         [7.0, 3.0, 7.0]
         """
-        xp, x, batch, dtype = self._vectors(x)
+        xp, vectors, batch, dtype = self._vectors(x)
         words = self.shape[0]
-        if not x.shape[0]:
-            return xp.zeros((*batch, words), dtype=dtype, device=device_of(x))
-        found = list(codebook_lookups.scores(self, x))
+        if not vectors.shape[0]:
+            return xp.zeros((*batch, words), dtype=dtype, device=device_of(vectors))
+        found = list(codebook_lookups.scores(self, vectors))
         return reshaped(xp, as_dtype(xp, xp.concat(found, axis=1), dtype), (*batch, words))
 
     @quiet
@@ -533,13 +534,13 @@ class CodebookTable(Structured, Generic[ArrayT]):
         ([7.0, 7.0], [0, 2])
         """
         k = check_int("k", k, 1, self.shape[0])
-        xp, x, batch, dtype = self._vectors(x)
-        if is_complex(xp, x.dtype):
-            raise TypeError(f"x must be real, as the table, for topk, got {x.dtype}")
-        if not x.shape[0]:
-            empty = xp.zeros((*batch, k), dtype=dtype, device=device_of(x))
+        xp, vectors, batch, dtype = self._vectors(x)
+        if is_complex(xp, dtype):
+            raise TypeError(f"x must be real, as the table, for topk, got {dtype}")
+        if not vectors.shape[0]:
+            empty = xp.zeros((*batch, k), dtype=dtype, device=device_of(vectors))
             return empty, xp.astype(empty, index_dtype(xp))
-        values, ids = codebook_lookups.best(self, x, k)
+        values, ids = codebook_lookups.best(self, vectors, k)
         return reshaped(xp, as_dtype(xp, values, dtype), (*batch, k)), reshaped(xp, ids, (*batch, k))
 
     def _vectors(self, x):

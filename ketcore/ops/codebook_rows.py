@@ -424,7 +424,7 @@ class _Call:
         return as_dtype(self.xp, found, self.wide)
 
 
-def _floating(name, array, others):
+def _floating(name: str, array: Any, others: Sequence[AnyArray]) -> Any:
     """An array that is floating, or made so beside the others; None for None."""
     return None if array is None else check_floating(name, (array,), others)[1][0]
 
