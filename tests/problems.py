@@ -257,7 +257,9 @@ def drawn(op: Op, dtype: str) -> Problem:
     def telling(problem):
         sizes = {size for array in problem.arrays for size in array.shape}
         cropped = "shape" not in op.options or problem.options.get("shape")
-        return 0 not in sizes and len(sizes) > 2 and cropped
+        # Of a lookup all that may be left out is there.
+        whole = not op.constants or all(problem.counts)
+        return 0 not in sizes and len(sizes) > 2 and cropped and whole
 
     chosen = settings(phases=[Phase.generate], database=None)
     return find(STRATEGIES[op.name](op, dtype), telling, settings=chosen, random=Random(0))
