@@ -3,14 +3,14 @@
 The names, by what they are for; `help(ketcore.rows)` tells of one of them::
 
     objects        Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Diagonal, Identity,
-                   Permutation; made by ket, eye, kron, kron_power, swap, commutation
+                   Permutation, CodebookTable; made by ket, eye, kron, kron_power, swap, commutation
     structure      khatri_rao, face_splitting, hadamard, embed, partial_trace,
                    partial_transpose, permute_subsystems, allclose
     approximation  from_dense, nearest_kronecker, recompress, suggest_dims,
                    vocabulary_permutation
     files          save, load, load_word2ket
-    operations     gather_kron, rows, row_kets, ket_rows, ket_inner, ket_gram, ket_sandwich,
-                   kron_matmul, kron_solve, kron_slogdet, kron_log_likelihood, kron_inner,
+    operations     gather_kron, rows, row_kets, ket_rows, codebook_rows, ket_inner, ket_gram,
+                   ket_sandwich, kron_matmul, kron_solve, kron_slogdet, kron_log_likelihood, kron_inner,
                    kron_norm, kron_trace, kron_sandwich: functions of arrays; beside each
                    stand foo_vjp, foo_jvp and foo_dense, and OPS, of Op, is the table of all
     lookups        digits, engines
@@ -30,6 +30,7 @@ from ketcore.io import load as load
 from ketcore.io import load_word2ket as load_word2ket
 from ketcore.io import save as save
 from ketcore.lookups.gather import engines as engines
+from ketcore.objects.codebook_table import CodebookTable as CodebookTable
 from ketcore.objects.ket import Ket as Ket
 from ketcore.objects.ket import ket as ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix as KroneckerMatrix
@@ -40,6 +41,10 @@ from ketcore.objects.kronecker_product import KroneckerProduct as KroneckerProdu
 from ketcore.objects.kronecker_sum import KroneckerSum as KroneckerSum
 from ketcore.ops import OPS as OPS
 from ketcore.ops import Op as Op
+from ketcore.ops import codebook_rows as codebook_rows
+from ketcore.ops import codebook_rows_dense as codebook_rows_dense
+from ketcore.ops import codebook_rows_jvp as codebook_rows_jvp
+from ketcore.ops import codebook_rows_vjp as codebook_rows_vjp
 from ketcore.ops import digits as digits
 from ketcore.ops import gather_kron as gather_kron
 from ketcore.ops import gather_kron_dense as gather_kron_dense

@@ -38,6 +38,9 @@ def contents(obj):
         yield from (obj.shape, obj.data, obj.indices, obj.indptr)
     elif isinstance(obj, np.ndarray):
         yield obj
+    elif isinstance(obj, kc.CodebookTable):
+        yield from (*obj.codebooks, obj.codes)
+        yield from (each for each in (obj.row_scale, obj.decoder) if each is not None)
     else:
         yield from getattr(obj, "factors", [getattr(obj, "values", None)])
 
@@ -75,6 +78,13 @@ OBJECTS = {
     "long permutation": kc.Permutation((2**80, 2**63, 3), (1, 2, 0)),
     "diagonal": kc.Diagonal(np.ones(3, np.float32)),
     "identity": kc.Identity(2**70),
+    "codes": kc.CodebookTable([B[None], A], np.arange(10, dtype=np.uint16).reshape(2, 1, 5) % 2),
+    "decoded codes": kc.CodebookTable(
+        [A[None].astype(np.float32)],
+        np.array([[[0, 1, 1]]], np.int8),
+        np.ones(3, np.float16),
+        np.ones((3, 2), np.complex64),
+    ),
 }
 
 

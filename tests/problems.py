@@ -181,6 +181,19 @@ def _gather_kron(draw, op, dtype):
 
 
 @st.composite
+def _codebook_rows(draw, op, dtype):
+    codebooks = draw(generic.factors(dtype=dtype))
+    rank, width = codebooks[0].shape[0], int(np.prod([book.shape[2] for book in codebooks]))
+    batch = draw(st.sampled_from(((), (0,), (1,), (5,), (2, 3))))
+    integer = draw(st.sampled_from(("int8", "uint8", "uint16", "int64")))
+    codes = [draw(testing.indices(book.shape[1], shape=(rank, *batch), dtype=integer)) for book in codebooks]
+    row_scale = draw(st.none() | generic.arrays(batch, dtype))
+    decoder = draw(st.none() | generic.arrays((width, draw(st.integers(1, 5))), dtype))
+    codes = np.array(codes).reshape(len(codebooks), rank, *batch)
+    return Problem.of(op, codebooks, row_scale, decoder, index=codes)
+
+
+@st.composite
 def _ket_rows(draw, op, dtype):
     dims = draw(testing.mode_dims(max_order=5))
     layernorm = np.dtype(dtype).kind != "c" and draw(st.booleans())
@@ -219,6 +232,7 @@ _PAIRS = (((), ()), ((4,), (3,)), ((4,), ()), ((2, 2), (3,)), ((0,), (2,)), ((2,
 
 STRATEGIES = {
     "gather_kron": _gather_kron,
+    "codebook_rows": _codebook_rows,
     "rows": _rows,
     "row_kets": _row_kets,
     "ket_rows": _ket_rows,
@@ -243,7 +257,9 @@ def drawn(op: Op, dtype: str) -> Problem:
     def telling(problem):
         sizes = {size for array in problem.arrays for size in array.shape}
         cropped = "shape" not in op.options or problem.options.get("shape")
-        return 0 not in sizes and len(sizes) > 2 and cropped
+        # Of a lookup all that may be left out is there.
+        whole = not op.constants or all(problem.counts)
+        return 0 not in sizes and len(sizes) > 2 and cropped and whole
 
     chosen = settings(phases=[Phase.generate], database=None)
     return find(STRATEGIES[op.name](op, dtype), telling, settings=chosen, random=Random(0))

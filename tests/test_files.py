@@ -313,7 +313,7 @@ class Derived(kc.Ket):
 
 def test_arguments(path):
     for obj in (A, 3, None, [OBJECTS["ket"]], kc.Ket, scipy.sparse.eye_array(2)):
-        with pytest.raises(TypeError, match=r"obj must be one of Ket, KroneckerMatrix, .* Identity, got "):
+        with pytest.raises(TypeError, match=r"obj must be one of Ket, .* Identity, CodebookTable, got "):
             kc.save(path, obj)
     assert not os.path.exists(path)
     kc.save(Path(path), Derived([[[1.0]]]))

@@ -74,6 +74,7 @@ def of_objects(value):
         **of_products(D, x, many, value),
         **{name: call for M in (A, S, D) for name, call in of_operators(M, x, many).items()},
         **of_functions(a, b, A),
+        **of_codebooks(a, b, x),
         **{
             f"linalg.{name}": call
             for name, call in of_linalg(A, S, D, A + kc.KroneckerMatrix([b, b]), x).items()
@@ -135,6 +136,18 @@ def of_products(D, x, many, value):
         "KroneckerProduct.balance": D.balance,
         "KroneckerProduct.to_kronecker": D.to_kronecker,
         "KroneckerProduct[]": lambda: [D[0], D[:, 0], D[[0, 1], [1, 0]], D[1, 1], D[1:, :2]],
+    }
+
+
+def of_codebooks(a, b, x):
+    table = kc.CodebookTable([a, b], [[[0, 1]], [[1, 0]]], x[:2], b.repeat(2, axis=0))
+    return {
+        "CodebookTable": lambda: [table.rows([0, 1]), table[0], table[[0, 1], [1, 0]], table.to_dense()],
+        "CodebookTable.bag": lambda: [table.bag([[0, 1]]), table.bag([0, 1], [0, 1], mode="mean")],
+        "CodebookTable.expand": lambda: table.expand().rows([0]),
+        "CodebookTable.iter_row_blocks": lambda: list(table.iter_row_blocks(1)),
+        "CodebookTable.logits": lambda: [table.logits(x[:2]), table.topk(x[:2], 2)],
+        "CodebookTable.topk": lambda: kc.CodebookTable([a], [[[0, 1]]]).topk(x[:2], 1),
     }
 
 

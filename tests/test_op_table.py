@@ -49,7 +49,8 @@ def test_signatures_are_those_of_the_table(op):
 def test_optional_primals_and_the_defaults_of_options(op):
     parameters = signature(op.forward).parameters
     for primal in op.primals:
-        assert parameters[primal.name].default is (None if primal.optional else Parameter.empty)
+        default = None if primal.optional and not op.constants else Parameter.empty
+        assert parameters[primal.name].default is default
     for function in (op.vjp, op.jvp, op.dense):
         for option in set(op.options) & set(names(function)):
             assert signature(function).parameters[option].default == parameters[option].default

@@ -75,7 +75,7 @@ def test_lookups_of_real_tensors_on_a_cuda_device_have_kernels(monkeypatch):
     monkeypatch.setattr(memory, "_HAS_KERNELS", True)
     ids = on_cuda(torch.int64)
     taken = {op.name for op in OPS if memory.bridge(op, (ids, on_cuda())) is memory.DEVICE}
-    assert taken == {"rows", "gather_kron", "ket_rows"}
+    assert taken == {"rows", "gather_kron", "ket_rows", "codebook_rows"}
     rows = BY_NAME["rows"]
     assert memory.bridge(rows, (ids, on_cuda(torch.complex64))) is None
     assert memory.bridge(rows, (torch.tensor(0), on_cuda())) is None

@@ -32,6 +32,7 @@ KETS = kc.Ket.random((2, 3), rank=2, batch_shape=(4,), rng=0)
 SUM = kc.KroneckerSum([[[2.0, 1.0], [1.0, 3.0]], np.eye(3)])
 PRODUCT = kc.KroneckerProduct([kc.Diagonal([1.0, 2.0]), kc.Identity(3)])
 PERMUTATION = kc.Permutation((2, 3), (1, 0))
+TABLE = kc.CodebookTable(((np.ones((1, 2, 2))), np.ones((1, 3, 3))), [[[0, 1]], [[2, 0]]])
 OBJECTS = {
     "Ket": KET,
     "Kets": KETS,
@@ -98,6 +99,7 @@ V, W = ((np.ones((4, 2, 2)), np.ones((4, 2, 3))) for _ in range(2))
 # Arguments of operations, by their names; those of which the shape depends on the operation stand below.
 OF_OPERATIONS: dict[str, Any] = {
     "a": FACTORS, "axis": -1, "assume_a": "pos", "b": FACTORS, "check": None, "columns": None,
+    "codebooks": FACTORS, "codes": [[[0, 1]], [[2, 0]]], "decoder": np.ones((6, 2)), "row_scale": [1.0, 2.0],
     "deterministic": True, "dims": (2, 3), "eps": 1e-5, "factors": FACTORS, "identities": (), "ids": [0, 1],
     "index": [[0, 1], [0, 1]], "layernorm": False, "leaves": LEAVES, "max_bytes": 2**30, "out": None,
     "path": None, "per_term": False, "shape": None, "shift": 1.0, "sparse": False, "tables": FACTORS, "v": V,
@@ -138,6 +140,10 @@ def functions() -> dict[str, Call]:
     shapes = {"shape": (6, 6), "order": None, "rank": 2, "std": 1.0, "rng": 0, "dtype": "float64"}
     packed = {"source": np.ones((2, 3, 10, 4)), "shape": (95, 16), "layer": None}
     return {
+        "CodebookTable": Call(
+            kc.CodebookTable,
+            {"codebooks": FACTORS, "codes": [[[0, 1]], [[2, 0]]], "row_scale": None, "decoder": None},
+        ),
         "Ket": Call(kc.Ket, {"factors": KET.factors}),
         "Ket.from_packed": Call(kc.Ket.from_packed, {"packed": KET.packed, "dims": KET.dims}),
         "Ket.random": Call(kc.Ket.random, sizes),
@@ -230,9 +236,10 @@ def methods() -> Iterator[tuple[str, Call]]:
         "ids": [0, 1], "key": 0, "like": None, "max_bytes": 2**30, "n": 1, "name": "matmul", "out": None,
         "points": None, "prior": None, "rng": 0, "size": 2, "weights": np.ones(4), "x": X, "y": X,
     }  # fmt: skip
+    of_bags = {"k": 1, "mode": "sum", "offsets": [0], "weights": None}
     posterior = kc.linalg.gaussian_posterior(SQUARE, X, 1.0)
-    for kind, own in (OBJECTS | {"GaussianPosterior": posterior}).items():
-        here = good | {"other": own}
+    for kind, own in (OBJECTS | {"GaussianPosterior": posterior, "CodebookTable": TABLE}).items():
+        here = good | {"other": own} | (of_bags if own is TABLE else {})
         for name in dir(own):
             # Constructors are among the functions.
             if name.startswith("_") or isinstance(vars(type(own)).get(name), classmethod):

@@ -126,6 +126,10 @@ RIGHT: dict[str, set[str]] = {
     "M": {"None"},
     "assume_a": {"None"},
     "cross": {"None"},
+    "decoder": {"None"},
+    "offsets": {"None"},
+    "row_scale": {"None", "[True, 2]", "array of bools"},
+    "row_scale_tangent": {"[True, 2]", "array of bools"},
     "layer": {"None"},
     "like": _ARRAYS | {"None", "np.float64(2.0)"},  # of which library and device alone count
     "mmap_mode": {"None"},
@@ -141,6 +145,8 @@ RIGHT: dict[str, set[str]] = {
 
 # What is right for an argument of one function alone, beside that.
 RIGHT_HERE: dict[str, set[str]] = {
+    "CodebookTable.bag weights": {"None", "[True, 2]", "array of bools"},
+    "CodebookTable[...] key": {"array of bools"},
     "GaussianPosterior.sample size": {"None", "0"},
     "Ket factors": {"array (7, 7, 7)", "ragged"},
     "Ket.kron other": {"Ket"},

@@ -6,6 +6,9 @@
     KroneckerProduct                parts.0, parts.1, ...      of dense and of diagonal parts, whose values
                                     parts.0.data, .indices, .indptr    of sparse ones
     Diagonal                        values
+    CodebookTable                   codebooks.0, codebooks.1, ...
+                                    codes                      (words, N, R), those of a word together
+                                    row_scale, decoder         where it has them
     Permutation, Identity           nothing but their sizes
 
 Reading makes an object of what was checked to be there; its constructor checks the rest.
@@ -19,6 +22,9 @@ from typing import Any
 import numpy as np
 
 from ketcore.array_types import AnyArray
+from ketcore.arrays.elementary import permuted
+from ketcore.arrays.namespaces import namespace_of
+from ketcore.objects.codebook_table import CodebookTable
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
@@ -35,11 +41,17 @@ SIZES: dict[type, tuple[str, ...]] = {
     Permutation: ("shape", "dims", "order"),
     Diagonal: ("shape",),
     Identity: ("shape",),
+    CodebookTable: ("shape", "dims"),
+}
+# Tensors that a file of a kind may have or not.
+OPTIONAL: dict[type, tuple[str, ...]] = {
+    KroneckerMatrix: ("identities",),
+    CodebookTable: ("row_scale", "decoder"),
 }
 _SPARSE = ("csr_array", "csc_array", "csr_matrix", "csc_matrix")
 _PARTS = ("dense", "diagonal", "identity", *_SPARSE)
 # What is no number of the object, and stays in the host's memory.
-_COUNTS = ("identities", "indices", "indptr")
+_COUNTS = ("identities", "indices", "indptr", "codes")
 
 
 def is_count(name: str) -> bool:
@@ -53,6 +65,8 @@ def named_arrays(obj: Any) -> dict[str, AnyArray]:
         return {"packed": obj.packed}
     if isinstance(obj, Diagonal):
         return {"values": obj.values}
+    if isinstance(obj, CodebookTable):
+        return _of_codebooks(obj)
     if isinstance(obj, KroneckerProduct):
         return {name: array for n, part in enumerate(obj.parts) for name, array in _of_part(n, part)}
     if not isinstance(obj, KroneckerMatrix | KroneckerSum):
@@ -64,6 +78,14 @@ def named_arrays(obj: Any) -> dict[str, AnyArray]:
             term[list(modes)] = True
         found["identities"] = known
     return found
+
+
+def _of_codebooks(table):
+    """The arrays of a table of codes."""
+    found = {f"codebooks.{n}": book for n, book in enumerate(table.codebooks)}
+    found["codes"] = permuted(namespace_of(table.codes), table.codes, (2, 0, 1))
+    named = {name: getattr(table, name) for name in OPTIONAL[CodebookTable]}
+    return found | {name: array for name, array in named.items() if array is not None}
 
 
 def _of_part(n, part):
@@ -94,12 +116,14 @@ def _part_kind(part):
 
 
 def tensor_names(kind: type, sizes: Mapping[str, Sequence[int]], parts: Sequence[Any]) -> list[str]:
-    """The tensors that a file of this kind has, but for `identities`; ValueError on `parts`."""
+    """The tensors that a file of this kind has, but for those of `OPTIONAL`; ValueError on `parts`."""
     if kind is Ket or kind is Diagonal:
         return ["packed" if kind is Ket else "values"]
     if kind is KroneckerMatrix or kind is KroneckerSum:
         count = len(sizes["dims" if kind is KroneckerSum else "row_dims"])
         return [f"factors.{n}" for n in range(count)]
+    if kind is CodebookTable:
+        return [*(f"codebooks.{n}" for n in range(len(sizes["dims"]))), "codes"]
     if kind is not KroneckerProduct:
         return []
     orders = {len(parts), len(sizes["row_dims"]), len(sizes["col_dims"])}
@@ -141,6 +165,8 @@ def _made(kind, sizes, parts, arrays):
         return Diagonal(arrays["values"])
     if kind is KroneckerProduct:
         return KroneckerProduct([_part(n, part, sizes, arrays) for n, part in enumerate(parts)])
+    if kind is CodebookTable:
+        return _codebook_table(sizes, arrays)
     factors = [arrays[name] for name in tensor_names(kind, sizes, parts)]
     if kind is KroneckerSum:
         return KroneckerSum(factors)
@@ -148,6 +174,15 @@ def _made(kind, sizes, parts, arrays):
         shapes = [tuple(factor.shape) for factor in factors]
         raise ValueError(f"factors must be arrays (rank, rows, columns), got shapes {shortened(shapes)}")
     return KroneckerMatrix(factors, sizes["shape"], _identities(arrays, factors))
+
+
+def _codebook_table(sizes, arrays):
+    """A table of codes, of which it keeps the memory that they lie in."""
+    codes = arrays["codes"]
+    if codes.ndim != 3:
+        raise ValueError(f"codes must have shape (words, N, R), got {codes.shape}")
+    codebooks = [arrays[f"codebooks.{n}"] for n in range(len(sizes["dims"]))]
+    return CodebookTable(codebooks, codes.transpose(1, 2, 0), arrays.get("row_scale"), arrays.get("decoder"))
 
 
 def _identities(arrays, factors):

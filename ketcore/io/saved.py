@@ -23,10 +23,11 @@ import numpy as np
 from ketcore.array_types import ForeignT, Host
 from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.namespaces import is_array, is_numpy, library_of
-from ketcore.io.contents import SIZES, is_count, named_arrays, part_kinds, rebuilt, tensor_names
+from ketcore.io.contents import OPTIONAL, SIZES, is_count, named_arrays, part_kinds, rebuilt, tensor_names
 from ketcore.io.tensor_bytes import read_arrays, replacing
 from ketcore.io.tensor_header import layout, parsed, read_header, written_header
 from ketcore.io.tensor_values import are_pairs, as_numbers, bytes_of, stored_as
+from ketcore.objects.codebook_table import CodebookTable
 from ketcore.objects.construction import placed
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
@@ -44,6 +45,7 @@ Saved: TypeAlias = (
     | Permutation
     | Diagonal[Any]
     | Identity
+    | CodebookTable[Any]
 )
 _VERSION = 1
 _KINDS = {kind.__name__: kind for kind in SIZES}
@@ -58,8 +60,9 @@ def save(path: str | PathLike[str], obj: Saved) -> None:
     ----------
     path : str or os.PathLike
         Any name.  A file of this name is replaced once the new one is whole: a crash leaves the old one.
-    obj : Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation, Diagonal or Identity
-        With arrays of any library and device.  What is recorded for gradients is not kept.
+    obj : ket, operator or table
+        A Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation, Diagonal, Identity or
+        CodebookTable, with arrays of any library and device.  What is recorded for gradients is not kept.
 
     Raises
     ------
@@ -118,6 +121,7 @@ def load(
     | Permutation
     | Diagonal[Host]
     | Identity
+    | CodebookTable[Host]
 ): ...
 @overload
 def load(
@@ -130,6 +134,7 @@ def load(
     | Permutation
     | Diagonal[ForeignT]
     | Identity
+    | CodebookTable[ForeignT]
 ): ...
 def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = None) -> Saved:
     """The ket or the operator in a file that `save` wrote, with the same kind, sizes and dtypes.
@@ -144,11 +149,11 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
         arrays stays in memory.  "r+" is refused, since objects do not change.
     like : array of any shape, optional
         An array whose library and device the numbers take, by default those of NumPy.  Sparse parts are
-        SciPy's.
+        SciPy's, and codes NumPy's.
 
     Returns
     -------
-    Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation, Diagonal or Identity
+    Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation, Diagonal, Identity or CodebookTable
         What was saved.  In NumPy bfloat16 is that of ml_dtypes.
 
     Raises
@@ -196,9 +201,9 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
         _check_names(kind, tensor_names(kind, sizes, parts), tensors)
         _check_numbers(tensors)
         _check_pairs(pairs, tensors)
-        found = read_arrays(file, tensors, start, mmap_mode)
+        found = read_arrays(file, tensors, start, mmap_mode, scattered="codes")
     beside = None if like is None or is_numpy(like) else like
-    if beside is not None and any(is_count(name) and name != "identities" for name in found):
+    if beside is not None and any(is_count(name) and name.startswith("parts.") for name in found):
         rule = "None or an array of NumPy for a file with sparse parts"
         raise TypeError(f"like must be {rule}, got one of {library_of(like)}")
     arrays = {
@@ -271,8 +276,7 @@ def _sizes(name, values):
 
 
 def _check_names(kind, names, tensors):
-    optional = {"identities"} if kind is KroneckerMatrix else set()
-    if set(tensors) - optional != set(names):
+    if set(tensors) - set(OPTIONAL.get(kind, ())) != set(names):
         rule = f"those of a {kind.__name__}, {shortened(sorted(names))}"
         raise ValueError(f"the tensors must be {rule}, got {shortened(sorted(tensors))}")
 

@@ -1,10 +1,10 @@
 """The numbers of a file: read, mapped into memory, written."""
 
+import mmap
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from mmap import ACCESS_COPY, ACCESS_READ, mmap
 from typing import BinaryIO
 
 import numpy as np
@@ -15,16 +15,23 @@ from ketcore.io.tensor_header import DTYPES, Tensor
 
 
 def read_arrays(
-    file: BinaryIO, tensors: Mapping[str, Tensor], start: int, mapped: str | None
+    file: BinaryIO, tensors: Mapping[str, Tensor], start: int, mapped: str | None, scattered: str = ""
 ) -> dict[str, Host]:
     """The tensors by name, as arrays of the dtypes of `DTYPES` in native byte order.
 
     `start` is the byte of the file at which the tensors begin.  `mapped` None reads them; "r" gives views of
     the file, read-only; "c" gives views, of which a page becomes memory where it is written.
+    `scattered` is a tensor of which few pages are read here and there: the system is told to read no others.
     """
     if mapped is None:
         return {name: _read(file, tensor, start) for name, tensor in tensors.items()}
-    pages = mmap(file.fileno(), 0, access=ACCESS_READ if mapped == "r" else ACCESS_COPY)
+    access = mmap.ACCESS_READ if mapped == "r" else mmap.ACCESS_COPY
+    pages = mmap.mmap(file.fileno(), 0, access=access)
+    # Windows has no such advice.
+    if scattered in tensors and hasattr(pages, "madvise"):
+        begin, end = start + tensors[scattered].begin, start + tensors[scattered].end
+        aligned = begin - begin % mmap.PAGESIZE
+        pages.madvise(mmap.MADV_RANDOM, aligned, end - aligned)
     return {name: _view(pages, tensor, start) for name, tensor in tensors.items()}
 
 

@@ -21,6 +21,12 @@ _STORED = {
     "complex64": ("F32", True),
     "int64": ("I64", False),
     "int32": ("I32", False),
+    "int16": ("I16", False),
+    "int8": ("I8", False),
+    "uint64": ("U64", False),
+    "uint32": ("U32", False),
+    "uint16": ("U16", False),
+    "uint8": ("U8", False),
     "bool": ("BOOL", False),
 }
 _OF_PAIRS = {np.dtype(np.float64): np.complex128, np.dtype(np.float32): np.complex64}

@@ -1,6 +1,7 @@
 """Rows as sums of products of picked leaves: one question, and the engines that answer it side by side.
 
     lookup       the question: which leaf each row takes from each table
+    index_lookup  the question of an index that is given
     gather       the choice among the engines, and what an engine is
     on_cuda      the engine for arrays of CuPy, by
       kernels      which kernel, when, with what

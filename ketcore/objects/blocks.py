@@ -72,7 +72,7 @@ def block(factors: Sequence[AnyArray], shape: tuple[int, int], key: Any) -> AnyA
     """
     row, column = parse_key(key, shape)
     if not isinstance(row, range) and not isinstance(column, range):
-        _check_broadcast([tuple(s.shape) for s in (row, column) if not isinstance(s, int)])
+        check_broadcast([tuple(s.shape) for s in (row, column) if not isinstance(s, int)])
         return entries(factors, row, column)
     found = (*shape_of(row), *shape_of(column))
     if isinstance(row, int | range):  # an array of row numbers says how many there are, as in `rows`
@@ -112,7 +112,8 @@ def _length(selector):
     return prod(shape_of(selector))
 
 
-def _check_broadcast(shapes):
+def check_broadcast(shapes: Sequence[tuple[int, ...]]) -> None:
+    """IndexError unless index arrays of these shapes broadcast."""
     try:
         np.broadcast_shapes(*shapes)
     except ValueError:

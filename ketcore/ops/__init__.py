@@ -4,6 +4,13 @@
 """
 
 from ketcore.lookups.digits import digits
+from ketcore.ops.codebook_rows import (
+    codebook_rows,
+    codebook_rows_dense,
+    codebook_rows_jvp,
+    codebook_rows_shapes,
+    codebook_rows_vjp,
+)
 from ketcore.ops.gather_kron import (
     gather_kron,
     gather_kron_dense,
@@ -92,6 +99,12 @@ OPS = (
         forward_options=("out",), vjp_options=("deterministic",),
     ),
     Op(
+        "codebook_rows", codebook_rows, codebook_rows_vjp, codebook_rows_jvp, codebook_rows_dense,
+        codebook_rows_shapes,
+        primals=(several("codebooks"), one("row_scale", optional=True), one("decoder", optional=True)),
+        constants=("codes",), options=("check",), forward_options=("out",), vjp_options=("deterministic",),
+    ),
+    Op(
         "rows", rows, rows_vjp, rows_jvp, rows_dense, rows_shapes,
         primals=(several("factors"),), constants=("ids",), options=("shape", "check"),
         forward_options=("out",), vjp_options=("deterministic",),
@@ -163,6 +176,10 @@ OPS = (
 __all__ = [
     "OPS",
     "Op",
+    "codebook_rows",
+    "codebook_rows_dense",
+    "codebook_rows_jvp",
+    "codebook_rows_vjp",
     "digits",
     "gather_kron",
     "gather_kron_dense",

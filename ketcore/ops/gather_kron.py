@@ -16,21 +16,11 @@ from typing import Any, overload
 import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
-from ketcore.arrays.checks import (
-    as_integers,
-    check_columns,
-    check_flag,
-    check_index,
-    check_tables,
-    check_tangents,
-    is_within,
-    to_namespace_of,
-)
-from ketcore.arrays.elementary import reshaped
+from ketcore.arrays.checks import check_flag, check_tables, check_tangents
 from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
-from ketcore.lookups.lookup import Lookup, narrowed, restored
-from ketcore.shapes import halves_split
+from ketcore.lookups.index_lookup import index_lookup
+from ketcore.lookups.lookup import narrowed, restored
 
 
 @overload
@@ -327,41 +317,7 @@ def _lookup(tables, index, columns, per_term, check):
     """Everything checked, as the lookup that engines take, and the batch of the index."""
     xp, tables, dtype = check_tables("tables", tables)
     per_term = check_flag("per_term", per_term)
-    lead = (len(tables), tables[0].shape[0]) if per_term else (len(tables),)
-    lengths = [table.shape[1] for table in tables]
-    index, checked = _check_indices(index, lead, lengths, check, xp is np)
-    index = to_namespace_of(index, xp, tables[0])
-    batch = tuple(index.shape[len(lead) :])
-    columns = check_columns("columns", columns, prod([table.shape[2] for table in tables]))
-    cut = narrowed(tables, columns)
-    lookup = Lookup(
-        tables=cut,
-        index=index if len(batch) == 1 else reshaped(xp, index, (*lead, prod(batch))),
-        kind="terms" if per_term else "modes",
-        bound=0,
-        checked=checked,
-        columns=columns,
-        layernorm=False,
-        eps=0.0,
-        split=halves_split(tuple([table.shape[2] for table in cut])),
-        dtype=dtype,
+    lookup, batch = index_lookup(
+        "index", index, xp, tables, dtype, columns=columns, per_term=per_term, check=check
     )
     return xp, tables, lookup, batch
-
-
-def _check_indices(index, lead, lengths, check, narrow):
-    """The index (*lead, ...) as integers, and whether each mode is known to stay within its table."""
-    index = as_integers("index", index)
-    if tuple(index.shape[: len(lead)]) != lead:
-        rule = (
-            "(N, R, ...), one entry per table and term" if len(lead) == 2 else "(N, ...), one entry per table"
-        )
-        raise ValueError(f"index must have shape {rule}, for {lead}, got {tuple(index.shape)}")
-    # The least of the lengths is enough for most indices, and one look takes less than one for each mode.
-    if is_within(index, min(lengths), check):
-        return index, True
-    known = [
-        check_index(f"index[{n}]", index[n, ...], length, check, narrow)[1]
-        for n, length in enumerate(lengths)
-    ]
-    return check_index("index", index, 0, False, narrow)[0], all(known)

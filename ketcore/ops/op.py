@@ -19,7 +19,7 @@ class Arrays(NamedTuple):
     several : bool
         Whether it is a sequence of N arrays, as factors are; else it is one array.
     optional : bool
-        Whether None is allowed, and is the default.
+        Whether None is allowed; it is the default where no constants follow the primals.
     real : bool
         Whether it is real where the other arrays are complex.
     """

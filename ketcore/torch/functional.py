@@ -30,6 +30,7 @@ from ketcore.torch.memory import Bridge, bridge
 from ketcore.torch.operators import Tensors, TorchOperator
 
 __all__ = [
+    "codebook_rows",
     "gather_kron",
     "ket_gram",
     "ket_inner",
@@ -440,6 +441,7 @@ def _function(forward: FunctionT) -> FunctionT:
     return cast(FunctionT, function)
 
 
+codebook_rows = _function(ops.codebook_rows)
 gather_kron = _function(ops.gather_kron)
 ket_gram = _function(ops.ket_gram)
 ket_inner = _function(ops.ket_inner)
