@@ -261,5 +261,6 @@ def drawn(op: Op, dtype: str) -> Problem:
         whole = not op.constants or all(problem.counts)
         return 0 not in sizes and len(sizes) > 2 and cropped and whole
 
-    chosen = settings(phases=[Phase.generate], database=None)
+    # The same in every profile.
+    chosen = settings(phases=[Phase.generate], database=None, max_examples=200)
     return find(STRATEGIES[op.name](op, dtype), telling, settings=chosen, random=Random(0))

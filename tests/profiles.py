@@ -36,8 +36,8 @@ def is_thorough() -> bool:
 
 
 def scaled(examples: int) -> int:
-    """So many examples in the normal profile, more in a thorough one."""
-    return examples * settings.default.max_examples // EXAMPLES["normal"]
+    """So many examples in the normal profile, more in a thorough one, fewer in the short one."""
+    return max(1, examples * settings.default.max_examples // EXAMPLES["normal"])
 
 
 def only_thorough(what: str) -> None:
