@@ -15,8 +15,7 @@ import numpy as np
 
 from ketcore.array_types import Array, ForeignT, Host, HostLike, Lists, Seed
 from ketcore.arrays.checks import check_constant
-from ketcore.arrays.conversions import as_array
-from ketcore.arrays.namespaces import is_array, is_half, quiet, to_host
+from ketcore.arrays.namespaces import is_half, quiet
 from ketcore.arrays.scale import balanced
 from ketcore.divisors import suggest_dims
 from ketcore.fit.als import Found
@@ -27,7 +26,7 @@ from ketcore.fit.result import Callback, Fit, check_options
 from ketcore.fit.search import fit_halves
 from ketcore.fit.sources import Rows, open_rows
 from ketcore.fit.targets import DenseTarget
-from ketcore.fit.weights import Weights, plan_weights
+from ketcore.fit.weights import Weights, check_row_weights, plan_weights
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
@@ -260,7 +259,7 @@ def from_dense(
 
 def _fit_rows(rows: Rows, row_dims, col_dims, weights, options) -> Fit:
     """The fit, in whose dims a mode of one element (1, 1) only costs an axis."""
-    plan = plan_weights(_checked_weights(weights, rows.shape[0]), rows.shape, row_dims, col_dims)
+    plan = plan_weights(check_row_weights(weights, rows.shape[0]), rows.shape, row_dims, col_dims)
     if len(row_dims) == 1:
         return _one_mode(rows, plan, row_dims, col_dims)
     halves = _halves(rows, plan, row_dims, col_dims).scaled_to_one()
@@ -296,22 +295,6 @@ def _check_fit(row_dims, col_dims, shape):
             raise ValueError(f"{name} must have a product of at least {size}, got {shown(dims)}")
     if prod(row_dims) * prod(col_dims) >= _MOST:
         raise ValueError(f"row_dims and col_dims must have a product below {_MOST} in all, {got}")
-
-
-def _checked_weights(weights, rows):
-    """Weights as float64 on the host."""
-    if weights is None:
-        return None
-    found = to_host(weights) if is_array(weights) else as_array("weights", weights)
-    if found.dtype.kind not in "fiub":
-        raise TypeError(f"weights must be real numbers, got {found.dtype}")
-    if found.shape != (rows,):
-        raise ValueError(f"weights must have shape ({rows},), got {found.shape}")
-    found = found.astype(np.float64)
-    if not (np.all(np.isfinite(found)) and found.min() >= 0 and found.max() > 0):
-        got = f"values from {found.min()} to {found.max()}"
-        raise ValueError(f"weights must be finite, at least 0 and not all 0, got {got}")
-    return found
 
 
 def _halves(rows: Rows, plan: Weights, row_dims, col_dims) -> Halves:

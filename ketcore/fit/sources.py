@@ -52,8 +52,8 @@ class Rows:
         return namespace_of(self.sample)
 
 
-def open_rows(matrix: Any) -> Rows:
-    """`matrix` as row blocks; nothing is read yet but the first row of what is no array.
+def open_rows(matrix: Any, name: str = "A") -> Rows:
+    """`matrix`, an argument of that name, as row blocks; of what is no array the first row alone is read yet.
 
     Raises
     ------
@@ -65,19 +65,19 @@ def open_rows(matrix: Any) -> Rows:
     held: Any = None
     read: Callable[[int, int], AnyArray]
     if hasattr(matrix, "rmatmat"):
-        read = _operator_rows(matrix)
+        read = _operator_rows(matrix, name)
     elif is_array(matrix) and not isinstance(matrix, np.memmap):
         held = matrix
     elif isinstance(matrix, list | tuple) or (not opts_out(matrix) and _is_whole(matrix)):
-        held = as_array("A", matrix)
+        held = as_array(name, matrix)
     else:
-        read = _sliced(matrix)
+        read = _sliced(matrix, name)
     if held is not None:
         read = partial(_block, held)
-    shape = _two_sizes(matrix if held is None else held)
-    (first,) = as_floating("A", (read(0, 1),))
+    shape = _two_sizes(matrix if held is None else held, name)
+    (first,) = as_floating(name, (read(0, 1),))
     xp = namespace_of(first)
-    check_dtype("A", xp, first.dtype)
+    check_dtype(name, xp, first.dtype)
     wide = accumulation_dtype(xp, first.dtype)
 
     def read_wide(start, stop):
@@ -90,10 +90,10 @@ def _block(held, start, stop):
     return held[start:stop, :]
 
 
-def _two_sizes(matrix):
+def _two_sizes(matrix, name):
     shape = tuple(matrix.shape)
     if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"A must be a matrix of at least one row and one column, got shape {shape}")
+        raise ValueError(f"{name} must be a matrix of at least one row and one column, got shape {shape}")
     return int(shape[0]), int(shape[1])
 
 
@@ -102,14 +102,14 @@ def _is_whole(matrix):
     return hasattr(matrix, "__array__") and not hasattr(matrix, "dtype")
 
 
-def _operator_rows(operator):
+def _operator_rows(operator, name):
     """Rows through the adjoint of a SciPy LinearOperator."""
     size, dtype = operator.shape[0], np.dtype(operator.dtype or np.float64)
     try:
         operator.rmatvec(np.zeros(size, dtype))
     except NotImplementedError:
         kind = type(operator).__name__
-        raise TypeError(f"A must have an adjoint, got a {kind} without rmatvec") from None
+        raise TypeError(f"{name} must have an adjoint, got a {kind} without rmatvec") from None
 
     # Columns of the identity are as long as A has rows: a few of them at a time.
     step = max(1, _IDENTITY // size)
@@ -126,11 +126,11 @@ def _operator_rows(operator):
     return read
 
 
-def _sliced(matrix):
+def _sliced(matrix, name):
     """A reader of blocks of rows, of what can be sliced."""
     if not all(hasattr(matrix, name) for name in ("shape", "dtype", "__getitem__")):
         raise TypeError(
-            f"A must be an array, a linear operator or sliceable by rows, got {type(matrix).__name__}"
+            f"{name} must be an array, a linear operator or sliceable by rows, got {type(matrix).__name__}"
         )
 
     def read(start, stop):

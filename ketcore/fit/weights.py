@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ketcore.arrays.conversions import as_array
 from ketcore.arrays.elementary import padded
+from ketcore.arrays.namespaces import is_array, to_host
 
 # Products of a handful of weights, each rounded once.
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)
@@ -36,6 +38,23 @@ class Weights(NamedTuple):
     by_mode: list[tuple[np.ndarray, np.ndarray]] | None
     roots: np.ndarray | None
     columns: np.ndarray | None
+
+
+def check_row_weights(weights: Any, rows: int, positive: bool = False) -> np.ndarray | None:
+    """Weights (rows,) as float64 on the host, None as it is; `positive` weights are above 0 in each row."""
+    if weights is None:
+        return None
+    found = to_host(weights) if is_array(weights) else as_array("weights", weights)
+    if found.dtype.kind not in "fiub":
+        raise TypeError(f"weights must be real numbers, got {found.dtype}")
+    if found.shape != (rows,):
+        raise ValueError(f"weights must have shape ({rows},), got {found.shape}")
+    found = found.astype(np.float64)
+    least = found.min()
+    if not (np.all(np.isfinite(found)) and least >= 0 and found.max() > 0 and (least > 0 or not positive)):
+        rule = "above 0" if positive else "at least 0 and not all 0"
+        raise ValueError(f"weights must be finite, {rule}, got values from {least} to {found.max()}")
+    return found
 
 
 def plan_weights(
