@@ -128,7 +128,7 @@ def _operator_rows(operator, name):
 
 def _sliced(matrix, name):
     """A reader of blocks of rows, of what can be sliced."""
-    if not all(hasattr(matrix, name) for name in ("shape", "dtype", "__getitem__")):
+    if not all(hasattr(matrix, each) for each in ("shape", "dtype", "__getitem__")):
         raise TypeError(
             f"{name} must be an array, a linear operator or sliceable by rows, got {type(matrix).__name__}"
         )
