@@ -49,9 +49,9 @@ def draw(rows: Rows, weights: np.ndarray, centres: int, rng: "np.random.Generato
     most = min(max(_ROWS_PER_CENTRE * centres, _LEAST_SAMPLE), _MOST_SAMPLE)
     chances = _chances(weights, most)
     picked = np.flatnonzero(rng.random(words) < chances)
-    found, peak, done = None, 0.0, 0
+    found = np.empty((len(picked), columns), to_host(rows.sample).dtype)
+    peak, done = 0.0, 0
     for start, block in blocks(rows):
-        found = np.empty((len(picked), columns), block.dtype) if found is None else found
         peak = max(peak, _peak(block, start))
         stop = int(np.searchsorted(picked, start + len(block)))
         found[done:stop] = block[picked[done:stop] - start]
