@@ -87,9 +87,12 @@ def starts(dense: Array, counts: Array, size: tuple[int, int], seed: int) -> Ite
         if rank > 0:
             pair = truncated_svd(dense, weights, rank)
             yield Start(name, low_rank_table(words, rank), pair, sum(each.nbytes for each in pair))
-    found = product_quantised(dense, budget, seed)
-    if found is not None:
-        yield found
+    found = [
+        product_quantised(dense, budget, seed),
+        with_codebooks("codebooks", dense, None, budget, seed),
+        with_codebooks("codebooks, weights", dense, np.sqrt(counts), budget, seed),
+    ]
+    yield from (start for start in found if start is not None)
 
 
 def truncated_svd(dense: Array, weights: Array, rank: int) -> tuple[Array, Array]:
@@ -160,6 +163,39 @@ def codes_table(codes: Array) -> Table:
         return (sums.reshape(centroids.shape).astype(cotangent.dtype),)
 
     return Table("codes", None, None, RATES[0], _no_start, rows, vjp)
+
+
+def with_codebooks(name: str, dense: Array, weights: Array | None, budget: int, seed: int) -> Start | None:
+    """The nearest table of `fit_codebooks`: a byte a code, and of each size the most codes for the budget."""
+    found = []
+    for size, width in product((16, 64, 256), (16, 32, 64)):
+        n_codes = (budget - 4 * COLUMNS * width) // (len(dense) + 4 * size * width)
+        if n_codes < 1 or len(dense) < max(size, width):
+            continue
+        value, error, *_ = kc.fit_codebooks(dense, n_codes, size, width, weights=weights, rng=seed)
+        parameters = value.codebooks[0], value.decoder
+        taken = value.codes.nbytes + sum(each.nbytes for each in parameters)
+        found.append((error, Start(name, codebooks_table(value.codes[0]), parameters, taken)))
+    return min(found, key=lambda each: each[0], default=(0.0, None))[1]
+
+
+def codebooks_table(codes: Array) -> Table:
+    """Rows that are decoded sums of vectors of codebooks; the codes (n_codes, words) stay as they are."""
+
+    def sums(books, picked):
+        return sum(book[code] for book, code in zip(books, picked, strict=True))
+
+    def rows(parameters, ids):
+        return sums(parameters[0], codes[:, ids]) @ parameters[1]
+
+    def vjp(parameters, ids, cotangent):
+        books, decoder = parameters
+        d_books, picked, d_sums = np.zeros_like(books), codes[:, ids], cotangent @ decoder.T
+        for d_book, code in zip(d_books, picked, strict=True):
+            np.add.at(d_book, code, d_sums)
+        return d_books, sums(books, picked).T @ cotangent
+
+    return Table("codebooks", None, None, RATES[0], _no_start, rows, vjp)
 
 
 def _no_start(rng):

@@ -6,7 +6,7 @@ The names, by what they are for; `help(ketcore.rows)` tells of one of them::
                    Permutation, CodebookTable; made by ket, eye, kron, kron_power, swap, commutation
     structure      khatri_rao, face_splitting, hadamard, embed, partial_trace,
                    partial_transpose, permute_subsystems, allclose
-    approximation  from_dense, nearest_kronecker, recompress, suggest_dims,
+    approximation  from_dense, nearest_kronecker, fit_codebooks, recompress, suggest_dims,
                    vocabulary_permutation
     files          save, load, load_word2ket
     operations     gather_kron, rows, row_kets, ket_rows, codebook_rows, ket_inner, ket_gram,
@@ -22,6 +22,7 @@ from types import ModuleType as _ModuleType
 from ketcore import linalg as linalg
 from ketcore._version import __version__ as __version__
 from ketcore.divisors import suggest_dims as suggest_dims
+from ketcore.fit import fit_codebooks as fit_codebooks
 from ketcore.fit import from_dense as from_dense
 from ketcore.fit import nearest_kronecker as nearest_kronecker
 from ketcore.fit import recompress as recompress

@@ -53,6 +53,30 @@ def test_a_truncated_svd_is_exact_where_the_rank_suffices_and_follows_weights():
     assert np.allclose((left @ right)[0], draw(2, 256)[0], atol=1e-2)
 
 
+def test_a_table_of_codebooks_and_its_vjp():
+    codes, ids, cotangent = np.array([[0, 1, 1], [1, 0, 1]], np.uint8), np.array([0, 2, 2]), draw(3, 4)
+    books, decoder = draw(2, 2, 3), draw(3, 4)
+    table = compressed.codebooks_table(codes)
+    rows = table.rows((books, decoder), ids)
+    assert np.allclose(rows[0], (books[0, 0] + books[1, 1]) @ decoder)
+    d_books, d_decoder = table.vjp((books, decoder), ids, cotangent)
+    assert np.isclose(np.vdot(d_books, books), np.vdot(cotangent, rows))
+    assert np.isclose(np.vdot(d_decoder, decoder), np.vdot(cotangent, rows))
+    assert np.allclose(d_books[0, 1], (cotangent[1] + cotangent[2]) @ decoder.T)
+
+
+@pytest.mark.parametrize("weights", [None, np.arange(1.0, 61.0)])
+def test_codebooks_stay_within_the_budget(weights):
+    dense = (draw(60, 5) @ draw(5, 256)).astype("float32")
+    found = [compressed.with_codebooks("c", dense, weights, budget, 1) for budget in (20_000, 40_000)]
+    gaps = []
+    for start, budget in zip(found, (20_000, 40_000), strict=True):
+        assert start.bytes <= budget
+        gaps.append(np.linalg.norm(start.table.rows(start.parameters, np.arange(60)) - dense))
+    assert gaps[1] < gaps[0] < np.linalg.norm(dense)
+    assert compressed.with_codebooks("c", dense, weights, 10_000, 1) is None
+
+
 # Of rows that repeat some are drawn twice, and one of two equal centroids stays without rows.
 @pytest.mark.filterwarnings("ignore:One of the clusters is empty")
 @pytest.mark.parametrize("budget", [3000, 6000])

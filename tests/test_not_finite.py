@@ -188,6 +188,7 @@ def of_functions(a, b, A):
     return {
         "embed": lambda: [kc.embed(a, (2, 2, 2), 1), kc.embed(A.to_dense(), (2, 2, 2), (0, 2))],
         "face_splitting": lambda: kc.face_splitting(a, b).to_dense(),
+        "fit_codebooks": lambda: kc.fit_codebooks(A.to_dense(), 2, 2, 2, row_scale=True, rng=0),
         "from_dense": lambda: kc.from_dense(A.to_dense(), order=2, rank=1),
         "hadamard": lambda: [kc.hadamard(A, B), kc.hadamard(D, D), kc.hadamard(S, D)],
         "allclose": lambda: [kc.allclose(A, B), kc.allclose(A, A)],

@@ -138,6 +138,8 @@ def functions() -> dict[str, Call]:
     dims = {"row_dims": (2, 3), "col_dims": (2, 3)}
     sizes = {"dims": (2, 3), "rank": 2, "batch_shape": (4,), "std": 1.0, "rng": 0, "dtype": "float64"}
     shapes = {"shape": (6, 6), "order": None, "rank": 2, "std": 1.0, "rng": 0, "dtype": "float64"}
+    codebooks = {"table": dense, "n_codes": 1, "codebook_size": 2, "width": 2, "row_scale": False}
+    codebooks |= {"weights": None, "iterations": 2, "rng": 0, "callback": None}
     packed = {"source": np.ones((2, 3, 10, 4)), "shape": (95, 16), "layer": None}
     return {
         "CodebookTable": Call(
@@ -163,6 +165,7 @@ def functions() -> dict[str, Call]:
         "embed": Call(kc.embed, {"op": np.eye(2), "dims": (2, 3), "where": 0, "linear": False, "svd": False}),
         "eye": Call(kc.eye, {"dims": (2, 3), "dtype": "float64", "like": None}),
         "face_splitting": Call(kc.face_splitting, {"matrices": (dense, dense)}, "matrices"),
+        "fit_codebooks": Call(kc.fit_codebooks, codebooks),
         "from_dense": Call(
             kc.from_dense, {"A": dense, "order": 2, "gain": None, "weights": None} | fit | dims
         ),

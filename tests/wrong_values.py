@@ -77,6 +77,7 @@ RIGHT: dict[str, set[str]] = {
     "svd": {"True"},
     # How many.
     "batch_shape": {"[]"},
+    "codebook_size": {"None", "2"},
     "col_dims": {"None"},
     "columns": {"None", "2"},
     "dims": {"list of 100"},
@@ -85,6 +86,7 @@ RIGHT: dict[str, set[str]] = {
     "m": {"2", "10**5000"},
     "maxiter": {"None", "2", "10**5000"},
     "n": {"0", "2", "10**5000"},
+    "n_codes": {"2"},
     "order": {"2"},
     "radices": {"[10**5000]"},
     "rank": {"2"},
@@ -92,6 +94,7 @@ RIGHT: dict[str, set[str]] = {
     "row_dims": {"None"},
     "shape": {"None"},
     "size": {"2", "10**5000"},
+    "width": {"None", "2"},
     # Which.
     "axes": {"None", "[]"},
     "axis": {"None", "0", "-1"},
@@ -117,6 +120,7 @@ RIGHT: dict[str, set[str]] = {
     "shift_tangent": _REAL,
     "scalar": _NUMBERS,
     "std": _SIZES,
+    "table": _KINDS - {"Ket"} | {"sparse"},
     "term": {"0"},
     "tol": _SIZES | {"None"},
     "values": {"[-9]", "[1.5]", "array of bools", "list of 100"},
@@ -128,7 +132,7 @@ RIGHT: dict[str, set[str]] = {
     "cross": {"None"},
     "decoder": {"None"},
     "offsets": {"None"},
-    "row_scale": {"None", "[True, 2]", "array of bools"},
+    "row_scale": {"None", "True", "[True, 2]", "array of bools"},
     "row_scale_tangent": {"[True, 2]", "array of bools"},
     "layer": {"None"},
     "like": _ARRAYS | {"None", "np.float64(2.0)"},  # of which library and device alone count

@@ -26,7 +26,7 @@ from ketcore.fit.result import Callback, Fit, check_options
 from ketcore.fit.search import fit_halves
 from ketcore.fit.sources import Rows, open_rows
 from ketcore.fit.targets import DenseTarget
-from ketcore.fit.weights import Weights, plan_weights, real_weights
+from ketcore.fit.weights import Weights, check_row_weights, plan_weights
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
@@ -176,7 +176,7 @@ def nearest_kronecker(
         return fit_matrix(A, options)
     rows = open_rows(A)
     _check_fit(row_dims, col_dims, rows.shape)
-    weights = _checked_weights(weights, rows.shape[0])
+    weights = check_row_weights(weights, rows.shape[0])
     if permutation is not None:
         order = np.argsort(check_permutation("permutation", permutation, rows.shape[0]))
         rows, weights = open_rows(A, order=order), None if weights is None else weights[order]
@@ -310,17 +310,6 @@ def _check_fit(row_dims, col_dims, shape):
             raise ValueError(f"{name} must have a product of at least {size}, got {shown(dims)}")
     if prod(row_dims) * prod(col_dims) >= _MOST:
         raise ValueError(f"row_dims and col_dims must have a product below {_MOST} in all, {got}")
-
-
-def _checked_weights(weights, rows):
-    """Weights as float64 on the host."""
-    found = real_weights(weights, rows)
-    if found is None:
-        return None
-    if not (np.all(np.isfinite(found)) and found.min() >= 0 and found.max() > 0):
-        got = f"values from {found.min()} to {found.max()}"
-        raise ValueError(f"weights must be finite, at least 0 and not all 0, got {got}")
-    return found
 
 
 def _halves(rows: Rows, plan: Weights, row_dims, col_dims) -> Halves:

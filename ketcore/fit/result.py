@@ -21,7 +21,7 @@ class Fit(NamedTuple, Generic[ValueT]):
 
     Attributes
     ----------
-    value : KroneckerMatrix or Ket
+    value : KroneckerMatrix, Ket or CodebookTable
         What was fitted.
     error : float or array
         `|value - given| / |given|`, Frobenius norm, measured on the value that is returned; 0.0 where both

@@ -23,7 +23,7 @@ from ketcore.array_types import Array, Host, Lists
 from ketcore.arrays.checks import check_constant
 from ketcore.arrays.namespaces import quiet, to_host
 from ketcore.fit.sources import Rows, open_rows
-from ketcore.fit.weights import real_weights
+from ketcore.fit.weights import check_row_weights
 from ketcore.shapes import check_dims, shown
 
 # Of wider tables so many principal components are looked at.  All 50 of GloVe's vectors take half a percent
@@ -151,12 +151,9 @@ def _places(words, row_dims, modes):
 
 def _positive(weights, words):
     """Weights as float64 on the host, 1 the largest, or None."""
-    found = real_weights(weights, words)
+    found = check_row_weights(weights, words, positive=True)
     if found is None:
         return None
-    wrong = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
-    if wrong.size:
-        raise ValueError(f"weights must be finite and above 0, got {found[wrong[0]]} for word {wrong[0]}")
     # The least quotient is rounded to 0, by which a sum of weights would be divided.
     return np.maximum(found / found.max(), np.finfo(np.float64).tiny)
 

@@ -40,8 +40,8 @@ class Weights(NamedTuple):
     columns: np.ndarray | None
 
 
-def real_weights(weights: Any, rows: int) -> np.ndarray | None:
-    """Weights (rows,) as float64 on the host, or None; their values are not looked at."""
+def check_row_weights(weights: Any, rows: int, positive: bool = False) -> np.ndarray | None:
+    """Weights (rows,) as float64 on the host, None as it is; `positive` weights are above 0 in each row."""
     if weights is None:
         return None
     found = to_host(weights) if is_array(weights) else as_array("weights", weights)
@@ -49,7 +49,15 @@ def real_weights(weights: Any, rows: int) -> np.ndarray | None:
         raise TypeError(f"weights must be real numbers, got {found.dtype}")
     if found.shape != (rows,):
         raise ValueError(f"weights must have shape ({rows},), got {found.shape}")
-    return found.astype(np.float64)
+    found = found.astype(np.float64)
+    if positive:
+        wrong = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
+        if wrong.size:
+            raise ValueError(f"weights must be finite and above 0, got {found[wrong[0]]} for row {wrong[0]}")
+    elif not (np.all(np.isfinite(found)) and found.min() >= 0 and found.max() > 0):
+        got = f"values from {found.min()} to {found.max()}"
+        raise ValueError(f"weights must be finite, at least 0 and not all 0, got {got}")
+    return found
 
 
 def plan_weights(

@@ -1,0 +1,146 @@
+"""Codebooks of a table: how near, how fast, and by which k-means.
+
+python -m bench.codebooks table FILE     relative errors at some sizes, of a table in a file of NumPy
+python -m bench.codebooks speed          1,000,000 x 256 numbers in a file: seconds and memory
+python -m bench.codebooks kmeans         k-means here beside those of SciPy and scikit-learn (if it is there)
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter, process_time
+
+import numpy as np
+from scipy.cluster.vq import kmeans2
+
+import ketcore as kc
+from bench.measure import peak_memory
+from ketcore.fit.kmeans import cluster
+
+# (n_codes, codebook_size, width, row_scale) of `table`; a width of None is that of the table.
+SETTINGS = (
+    (1, 256, 16, False),
+    (1, 256, None, False),
+    (1, 256, None, True),
+    (2, 256, None, False),
+    (2, 256, None, True),
+    (3, 256, None, False),
+    (4, 256, None, False),
+    (4, 256, None, True),
+    (6, 256, None, False),
+    (8, 256, None, False),
+)
+POINTS, CENTRES, SWEEPS = (50_000, 64), 256, 10
+
+
+def decaying(words: int, columns: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows in float32 whose components have lengths that fall as 1 / sqrt(q)."""
+    rows = rng.standard_normal((words, columns), np.float32)
+    return rows / np.sqrt(np.arange(1, columns + 1, dtype=np.float32))
+
+
+def stored_bytes(value) -> int:
+    """Codebooks, decoder, codes and scales."""
+    arrays = (*value.codebooks, value.codes, value.row_scale, value.decoder)
+    return sum(each.nbytes for each in arrays if each is not None)
+
+
+def table_lines(table: np.ndarray, settings=SETTINGS) -> Iterator[str]:
+    """Codebooks at each size, and what a truncated SVD of the nearest rank to these bytes has.
+
+    The table is float16, and so is what is stored; ratios are those to its bytes in float32.
+    """
+    form = "{:>7}{:>6}{:>6}  {:<6}{:>10}{:>8}{:>8}{:>8}"
+    yield form.format("n_codes", "size", "width", "scale", "bytes", "ratio", "error", "SVD")
+    words, columns = table.shape
+    squares = np.linalg.svd(table.astype(np.float32), compute_uv=False).astype(np.float64) ** 2
+    for n_codes, size, width, scaled in settings:
+        width = width or columns
+        value, error, *_ = kc.fit_codebooks(table, n_codes, size, width, row_scale=scaled, rng=0)
+        taken = stored_bytes(value)
+        rank = round(taken / table.itemsize / (words + columns))
+        cells = f"{taken:,}", f"{4 * table.size / taken:.1f}", f"{error:.3f}"
+        svd = f"{np.sqrt(squares[rank:].sum() / squares.sum()):.3f}"
+        yield form.format(n_codes, size, width, "yes" if scaled else "no", *cells, svd)
+
+
+def speed_lines(words: int, columns: int, n_codes: int, folder: Path) -> Iterator[str]:
+    """Seconds and memory of a fit of a table in a file."""
+    path, rng = folder / "table.npy", np.random.default_rng(0)
+    table = np.lib.format.open_memmap(path, "w+", np.float32, (words, columns))
+    for start in range(0, words, 1 << 14):
+        table[start : start + (1 << 14)] = decaying(len(table[start : start + (1 << 14)]), columns, rng)
+    del table
+    table = np.load(path, mmap_mode="r")
+    found, sweeps = [], []
+
+    def fit():
+        found.append(
+            kc.fit_codebooks(table, n_codes, rng=0, callback=lambda *_: sweeps.append(perf_counter()))
+        )
+
+    before, used = perf_counter(), process_time()
+    peak = peak_memory(fit)
+    seconds, used, trained = perf_counter() - before, process_time() - used, sweeps[-1] - before
+    yield f"{words:,} x {columns} in float32, {n_codes} codes: error {found[0].error:.4f}"
+    yield f"{seconds:.1f} s, {trained:.1f} s until the last of {len(sweeps)} sweeps; {used:.1f} s of CPU time"
+    taken = stored_bytes(found[0].value)
+    yield f"NumPy held {peak / 1e6:.0f} MB at most, {taken / 1e6:.0f} MB of it the result"
+
+
+def kmeans_lines(shape=POINTS, centres=CENTRES) -> Iterator[str]:
+    """Seconds and errors of as many sweeps of each k-means from the same start."""
+    points = decaying(*shape, np.random.default_rng(0))
+    for name, run in kmeans_contestants(points, centres):
+        before = perf_counter()
+        found = run()
+        seconds = perf_counter() - before
+        pieces = np.array_split(points, 1000)
+        gaps = [((piece[:, None] - found) ** 2).sum(axis=2).min(axis=1).sum() for piece in pieces]
+        yield f"{name:<40}{seconds:>7.2f} s   error {np.sqrt(sum(gaps) / (points**2).sum()):.4f}"
+
+
+def kmeans_contestants(points: np.ndarray, centres: int) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    """Names, and what gives the centres."""
+    weights = np.ones(len(points), np.float32)
+    # The start that `cluster` draws of this seed.
+    times = np.random.default_rng(1).exponential(size=len(points))
+    first = points[np.argsort(times, kind="stable")[:centres]]
+
+    def ours():
+        return cluster(points, weights, centres, np.random.default_rng(1), SWEEPS, lambda _: None).centres
+
+    yield "ketcore.fit.kmeans.cluster", ours
+    yield "scipy.cluster.vq.kmeans2", lambda: kmeans2(points, first, iter=SWEEPS, minit="matrix")[0]
+    if find_spec("sklearn") is not None:
+        from sklearn.cluster import KMeans, MiniBatchKMeans
+
+        options = {"n_clusters": centres, "init": first, "n_init": 1, "max_iter": SWEEPS, "tol": 0.0}
+        yield "sklearn KMeans", lambda: KMeans(**options).fit(points).cluster_centers_
+        batches = options | {"batch_size": 4096, "random_state": 0}
+        yield "sklearn MiniBatchKMeans", lambda: MiniBatchKMeans(**batches).fit(points).cluster_centers_
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.codebooks", description=__doc__.partition("\n")[0])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    kinds.add_parser("table").add_argument("file", help="a table (words, columns), as numpy.save writes it")
+    speed = kinds.add_parser("speed")
+    for name, default in (("words", 1_000_000), ("columns", 256), ("codes", 8)):
+        speed.add_argument(f"--{name}", type=int, default=default)
+    kinds.add_parser("kmeans")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        lines = {
+            "table": lambda: table_lines(np.load(options.file).astype(np.float16)),
+            "speed": lambda: speed_lines(options.words, options.columns, options.codes, Path(folder)),
+            "kmeans": kmeans_lines,
+        }[options.kind]()
+        for line in lines:
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
