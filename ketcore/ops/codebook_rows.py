@@ -388,7 +388,7 @@ class _Call:
         self.dtype = promoted(name, arrays)
         self.wide = accumulation_dtype(xp, self.dtype)
         tables = codebooks if self.plain else [as_dtype(xp, table, self.wide) for table in codebooks]
-        dtype = self.dtype if self.plain else self.wide
+        dtype = self.dtype if self.plain else tables[0].dtype
         width = prod([table.shape[2] for table in tables])
         check_decoder(self.given_decoder, width)
         self.lookup, self.batch = index_lookup("codes", codes, xp, tables, dtype, check=check)

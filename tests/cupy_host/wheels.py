@@ -85,7 +85,7 @@ def _pip(arguments, environment):
 
 def _translate(source, tools, made):
     """Make C++ of the module, beside what that includes."""
-    with tarfile.open(next(source.glob("cupy-*.tar.gz"))) as archive:
+    with tarfile.open(next(source.glob("cupy-*.tar.gz")), encoding="utf-8") as archive:
         archive.extractall(source, filter="data")
     root = next(path for path in source.iterdir() if path.is_dir())
     constants = {"CUPY_CUDA_VERSION": CUDA, "CUPY_HIP_VERSION": 0, "CUPY_USE_CUDA_PYTHON": False}
