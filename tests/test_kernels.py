@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from ketcore.cuda.structs import PLAN
 from ketcore.lookups import kernel_plan, kernels, segments
 from tests.cusim import available
 from tests.kernel_problems import (
@@ -97,7 +98,7 @@ def test_stores_of_sixteen_bytes(name, aligned, columns):
     lookup, launch = make((3, 3), (3, 24), 9, columns=columns, dtype=name), Launcher()
     out = kernels.expand(launch, lookup, nan_rows(lookup, aligned))
     close(out, lookup, lambda lookup: reference(lookup)[0], lookup.dtype)
-    assert launch.launches[0][-1][0]["vector"] == (aligned and columns != 61)
+    assert launch.launches[0][-1][0].view(PLAN)["vector"] == (aligned and columns != 61)
 
 
 @pytest.mark.parametrize("layernorm", [False, True])

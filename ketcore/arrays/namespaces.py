@@ -9,6 +9,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import detached, is_torch, is_traced
+from ketcore.cuda import library
 from ketcore.cuda.library import host_values, is_cupy
 from ketcore.tracing import FunctionT, is_compiling, unless_compiling
 
@@ -40,6 +41,8 @@ def namespace_of(array: AnyArray) -> ModuleType:
     """The array-API namespace of one array.  NumPy's is NumPy itself, which needs no wrapper."""
     if isinstance(array, np.ndarray):
         return np
+    if is_cupy(array):
+        return library.namespace()
     # What array-api-compat keeps between calls, PyTorch does not trace without a warning.
     if is_compiling() and is_torch(array):
         from array_api_compat import torch
@@ -57,6 +60,8 @@ def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
     """The one namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
     if all([isinstance(a, np.ndarray) for a in arrays]):  # noqa: C419 - half the time
         return np
+    if library.on_one_device(arrays):
+        return library.namespace()
     try:
         same = all(map(is_torch, arrays))
         xp = namespace_of(arrays[0]) if same else array_api_compat.array_namespace(*arrays)
@@ -97,8 +102,8 @@ def is_writeable_in_place(array: AnyArray) -> bool:
 
 def on_host(array: AnyArray) -> bool:
     """Whether `array` has its values in host memory, so that reading them waits for no device."""
-    if is_numpy(array):
-        return True
+    if is_numpy(array) or is_cupy(array):
+        return is_numpy(array)
     return not is_traced(array) and str(device_of(array)).lower().startswith(("cpu", "tfrt_cpu"))
 
 

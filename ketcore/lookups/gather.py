@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ketcore.array_types import AnyArray
-from ketcore.arrays.autodiff import is_bare
+from ketcore.arrays.autodiff import is_bare, is_torch
 from ketcore.arrays.checks import check_like, check_out
 from ketcore.arrays.elementary import reshaped
-from ketcore.arrays.namespaces import is_numpy, namespace_of, to_host
+from ketcore.arrays.namespaces import namespace_of, to_host
 from ketcore.cuda.library import on_device_of
 from ketcore.lookups import on_arrays, on_cuda, on_native, on_numpy
 from ketcore.lookups.lookup import Lookup
@@ -220,14 +220,16 @@ def gather_vjp(lookup: Lookup, cotangent: AnyArray, deterministic: bool) -> tupl
     """`Engine.pull`."""
     lookup, cotangent, returned = _in_host_memory(lookup, cotangent)
     with on_device_of(lookup.tables[0]):
-        return tuple(map(returned, engine(lookup).pull(lookup, cotangent, deterministic)))
+        found = engine(lookup).pull(lookup, cotangent, deterministic)
+    return found if returned is None else tuple(map(returned, found))
 
 
 def packed_vjp(lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, deterministic: bool) -> AnyArray:
     """`Engine.pull_packed`."""
     lookup, cotangent, returned = _in_host_memory(lookup, cotangent)
     with on_device_of(lookup.tables[0]):
-        return returned(engine(lookup).pull_packed(lookup, dims, cotangent, deterministic))
+        found = engine(lookup).pull_packed(lookup, dims, cotangent, deterministic)
+    return found if returned is None else returned(found)
 
 
 def ids_vjp(lookup: Lookup, cotangent: AnyArray) -> tuple[AnyArray, AnyArray]:
@@ -235,21 +237,21 @@ def ids_vjp(lookup: Lookup, cotangent: AnyArray) -> tuple[AnyArray, AnyArray]:
     lookup, cotangent, returned = _in_host_memory(lookup, cotangent)
     with on_device_of(lookup.tables[0]):
         ids, sums = engine(lookup).pull_ids(lookup, cotangent)
-        return returned(ids), returned(sums)
+    return (ids, sums) if returned is None else (returned(ids), returned(sums))
 
 
 def _in_host_memory(lookup, cotangent):
     """Both as arrays of NumPy that share the memory of bare tensors, and what makes tensors of results.
 
-    NumPy's engine pulls back faster than array code.  All else stays as it is, and so does
-    bfloat16, which NumPy does not have.
+    NumPy's engine pulls back faster than array code.  All else stays as it is, with None for a third, and so
+    does bfloat16, which NumPy does not have.
     """
-    if is_numpy(cotangent):
-        return lookup, cotangent, lambda found: found
+    if not is_torch(cotangent):
+        return lookup, cotangent, None
     arrays = (*lookup.tables, lookup.index, cotangent)
     names = {str(array.dtype).rpartition(".")[2] for array in arrays} if is_bare(arrays) else {"bfloat16"}
     if "bfloat16" in names:
-        return lookup, cotangent, lambda found: found
+        return lookup, cotangent, None
     *tables, index, cotangent = map(to_host, arrays)
     dtype, xp = np.dtype(str(lookup.dtype).rpartition(".")[2]), namespace_of(lookup.index)
     records = None if lookup.records is None else to_host(lookup.records)

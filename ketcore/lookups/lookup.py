@@ -4,7 +4,7 @@ Letters: N order, R rank, B output rows, t_n and q_n rows and columns of table n
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import prod
 from types import ModuleType
@@ -20,7 +20,7 @@ from ketcore.shapes import halves_split, offsets, reached_dims
 from ketcore.tracing import kept
 
 
-# Not frozen, which would take two microseconds of every call; nothing writes to one.
+# Not frozen, which would take two microseconds of every call; nothing writes to one but what it says below.
 @dataclass(slots=True)
 class Lookup:
     """B rows to expand, each the sum over terms of products of N leaves.
@@ -55,6 +55,8 @@ class Lookup:
     records : array, (t, R, sum q_n), or None
         Of kind "same" the packed array that the tables are, side by side; None where they are only parts of
         one.
+    geometry : Geometry, or None
+        What `ketcore.lookups.kernel_plan` makes of all that is no array, once it is asked.
     """
 
     tables: tuple[AnyArray, ...]
@@ -68,6 +70,7 @@ class Lookup:
     split: int
     dtype: Any = None
     records: AnyArray | None = None
+    geometry: Any = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def batch(self) -> int:
@@ -167,8 +170,13 @@ def restored(
     xp: ModuleType, gradients: Sequence[AnyArray], tables: Sequence[AnyArray]
 ) -> tuple[AnyArray, ...]:
     """Gradients of `narrowed` tables as those of the tables: zeros where they were cut, and their dtypes."""
-    pairs = zip(gradients, tables, strict=True)
-    return tuple([cast_gradient(xp, padded(xp, g, table.shape[2], 2), table) for g, table in pairs])
+    return tuple([_restored(xp, g, table) for g, table in zip(gradients, tables, strict=True)])
+
+
+def _restored(xp, gradient, table):
+    if gradient.dtype == table.dtype and gradient.shape[2] == table.shape[2]:  # most of them
+        return gradient
+    return cast_gradient(xp, padded(xp, gradient, table.shape[2], 2), table)
 
 
 def restored_records(

@@ -70,7 +70,7 @@ def obstacle(lookup: Lookup) -> str:
         return f"must be arrays of NumPy, got {library_of(tables[0])}"
     if loader.found()[0] is None:
         return f"must have the compiled library, got none: {missing()}"
-    if _storage(dtype) is None or any(table.dtype != dtype for table in tables):
+    if _storage(dtype) is None or any([table.dtype != dtype for table in tables]):  # noqa: C419 - half the time
         names = ", ".join(dict.fromkeys(str(table.dtype) for table in tables))
         return f"must have one real floating dtype, that of rows in {dtype}, got {names}"
     if len(tables) > _MAX_ORDER:
@@ -102,30 +102,26 @@ def expand(lookup: Lookup, out: np.ndarray | None) -> np.ndarray:
 
 def pull(lookup: Lookup, cotangent: np.ndarray, deterministic: bool) -> tuple[np.ndarray, ...]:
     """The cotangent of rows back to the tables."""
-    size, places = _places(shapes_of(lookup.tables))
-    found = np.zeros((size,), _sums_dtype(lookup))
+    dtype = _sums_dtype(lookup)
+    size, places = _places(shapes_of(lookup.tables), dtype.itemsize)
+    found = np.zeros((size,), dtype)
     if cotangent.size and not _pulled(lookup, cotangent, found):
         values = records(lookup, cotangent)
         pieces = [values[:, :, start:stop] for start, stop in pairwise(offsets(lookup.widths))]
         return scatter(np, made_safe(np, lookup)[0], pieces)
-    item = found.itemsize
-    return tuple(
-        [
-            np.ndarray(shape, found.dtype, found, start * item, [step * item for step in steps])
-            for start, shape, steps in places
-        ]
-    )
+    return tuple([np.ndarray(shape, dtype, found, start, strides) for start, shape, strides in places])
 
 
 @kept(1024)
-def _places(shapes):
+def _places(shapes, itemsize):
     """The numbers in gradients (t_n, R, q_n) that lie end to end, and where each lies as (R, t_n, q_n).
 
-    That is its beginning, its shape and its strides, counted in numbers.
+    That is the byte where it begins, its shape and its strides.
     """
     size, places = 0, []
     for rank, length, width in shapes:
-        places.append((size, (rank, length, width), (width, rank * width, 1)))
+        strides = width * itemsize, rank * width * itemsize, itemsize
+        places.append((size * itemsize, (rank, length, width), strides))
         size += rank * length * width
     return size, tuple(places)
 
