@@ -15,9 +15,10 @@ Shared memory of a block of `expand` or `contract`, up to padding, in bytes.  W 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +30,12 @@ from ketcore.shapes import offsets, strides, tree_split
 _KINDS = ("digits", "same", "modes", "terms")
 
 
-class Geometry(NamedTuple):
-    """All of a `Lookup` that is not an array; letters as there, and `steps` are the strides of the tables."""
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """All of a `Lookup` that is not an array; letters as there, and `steps` are the strides of the tables.
+
+    `geometry` gives one object for the same sizes, so that what is kept for it is found at once.
+    """
 
     rows: int
     columns: int
@@ -54,39 +59,44 @@ class Geometry(NamedTuple):
         """Bytes of a number that sums run in."""
         return max(4, self.itemsize)
 
-    @property
+    @cached_property
     def right(self) -> int:
         """Entries of the right half."""
         return prod(self.widths[self.split :])
 
 
 def geometry(lookup: Lookup) -> Geometry:
-    """The geometry of a lookup, which keeps it.  One mode takes its index as it is, so its kind is "same"."""
+    """The geometry of a lookup, which remembers it."""
     if lookup.geometry is None:
-        lookup.geometry = _geometry(lookup)
+        lookup.geometry = _geometry(
+            lookup.batch,
+            lookup.columns,
+            lookup.kind,
+            lookup.bound,
+            shapes_of(lookup.tables),
+            tuple([table.strides for table in lookup.tables]),
+            lookup.split,
+            lookup.node_eps,
+            lookup.tables[0].dtype.itemsize,
+        )
     return lookup.geometry
 
 
-def _geometry(lookup):
-    shapes = shapes_of(lookup.tables)
-    counts = tuple([shape[1] for shape in shapes])
-    kind = "same" if len(counts) == 1 and lookup.kind in ("digits", "modes") else lookup.kind
+@lru_cache(maxsize=1024)
+def _geometry(rows, columns, kind, bound, shapes, steps, split, eps, itemsize):
+    counts, widths = tuple([shape[1] for shape in shapes]), tuple([shape[2] for shape in shapes])
     # Kernels count by int64, of which the last number is one that no table has.
-    bound = min(counts) if lookup.kind == "modes" else min(lookup.bound, (1 << 63) - 1)
-    layernorm = lookup.layernorm and len(counts) > 1
-    return Geometry(
-        rows=lookup.batch,
-        columns=lookup.columns,
-        kind=kind,
-        bound=bound,
-        rank=shapes[0][0],
-        counts=counts,
-        widths=tuple([shape[2] for shape in shapes]),
-        steps=tuple([table.strides for table in lookup.tables]),
-        split=lookup.split,
-        eps=float(lookup.eps) if layernorm else None,
-        itemsize=lookup.tables[0].dtype.itemsize,
-    )
+    bound = min(counts) if kind == "modes" else min(bound, (1 << 63) - 1)
+    # One mode takes its index as it is.
+    single = len(shapes) == 1
+    kind = "same" if single and kind in ("digits", "modes") else kind
+    eps = None if single or eps is None else float(eps)
+    return Geometry(rows, columns, kind, bound, shapes[0][0], counts, widths, steps, split, eps, itemsize)
+
+
+def segment_geometry(rows: int, width: int, count: int, itemsize: int) -> Geometry:
+    """That of `rows` rows of so many entries whose sums by index are `count` rows."""
+    return _geometry(rows, width, "same", count, ((1, count, width),), ((0, 0, 0),), 0, None, itemsize)
 
 
 # ---- expand and contract ----

@@ -18,11 +18,11 @@ from ketcore.array_types import AnyArray
 from ketcore.cuda.structs import MAX_ORDER, SHARED_FLOOR, Launch, address
 from ketcore.cuda.table import INDEX, STORAGE, c_type
 from ketcore.lookups.kernel_plan import (
-    Geometry,
     chunk_launches,
     filled_plan,
     gather_launch,
     geometry,
+    segment_geometry,
     segment_launch,
 )
 from ketcore.lookups.lookup import Lookup
@@ -182,21 +182,7 @@ def segment_sum(launch: Any, values: AnyArray, index: AnyArray, count: int) -> A
     sums = launch.xp.zeros((count, width), dtype=values.dtype)
     if not batch or not width:
         return sums
-    found = segment_launch(
-        Geometry(
-            rows=batch,
-            columns=width,
-            kind="same",
-            bound=count,
-            rank=1,
-            counts=(count,),
-            widths=(width,),
-            steps=((0, 0, 0),),
-            split=0,
-            eps=None,
-            itemsize=values.dtype.itemsize,
-        )
-    )
+    found = segment_launch(segment_geometry(batch, width, count, values.dtype.itemsize))
     # The kernels put partial sums into the rows that they read.
     _sorted_sums(launch, found, index, launch.xp.array(values, order="C"), (sums[None],))
     return sums
