@@ -8,7 +8,6 @@ process may use, by commas, for tests and reports; what they cannot take is an e
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ from ketcore.arrays.elementary import reshaped
 from ketcore.arrays.namespaces import namespace_of, to_host
 from ketcore.cuda.library import on_device_of
 from ketcore.lookups import on_arrays, on_cuda, on_native, on_numpy
-from ketcore.lookups.lookup import Lookup
+from ketcore.lookups.lookup import Lookup, changed
 from ketcore.native import loader
 from ketcore.shapes import check_addressable
 
@@ -255,5 +254,5 @@ def _in_host_memory(lookup, cotangent):
     *tables, index, cotangent = map(to_host, arrays)
     dtype, xp = np.dtype(str(lookup.dtype).rpartition(".")[2]), namespace_of(lookup.index)
     records = None if lookup.records is None else to_host(lookup.records)
-    found = replace(lookup, tables=tuple(tables), index=index, dtype=dtype, records=records)
+    found = changed(lookup, tables=tables, index=index, dtype=dtype, records=records)
     return found, cotangent, xp.asarray

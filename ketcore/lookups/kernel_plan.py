@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.arrays.checks import shapes_of
 from ketcore.cuda.structs import MAX_ORDER, MODE, PLAN, SHARED_FLOOR, Launch, address, reciprocal
-from ketcore.lookups.lookup import Lookup
+from ketcore.lookups.lookup import Lookup, form
 from ketcore.shapes import offsets, strides, tree_split
 
 _KINDS = ("digits", "same", "modes", "terms")
@@ -68,35 +67,39 @@ class Geometry:
 def geometry(lookup: Lookup) -> Geometry:
     """The geometry of a lookup, which remembers it."""
     if lookup.geometry is None:
-        lookup.geometry = _geometry(
-            lookup.batch,
-            lookup.columns,
-            lookup.kind,
-            lookup.bound,
-            shapes_of(lookup.tables),
-            tuple([table.strides for table in lookup.tables]),
-            lookup.split,
-            lookup.node_eps,
-            lookup.tables[0].dtype.itemsize,
-        )
+        steps = tuple([table.strides for table in lookup.tables])
+        lookup.geometry = _geometry(lookup.form, lookup.batch, steps)
     return lookup.geometry
 
 
 @lru_cache(maxsize=1024)
-def _geometry(rows, columns, kind, bound, shapes, steps, split, eps, itemsize):
-    counts, widths = tuple([shape[1] for shape in shapes]), tuple([shape[2] for shape in shapes])
+def _geometry(of, rows, steps):
+    kind, bound, shapes = of.kind, of.bound, of.shapes
+    counts = tuple([shape[1] for shape in shapes])
     # Kernels count by int64, of which the last number is one that no table has.
     bound = min(counts) if kind == "modes" else min(bound, (1 << 63) - 1)
     # One mode takes its index as it is.
     single = len(shapes) == 1
     kind = "same" if single and kind in ("digits", "modes") else kind
-    eps = None if single or eps is None else float(eps)
-    return Geometry(rows, columns, kind, bound, shapes[0][0], counts, widths, steps, split, eps, itemsize)
+    return Geometry(
+        rows=rows,
+        columns=of.columns,
+        kind=kind,
+        bound=bound,
+        rank=shapes[0][0],
+        counts=counts,
+        widths=of.widths,
+        steps=steps,
+        split=of.split,
+        eps=float(of.eps) if of.layernorm and not single else None,
+        itemsize=of.dtypes[0].itemsize,
+    )
 
 
-def segment_geometry(rows: int, width: int, count: int, itemsize: int) -> Geometry:
+def segment_geometry(rows: int, width: int, count: int, dtype: np.dtype) -> Geometry:
     """That of `rows` rows of so many entries whose sums by index are `count` rows."""
-    return _geometry(rows, width, "same", count, ((1, count, width),), ((0, 0, 0),), 0, None, itemsize)
+    found = form("same", count, width, False, 0.0, 0, dtype, ((1, count, width),), (dtype,))
+    return _geometry(found, rows, ((0, 0, 0),))
 
 
 # ---- expand and contract ----

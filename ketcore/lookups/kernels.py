@@ -37,17 +37,17 @@ def obstacle(lookup: Lookup) -> str:
 
     A matter of dtypes and sizes, the same on every GPU.
     """
-    return _obstacle(geometry(lookup), tuple([table.dtype for table in lookup.tables]), lookup.dtype)
+    return _obstacle(geometry(lookup), lookup.form)
 
 
 @lru_cache(maxsize=256)
-def _obstacle(shape, dtypes, rows_dtype):
-    dtype = dtypes[0]
+def _obstacle(shape, form):
+    dtypes, dtype = form.dtypes, form.dtypes[0]
     if dtype.name not in STORAGE or any(each != dtype for each in dtypes):
         names = dict.fromkeys(each.name for each in dtypes)
         return f"must have one real floating dtype, got {', '.join(names)}"
-    if rows_dtype is not None and rows_dtype != dtype:
-        return f"must have the dtype of the rows, {rows_dtype}, got {dtype.name}"
+    if form.dtype is not None and form.dtype != dtype:
+        return f"must have the dtype of the rows, {form.dtype}, got {dtype.name}"
     if len(dtypes) > MAX_ORDER:
         return f"must be at most {MAX_ORDER}, got {len(dtypes)}"
     if shape.rank < 1:
@@ -182,7 +182,7 @@ def segment_sum(launch: Any, values: AnyArray, index: AnyArray, count: int) -> A
     sums = launch.xp.zeros((count, width), dtype=values.dtype)
     if not batch or not width:
         return sums
-    found = segment_launch(segment_geometry(batch, width, count, values.dtype.itemsize))
+    found = segment_launch(segment_geometry(batch, width, count, values.dtype))
     # The kernels put partial sums into the rows that they read.
     _sorted_sums(launch, found, index, launch.xp.array(values, order="C"), (sums[None],))
     return sums

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays import namespaces
-from ketcore.arrays.checks import shapes_of
 from ketcore.arrays.namespaces import accumulation_dtype, namespace_of
 from ketcore.cuda import launcher, library
 from ketcore.lookups import kernels
@@ -41,7 +40,7 @@ def expand(lookup: Lookup, out: AnyArray | None) -> AnyArray:
 def pull(lookup: Lookup, cotangent: AnyArray, deterministic: bool) -> tuple[AnyArray, ...]:
     """The cotangent of rows back to the tables."""
     fills = kernels.fills(lookup, deterministic)
-    gradients = _new(lookup, shapes_of(lookup.tables), fills)
+    gradients = _new(lookup, lookup.form.shapes, fills)
     _contract(lookup, cotangent, deterministic, gradients)
     return gradients
 

@@ -29,7 +29,7 @@ from ketcore.arrays.checks import (
 from ketcore.arrays.elementary import reshaped
 from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
-from ketcore.lookups.lookup import Lookup, narrowed, restored
+from ketcore.lookups.lookup import make_lookup, narrowed, restored
 from ketcore.shapes import halves_split
 
 
@@ -334,7 +334,7 @@ def _lookup(tables, index, columns, per_term, check):
     batch = tuple(index.shape[len(lead) :])
     columns = check_columns("columns", columns, prod([table.shape[2] for table in tables]))
     cut = narrowed(tables, columns)
-    lookup = Lookup(
+    lookup = make_lookup(
         tables=cut,
         index=index if len(batch) == 1 else reshaped(xp, index, (*lead, prod(batch))),
         kind="terms" if per_term else "modes",
