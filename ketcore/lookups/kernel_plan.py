@@ -296,4 +296,5 @@ def filled_plan(launch: Launch, tables: Sequence[Any] = (), gradients: Sequence[
 
 # Where the modes of a plan begin, in words of eight bytes: the addresses of a table and of its gradient, then
 # three strides of either.
-_MODES = tuple([(PLAN.fields["modes"][1] + n * MODE.itemsize) // 8 for n in range(MAX_ORDER)])
+_FIELDS: Any = PLAN.fields
+_MODES = tuple([(_FIELDS["modes"][1] + n * MODE.itemsize) // 8 for n in range(MAX_ORDER)])

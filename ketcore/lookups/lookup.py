@@ -259,13 +259,14 @@ def restored(
     xp: ModuleType, gradients: Sequence[AnyArray], tables: Sequence[AnyArray]
 ) -> tuple[AnyArray, ...]:
     """Gradients of `narrowed` tables as those of the tables: zeros where they were cut, and their dtypes."""
-    return tuple([_restored(xp, g, table) for g, table in zip(gradients, tables, strict=True)])
-
-
-def _restored(xp, gradient, table):
-    if gradient.dtype == table.dtype and gradient.shape[2] == table.shape[2]:  # most of them
-        return gradient
-    return cast_gradient(xp, padded(xp, gradient, table.shape[2], 2), table)
+    return tuple(
+        [
+            g
+            if g.dtype == table.dtype and g.shape[2] == table.shape[2]  # most of them
+            else cast_gradient(xp, padded(xp, g, table.shape[2], 2), table)
+            for g, table in zip(gradients, tables, strict=True)
+        ]
+    )
 
 
 def restored_records(

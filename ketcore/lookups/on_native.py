@@ -21,7 +21,6 @@ from ketcore.lookups.on_numpy import push
 from ketcore.lookups.segments import scatter, scatter_packed, sum_by_id
 from ketcore.native import loader
 from ketcore.shapes import offsets
-from ketcore.tracing import kept
 
 __all__ = ["expand", "missing", "obstacle", "pull", "pull_ids", "pull_packed", "push", "records"]
 
@@ -88,7 +87,8 @@ def _obstacle(form):
 def expand(lookup: Lookup, out: np.ndarray | None) -> np.ndarray:
     """Rows (B, columns), into `out` where it is given."""
     if out is None:
-        out = np.empty((lookup.batch, lookup.columns), lookup.dtype)
+        form = lookup.form
+        out = np.empty((lookup.index.shape[-1], form.columns), form.dtype)
     elif any(np.may_share_memory(out, each) for each in (*lookup.tables, lookup.index)):
         # Rows are written while others are still to be read.
         out[...] = expand(lookup, None)
@@ -117,7 +117,7 @@ def pull(lookup: Lookup, cotangent: np.ndarray, deterministic: bool) -> tuple[np
     return tuple([np.ndarray(shape, dtype, found, start, strides) for start, shape, strides in places])
 
 
-@kept(1024)
+@lru_cache(maxsize=1024)
 def _places(shapes, itemsize):
     """The numbers in gradients (t_n, R, q_n) that lie end to end, and where each lies as (R, t_n, q_n).
 
