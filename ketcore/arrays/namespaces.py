@@ -9,8 +9,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import detached, is_torch, is_traced
-from ketcore.cuda import library
-from ketcore.cuda.library import host_values, is_cupy
+from ketcore.cuda.library import cupy_namespace, host_values, is_cupy, on_one_device
 from ketcore.tracing import FunctionT, is_compiling, unless_compiling
 
 
@@ -42,7 +41,7 @@ def namespace_of(array: AnyArray) -> ModuleType:
     if isinstance(array, np.ndarray):
         return np
     if is_cupy(array):
-        return library.namespace()
+        return cupy_namespace()
     # What array-api-compat keeps between calls, PyTorch does not trace without a warning.
     if is_compiling() and is_torch(array):
         from array_api_compat import torch
@@ -60,8 +59,8 @@ def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
     """The one namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
     if all([isinstance(a, np.ndarray) for a in arrays]):  # noqa: C419 - half the time
         return np
-    if library.on_one_device(arrays):
-        return library.namespace()
+    if on_one_device(arrays):
+        return cupy_namespace()
     try:
         same = all(map(is_torch, arrays))
         xp = namespace_of(arrays[0]) if same else array_api_compat.array_namespace(*arrays)
@@ -102,8 +101,10 @@ def is_writeable_in_place(array: AnyArray) -> bool:
 
 def on_host(array: AnyArray) -> bool:
     """Whether `array` has its values in host memory, so that reading them waits for no device."""
-    if is_numpy(array) or is_cupy(array):
-        return is_numpy(array)
+    if is_numpy(array):
+        return True
+    if is_cupy(array):
+        return False
     return not is_traced(array) and str(device_of(array)).lower().startswith(("cpu", "tfrt_cpu"))
 
 
