@@ -78,8 +78,8 @@ def as_array(name: str, value: Any) -> AnyArray:
 def plain_dtype(arrays: Sequence[Any]) -> np.dtype[Any] | None:
     """The dtype that arrays of NumPy itself promote to where all have one of `COMMON`; None for all else.
 
-    Arrays of CuPy on one device have it if they share it.  Of such arrays, at least one, nothing remains to be
-    checked or converted; to find that takes half a microsecond.
+    Arrays of CuPy on one device have it if they share it.  Of such arrays, at least one, nothing remains to
+    be checked or converted; to find that takes half a microsecond.
     """
     if type(arrays[0]) is not np.ndarray:
         if not on_one_device(arrays):
