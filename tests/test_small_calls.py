@@ -73,12 +73,12 @@ def test_an_index_is_within_by_its_values_whatever_its_layout():
 def test_what_is_kept_for_one_crop_is_not_found_for_what_equals_it():
     shapes = ((1, 2, 2), (1, 3, 2))
     dtype = np.dtype("float32")
-    found, widths = matrix_form(shapes, (dtype,) * 2, dtype, (1, 2))
+    found, widths = matrix_form(np.ndarray, shapes, (dtype,) * 2, dtype, (1, 2))
     assert (found.bound, found.columns, widths) == (1, 2, (1, 2))
-    assert matrix_form(shapes, (dtype,) * 2, dtype, [np.int64(1), 2]) == (found, widths)
+    assert matrix_form(np.ndarray, shapes, (dtype,) * 2, dtype, [np.int64(1), 2]) == (found, widths)
     for wrong in ((1.0, 2.0), (True, 2), (1, 2, 1), "12"):
         with pytest.raises(ValueError, match="shape must be two ints"):
-            matrix_form(shapes, (dtype,) * 2, dtype, wrong)
+            matrix_form(np.ndarray, shapes, (dtype,) * 2, dtype, wrong)
         with pytest.raises(ValueError, match="shape must be two ints"):
             kc.kron_matmul([np.ones(shape) for shape in shapes], np.ones(1), wrong)
 

@@ -98,7 +98,8 @@ def _geometry(of, rows, steps):
 
 def segment_geometry(rows: int, width: int, count: int, dtype: np.dtype) -> Geometry:
     """That of `rows` rows of so many entries whose sums by index are `count` rows."""
-    found = form("same", count, width, False, 0.0, 0, dtype, ((1, count, width),), (dtype,))
+    shapes = ((1, count, width),)
+    found = form(np.ndarray, "same", count, width, False, 0.0, 0, dtype, shapes, (dtype,))
     return _geometry(found, rows, ((0, 0, 0),))
 
 

@@ -29,6 +29,8 @@ class Form:
 
     Attributes
     ----------
+    array : type
+        Of the tables: it keeps dtypes of different libraries apart, some of which refuse to be compared.
     kind : {"digits", "same", "modes", "terms"}
         What the index says:
 
@@ -58,6 +60,7 @@ class Form:
         How many entries of the left half reach into the first `columns` columns.
     """
 
+    array: type
     kind: str
     bound: int
     columns: int
@@ -73,6 +76,7 @@ class Form:
 
 @kept(1024)
 def form(
+    array: type,
     kind: str,
     bound: int,
     columns: int,
@@ -86,7 +90,7 @@ def form(
     """The form of these values."""
     widths = tuple([shape[2] for shape in shapes])
     reached = -(-columns // prod(widths[split:]))
-    return Form(kind, bound, columns, layernorm, eps, split, dtype, shapes, dtypes, widths, reached)
+    return Form(array, kind, bound, columns, layernorm, eps, split, dtype, shapes, dtypes, widths, reached)
 
 
 # Not frozen, which would take two microseconds of every call; nothing writes to one but what it says below.
@@ -189,7 +193,8 @@ def make_lookup(
 ) -> Lookup:
     """The lookup of these values, as `Lookup` and `Form` name them."""
     dtypes = tuple([table.dtype for table in tables])
-    found = form(kind, bound, columns, layernorm, eps, split, dtype, shapes_of(tables), dtypes)
+    shapes, array = shapes_of(tables), type(tables[0])
+    found = form(array, kind, bound, columns, layernorm, eps, split, dtype, shapes, dtypes)
     return Lookup(tuple(tables), index, checked, found, records)
 
 
@@ -227,25 +232,25 @@ def cut(tables: Sequence[AnyArray], widths: Sequence[int] | None) -> tuple[AnyAr
 
 
 def matrix_form(
-    shapes: tuple[tuple[int, ...], ...], dtypes: tuple[Any, ...], dtype: Any, shape: Any
+    array: type, shapes: tuple[tuple[int, ...], ...], dtypes: tuple[Any, ...], dtype: Any, shape: Any
 ) -> tuple[Form, tuple[int, ...] | None]:
-    """The form of rows of a matrix whose factors have these shapes and dtypes; ValueError on wrong shapes.
+    """The form of rows of a matrix whose factors have these types; ValueError on wrong shapes.
 
     Beside it the widths that `cut` is told; None where that is all.  Both are kept between calls, since a few
     rows take hardly longer than to find them.
     """
     if not is_plain_block(shape):
         shape = check_block(shape, _full(shapes))
-    return _matrix_form(shapes, dtypes, dtype, shape)
+    return _matrix_form(array, shapes, dtypes, dtype, shape)
 
 
 @kept(1024)
-def _matrix_form(shapes, dtypes, dtype, shape):
+def _matrix_form(array, shapes, dtypes, dtype, shape):
     rows, columns = check_block(shape, _full(shapes))
     whole = tuple([shape[2] for shape in shapes])
     widths = narrowed_widths(whole, columns)
     cropped = tuple([(*shape[:2], width) for shape, width in zip(shapes, widths, strict=True)])
-    found = form("digits", rows, columns, False, 0.0, halves_split(widths), dtype, cropped, dtypes)
+    found = form(array, "digits", rows, columns, False, 0.0, halves_split(widths), dtype, cropped, dtypes)
     return found, None if widths == whole else widths
 
 

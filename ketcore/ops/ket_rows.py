@@ -418,7 +418,7 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
     ids, checked = check_index("ids", ids, leaves.shape[0], check, narrow=xp is np)
     ids = to_namespace_of(ids, xp, leaves)
     columns = check_columns("columns", columns, width)
-    found = _form(tuple(leaves.shape), dims, columns, layernorm, eps, dtype)
+    found = _form(type(leaves), tuple(leaves.shape), dims, columns, layernorm, eps, dtype)
     tables = cut(packed_views(xp, leaves, dims), None if found.widths == dims else found.widths)
     records = leaves if found.widths == dims else None
     lookup = Lookup(tables, flattened(xp, ids), checked, found, records)
@@ -426,14 +426,14 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
 
 
 @kept(1024)
-def _form(shape, dims, columns, layernorm, eps, dtype):
+def _form(array, shape, dims, columns, layernorm, eps, dtype):
     """The form of rows of leaves of this shape."""
     words, rank, _ = shape
     # The mean and the variance of a node are those of all its entries.
     widths = dims if layernorm else narrowed_widths(dims, columns)
     split = tree_split(len(dims)) if layernorm else halves_split(widths)
     shapes, dtypes = tuple([(rank, words, width) for width in widths]), (dtype,) * len(dims)
-    return form("same", words, columns, layernorm, eps, split, dtype, shapes, dtypes)
+    return form(array, "same", words, columns, layernorm, eps, split, dtype, shapes, dtypes)
 
 
 @kept(1024)

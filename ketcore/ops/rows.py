@@ -322,7 +322,7 @@ def _lookup(factors, ids, shape, check):
     """Everything checked, as the lookup that engines take, and the batch of the ids."""
     xp, factors, dtype = check_floating("factors", factors)
     dtypes = tuple([factor.dtype for factor in factors])
-    form, widths = matrix_form(shapes_of(factors), dtypes, dtype, shape)
+    form, widths = matrix_form(type(factors[0]), shapes_of(factors), dtypes, dtype, shape)
     ids, checked = check_index("ids", ids, form.bound, check, narrow=xp is np)
     ids = to_namespace_of(ids, xp, factors[0])
     return xp, factors, Lookup(cut(factors, widths), flattened(xp, ids), checked, form), tuple(ids.shape)
