@@ -9,7 +9,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import detached, is_torch, is_traced
-from ketcore.cuda.library import cupy_namespace, host_values, is_cupy, on_one_device
+from ketcore.cuda.library import device_namespace, host_values, is_cupy, on_one_device
 from ketcore.tracing import FunctionT, is_compiling, unless_compiling
 
 
@@ -41,7 +41,7 @@ def namespace_of(array: AnyArray) -> ModuleType:
     if isinstance(array, np.ndarray):
         return np
     if is_cupy(array):
-        return cupy_namespace()
+        return device_namespace()
     # What array-api-compat keeps between calls, PyTorch does not trace without a warning.
     if is_compiling() and is_torch(array):
         from array_api_compat import torch
@@ -60,7 +60,7 @@ def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
     if all([isinstance(a, np.ndarray) for a in arrays]):  # noqa: C419 - half the time
         return np
     if on_one_device(arrays):
-        return cupy_namespace()
+        return device_namespace()
     try:
         same = all(map(is_torch, arrays))
         xp = namespace_of(arrays[0]) if same else array_api_compat.array_namespace(*arrays)

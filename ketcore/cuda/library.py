@@ -33,7 +33,7 @@ def on_one_device(arrays: Sequence[Any]) -> bool:
 
 
 @cache
-def cupy_namespace() -> ModuleType:
+def device_namespace() -> ModuleType:
     """The array-API namespace of CuPy."""
     from array_api_compat import cupy
 
