@@ -1,6 +1,6 @@
 """What the kernels are tested with: a launcher on the simulator, random lookups, a reference in float64."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, reduce
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from ketcore.cuda import launcher, table
 from ketcore.cuda.structs import SHARED_FLOOR
 from ketcore.lookups import kernels
-from ketcore.lookups.lookup import Lookup
+from ketcore.lookups.lookup import changed, make_lookup
 from ketcore.products.fused_plan import Limits
 from ketcore.shapes import halves_split
 from tests.cusim import ORDERS, SimLauncher
@@ -82,7 +82,7 @@ def reference(lookup):
     picked, good = rows_picked(lookup)
     terms = np.arange(lookup.rank)[:, None]
     leaves = [t.astype(np.float64)[terms, i] for t, i in zip(lookup.tables, picked, strict=True)]
-    eps = lookup.eps if lookup.layernorm and len(leaves) > 1 else None
+    eps = lookup.node_eps if lookup.layernorm and len(leaves) > 1 else None
     value, pull = product(leaves, lookup.split, eps)
     rows = np.where(good[:, None], value.sum(0)[:, : lookup.columns], np.nan)
 
@@ -158,7 +158,7 @@ def lookups(draw):
     bound -= bool(bound > 1 and draw(st.booleans()))
     index = indices(draw, rng, kind, (order, rank, batch), counts, bound)
     eps = draw(st.sampled_from((1e-5, 1e-2)))
-    return Lookup(tables, index, kind, bound, False, columns, layernorm, eps, split, dtype)
+    return make_lookup(tables, index, kind, bound, False, columns, layernorm, eps, split, dtype)
 
 
 def random_table(rng, rank, rows, columns, dtype, strided):
@@ -213,7 +213,7 @@ def sensitivity(lookup, compute):
     for _ in range(3):
         signs = [rng.choice((-step, step), table.shape) for table in lookup.tables]
         moved = [table * (1 + sign) for table, sign in zip(lookup.tables, signs, strict=True)]
-        change = np.abs(compute(replace(lookup, tables=tuple(moved))) - base)
+        change = np.abs(compute(changed(lookup, tables=tuple(moved))) - base)
         largest = np.nanmax(change / step, initial=largest)
     return largest
 
@@ -239,7 +239,7 @@ def make(counts, widths, batch, *, rank=2, kind="digits", dtype="float32", seed=
         rng.standard_normal((rank, t, q)).astype(dtype_of(dtype)) for t, q in zip(counts, widths, strict=True)
     )
     given = {"columns": int(np.prod(widths)), "layernorm": False, "eps": 1e-5, "split": order // 2, **options}
-    return Lookup(tables, index, kind, bound, False, dtype=tables[0].dtype, **given)
+    return make_lookup(tables, index, kind, bound, False, dtype=tables[0].dtype, **given)
 
 
 def check(lookup, launch=None, cotangent_dtype=None):

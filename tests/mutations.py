@@ -4,7 +4,6 @@ As a program it drives the kernels as they are, then every bug that the mode of 
 prints what became of it.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from ketcore.cuda import launcher, table
 from ketcore.lookups import kernels
 from ketcore.lookups.gather import engine, gather, gather_vjp
-from ketcore.lookups.lookup import Lookup
+from ketcore.lookups.lookup import changed, make_lookup
 from ketcore.shapes import halves_split
 from tests import matmul_mutations
 from tests.cusim import ORDERS, SimLauncher, build
@@ -33,13 +32,14 @@ def lookup(counts, widths, rank, batch, kind="digits", columns=None, layernorm=F
     index = rng.integers(0, min(counts) if kind in ("modes", "terms") else bound, shape).astype(np.int32)
     index[..., list(bad)] = bound
     columns, split = columns or int(np.prod(widths)), order // 2 if layernorm else halves_split(tuple(widths))
-    return Lookup(tables, index, kind, bound, False, columns, layernorm, 1e-5, split, np.dtype(np.float32))
+    dtype = np.dtype(np.float32)
+    return make_lookup(tables, index, kind, bound, False, columns, layernorm, 1e-5, split, dtype)
 
 
 def exact(problem):
     """The same problem in float64, for the reference that NumPy computes."""
     tables = tuple(table.astype(np.float64) for table in problem.tables)
-    return replace(problem, tables=tables, dtype=np.dtype(np.float64))
+    return changed(problem, tables=tables, dtype=np.dtype(np.float64))
 
 
 def cotangent_of(problem):

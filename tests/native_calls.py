@@ -18,6 +18,7 @@ import numpy as np
 import ketcore as kc
 from ketcore.arrays import sums, threads
 from ketcore.lookups import gather, on_native
+from ketcore.lookups.lookup import make_lookup
 from ketcore.native import loader
 from ketcore.products import chains, plans
 from tests.guard_pages import guarded
@@ -195,7 +196,7 @@ def wrong(found, name, room):
     # So many that both threads are at it at the same time.
     table, ids = np.ones((1, 4, 50), np.float32), np.zeros(8000, int)
     rows = room((ids.size - (name == "overrun"), 50), table.dtype)
-    lookup = gather.Lookup((table,), ids, "digits", 4, True, 50, False, 0.0, 0, table.dtype)
+    lookup = make_lookup((table,), ids, "digits", 4, True, 50, False, 0.0, 0, table.dtype)
     with on_native._handle(lookup, rows) as handle:
         found.prepare(handle)
         barrier = Barrier(2)

@@ -13,7 +13,7 @@ import numpy as np
 import ketcore as kc
 from ketcore.arrays.sums import sum_by_index
 from ketcore.lookups import gather, on_arrays, on_native
-from ketcore.lookups.lookup import Lookup
+from ketcore.lookups.lookup import make_lookup
 from tests.guard_pages import guarded
 from tests.kernel_problems import cotangent_of, make
 from tests.native_calls import (
@@ -151,7 +151,7 @@ def check_exact():
             np.testing.assert_array_equal(*(result.astype(np.float64) for result in results))
         for name in INTEGERS:
             index = np.minimum(ids, min(299, np.iinfo(name).max)).astype(name)
-            one = Lookup((tables[1],), index, "same", 300, False, 16, False, 0.0, 0, dtype)
+            one = make_lookup((tables[1],), index, "same", 300, False, 16, False, 0.0, 0, dtype)
             assert not on_native.obstacle(one)
             np.testing.assert_array_equal(on_native.expand(one, None), tables[1][0, index.astype(int)])
 

@@ -1,7 +1,6 @@
 """Engines: each has what the protocol asks for, all give the same, and KETCORE_ENGINE chooses among them."""
 
 from contextlib import suppress
-from dataclasses import replace
 from inspect import getmembers, isfunction, signature
 
 import numpy as np
@@ -11,6 +10,7 @@ from hypothesis import assume, given
 import ketcore as kc
 from ketcore.lookups import gather, on_arrays, on_native, on_numpy
 from ketcore.lookups.leaves import packed_views
+from ketcore.lookups.lookup import changed, make_lookup
 from ketcore.native import loader
 from tests import run_engines
 from tests.kernel_problems import cotangent_of, lookups
@@ -34,7 +34,7 @@ def test_an_engine_has_the_functions_of_the_protocol(name):
 @every_engine
 def test_what_an_engine_cannot_take_it_says_in_words(name):
     table = np.ones((1, 2, 2), object)
-    lookup = gather.Lookup((table,), np.zeros(1, int), "same", 2, True, 2, False, 0.0, 0, table.dtype)
+    lookup = make_lookup((table,), np.zeros(1, int), "same", 2, True, 2, False, 0.0, 0, table.dtype)
     reason = gather.ENGINES[name].obstacle(lookup)
     assert not reason or (reason.startswith("must ") and ", got " in reason)
 
@@ -64,7 +64,7 @@ def answers(engine, lookup):
 def test_engines_give_what_array_code_gives(engine, lookup):
     """Bad indices, crops, LayerNorm and every kind among them."""
     tables = tuple(table.astype(np.float64) for table in lookup.tables)
-    exact = replace(lookup, tables=tables, dtype=np.dtype(np.float64))
+    exact = changed(lookup, tables=tables, dtype=np.dtype(np.float64))
     assume(not engine.obstacle(lookup))
     for found, expected in zip(answers(engine, exact), answers(on_arrays, exact), strict=True):
         # Rounding, which LayerNorm enlarges, is far below this, and bugs are far above.
@@ -78,7 +78,7 @@ def test_rows_are_written_into_out_by_every_engine():
     leaves = np.arange(12.0).reshape(3, 1, 4)
     tables = packed_views(np, leaves, (2, 2))
     index = np.array([2, 3, 0])
-    lookup = gather.Lookup(tables, index, "same", 3, False, 4, False, 0.0, 1, leaves.dtype, leaves)
+    lookup = make_lookup(tables, index, "same", 3, False, 4, False, 0.0, 1, leaves.dtype, leaves)
     expected = [[80, 88, 90, 99], [np.nan] * 4, [0, 0, 2, 3]]
     for engine in (on_native, on_numpy, on_arrays):
         if engine.missing():

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from ketcore.cuda.structs import PLAN
 from ketcore.lookups import kernel_plan, kernels, segments
+from ketcore.lookups.lookup import changed
 from tests.cusim import available
 from tests.kernel_problems import (
     FLOATS,
@@ -97,7 +99,7 @@ def test_stores_of_sixteen_bytes(name, aligned, columns):
     lookup, launch = make((3, 3), (3, 24), 9, columns=columns, dtype=name), Launcher()
     out = kernels.expand(launch, lookup, nan_rows(lookup, aligned))
     close(out, lookup, lambda lookup: reference(lookup)[0], lookup.dtype)
-    assert launch.launches[0][-1][0]["vector"] == (aligned and columns != 61)
+    assert launch.launches[0][-1][0].view(PLAN)["vector"] == (aligned and columns != 61)
 
 
 @pytest.mark.parametrize("layernorm", [False, True])
@@ -162,14 +164,14 @@ def test_gradients_are_equal_bit_for_bit(sort_above, layernorm, monkeypatch):
 def test_tables_are_staged_where_that_pays(limit, batch, staged):
     launch = check(make((6, 7), (8, 12), batch, rank=10), Launcher(shared_limit=limit))
     for kernel, *_, args in launch.launches:
-        assert args[0]["staged"] == (staged and kernel in ("expand", "contract"))
+        assert args[0].view(PLAN)["staged"] == (staged and kernel in ("expand", "contract"))
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 def test_sixteen_bit_storage_round_trips(name):
     """Every number, widened and narrowed again, is itself; NaN stays NaN."""
     every = np.arange(1 << 16).astype(np.uint16).view(dtype_of(name)).reshape(1, 256, 256)
-    lookup = replace(
+    lookup = changed(
         make((256,), (256,), 0, rank=1, dtype=name, split=0, index=np.arange(256)), tables=(every,)
     )
     out = kernels.expand(Launcher(), lookup, nan_rows(lookup))
@@ -185,7 +187,7 @@ def test_sixteen_bit_storage_rounds_to_nearest_even(name):
     patterns[:, ..., :32] &= 0x83FF if name == "float16" else 0xFFF0
     patterns[:, ..., 32:64] = rng.integers(0x3800, 0x4800, 32)
     tables = tuple(patterns.view(dtype_of(name)))
-    lookup = replace(
+    lookup = changed(
         make((1, 1), (128, 128), 0, rank=1, dtype=name, index=np.zeros(1, np.int32)), tables=tables
     )
     out = kernels.expand(Launcher(), lookup, nan_rows(lookup))
@@ -237,15 +239,15 @@ def test_obstacle():
     lookup = make((4, 5), (3, 4), 2)
     first, second = lookup.tables
     packed = np.zeros(8, np.dtype([("a", "f4"), ("b", "i2")]))["a"].reshape(2, 4, 1)
-    wide = replace(lookup, dtype=np.dtype(np.float64))
+    wide = changed(lookup, dtype=np.dtype(np.float64))
     cases = (
         (lookup, ""),
         (make((4, 5), (3, 4), 2, dtype="complex64"), "must have one real floating dtype, got complex64"),
-        (replace(lookup, tables=(first, second.astype("f8"))), "real floating dtype, got float32, float64"),
+        (changed(lookup, tables=(first, second.astype("f8"))), "real floating dtype, got float32, float64"),
         (wide, "must have the dtype of the rows, float64, got float32"),
-        (replace(lookup, tables=(first[:0], second[:0])), "must have at least one term, got rank 0"),
+        (changed(lookup, tables=(first[:0], second[:0])), "must have at least one term, got rank 0"),
         (make((1,) * 17, (1,) * 17, 2), "must be at most 16, got 17"),
-        (replace(lookup, tables=(packed, second)), f"got {[packed.strides, second.strides]}"),
+        (changed(lookup, tables=(packed, second)), f"got {[packed.strides, second.strides]}"),
         (make((2, 2), (2000, 2000), 2), "must have leaves that fit 49152 bytes of shared memory with their"),
     )
     for case, text in cases:

@@ -10,7 +10,7 @@ from ketcore.arrays import checks, conversions, sums
 from ketcore.arrays.elementary import mean_along, sum_along
 from ketcore.lookups import gather, leaves, on_numpy, segments
 from ketcore.lookups.digits import split_digits
-from ketcore.lookups.lookup import Lookup, matrix_sizes
+from ketcore.lookups.lookup import make_lookup, matrix_form
 from ketcore.products import direct
 from ketcore.shapes import offsets
 
@@ -72,11 +72,13 @@ def test_an_index_is_within_by_its_values_whatever_its_layout():
 
 def test_what_is_kept_for_one_crop_is_not_found_for_what_equals_it():
     shapes = ((1, 2, 2), (1, 3, 2))
-    assert matrix_sizes(shapes, (1, 2)).columns == 2
-    assert matrix_sizes(shapes, [np.int64(1), 2]) == matrix_sizes(shapes, (1, 2))
+    dtype = np.dtype("float32")
+    found, widths = matrix_form(np.ndarray, shapes, (dtype,) * 2, dtype, (1, 2))
+    assert (found.bound, found.columns, widths) == (1, 2, (1, 2))
+    assert matrix_form(np.ndarray, shapes, (dtype,) * 2, dtype, [np.int64(1), 2]) == (found, widths)
     for wrong in ((1.0, 2.0), (True, 2), (1, 2, 1), "12"):
         with pytest.raises(ValueError, match="shape must be two ints"):
-            matrix_sizes(shapes, wrong)
+            matrix_form(np.ndarray, shapes, (dtype,) * 2, dtype, wrong)
         with pytest.raises(ValueError, match="shape must be two ints"):
             kc.kron_matmul([np.ones(shape) for shape in shapes], np.ones(1), wrong)
 
@@ -112,7 +114,7 @@ def test_one_sum_for_all_tables_is_one_for_each(kind, dtype):
     if kind != "digits":
         lead = (rank, batch) if kind == "terms" else (batch,)
         index = np.stack([rng.integers(0, length, lead) for length in lengths])
-    lookup = Lookup(tables, index, kind, 30, True, 8, False, 0.0, 1, np.dtype(dtype))
+    lookup = make_lookup(tables, index, kind, 30, True, 8, False, 0.0, 1, np.dtype(dtype))
     records = normal(batch, rank, sum(widths), dtype=dtype, seed=2)
     ends = offsets(widths)
     parts = [records[:, :, start:stop] for start, stop in pairwise(ends)]

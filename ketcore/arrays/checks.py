@@ -29,6 +29,7 @@ from ketcore.arrays.namespaces import (
     opts_out,
     to_host,
 )
+from ketcore.cuda.library import is_cupy, on_one_device
 from ketcore.shapes import NO_SEQUENCES, check_addressable, check_dense_size, shown
 from ketcore.tracing import kept
 
@@ -68,7 +69,8 @@ def check_floating(
     if type(arrays) in (tuple, list) and arrays:
         known = plain_dtype(arrays)
         if known is not None:
-            return np, tuple(arrays), known
+            xp = np if type(arrays[0]) is np.ndarray else namespace_of(arrays[0])
+            return xp, tuple(arrays), known
     try:
         if opts_out(arrays):
             raise TypeError
@@ -132,7 +134,7 @@ def as_sequence(name: str, values: Any) -> tuple[Any, ...]:
 
 def as_integers(name: str, index: Any) -> AnyArray:
     """`index` as an array; TypeError unless its dtype is an integer.  An empty list counts as integers."""
-    if type(index) is np.ndarray and index.dtype in COMMON_INDICES:
+    if (type(index) is np.ndarray or is_cupy(index)) and index.dtype in COMMON_INDICES:
         return index
     if not is_array(index):
         given = index
@@ -199,8 +201,8 @@ def is_within(index: Any, bound: int, check: bool | None) -> bool:
         return False
     if check is not None and check is not True:
         return False
-    found = extremes(index)
-    return found is not None and found[0] >= 0 and found[1] < bound
+    # What `extremes` does, without a call of its own.
+    return index.item(index.argmin()) >= 0 and index.item(index.argmax()) < bound
 
 
 def outside(xp: ModuleType, index: AnyArray, bound: int) -> AnyArray:
@@ -229,7 +231,7 @@ def _first_outside(index, bound):
 def to_namespace_of(array: AnyArray, xp: ModuleType, like: AnyArray) -> AnyArray:
     """`array`, moved to the library and device of `like` where it is a NumPy array of host values."""
     if is_numpy(array):
-        if is_numpy(like):
+        if xp is np:
             return array
         return xp.asarray(array, device=device_of(like))
     namespace("ids and factors", (array, like))
@@ -275,10 +277,9 @@ def is_plain_block(shape: Any) -> bool:
 
     What else equals such a pair is none, or has no hash.
     """
-    return shape is None or (type(shape) is tuple and [*map(type, shape)] == _TWO_INTS)
-
-
-_TWO_INTS = [int, int]
+    if type(shape) is not tuple:
+        return shape is None
+    return len(shape) == 2 and type(shape[0]) is type(shape[1]) is int
 
 
 def check_identities(
@@ -340,7 +341,7 @@ def check_like(
 
     Lists and integers take `dtype`.
     """
-    plain_pair = type(values) is np.ndarray and is_numpy(like)
+    plain_pair = (type(values) is np.ndarray and is_numpy(like)) or on_one_device((values, like))
     if plain_pair and values.dtype == dtype and values.shape == tuple(shape):
         return values
     other = like if like.dtype == dtype else xp.empty((), dtype=dtype, device=device_of(like))

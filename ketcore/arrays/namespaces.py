@@ -9,7 +9,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.autodiff import detached, is_torch, is_traced
-from ketcore.cuda.library import host_values, is_cupy
+from ketcore.cuda.library import device_namespace, host_values, is_cupy, on_one_device
 from ketcore.tracing import FunctionT, is_compiling, unless_compiling
 
 
@@ -40,6 +40,8 @@ def namespace_of(array: AnyArray) -> ModuleType:
     """The array-API namespace of one array.  NumPy's is NumPy itself, which needs no wrapper."""
     if isinstance(array, np.ndarray):
         return np
+    if is_cupy(array):
+        return device_namespace()
     # What array-api-compat keeps between calls, PyTorch does not trace without a warning.
     if is_compiling() and is_torch(array):
         from array_api_compat import torch
@@ -57,6 +59,8 @@ def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
     """The one namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
     if all([isinstance(a, np.ndarray) for a in arrays]):  # noqa: C419 - half the time
         return np
+    if on_one_device(arrays):
+        return device_namespace()
     try:
         same = all(map(is_torch, arrays))
         xp = namespace_of(arrays[0]) if same else array_api_compat.array_namespace(*arrays)
@@ -99,6 +103,8 @@ def on_host(array: AnyArray) -> bool:
     """Whether `array` has its values in host memory, so that reading them waits for no device."""
     if is_numpy(array):
         return True
+    if is_cupy(array):
+        return False
     return not is_traced(array) and str(device_of(array)).lower().startswith(("cpu", "tfrt_cpu"))
 
 

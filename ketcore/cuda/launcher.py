@@ -23,11 +23,11 @@ def launcher_for(array: Any) -> "CupyLauncher | None":
     """What runs CUDA kernels on arrays like this one: None but for CuPy's."""
     if not is_cupy(array):
         return None
-    return _launcher_on(int(array.device.id))
+    return _launcher_on(array.data.device_id)
 
 
 class CupyLauncher:
-    """Launches the kernels of `ketcore/cuda/*.cu` on one device, on its current stream."""
+    """Launches the kernels of `ketcore/cuda/*.cu` on one device, the current one, on its current stream."""
 
     def __init__(self, device: int):
         import cupy
@@ -39,9 +39,8 @@ class CupyLauncher:
 
     def __call__(self, source, kernel, types, grid, block, args, shared):
         """Launch `kernel<types>` of `source`.cu on a 1-D grid; `args` as in `kernel_arguments`."""
-        function = _cupy_function(self.device, self.shared_limit, source, f"{kernel}<{','.join(types)}>")
-        with self.xp.cuda.Device(self.device):
-            function((grid,), (block,), kernel_arguments(args), shared_mem=shared)
+        function = _cupy_function(self.device, self.shared_limit, source, kernel, types)
+        function((grid,), (block,), kernel_arguments(args), shared_mem=shared)
 
 
 def kernel_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
@@ -49,10 +48,13 @@ def kernel_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
 
     TypeError for a Python number, of which CuPy would silently guess the C type.
     """
-    for position, arg in enumerate(args):
-        if isinstance(arg, bool | int | float | complex) and not isinstance(arg, np.generic):
-            raise TypeError(f"kernel argument {position} must be a NumPy scalar, got {type(arg).__name__}")
-    return tuple(np.asarray(arg) if isinstance(arg, np.void) else arg for arg in args)
+    if not _NUMBERS.isdisjoint(map(type, args)):
+        position, kind = next((i, type(arg)) for i, arg in enumerate(args) if type(arg) in _NUMBERS)
+        raise TypeError(f"kernel argument {position} must be a NumPy scalar, got {kind.__name__}")
+    return tuple([np.asarray(arg) if isinstance(arg, np.void) else arg for arg in args])
+
+
+_NUMBERS = {bool, int, float, complex}
 
 
 def kernel_source(source: str) -> str:
@@ -72,10 +74,11 @@ def _launcher_on(device):
 
 
 @cache
-def _cupy_function(device, shared_limit, source, name):
-    """The compiled kernel of a source, under one name of its template."""
+def _cupy_function(device, shared_limit, source, kernel, types):
+    """The compiled kernel of a source, with these arguments of its template."""
     import cupy
 
+    name = f"{kernel}<{','.join(types)}>"
     with cupy.cuda.Device(device):
         module = cupy.RawModule(
             code=kernel_source(source), options=("--std=c++17",), name_expressions=(name,)

@@ -1,8 +1,9 @@
 """CuPy, as far as ketcore knows it by name: whose arrays are its, where they lie, what stands for SciPy."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from importlib.util import find_spec
 from inspect import signature
 from types import ModuleType
@@ -20,6 +21,23 @@ def is_cupy(array: Any) -> bool:
     """Whether `array` is one of CuPy."""
     cupy = sys.modules.get("cupy")
     return cupy is not None and isinstance(array, cupy.ndarray)
+
+
+def on_one_device(arrays: Sequence[Any]) -> bool:
+    """Whether all of these, at least one, are arrays of CuPy itself on one device, as in most calls."""
+    cupy = sys.modules.get("cupy")
+    if cupy is None or type(arrays[0]) is not cupy.ndarray:
+        return False
+    device = arrays[0].data.device_id
+    return all([type(each) is cupy.ndarray and each.data.device_id == device for each in arrays])  # noqa: C419
+
+
+@cache
+def device_namespace() -> ModuleType:
+    """The array-API namespace of CuPy."""
+    from array_api_compat import cupy
+
+    return cupy
 
 
 def host_values(array: Any) -> np.ndarray:

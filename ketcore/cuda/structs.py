@@ -4,6 +4,7 @@ MODE, NODE and PLAN are those of kernel.cuh, FACTOR, LINK, SIDE and PASS those o
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -69,12 +70,25 @@ assert PASS.itemsize == 1064, "the layout of Pass in matmul.cu"
 
 @dataclass(frozen=True)
 class Launch:
-    """A plan without addresses, and the sizes of its launch."""
+    """A plan without addresses, and the sizes of its launch.
+
+    Attributes
+    ----------
+    plan : np.ndarray, ()
+        Of dtype PLAN or PASS.
+    grid, block, shared : int
+        Blocks, threads of a block, and its bytes of shared memory.
+    """
 
     plan: np.ndarray
     grid: int
     block: int
     shared: int
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The plan as it lies in memory: to copy a struct, NumPy and CuPy go through all of its fields."""
+        return self.plan.tobytes()
 
 
 def reciprocal(divisor: int) -> int:
@@ -84,5 +98,4 @@ def reciprocal(divisor: int) -> int:
 
 def address(array: Any) -> int:
     """Where the first element of a NumPy or CuPy array lies."""
-    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
-    return interface["data"][0]
+    return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr

@@ -10,7 +10,7 @@ import numpy as np
 from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import as_integers, check_columns, check_index, is_within, to_namespace_of
 from ketcore.arrays.elementary import reshaped
-from ketcore.lookups.lookup import Lookup, narrowed
+from ketcore.lookups.lookup import Lookup, make_lookup, narrowed
 from ketcore.shapes import halves_split
 
 
@@ -60,7 +60,7 @@ def index_lookup(
     batch = tuple(index.shape[len(lead) :])
     columns = check_columns("columns", columns, prod([table.shape[2] for table in tables]))
     cut = narrowed(tables, columns)
-    lookup = Lookup(
+    lookup = make_lookup(
         tables=cut,
         index=index if len(batch) == 1 else reshaped(xp, index, (*lead, prod(batch))),
         kind="terms" if per_term else "modes",

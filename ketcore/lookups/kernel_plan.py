@@ -16,22 +16,25 @@ Shared memory of a block of `expand` or `contract`, up to padding, in bytes.  W 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ketcore.cuda.structs import MODE, PLAN, SHARED_FLOOR, Launch, address, reciprocal
-from ketcore.lookups.lookup import Lookup
+from ketcore.cuda.structs import MAX_ORDER, MODE, PLAN, SHARED_FLOOR, Launch, address, reciprocal
+from ketcore.lookups.lookup import Lookup, form
 from ketcore.shapes import offsets, strides, tree_split
 
 _KINDS = ("digits", "same", "modes", "terms")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
-    """All of a `Lookup` that is not an array; letters as there."""
+    """All of a `Lookup` that is not an array; letters as there, and `steps` are the strides of the tables.
+
+    `geometry` gives one object for the same sizes, so that what is kept for it is found at once.
+    """
 
     rows: int
     columns: int
@@ -40,6 +43,7 @@ class Geometry:
     rank: int
     counts: tuple[int, ...]
     widths: tuple[int, ...]
+    steps: tuple[tuple[int, ...], ...]
     split: int
     eps: float | None
     itemsize: int
@@ -54,31 +58,49 @@ class Geometry:
         """Bytes of a number that sums run in."""
         return max(4, self.itemsize)
 
-    @property
+    @cached_property
     def right(self) -> int:
         """Entries of the right half."""
         return prod(self.widths[self.split :])
 
 
 def geometry(lookup: Lookup) -> Geometry:
-    """The geometry of a lookup.  One mode takes its index as it is, so its kind is "same"."""
-    counts = tuple(table.shape[1] for table in lookup.tables)
-    kind = "same" if len(counts) == 1 and lookup.kind in ("digits", "modes") else lookup.kind
+    """The geometry of a lookup, which remembers it."""
+    if lookup.geometry is None:
+        steps = tuple([table.strides for table in lookup.tables])
+        lookup.geometry = _geometry(lookup.form, lookup.batch, steps)
+    return lookup.geometry
+
+
+@lru_cache(maxsize=1024)
+def _geometry(of, rows, steps):
+    kind, bound, shapes = of.kind, of.bound, of.shapes
+    counts = tuple([shape[1] for shape in shapes])
     # Kernels count by int64, of which the last number is one that no table has.
-    bound = min(counts) if lookup.kind == "modes" else min(lookup.bound, (1 << 63) - 1)
-    layernorm = lookup.layernorm and len(counts) > 1
+    bound = min(counts) if kind == "modes" else min(bound, (1 << 63) - 1)
+    # One mode takes its index as it is.
+    single = len(shapes) == 1
+    kind = "same" if single and kind in ("digits", "modes") else kind
     return Geometry(
-        rows=lookup.batch,
-        columns=lookup.columns,
+        rows=rows,
+        columns=of.columns,
         kind=kind,
         bound=bound,
-        rank=lookup.rank,
+        rank=shapes[0][0],
         counts=counts,
-        widths=lookup.widths,
-        split=lookup.split,
-        eps=float(lookup.eps) if layernorm else None,
-        itemsize=lookup.tables[0].dtype.itemsize,
+        widths=of.widths,
+        steps=steps,
+        split=of.split,
+        eps=float(of.eps) if of.layernorm and not single else None,
+        itemsize=of.dtypes[0].itemsize,
     )
+
+
+def segment_geometry(rows: int, width: int, count: int, dtype: np.dtype) -> Geometry:
+    """That of `rows` rows of so many entries whose sums by index are `count` rows."""
+    shapes = ((1, count, width),)
+    found = form(np.ndarray, "same", count, width, False, 0.0, 0, dtype, shapes, (dtype,))
+    return _geometry(found, rows, ((0, 0, 0),))
 
 
 # ---- expand and contract ----
@@ -92,11 +114,13 @@ _PANEL = 1024
 
 
 @lru_cache(maxsize=256)
-def gather_launch(shape: Geometry, backward: bool, limit: int, vector: bool) -> Launch | None:
+def gather_launch(
+    shape: Geometry, backward: bool, limit: int, vector: bool, atomic: bool = False
+) -> Launch | None:
     """The launch of `expand`, or with `backward` of `contract`; None where a warp's nodes do not fit.
 
     A block may have `limit` bytes of shared memory; staging the tables uses what is above the floor.  With
-    `vector` the output is stored 16 bytes at a time.
+    `vector` the output is stored 16 bytes at a time; with `atomic` gradients are added to.
     """
     plan = _common(shape)
     nodes, entries = _place_nodes(plan, shape, 1 if backward else 16 // shape.entry)
@@ -110,7 +134,7 @@ def gather_launch(shape: Geometry, backward: bool, limit: int, vector: bool) -> 
     staged = used + shape.itemsize * entries_of_tables <= limit
     # A block copies every table; that pays where its rows read at least as much.
     staged = staged and shape.rows * shape.rank * shape.width >= min(blocks, _STAGED_GRID) * entries_of_tables
-    plan["staged"], plan["staging"], plan["vector"] = staged, used, vector
+    plan["staged"], plan["staging"], plan["vector"], plan["atomic"] = staged, used, vector, atomic
     shared = used + staged * shape.itemsize * entries_of_tables
     return Launch(plan, min(blocks, _STAGED_GRID if staged else _GRID), 32 * warps, shared)
 
@@ -128,6 +152,8 @@ def _common(shape):
     modes = plan["modes"][:order]
     modes["count"], modes["size"] = shape.counts, shape.widths
     modes["first_column"] = offsets(shape.widths)[:-1]
+    for axis, name in enumerate(("rank", "row", "column")):
+        modes[name] = [step[axis] // shape.itemsize for step in shape.steps]
     if shape.kind == "digits":
         modes["radix_weight"] = strides(shape.counts)
     return plan
@@ -255,13 +281,22 @@ def segment_launch(shape: Geometry) -> Launch:
 
 
 def filled_plan(launch: Launch, tables: Sequence[Any] = (), gradients: Sequence[Any] = ()) -> np.void:
-    """The plan with the addresses and strides of these arrays (R, t_n, q_n), to be passed by value."""
-    plan: Any = launch.plan.copy()
-    modes = plan["modes"]
-    for prefix, field, arrays in (("", "table", tables), ("gradient_", "gradient", gradients)):
-        if arrays:
-            modes[field][: len(arrays)] = [address(array) for array in arrays]
-            steps = np.array([array.strides for array in arrays]) // arrays[0].dtype.itemsize
-            for axis, name in enumerate(("rank", "row", "column")):
-                modes[prefix + name][: len(arrays)] = steps[:, axis]
-    return plan[()]
+    """The plan with the addresses of tables, and those and the strides of gradients (R, t_n, q_n).
+
+    It is bytes, to be passed by value.
+    """
+    plan = bytearray(launch.packed)
+    words = memoryview(plan).cast("q")
+    for at, table in zip(_MODES, tables, strict=False):
+        words[at] = address(table)
+    for at, gradient in zip(_MODES, gradients, strict=False):
+        words[at + 1] = address(gradient)
+        size = gradient.dtype.itemsize
+        words[at + 5], words[at + 6], words[at + 7] = [step // size for step in gradient.strides]
+    return np.void(bytes(plan))
+
+
+# Where the modes of a plan begin, in words of eight bytes: the addresses of a table and of its gradient, then
+# three strides of either.
+_FIELDS: Any = PLAN.fields
+_MODES = tuple([(_FIELDS["modes"][1] + n * MODE.itemsize) // 8 for n in range(MAX_ORDER)])

@@ -11,17 +11,18 @@ One launch more where an index is not contiguous, and in the last case for the c
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from ketcore.array_types import AnyArray
 from ketcore.cuda.structs import MAX_ORDER, SHARED_FLOOR, Launch, address
-from ketcore.cuda.table import INDEX, STORAGE
+from ketcore.cuda.table import INDEX, STORAGE, c_type
 from ketcore.lookups.kernel_plan import (
-    Geometry,
     chunk_launches,
     filled_plan,
     gather_launch,
     geometry,
+    segment_geometry,
     segment_launch,
 )
 from ketcore.lookups.lookup import Lookup
@@ -36,25 +37,30 @@ def obstacle(lookup: Lookup) -> str:
 
     A matter of dtypes and sizes, the same on every GPU.
     """
-    tables, dtype = lookup.tables, lookup.tables[0].dtype
-    if dtype.name not in STORAGE or any(table.dtype != dtype for table in tables):
-        names = dict.fromkeys(table.dtype.name for table in tables)
+    return _obstacle(geometry(lookup), lookup.form)
+
+
+@lru_cache(maxsize=256)
+def _obstacle(shape, form):
+    dtypes, dtype = form.dtypes, form.dtypes[0]
+    if dtype.name not in STORAGE or any(each != dtype for each in dtypes):
+        names = dict.fromkeys(each.name for each in dtypes)
         return f"must have one real floating dtype, got {', '.join(names)}"
-    if lookup.dtype is not None and lookup.dtype != dtype:
-        return f"must have the dtype of the rows, {lookup.dtype}, got {dtype.name}"
-    if len(tables) > MAX_ORDER:
-        return f"must be at most {MAX_ORDER}, got {len(tables)}"
-    if lookup.rank < 1:
+    if form.dtype is not None and form.dtype != dtype:
+        return f"must have the dtype of the rows, {form.dtype}, got {dtype.name}"
+    if len(dtypes) > MAX_ORDER:
+        return f"must be at most {MAX_ORDER}, got {len(dtypes)}"
+    if shape.rank < 1:
         return "must have at least one term, got rank 0"
-    longest = max(table.shape[1] for table in tables)
+    longest = max(shape.counts)
     if longest >= 1 << 31:
         return f"must have less than 2^31 rows each, got {longest}"
-    if any(stride % table.dtype.itemsize for table in tables for stride in table.strides):
-        return f"must have strides of whole entries, got {[table.strides for table in tables]}"
+    if any(stride % dtype.itemsize for steps in shape.steps for stride in steps):
+        return f"must have strides of whole entries, got {list(shape.steps)}"
     # The backward needs more room than the forward.
-    if gather_launch(geometry(lookup), True, SHARED_FLOOR, False) is None:
-        widths, room = lookup.widths, f"{SHARED_FLOOR} bytes of shared memory"
-        return f"must have leaves that fit {room} with their products, got {widths} of rank {lookup.rank}"
+    if gather_launch(shape, True, SHARED_FLOOR, False) is None:
+        widths, room = shape.widths, f"{SHARED_FLOOR} bytes of shared memory"
+        return f"must have leaves that fit {room} with their products, got {widths} of rank {shape.rank}"
     return ""
 
 
@@ -72,7 +78,7 @@ def expand(launch: Any, lookup: Lookup, out: Any = None) -> AnyArray:
     found = gather_launch(shape, False, _shared_limit(launch), vector)
     assert found is not None  # or there would be an obstacle
     index = _index(launch, lookup)
-    types = (STORAGE[out.dtype.name], INDEX[index.dtype.name])
+    types = c_type(out.dtype), c_type(index.dtype)
     _run(launch, found, "gather", "expand", types, filled_plan(found, lookup.tables), index, out)
     return out
 
@@ -133,11 +139,10 @@ def _contract(launch, lookup, cotangent, records, gradients):
     if cotangent.dtype != storage:
         cotangent = cotangent.astype(records.dtype, copy=False)
     cotangent = launch.xp.ascontiguousarray(cotangent)
-    found = gather_launch(geometry(lookup), True, _shared_limit(launch), False)
+    found = gather_launch(geometry(lookup), True, _shared_limit(launch), False, bool(gradients))
     assert found is not None  # or there would be an obstacle
     plan = filled_plan(found, lookup.tables, gradients)
-    plan["atomic"] = bool(gradients)
-    types = (STORAGE[storage.name], STORAGE[cotangent.dtype.name], INDEX[index.dtype.name])
+    types = c_type(storage), c_type(cotangent.dtype), c_type(index.dtype)
     _run(launch, found, "gather", "contract", types, plan, index, cotangent, records)
 
 
@@ -147,9 +152,9 @@ def _sum_chunks(launch, lookup, records, gradients):
     chunks, sums = int(accumulate.plan["chunks"]), int(accumulate.plan["sums"])
     if not sums:  # tables without rows
         return
-    index, name = _index(launch, lookup), STORAGE[records.dtype.name]
+    index, name = _index(launch, lookup), c_type(records.dtype)
     partials = launch.xp.empty((chunks, sums), dtype=records.dtype)
-    types = (name, INDEX[index.dtype.name])
+    types = name, c_type(index.dtype)
     _run(
         launch, accumulate, "scatter", "accumulate", types, filled_plan(accumulate), index, records, partials
     )
@@ -164,8 +169,8 @@ def _sum_segments(launch, lookup, records, gradients):
 def _sorted_sums(launch, found, index, records, gradients):
     """Gradients through sums over runs of equal ids, which sorting makes."""
     order = launch.xp.argsort(index, kind="stable")
-    ids = index[order]
-    types = (STORAGE[records.dtype.name], INDEX[index.dtype.name])
+    ids = index.take(order)
+    types = c_type(records.dtype), c_type(index.dtype)
     plan = filled_plan(found, (), gradients)
     for kernel in ("pieces", "segments"):
         _run(launch, found, "scatter", kernel, types, plan, ids, order, records)
@@ -177,20 +182,7 @@ def segment_sum(launch: Any, values: AnyArray, index: AnyArray, count: int) -> A
     sums = launch.xp.zeros((count, width), dtype=values.dtype)
     if not batch or not width:
         return sums
-    found = segment_launch(
-        Geometry(
-            rows=batch,
-            columns=width,
-            kind="same",
-            bound=count,
-            rank=1,
-            counts=(count,),
-            widths=(width,),
-            split=0,
-            eps=None,
-            itemsize=values.dtype.itemsize,
-        )
-    )
+    found = segment_launch(segment_geometry(batch, width, count, values.dtype))
     # The kernels put partial sums into the rows that they read.
     _sorted_sums(launch, found, index, launch.xp.array(values, order="C"), (sums[None],))
     return sums
@@ -203,13 +195,13 @@ def _run(launch, found: Launch, source, kernel, types, *args):
 def _index(launch, lookup):
     """The index as the kernels read it: contiguous, of 32 or 64 bits."""
     index = lookup.index
-    if index.dtype.name not in INDEX:
+    if c_type(index.dtype) not in INDEX.values():
         index = index.astype("int64")
     return launch.xp.ascontiguousarray(index)
 
 
 def _sum_dtype(lookup):
-    return "float64" if lookup.tables[0].dtype.name == "float64" else "float32"
+    return "float64" if lookup.tables[0].dtype.itemsize == 8 else "float32"
 
 
 def _shared_limit(launch):

@@ -4,33 +4,33 @@ Letters: N order, R rank, B output rows, t_n and q_n rows and columns of table n
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import prod
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ketcore.array_types import AnyArray
-from ketcore.arrays.checks import check_block, check_table_shapes, is_plain_block, outside
+from ketcore.arrays.checks import check_block, check_table_shapes, is_plain_block, outside, shapes_of
 from ketcore.arrays.elementary import as_dtype, chosen, padded
 from ketcore.arrays.namespaces import cast_gradient, device_of, index_dtype, is_numpy
 from ketcore.shapes import halves_split, offsets, reached_dims
 from ketcore.tracing import kept
 
 
-# Not frozen, which would take two microseconds of every call; nothing writes to one.
-@dataclass(slots=True)
-class Lookup:
-    """B rows to expand, each the sum over terms of products of N leaves.
+@dataclass(eq=False, slots=True)
+class Form:
+    """All of a `Lookup` but its arrays and how long its index is.
+
+    `form` gives one object for the same values, so that what engines keep for it is found at once.  Nothing
+    writes to one.
 
     Attributes
     ----------
-    tables : sequence of N arrays, (R, t_n, q_n)
-        Of any strides.
-    index : array of ints
-        By `kind`; valid in [0, bound), those of "modes" and "terms" in [0, t_n).
+    array : type
+        Of the tables: it keeps dtypes of different libraries apart, some of which refuse to be compared.
     kind : {"digits", "same", "modes", "terms"}
         What the index says:
 
@@ -40,8 +40,6 @@ class Lookup:
         - "terms": (N, R, B), one for each mode and term.
     bound : int
         Ids are valid in [0, bound).
-    checked : bool
-        Whether every index is known to be valid.
     columns : int
         The length of an output row, at most Q.
     layernorm : bool
@@ -52,22 +50,117 @@ class Lookup:
         Modes [0, split) form the left half; with LayerNorm it is that of the balanced tree.
     dtype : dtype
         Of the output; sums run in its accumulation dtype.
-    records : array, (t, R, sum q_n), or None
-        Of kind "same" the packed array that the tables are, side by side; None where they are only parts of
-        one.
+    shapes : tuple of N tuples, (R, t_n, q_n)
+        Of the tables.
+    dtypes : tuple of N dtypes
+        Of the tables.
+    widths : tuple of N ints
+        q_0, ..., q_{N-1}.
+    kept : int
+        How many entries of the left half reach into the first `columns` columns.
     """
 
-    tables: tuple[AnyArray, ...]
-    index: AnyArray
+    array: type
     kind: str
     bound: int
-    checked: bool
     columns: int
     layernorm: bool
     eps: float
     split: int
-    dtype: Any = None
+    dtype: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[Any, ...]
+    widths: tuple[int, ...]
+    kept: int
+
+
+@kept(1024)
+def form(
+    array: type,
+    kind: str,
+    bound: int,
+    columns: int,
+    layernorm: bool,
+    eps: float,
+    split: int,
+    dtype: Any,
+    shapes: tuple[tuple[int, ...], ...],
+    dtypes: tuple[Any, ...],
+) -> Form:
+    """The form of these values."""
+    widths = tuple([shape[2] for shape in shapes])
+    reached = -(-columns // prod(widths[split:]))
+    return Form(array, kind, bound, columns, layernorm, eps, split, dtype, shapes, dtypes, widths, reached)
+
+
+# Not frozen, which would take two microseconds of every call; nothing writes to one but what it says below.
+@dataclass(slots=True)
+class Lookup:
+    """B rows to expand, each the sum over terms of products of N leaves.
+
+    Attributes
+    ----------
+    tables : sequence of N arrays, (R, t_n, q_n)
+        Of any strides.
+    index : array of ints
+        By the kind; valid in [0, bound), those of "modes" and "terms" in [0, t_n).
+    checked : bool
+        Whether every index is known to be valid.
+    form : Form
+        All else; what stands there is an attribute here as well.
+    records : array, (t, R, sum q_n), or None
+        Of kind "same" the packed array that the tables are, side by side; None where they are only parts of
+        one.
+    geometry : Geometry, or None
+        What `ketcore.lookups.kernel_plan` makes of all that is no array, once it is asked.
+    """
+
+    tables: tuple[AnyArray, ...]
+    index: AnyArray
+    checked: bool
+    form: Form
     records: AnyArray | None = None
+    geometry: Any = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def kind(self) -> str:
+        """As of the form, like the next ones."""
+        return self.form.kind
+
+    @property
+    def bound(self) -> int:
+        """Ids are valid below."""
+        return self.form.bound
+
+    @property
+    def columns(self) -> int:
+        """The length of a row."""
+        return self.form.columns
+
+    @property
+    def layernorm(self) -> bool:
+        """Whether nodes are normalised."""
+        return self.form.layernorm
+
+    @property
+    def split(self) -> int:
+        """The modes of the left half."""
+        return self.form.split
+
+    @property
+    def dtype(self) -> Any:
+        """Of the output."""
+        return self.form.dtype
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """q_0, ..., q_{N-1}."""
+        return self.form.widths
+
+    @property
+    def kept(self) -> int:
+        """How many entries of the left half reach into the first `columns` columns."""
+        return self.form.kept
 
     @property
     def batch(self) -> int:
@@ -77,22 +170,40 @@ class Lookup:
     @property
     def rank(self) -> int:
         """R, the number of terms."""
-        return self.tables[0].shape[0]
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """q_0, ..., q_{N-1}."""
-        return tuple([table.shape[2] for table in self.tables])
+        return self.form.shapes[0][0]
 
     @property
     def node_eps(self) -> float | None:
         """`eps`, or None without LayerNorm: how `ketcore.lookups.tree` is told."""
-        return self.eps if self.layernorm else None
+        return self.form.eps if self.form.layernorm else None
 
-    @property
-    def kept(self) -> int:
-        """How many entries of the left half reach into the first `columns` columns."""
-        return -(-self.columns // prod(self.widths[self.split :]))
+
+def make_lookup(
+    tables: Sequence[AnyArray],
+    index: AnyArray,
+    kind: str,
+    bound: int,
+    checked: bool,
+    columns: int,
+    layernorm: bool,
+    eps: float,
+    split: int,
+    dtype: Any = None,
+    records: AnyArray | None = None,
+) -> Lookup:
+    """The lookup of these values, as `Lookup` and `Form` name them."""
+    dtypes = tuple([table.dtype for table in tables])
+    shapes, array = shapes_of(tables), type(tables[0])
+    found = form(array, kind, bound, columns, layernorm, eps, split, dtype, shapes, dtypes)
+    return Lookup(tuple(tables), index, checked, found, records)
+
+
+def changed(lookup: Lookup, **changes: Any) -> Lookup:
+    """The lookup with some values changed, by the names of `make_lookup`."""
+    names = ("kind", "bound", "columns", "layernorm", "eps", "split", "dtype")
+    given: dict[str, Any] = {name: getattr(lookup.form, name) for name in names}
+    given |= {name: getattr(lookup, name) for name in ("tables", "index", "checked", "records")}
+    return make_lookup(**given | changes)
 
 
 def narrowed(tables: Sequence[AnyArray], columns: int) -> tuple[AnyArray, ...]:
@@ -120,41 +231,27 @@ def cut(tables: Sequence[AnyArray], widths: Sequence[int] | None) -> tuple[AnyAr
     return tuple([table if table.shape[2] == width else table[:, :, :width] for table, width in pairs])
 
 
-class MatrixSizes(NamedTuple):
-    """What follows from the shapes of factors and from the crop.
+def matrix_form(
+    array: type, shapes: tuple[tuple[int, ...], ...], dtypes: tuple[Any, ...], dtype: Any, shape: Any
+) -> tuple[Form, tuple[int, ...] | None]:
+    """The form of rows of a matrix whose factors have these types; ValueError on wrong shapes.
 
-    Attributes
-    ----------
-    rows, columns : int
-        Of the crop.
-    widths : tuple of N ints, or None
-        Of the factors as far as `narrowed` keeps them; None where that is all.
-    split : int
-        Where those are halved.
-    """
-
-    rows: int
-    columns: int
-    widths: tuple[int, ...] | None
-    split: int
-
-
-def matrix_sizes(shapes: tuple[tuple[int, ...], ...], shape: Any) -> MatrixSizes:
-    """The sizes of rows of a matrix whose factors have these shapes; ValueError on wrong ones.
-
-    They are kept between calls, since a few rows take hardly longer than to find them.
+    Beside it the widths that `cut` is told; None where that is all.  Both are kept between calls, since a few
+    rows take hardly longer than to find them.
     """
     if not is_plain_block(shape):
         shape = check_block(shape, _full(shapes))
-    return _matrix_sizes(shapes, shape)
+    return _matrix_form(array, shapes, dtypes, dtype, shape)
 
 
 @kept(1024)
-def _matrix_sizes(shapes, shape):
+def _matrix_form(array, shapes, dtypes, dtype, shape):
     rows, columns = check_block(shape, _full(shapes))
     whole = tuple([shape[2] for shape in shapes])
     widths = narrowed_widths(whole, columns)
-    return MatrixSizes(rows, columns, None if widths == whole else widths, halves_split(widths))
+    cropped = tuple([(*shape[:2], width) for shape, width in zip(shapes, widths, strict=True)])
+    found = form(array, "digits", rows, columns, False, 0.0, halves_split(widths), dtype, cropped, dtypes)
+    return found, None if widths == whole else widths
 
 
 def _full(shapes):
@@ -167,8 +264,14 @@ def restored(
     xp: ModuleType, gradients: Sequence[AnyArray], tables: Sequence[AnyArray]
 ) -> tuple[AnyArray, ...]:
     """Gradients of `narrowed` tables as those of the tables: zeros where they were cut, and their dtypes."""
-    pairs = zip(gradients, tables, strict=True)
-    return tuple([cast_gradient(xp, padded(xp, g, table.shape[2], 2), table) for g, table in pairs])
+    return tuple(
+        [
+            g
+            if g.dtype == table.dtype and g.shape[2] == table.shape[2]  # most of them
+            else cast_gradient(xp, padded(xp, g, table.shape[2], 2), table)
+            for g, table in zip(gradients, tables, strict=True)
+        ]
+    )
 
 
 def restored_records(

@@ -40,7 +40,7 @@ def expand(lookup: Lookup, out: AnyArray | None) -> AnyArray:
 def pull(lookup: Lookup, cotangent: AnyArray, deterministic: bool) -> tuple[AnyArray, ...]:
     """The cotangent of rows back to the tables."""
     fills = kernels.fills(lookup, deterministic)
-    gradients = tuple(_new(lookup, table.shape, fills) for table in lookup.tables)
+    gradients = _new(lookup, lookup.form.shapes, fills)
     _contract(lookup, cotangent, deterministic, gradients)
     return gradients
 
@@ -49,7 +49,7 @@ def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, determ
     """The cotangent of rows back to packed kets."""
     # Zero stays the gradient of what was cut from the tables.
     fills = kernels.fills(lookup, deterministic) and lookup.widths == tuple(dims)
-    packed = _new(lookup, (lookup.bound, lookup.rank, sum(dims)), fills)
+    (packed,) = _new(lookup, [(lookup.bound, lookup.rank, sum(dims))], fills)
     views = packed_views(namespace_of(packed), packed, dims)
     cut = tuple(view[:, :, :width] for view, width in zip(views, lookup.widths, strict=True))
     _contract(lookup, cotangent, deterministic, cut)
@@ -70,10 +70,11 @@ def _launcher(lookup):
     return launcher.launcher_for(lookup.tables[0])
 
 
-def _new(lookup, shape, fills):
-    """A gradient: of zeros, which are one launch more, unless the kernels fill all of it."""
+def _new(lookup, shapes, fills):
+    """Gradients: of zeros, which are one launch more for each, unless the kernels fill all of them."""
     xp = _launcher(lookup).xp
-    return (xp.empty if fills else xp.zeros)(shape, dtype=accumulation_dtype(xp, lookup.dtype))
+    made, dtype = xp.empty if fills else xp.zeros, accumulation_dtype(xp, lookup.dtype)
+    return tuple([made(shape, dtype=dtype) for shape in shapes])
 
 
 def _contract(lookup, cotangent, deterministic, gradients):

@@ -6,13 +6,14 @@ those of `ketcore.lookups.on_numpy`.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import pairwise
+from math import prod
 from struct import Struct
 from typing import Any
 
 import numpy as np
 
-from ketcore.arrays.checks import shapes_of
 from ketcore.arrays.namespaces import is_numpy, library_of
 from ketcore.arrays.threads import run_chunks
 from ketcore.lookups.lookup import Lookup, made_safe
@@ -20,7 +21,6 @@ from ketcore.lookups.on_numpy import push
 from ketcore.lookups.segments import scatter, scatter_packed, sum_by_id
 from ketcore.native import loader
 from ketcore.shapes import offsets
-from ketcore.tracing import kept
 
 __all__ = ["expand", "missing", "obstacle", "pull", "pull_ids", "pull_packed", "push", "records"]
 
@@ -65,25 +65,30 @@ def missing() -> str:
 
 def obstacle(lookup: Lookup) -> str:
     """Why this lookup cannot run here."""
-    tables, dtype = lookup.tables, lookup.dtype
-    if not is_numpy(tables[0]):
-        return f"must be arrays of NumPy, got {library_of(tables[0])}"
+    if not is_numpy(lookup.tables[0]):
+        return f"must be arrays of NumPy, got {library_of(lookup.tables[0])}"
     if loader.found()[0] is None:
         return f"must have the compiled library, got none: {missing()}"
-    if _storage(dtype) is None or any(table.dtype != dtype for table in tables):
-        names = ", ".join(dict.fromkeys(str(table.dtype) for table in tables))
+    return _obstacle(lookup.form)
+
+
+@lru_cache(maxsize=1024)
+def _obstacle(form):
+    """Of tables in NumPy."""
+    dtype, dtypes, shape = form.dtype, form.dtypes, form.shapes[0]
+    if _storage(dtype) is None or any(each != dtype for each in dtypes):
+        names = ", ".join(dict.fromkeys(map(str, dtypes)))
         return f"must have one real floating dtype, that of rows in {dtype}, got {names}"
-    if len(tables) > _MAX_ORDER:
-        return f"must be at most {_MAX_ORDER}, got {len(tables)}"
-    if not tables[0].size:
-        return f"must have entries, got shape {tables[0].shape}"
-    return ""
+    if len(dtypes) > _MAX_ORDER:
+        return f"must be at most {_MAX_ORDER}, got {len(dtypes)}"
+    return "" if prod(shape) else f"must have entries, got shape {shape}"
 
 
 def expand(lookup: Lookup, out: np.ndarray | None) -> np.ndarray:
     """Rows (B, columns), into `out` where it is given."""
     if out is None:
-        out = np.empty((lookup.batch, lookup.columns), lookup.dtype)
+        form = lookup.form
+        out = np.empty((lookup.index.shape[-1], form.columns), form.dtype)
     elif any(np.may_share_memory(out, each) for each in (*lookup.tables, lookup.index)):
         # Rows are written while others are still to be read.
         out[...] = expand(lookup, None)
@@ -102,30 +107,26 @@ def expand(lookup: Lookup, out: np.ndarray | None) -> np.ndarray:
 
 def pull(lookup: Lookup, cotangent: np.ndarray, deterministic: bool) -> tuple[np.ndarray, ...]:
     """The cotangent of rows back to the tables."""
-    size, places = _places(shapes_of(lookup.tables))
-    found = np.zeros((size,), _sums_dtype(lookup))
+    dtype = _sums_dtype(lookup)
+    size, places = _places(lookup.form.shapes, dtype.itemsize)
+    found = np.zeros((size,), dtype)
     if cotangent.size and not _pulled(lookup, cotangent, found):
         values = records(lookup, cotangent)
         pieces = [values[:, :, start:stop] for start, stop in pairwise(offsets(lookup.widths))]
         return scatter(np, made_safe(np, lookup)[0], pieces)
-    item = found.itemsize
-    return tuple(
-        [
-            np.ndarray(shape, found.dtype, found, start * item, [step * item for step in steps])
-            for start, shape, steps in places
-        ]
-    )
+    return tuple([np.ndarray(shape, dtype, found, start, strides) for start, shape, strides in places])
 
 
-@kept(1024)
-def _places(shapes):
+@lru_cache(maxsize=1024)
+def _places(shapes, itemsize):
     """The numbers in gradients (t_n, R, q_n) that lie end to end, and where each lies as (R, t_n, q_n).
 
-    That is its beginning, its shape and its strides, counted in numbers.
+    That is the byte where it begins, its shape and its strides.
     """
     size, places = 0, []
     for rank, length, width in shapes:
-        places.append((size, (rank, length, width), (width, rank * width, 1)))
+        strides = width * itemsize, rank * width * itemsize, itemsize
+        places.append((size * itemsize, (rank, length, width), strides))
         size += rank * length * width
     return size, tuple(places)
 
@@ -209,22 +210,29 @@ def _described(
     lookup: Lookup, rows: np.ndarray, purpose: int = _ROWS, *targets: np.ndarray
 ) -> tuple[bytes, tuple[Any, ...]]:
     """The lookup as the library reads it, with the rows to write, or their cotangent and where that goes."""
-    numbers = _NUMBERS.pack(
-        len(lookup.tables),
-        _KINDS[lookup.kind],
-        _storage(lookup.dtype),
-        _INDEX[lookup.index.dtype],
-        lookup.rank,
-        lookup.batch,
-        lookup.columns,
-        lookup.split,
-        lookup.bound if lookup.bound < 1 << 63 else -(1 << 63),
-        lookup.layernorm,
+    index = lookup.index
+    numbers = _numbers(lookup.form, index.dtype, index.shape[-1], rows.dtype, purpose)
+    return numbers, loader.capsules((*lookup.tables, index, rows, *targets))
+
+
+@lru_cache(maxsize=1024)
+def _numbers(form, index_dtype, batch, rows_dtype, purpose):
+    """What is told of a lookup besides its arrays."""
+    return _NUMBERS.pack(
+        len(form.shapes),
+        _KINDS[form.kind],
+        _storage(form.dtype),
+        _INDEX[index_dtype],
+        form.shapes[0][0],
+        batch,
+        form.columns,
+        form.split,
+        form.bound if form.bound < 1 << 63 else -(1 << 63),
+        form.layernorm,
         purpose,
-        _storage(rows.dtype),
-        lookup.eps,
+        _storage(rows_dtype),
+        form.eps,
     )
-    return numbers, loader.capsules((*lookup.tables, lookup.index, rows, *targets))
 
 
 @contextmanager

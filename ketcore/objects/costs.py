@@ -7,7 +7,7 @@ import numpy as np
 from ketcore.arrays.elementary import itemsize
 from ketcore.arrays.namespaces import accumulation_dtype, is_numpy
 from ketcore.lookups.gather import engine_name
-from ketcore.lookups.lookup import Lookup, narrowed
+from ketcore.lookups.lookup import make_lookup, narrowed
 from ketcore.products import chains, plans
 from ketcore.products.term_plans import terms_cost
 from ketcore.shapes import check_choice, check_int, halves_split, reached_dims
@@ -66,7 +66,7 @@ def _lookup(matrix):
     tables = narrowed(matrix.factors, columns)
     split = halves_split(tuple(table.shape[2] for table in tables))
     none = np.zeros(0, np.int64)
-    return Lookup(tables, none, "digits", count, True, columns, False, 0.0, split, matrix.dtype)
+    return make_lookup(tables, none, "digits", count, True, columns, False, 0.0, split, matrix.dtype)
 
 
 def _library(matrix):

@@ -31,7 +31,7 @@ from ketcore.arrays.elementary import as_dtype, flattened
 from ketcore.arrays.namespaces import accumulation_dtype, is_complex, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, ids_vjp, packed_vjp
 from ketcore.lookups.leaves import packed_views
-from ketcore.lookups.lookup import Lookup, narrowed, restored_records
+from ketcore.lookups.lookup import Lookup, cut, form, narrowed, narrowed_widths, restored_records
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, shown, tree_split
 from ketcore.tracing import kept
 
@@ -417,27 +417,23 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
     check = check if leaves.shape[0] else True
     ids, checked = check_index("ids", ids, leaves.shape[0], check, narrow=xp is np)
     ids = to_namespace_of(ids, xp, leaves)
-    batch = tuple(ids.shape)
     columns = check_columns("columns", columns, width)
-    tables, widths = packed_views(xp, leaves, dims), dims
+    found = _form(type(leaves), tuple(leaves.shape), dims, columns, layernorm, eps, dtype)
+    tables = cut(packed_views(xp, leaves, dims), None if found.widths == dims else found.widths)
+    records = leaves if found.widths == dims else None
+    lookup = Lookup(tables, flattened(xp, ids), checked, found, records)
+    return xp, leaves, dims, lookup, tuple(ids.shape)
+
+
+@kept(1024)
+def _form(array, shape, dims, columns, layernorm, eps, dtype):
+    """The form of rows of leaves of this shape."""
+    words, rank, _ = shape
     # The mean and the variance of a node are those of all its entries.
-    if columns < width and not layernorm:
-        tables = narrowed(tables, columns)
-        widths = tuple([table.shape[2] for table in tables])
-    lookup = Lookup(
-        tables=tables,
-        index=flattened(xp, ids),
-        kind="same",
-        bound=leaves.shape[0],
-        checked=checked,
-        columns=columns,
-        layernorm=layernorm,
-        eps=eps,
-        split=tree_split(len(dims)) if layernorm else halves_split(widths),
-        dtype=dtype,
-        records=leaves if widths == dims else None,
-    )
-    return xp, leaves, dims, lookup, batch
+    widths = dims if layernorm else narrowed_widths(dims, columns)
+    split = tree_split(len(dims)) if layernorm else halves_split(widths)
+    shapes, dtypes = tuple([(rank, words, width) for width in widths]), (dtype,) * len(dims)
+    return form(array, "same", words, columns, layernorm, eps, split, dtype, shapes, dtypes)
 
 
 @kept(1024)

@@ -23,7 +23,7 @@ from ketcore.arrays.checks import (
 from ketcore.arrays.elementary import chosen, reshaped
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.lookups.leaves import chosen_leaves, table_rows
-from ketcore.lookups.lookup import Lookup, made_safe, masked
+from ketcore.lookups.lookup import made_safe, make_lookup, masked
 from ketcore.lookups.segments import scatter
 
 
@@ -281,7 +281,7 @@ def _lookup(factors, ids, shape, check):
     ids, checked = check_index("ids", ids, count, check)
     ids = to_namespace_of(ids, xp, factors[0])
     batch = tuple(ids.shape)
-    lookup = Lookup(
+    lookup = make_lookup(
         tables=tuple(factors),
         index=reshaped(xp, ids, (prod(batch),)),
         kind="digits",

@@ -28,7 +28,7 @@ from ketcore.arrays.checks import (
 from ketcore.arrays.elementary import flattened
 from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
-from ketcore.lookups.lookup import Lookup, cut, matrix_sizes, narrowed, restored
+from ketcore.lookups.lookup import Lookup, cut, matrix_form, narrowed, restored
 
 
 @overload
@@ -321,20 +321,8 @@ def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | N
 def _lookup(factors, ids, shape, check):
     """Everything checked, as the lookup that engines take, and the batch of the ids."""
     xp, factors, dtype = check_floating("factors", factors)
-    sizes = matrix_sizes(shapes_of(factors), shape)
-    ids, checked = check_index("ids", ids, sizes.rows, check, narrow=xp is np)
+    dtypes = tuple([factor.dtype for factor in factors])
+    form, widths = matrix_form(type(factors[0]), shapes_of(factors), dtypes, dtype, shape)
+    ids, checked = check_index("ids", ids, form.bound, check, narrow=xp is np)
     ids = to_namespace_of(ids, xp, factors[0])
-    batch = tuple(ids.shape)
-    lookup = Lookup(
-        tables=cut(factors, sizes.widths),
-        index=flattened(xp, ids),
-        kind="digits",
-        bound=sizes.rows,
-        checked=checked,
-        columns=sizes.columns,
-        layernorm=False,
-        eps=0.0,
-        split=sizes.split,
-        dtype=dtype,
-    )
-    return xp, factors, lookup, batch
+    return xp, factors, Lookup(cut(factors, widths), flattened(xp, ids), checked, form), tuple(ids.shape)

@@ -364,7 +364,7 @@ def _fill_chain(chain, group, buffers):
 
 
 def filled_pass(step: FusedStep, factors: Sequence[Any], wide_source: bool, wide_target: bool) -> np.void:
-    """The plan of a pass with addresses and strides of its factors (R, p_n, q_n), to be passed by value."""
+    """The plan of a pass with addresses and strides of its factors (R, p_n, q_n): bytes, passed by value."""
     plan: Any = step.launch.plan.copy()
     used = factors[step.start : step.stop]
     plan["source"]["wide"], plan["target"]["wide"] = wide_source, wide_target
@@ -373,4 +373,4 @@ def filled_pass(step: FusedStep, factors: Sequence[Any], wide_source: bool, wide
     steps = np.array([factor.strides for factor in used]) // used[0].dtype.itemsize
     for axis, name in enumerate(("term", "row", "column")):
         entries[name] = steps[:, axis]
-    return plan[()]
+    return np.void(plan.tobytes())
