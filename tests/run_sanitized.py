@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from tests import nvrtc
+from tests import nvrtc, profiles
 from tests.cusim import build
 from tests.require import require
 
@@ -101,9 +101,9 @@ def _prefix(mode):
 def _run(mode, command, prefix, log, timeout):
     # One thread: a pool of BLAS would only cost time.
     environment = {**os.environ, "KETCORE_CUSIM": mode, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    # Kernels reach the same memory in every example of a kind.
-    # Of PTX the cases of every instantiation run all lines.
-    environment["HYPOTHESIS_PROFILE"] = "short" if mode.startswith("ptx") else "normal"
+    # Kernels reach the same memory in every example of a kind, and the cases of every instantiation run all
+    # lines of PTX.
+    environment["HYPOTHESIS_PROFILE"] = "normal" if profiles.is_thorough() else "short"
     sanitizer = build.sanitizer(mode)
     if sanitizer != "plain":
         environment["KETCORE_CUSIM_LOG"] = str(log)

@@ -105,7 +105,7 @@ def run(tree, *arguments):
     given = os.environ | {
         "PYTHONPATH": str(tree),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "HYPOTHESIS_PROFILE": "normal",
+        "HYPOTHESIS_PROFILE": "short",
         "PYTEST_ADDOPTS": "",
     }
     found = subprocess.run(
