@@ -27,11 +27,11 @@ def normal(*shape, dtype="float64", seed=0):
 @pytest.mark.parametrize("first", DTYPES)
 def test_the_dtype_of_plain_arrays_is_that_of_all_checks(first, second):
     arrays = [np.ones(2, first), np.ones(2, second)]
-    found = conversions.plain_dtype(arrays)
+    found = conversions.plain_type(arrays)
     if second not in DTYPES:
         assert found is None
         return
-    assert found == conversions.promoted("x", conversions.as_floating("x", arrays))
+    assert found == (np, conversions.promoted("x", conversions.as_floating("x", arrays)))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_the_dtype_of_plain_arrays_is_that_of_all_checks(first, second):
     [[1.0], 1.0, np.float32(1), np.ma.ones(2), np.ones(2).view(np.recarray), None],
 )
 def test_what_is_no_plain_array_is_left_to_the_checks(other):
-    assert conversions.plain_dtype([np.ones(2), other]) is conversions.plain_dtype([other]) is None
+    assert conversions.plain_type([np.ones(2), other]) is conversions.plain_type([other]) is None
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32", "int64", "uint64", ">i8"])

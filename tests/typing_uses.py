@@ -71,7 +71,7 @@ def right() -> None:
     reveal_type(linalg.eigh(K).eigenvectors)  # KroneckerMatrix[ndarray]
     reveal_type(linalg.expm(S))  # KroneckerMatrix[ndarray]
     reveal_type(kc.from_dense(np.ones((4, 4)), rank=1).value)  # KroneckerMatrix[ndarray]
-    reveal_type(kc.fit_codebooks(np.ones((4, 4))).value.codes)  # ndarray
+    reveal_type(kc.fit_codebooks(np.ones((4, 4))).value.rows([0]))  # ndarray
     reveal_type(kc.recompress(v + v, rank=1))  # Fit[Ket[ndarray]]
     reveal_type(kc.suggest_dims(256, 4))  # tuple[int, ...]
     reveal_type(kc.digits([0, 5], (2, 3)))  # tuple[ndarray, ...]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, Host
 from ketcore.arrays.autodiff import is_recorded, is_traced
-from ketcore.arrays.conversions import COMMON_INDICES, as_array, as_floating, plain, plain_dtype, promoted
+from ketcore.arrays.conversions import COMMON_INDICES, as_array, as_floating, plain, plain_type, promoted
 from ketcore.arrays.namespaces import (
     device_of,
     extremes,
@@ -67,10 +67,9 @@ def check_floating(
     """
     # Most calls have nothing but these, of which no more is to be known.
     if type(arrays) in (tuple, list) and arrays:
-        known = plain_dtype(arrays)
+        known = plain_type(arrays)
         if known is not None:
-            xp = np if type(arrays[0]) is np.ndarray else namespace_of(arrays[0])
-            return xp, tuple(arrays), known
+            return known[0], tuple(arrays), known[1]
     try:
         if opts_out(arrays):
             raise TypeError

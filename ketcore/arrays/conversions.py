@@ -7,6 +7,7 @@ the rest    what has `__array__` or `__dlpack__` alone (a DataFrame) is an array
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from ketcore.arrays.namespaces import (
     opts_out,
     widest_floating,
 )
-from ketcore.cuda.library import on_one_device
+from ketcore.cuda.library import device_namespace, on_one_device
 
 # The dtypes of nearly all calls: what is one of these needs no second look.
 COMMON = frozenset(map(np.dtype, ("float32", "float64", "float16", "complex64", "complex128")))
@@ -75,17 +76,18 @@ def as_array(name: str, value: Any) -> AnyArray:
         raise TypeError(f"{name} must be an array or a nested list of numbers, got {kind}") from None
 
 
-def plain_dtype(arrays: Sequence[Any]) -> np.dtype[Any] | None:
-    """The dtype that arrays of NumPy itself promote to where all have one of `COMMON`; None for all else.
+def plain_type(arrays: Sequence[Any]) -> tuple[ModuleType, np.dtype[Any]] | None:
+    """The namespace of arrays of NumPy itself, and the dtype that they promote to; None for all else.
 
-    Arrays of CuPy on one device have it if they share it.  Of such arrays, at least one, nothing remains to
-    be checked or converted; to find that takes half a microsecond.
+    Their dtypes are some of `COMMON`.  Arrays of CuPy on one device that share such a dtype have it as well.
+    Of such arrays, at least one, nothing remains to be checked or converted; to find that takes half a
+    microsecond.
     """
     if type(arrays[0]) is not np.ndarray:
         if not on_one_device(arrays):
             return None
         dtypes = {array.dtype for array in arrays}
-        return dtypes.pop() if len(dtypes) == 1 and dtypes <= COMMON else None
+        return (device_namespace(), dtypes.pop()) if len(dtypes) == 1 and dtypes <= COMMON else None
     dtype, mixed = arrays[0].dtype, False
     for array in arrays:
         if type(array) is not np.ndarray:
@@ -93,8 +95,8 @@ def plain_dtype(arrays: Sequence[Any]) -> np.dtype[Any] | None:
         # Nearly all arrays of one dtype share the object.
         mixed = mixed or array.dtype is not dtype
     if not mixed:
-        return dtype if dtype in COMMON else None
-    return np.result_type(*arrays) if COMMON.issuperset([array.dtype for array in arrays]) else None
+        return (np, dtype) if dtype in COMMON else None
+    return (np, np.result_type(*arrays)) if COMMON.issuperset([array.dtype for array in arrays]) else None
 
 
 def promoted(name: str, arrays: Sequence[AnyArray]) -> Any:

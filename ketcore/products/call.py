@@ -15,7 +15,7 @@ import numpy as np
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.checks import check_floating, check_identities, check_shape
-from ketcore.arrays.conversions import plain_dtype
+from ketcore.arrays.conversions import plain_type
 from ketcore.arrays.elementary import padded, reshaped
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, namespace
 from ketcore.cuda import launcher, library
@@ -225,9 +225,9 @@ def _cast(xp, gradient, primal):
 def _check_arrays(factors, x):
     """The namespace, the factors, x, and the dtype of the result."""
     if type(factors) in (tuple, list) and factors:
-        dtype = plain_dtype((*factors, x))
-        if dtype is not None:
-            return np, tuple(factors), x, dtype
+        known = plain_type((*factors, x))
+        if known is not None:
+            return known[0], tuple(factors), x, known[1]
     _, factors, dtype = check_floating("factors", factors, (x,))
     _, (x,), x_dtype = check_floating("x", (x,), factors)
     xp = namespace("factors and x", (*factors, x))
