@@ -11,7 +11,7 @@ import pytest
 from ketcore.cuda import launcher, table
 from ketcore.cuda.structs import SHARED_FLOOR
 from ketcore.lookups import kernels
-from ketcore.lookups.lookup import changed, make_lookup
+from ketcore.lookups.lookup import make_lookup, remade
 from ketcore.products.fused_plan import Limits
 from ketcore.shapes import halves_split
 from tests.cusim import ORDERS, SimLauncher
@@ -213,7 +213,7 @@ def sensitivity(lookup, compute):
     for _ in range(3):
         signs = [rng.choice((-step, step), table.shape) for table in lookup.tables]
         moved = [table * (1 + sign) for table, sign in zip(lookup.tables, signs, strict=True)]
-        change = np.abs(compute(changed(lookup, tables=tuple(moved))) - base)
+        change = np.abs(compute(remade(lookup, tables=tuple(moved))) - base)
         largest = np.nanmax(change / step, initial=largest)
     return largest
 

@@ -11,7 +11,7 @@ import numpy as np
 from ketcore.cuda import launcher, table
 from ketcore.lookups import kernels
 from ketcore.lookups.gather import engine, gather, gather_vjp
-from ketcore.lookups.lookup import changed, make_lookup
+from ketcore.lookups.lookup import make_lookup, remade
 from ketcore.shapes import halves_split
 from tests import matmul_mutations
 from tests.cusim import ORDERS, SimLauncher, build
@@ -39,7 +39,7 @@ def lookup(counts, widths, rank, batch, kind="digits", columns=None, layernorm=F
 def exact(problem):
     """The same problem in float64, for the reference that NumPy computes."""
     tables = tuple(table.astype(np.float64) for table in problem.tables)
-    return changed(problem, tables=tables, dtype=np.dtype(np.float64))
+    return remade(problem, tables=tables, dtype=np.dtype(np.float64))
 
 
 def cotangent_of(problem):

@@ -7,7 +7,7 @@ import numpy as np
 
 from ketcore.cuda import table
 from ketcore.lookups import kernels
-from ketcore.lookups.lookup import changed
+from ketcore.lookups.lookup import remade
 from tests import matmul_mutations
 from tests.cusim import ORDERS, SimLauncher
 from tests.cusim.bugs import WRONG, Bug, print_report
@@ -20,7 +20,7 @@ def rounds(launch):
     problem = lookup(counts=(5, 4), widths=(8, 8), rank=1, batch=9)
     out = np.full((9, 64), np.nan, np.float32)
     # One column off, so that stores are single.
-    problem = changed(problem, columns=63)
+    problem = remade(problem, columns=63)
     out = kernels.expand(few_blocks(launch), problem, out[:, :63].copy())
     first, second = problem.tables
     rows = np.einsum("bi,bj->bij", first[0, problem.index // 4], second[0, problem.index % 4]).reshape(9, 64)

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 import ketcore as kc
 from ketcore.lookups import gather, on_arrays, on_native, on_numpy
 from ketcore.lookups.leaves import packed_views
-from ketcore.lookups.lookup import changed, make_lookup
+from ketcore.lookups.lookup import make_lookup, remade
 from ketcore.native import loader
 from tests import run_engines
 from tests.kernel_problems import cotangent_of, lookups
@@ -64,7 +64,7 @@ def answers(engine, lookup):
 def test_engines_give_what_array_code_gives(engine, lookup):
     """Bad indices, crops, LayerNorm and every kind among them."""
     tables = tuple(table.astype(np.float64) for table in lookup.tables)
-    exact = changed(lookup, tables=tables, dtype=np.dtype(np.float64))
+    exact = remade(lookup, tables=tables, dtype=np.dtype(np.float64))
     assume(not engine.obstacle(lookup))
     for found, expected in zip(answers(engine, exact), answers(on_arrays, exact), strict=True):
         # Rounding, which LayerNorm enlarges, is far below this, and bugs are far above.

@@ -17,7 +17,7 @@ import ketcore as kc
 from ketcore.cuda import launcher, table
 from ketcore.lookups import kernels
 from ketcore.lookups.leaves import packed_views
-from ketcore.lookups.lookup import changed
+from ketcore.lookups.lookup import remade
 from ketcore.products import fused
 from tests.kernel_problems import (
     FLOATS,
@@ -106,7 +106,7 @@ def moved(cupy, lookup):
     if lookup.kind == "same":
         packed = cupy.concatenate(tables, axis=2).transpose(1, 0, 2).copy()
         tables = packed_views(cupy, packed, lookup.widths)
-    return changed(lookup, tables=tables, index=cupy.asarray(lookup.index))
+    return remade(lookup, tables=tables, index=cupy.asarray(lookup.index))
 
 
 def small_lookups(dtype, index_dtype):

@@ -7,7 +7,7 @@ import pytest
 
 from ketcore import ops
 from ketcore.lookups import kernels
-from ketcore.lookups.lookup import changed
+from ketcore.lookups.lookup import remade
 from tests.cusim import SimLauncher, available
 from tests.cusim.launcher import MODE
 from tests.kernel_problems import (
@@ -87,7 +87,7 @@ def test_subnormal_leaves(launch, dtype, tiny):
     """The source keeps them.  As PTX those of float32 are zero, even where their product would not be."""
     lookup = make((1, 1), (1, 2), 0, rank=1, dtype=dtype, index=np.zeros(1, np.int32))
     tables = np.full((1, 1, 1), tiny, dtype), np.array([[[1e20, -1e20]]], dtype)
-    out = kernels.expand(launch, changed(lookup, tables=tables), nan_rows(lookup))
+    out = kernels.expand(launch, remade(lookup, tables=tables), nan_rows(lookup))
     is_kept = dtype == "float64" or not MODE.startswith("ptx")
     np.testing.assert_allclose(out, [[tiny * 1e20, -tiny * 1e20]] if is_kept else [[0, 0]], rtol=1e-6)
 

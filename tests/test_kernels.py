@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from ketcore.cuda.structs import PLAN
 from ketcore.lookups import kernel_plan, kernels, segments
-from ketcore.lookups.lookup import changed
+from ketcore.lookups.lookup import remade
 from tests.cusim import available
 from tests.kernel_problems import (
     FLOATS,
@@ -171,7 +171,7 @@ def test_tables_are_staged_where_that_pays(limit, batch, staged):
 def test_sixteen_bit_storage_round_trips(name):
     """Every number, widened and narrowed again, is itself; NaN stays NaN."""
     every = np.arange(1 << 16).astype(np.uint16).view(dtype_of(name)).reshape(1, 256, 256)
-    lookup = changed(
+    lookup = remade(
         make((256,), (256,), 0, rank=1, dtype=name, split=0, index=np.arange(256)), tables=(every,)
     )
     out = kernels.expand(Launcher(), lookup, nan_rows(lookup))
@@ -187,7 +187,7 @@ def test_sixteen_bit_storage_rounds_to_nearest_even(name):
     patterns[:, ..., :32] &= 0x83FF if name == "float16" else 0xFFF0
     patterns[:, ..., 32:64] = rng.integers(0x3800, 0x4800, 32)
     tables = tuple(patterns.view(dtype_of(name)))
-    lookup = changed(
+    lookup = remade(
         make((1, 1), (128, 128), 0, rank=1, dtype=name, index=np.zeros(1, np.int32)), tables=tables
     )
     out = kernels.expand(Launcher(), lookup, nan_rows(lookup))
@@ -239,15 +239,15 @@ def test_obstacle():
     lookup = make((4, 5), (3, 4), 2)
     first, second = lookup.tables
     packed = np.zeros(8, np.dtype([("a", "f4"), ("b", "i2")]))["a"].reshape(2, 4, 1)
-    wide = changed(lookup, dtype=np.dtype(np.float64))
+    wide = remade(lookup, dtype=np.dtype(np.float64))
     cases = (
         (lookup, ""),
         (make((4, 5), (3, 4), 2, dtype="complex64"), "must have one real floating dtype, got complex64"),
-        (changed(lookup, tables=(first, second.astype("f8"))), "real floating dtype, got float32, float64"),
+        (remade(lookup, tables=(first, second.astype("f8"))), "real floating dtype, got float32, float64"),
         (wide, "must have the dtype of the rows, float64, got float32"),
-        (changed(lookup, tables=(first[:0], second[:0])), "must have at least one term, got rank 0"),
+        (remade(lookup, tables=(first[:0], second[:0])), "must have at least one term, got rank 0"),
         (make((1,) * 17, (1,) * 17, 2), "must be at most 16, got 17"),
-        (changed(lookup, tables=(packed, second)), f"got {[packed.strides, second.strides]}"),
+        (remade(lookup, tables=(packed, second)), f"got {[packed.strides, second.strides]}"),
         (make((2, 2), (2000, 2000), 2), "must have leaves that fit 49152 bytes of shared memory with their"),
     )
     for case, text in cases:

@@ -20,7 +20,7 @@ from ketcore.arrays.elementary import reshaped
 from ketcore.arrays.namespaces import is_numpy, namespace_of, to_host
 from ketcore.cuda.library import on_device_of
 from ketcore.lookups import on_arrays, on_cuda, on_native, on_numpy
-from ketcore.lookups.lookup import Lookup, changed
+from ketcore.lookups.lookup import Lookup, remade
 from ketcore.native import loader
 from ketcore.shapes import check_addressable
 
@@ -258,5 +258,5 @@ def _in_host_memory(lookup, cotangent):
     *tables, index, cotangent = map(to_host, arrays)
     dtype, xp = np.dtype(str(lookup.dtype).rpartition(".")[2]), namespace_of(lookup.index)
     records = None if lookup.records is None else to_host(lookup.records)
-    found = changed(lookup, tables=tables, index=index, dtype=dtype, records=records)
+    found = remade(lookup, tables=tables, index=index, dtype=dtype, records=records)
     return found, cotangent, xp.asarray

@@ -198,7 +198,7 @@ def make_lookup(
     return Lookup(tuple(tables), index, checked, found, records)
 
 
-def changed(lookup: Lookup, **changes: Any) -> Lookup:
+def remade(lookup: Lookup, **changes: Any) -> Lookup:
     """The lookup with some values changed, by the names of `make_lookup`."""
     names = ("kind", "bound", "columns", "layernorm", "eps", "split", "dtype")
     given: dict[str, Any] = {name: getattr(lookup.form, name) for name in names}
