@@ -259,6 +259,11 @@ BAD_CALLS = [
     ),
     (lambda t: t.bag([0, 1], [1]), ValueError, r"offsets must ascend from 0 .*, got \[1\]"),
     (lambda t: t.bag([0, 1], [0, -1]), ValueError, r"offsets must ascend from 0 .*, got \[0, -1\]"),
+    (
+        lambda t: t.bag([0, 1], [2**63]),
+        ValueError,
+        r"offsets must ascend .*, got \[9223372036854775808\]",
+    ),
     (lambda t: t.bag([0, 1], []), ValueError, r"offsets must ascend from 0 .*, got \[\]"),
     (lambda t: t.bag([[0]], mode="max"), ValueError, "mode must be"),
     (lambda t: t.bag([[0]], weights=[1.0]), ValueError, r"weights must have shape \(1, 1\), got \(1,\)"),

@@ -197,6 +197,24 @@ def test_the_largest_numbers_of_a_dtype(dtype, width):
     assert found.error < 1
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_scales_of_rows_leave_the_dtype_of_the_table(dtype):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    table = draw(40, 5).astype(dtype)
+    value, error, *_ = kc.fit_codebooks(table, 2, 8, 3, row_scale=True, rng=0)
+    assert value.dtype == table.dtype
+    assert value.row_scale.dtype.itemsize == 2
+    assert error == pytest.approx(weighted_error(value, table), rel=1e-3)
+
+
+def test_tensors_of_bfloat16_have_scales_of_it():
+    torch = pytest.importorskip("torch")
+    table = torch.from_numpy(draw(40, 5)).bfloat16()
+    value = kc.fit_codebooks(table, 2, 8, 3, row_scale=True, rng=0).value
+    assert value.dtype == value.row_scale.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(("dtype", "power"), [("float32", 110), ("float32", -110), ("float64", 900)])
 @pytest.mark.parametrize("width", [4, 6])
 def test_scale_changes_nothing(dtype, power, width):

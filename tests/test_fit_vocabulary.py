@@ -177,8 +177,8 @@ def with_nan(row):
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        ((with_nan(4321), (50, 100)), ValueError, "table must hold finite values, got NaN or .* in row 4321"),
-        ((-np.inf * TABLE, (4,)), ValueError, "table must hold finite values, got NaN or infinity in row 0"),
+        ((with_nan(4321), (50, 100)), ValueError, "table must hold finite values, got nan in row 4321"),
+        ((-np.inf * TABLE, (4,)), ValueError, "table must hold finite values, got -inf in row 0"),
         ((TABLE, (3, 1)), ValueError, r"row_dims must have a product of at least 4, got \(3, 1\)"),
         ((TABLE[:0], (2, 2)), ValueError, "table must be a matrix of at least one row and one column, got"),
         ((TABLE[0], (2, 2)), ValueError, r"table must be a matrix .*, got shape \(2,\)"),

@@ -133,7 +133,7 @@ def fit_codebooks(
         often the words occur.  None: 1 for all.
     row_scale : bool, default False
         Whether the codebooks are fitted to rows of one length, and each row has a number near 1 beside its
-        codes: float16, or float32 where the library of the table has no float16.
+        codes: float16, or bfloat16 beside a table of that, or float32 where the library has no float16.
     iterations : int, default 25
         The most sweeps of k-means for a codebook.
     rng : int, Generator or None, optional
@@ -208,6 +208,8 @@ def fit_codebooks(
     codes, row_scale, error = _encode(rows, each, frame, stored, sizes)
     moved = _moved(rows)
     scales = None if row_scale is None else moved(row_scale)
+    if scales is not None and _is_bfloat16(rows):
+        scales = rows.xp.astype(scales, rows.dtype)
     value: CodebookTable[Any] = CodebookTable((stored.codebooks,), moved(codes), scales, stored.decoder)
     return Fit(value, error, converged, sweeps)
 
@@ -265,7 +267,7 @@ def _kept(rows: Rows, frame: _Frame, books) -> _Stored:
     books = books.astype(np.float64)
     books[0] += frame.mean
     xp = rows.xp
-    most = _LARGEST_BFLOAT16 if "bfloat16" in str(rows.dtype) else float(xp.finfo(rows.dtype).max)
+    most = _LARGEST_BFLOAT16 if _is_bfloat16(rows) else float(xp.finfo(rows.dtype).max)
 
     def stored(values):
         # What is left of a row may be twice as large as any row.
@@ -278,17 +280,37 @@ def _kept(rows: Rows, frame: _Frame, books) -> _Stored:
     return _Stored(stored(books), stored(decoder))
 
 
+def _is_bfloat16(rows: Rows) -> bool:
+    return "bfloat16" in str(rows.dtype)
+
+
+def _rounding(rows: Rows) -> Callable[[np.ndarray], np.ndarray]:
+    """What rounds scales on the host: to float16, or to numbers of bfloat16, which NumPy may not have."""
+    if not _is_bfloat16(rows):
+        most = float(np.finfo(np.float16).max)
+        return lambda scales: np.clip(scales, -most, most).astype(np.float16)
+
+    def rounded(scales):
+        clipped = np.clip(scales, -_LARGEST_BFLOAT16, _LARGEST_BFLOAT16)
+        narrow = rows.xp.astype(like(rows.xp, clipped, rows.sample), rows.dtype)
+        return to_host(rows.xp.astype(narrow, rows.sample.dtype))
+
+    return rounded
+
+
 class _Encoder(NamedTuple):
     """What turns rows, times 2^-exponent of the frame, into codes and back.
 
     centres  for each codebook its vectors as points, and what finds the nearest of them
     vectors  (n_codes, codebook_size, width), whose sums the decoder turns into rows
+    rounded  what rounds scales as they are stored
     """
 
     frame: _Frame
     centres: Sequence[Centres]
     vectors: np.ndarray
     decoder: np.ndarray | None
+    rounded: Callable[[np.ndarray], np.ndarray]
 
     def encode(self, rows):
         """The codes of rows, their scales or None, and what they become."""
@@ -305,8 +327,7 @@ class _Encoder(NamedTuple):
         # The best scale of what was found, which is not quite that of the row.
         lengths = np.einsum("iq,iq->i", found, found)
         best = np.einsum("iq,iq->i", rows, found) / np.where(lengths > 0, lengths, 1)
-        most = float(np.finfo(np.float16).max)
-        scales = np.clip(best, -most, most).astype(np.float16)
+        scales = self.rounded(best)
         return codes, scales, found * scales.astype(found.dtype)[:, None]
 
 
@@ -322,7 +343,7 @@ def _encoder(rows: Rows, frame: _Frame, stored: _Stored) -> _Encoder:
     else:
         decoder, books = ordinary(wide(stored.decoder), frame.exponent), vectors.copy()
     books[0] -= frame.mean
-    return _Encoder(frame, [prepared(book) for book in books], vectors, decoder)
+    return _Encoder(frame, [prepared(book) for book in books], vectors, decoder, _rounding(rows))
 
 
 def _encode(rows: Rows, weights, frame: _Frame, stored: _Stored, sizes: _Sizes):
@@ -330,7 +351,7 @@ def _encode(rows: Rows, weights, frame: _Frame, stored: _Stored, sizes: _Sizes):
     words = rows.shape[0]
     narrow = np.uint8 if sizes.codebook_size <= _ENTRIES else np.uint16
     codes = np.empty((1, sizes.n_codes, words), narrow)
-    scales = np.empty(words, np.float16) if frame.scaled else None
+    scales = np.empty(words, np.float32 if _is_bfloat16(rows) else np.float16) if frame.scaled else None
     weights = np.ones(words) if weights is None else weights / weights.max()
     encoder, step = _encoder(rows, frame, stored), piece_rows(sizes.codebook_size)
     total = np.zeros(2)

@@ -52,7 +52,7 @@ def draw(rows: Rows, weights: np.ndarray, centres: int, rng: "np.random.Generato
     found = np.empty((len(picked), columns), to_host(rows.sample).dtype)
     peak, done = 0.0, 0
     for start, block in blocks(rows):
-        peak = max(peak, _peak(block, start))
+        peak = max(peak, peak_of(block, start))
         stop = int(np.searchsorted(picked, start + len(block)))
         found[done:stop] = block[picked[done:stop] - start]
         done = stop
@@ -78,7 +78,7 @@ def _chances(weights: np.ndarray, count: int) -> np.ndarray:
     return np.minimum(weights * factors[surely], 1)
 
 
-def _peak(block, start):
+def peak_of(block, start):
     """The largest magnitude of a block; ValueError with the row where there is none."""
     peak = max(float(block.max()), -float(block.min()))
     if not np.isfinite(peak):

@@ -22,6 +22,7 @@ import numpy as np
 from ketcore.array_types import Array, Host, Lists
 from ketcore.arrays.checks import check_constant
 from ketcore.arrays.namespaces import quiet, to_host
+from ketcore.fit.samples import peak_of
 from ketcore.fit.sources import Rows, open_rows
 from ketcore.fit.weights import check_row_weights
 from ketcore.shapes import check_dims, shown
@@ -177,11 +178,7 @@ def _sample(rows, count):
     some = np.sort(np.random.default_rng(0).permutation(rows.shape[0])[:count])
     picked, most = [], 0.0
     for start, block in _blocks(rows):
-        largest = max(float(block.max()), -float(block.min()))
-        if not np.isfinite(largest):
-            row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
-            raise ValueError(f"table must hold finite values, got NaN or infinity in row {row}")
-        most = max(most, largest)
+        most = max(most, peak_of(block, start))
         inside = slice(*np.searchsorted(some, (start, start + len(block))))
         picked.append(block[some[inside] - start])
     # The power must itself be a number of the dtype.

@@ -243,12 +243,12 @@ def _owners(ids, offsets):
         starts = to_host(as_integers("offsets", offsets))
         if starts.ndim != 1:
             raise ValueError(f"offsets must have one axis, got shape {starts.shape}")
-        starts = starts.astype(np.int64)
+        given, starts = starts, starts.astype(np.int64)
         ends = np.append(starts, ids.shape[0])
         counts = np.diff(ends)
         if (ends[0] != 0 and len(starts)) or (counts < 0).any() or (ids.shape[0] and not len(starts)):
             rule = f"ascend from 0 to at most the number of ids, {ids.shape[0]}"
-            raise ValueError(f"offsets must {rule}, got {shown(starts.tolist())}")
+            raise ValueError(f"offsets must {rule}, got {shown(given.tolist())}")
         counts = counts[: len(starts)]
     return np.repeat(np.arange(len(counts)), counts), counts
 
