@@ -37,10 +37,22 @@ def kept(most: int) -> Callable[[FunctionT], FunctionT]:
 
     def decorate(function: FunctionT) -> FunctionT:
         cached = lru_cache(most)(function)
-        # Sizes that PyTorch traces are symbols, of which no cache should keep any.
-        chosen: Any = unless_compiling(function, cached)
+
+        # As `unless_compiling`, without a call of its own.
+        @wraps(function)
+        def chosen(*args: Any, **options: Any) -> Any:
+            torch = sys.modules.get("torch")
+            # Sizes that PyTorch traces are symbols, of which no cache should keep any.
+            if torch is not None and torch.compiler.is_compiling():
+                return function(*args, **options)
+            try:
+                return cached(*args, **options)
+            except TypeError:
+                # Those of a graph that make_fx makes have no hash.  All other errors come once more.
+                return function(*args, **options)
+
         # For tests, which ask for what is computed anew.
-        chosen.cache_clear = cached.cache_clear
+        chosen.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
         return cast(FunctionT, chosen)
 
     return decorate

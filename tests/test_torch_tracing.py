@@ -17,6 +17,7 @@ from tests.require import imported
 torch = imported("torch")
 
 from torch._dynamo.testing import CompileCounter  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 BY_NAME = {op.name: op for op in OPS}
 RNG = np.random.default_rng(31)
@@ -171,6 +172,20 @@ def test_one_graph_serves_batches_of_every_size(name):
         torch._dynamo.mark_dynamic(ids, axis)
         torch.testing.assert_close(compiled(ids), function(ids))
     assert counter.frame_count == 1
+
+
+def test_a_graph_of_symbols_serves_kets_of_every_number():
+    # make_fx is no compilation: nothing says that sizes are symbols but that they have no hash.
+    def function(leaves, ids):
+        return kc.ket_rows(leaves, ids, dims=(3, 3), layernorm=True)
+
+    def given(words):
+        return torch.tensor(RNG.standard_normal((words, 2, 6))), torch.arange(words + 3) % words
+
+    graph = make_fx(function, tracing_mode="symbolic")(*given(7))
+    for words in (5, 9):
+        arrays = given(words)
+        torch.testing.assert_close(graph(*arrays), function(*arrays))
 
 
 def test_factors_of_other_sizes_are_compiled_anew():

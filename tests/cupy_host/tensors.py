@@ -16,6 +16,8 @@ from tests.cupy_host import device
 
 BY_NAME = {op.name: op for op in OPS}
 STREAM = 0x7070
+# Of the largest number. Both sum in float32 at least, in different orders, and round once.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 2**-7}
 
 
 class OnDevice:
@@ -84,10 +86,11 @@ def test_arrays_lie_where_tensors_do():
             np.testing.assert_array_equal(array.get().astype(float), tensor.double().numpy())
 
 
-def test_lookups_are_on_torchs_stream_and_in_its_memory(allocated):
-    rng = np.random.default_rng(0)
-    factors = [torch.tensor(rng.standard_normal((2, 4, p))).float().mT for p in (5, 6)]
-    ids, cotangent = torch.arange(0, 28, 2)[::2], torch.ones(7, 16)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_lookups_are_on_torchs_stream_and_in_its_memory(dtype, allocated):
+    rng, kind = np.random.default_rng(0), getattr(torch, dtype)
+    factors = [torch.tensor(rng.standard_normal((2, 4, p))).to(kind).mT for p in (5, 6)]
+    ids, cotangent = torch.arange(0, 28, 2)[::2], torch.ones(7, 16, dtype=kind)
     given = [*map(OnDevice, factors), OnDevice(ids)]
     assert memory.bridge(BY_NAME["rows"], given) is memory.DEVICE
     pool = cupy.get_default_memory_pool().total_bytes()
@@ -107,6 +110,7 @@ def test_lookups_are_on_torchs_stream_and_in_its_memory(allocated):
     ]
     for array, right in zip(results, expected, strict=True):
         assert array.dtype == right.dtype
-        np.testing.assert_allclose(array.get(), right, rtol=1e-4, atol=1e-4)
+        one, other = array.get().astype(float), right.astype(float)
+        np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCES[dtype] * np.abs(other).max())
     del results, array
     assert not allocated
