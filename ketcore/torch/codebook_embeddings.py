@@ -523,7 +523,7 @@ class EmbeddingBagCodebook(CodeTable):
         return layer
 
 
-def _shape_of(table):
+def _shape_of(table: Any) -> tuple[int, int]:
     """The shape of a table of codes."""
     if not isinstance(table, kc.CodebookTable):
         raise TypeError(f"table must be a CodebookTable, got {type(table).__name__}")
