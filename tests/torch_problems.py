@@ -86,6 +86,20 @@ def layers(draw, names, frequency=True, padding=True):
     return layer
 
 
+@st.composite
+def bags(draw, words):
+    """Ids in bags, some of them empty: (input, offsets, include_last_offset)."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    if draw(st.booleans()):
+        shape = draw(st.integers(0, 4)), draw(st.integers(1, 4))
+        return torch.randint(words, shape, generator=generator), None, False
+    sizes = draw(st.lists(st.integers(0, 3), min_size=1, max_size=5))
+    ends = torch.tensor([0, *sizes]).cumsum(0)
+    ids = torch.randint(words, (int(ends[-1]),), generator=generator)
+    include_last = draw(st.booleans())
+    return ids, ends if include_last else ends[:-1], include_last
+
+
 def gradients(layer, output):
     """The gradients of the parameters for a fixed cotangent, dense; zeros where there are none."""
     generator = torch.Generator().manual_seed(1)

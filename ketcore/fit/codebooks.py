@@ -36,7 +36,9 @@ _WIDTH = 64
 _LARGEST_BFLOAT16 = (2 - 2.0**-7) * 2.0**127
 
 
-class _Sizes(NamedTuple):
+class CodebookSizes(NamedTuple):
+    """What says how many codebooks there are, of what shape."""
+
     n_codes: int
     codebook_size: int
     width: int
@@ -200,7 +202,7 @@ def fit_codebooks(
     rows = open_rows(table, "table")
     if is_complex(rows.xp, rows.dtype):
         raise TypeError(f"table must be real, got {rows.dtype}")
-    sizes = _checked_sizes(rows.shape, options.rank, codebook_size, width)
+    sizes = codebook_sizes(rows.shape, options.rank, codebook_size, width)
     each = check_row_weights(weights, rows.shape[0], positive=True)
     sample = draw(rows, np.ones(rows.shape[0]) if each is None else each, sizes.codebook_size, options.rng)
     frame, trained, converged, sweeps = _train(sample, sizes, scaled, options)
@@ -214,7 +216,10 @@ def fit_codebooks(
     return Fit(value, error, converged, sweeps)
 
 
-def _checked_sizes(shape, n_codes, codebook_size, width):
+def codebook_sizes(
+    shape: tuple[int, int], n_codes: int, codebook_size: int | None, width: int | None
+) -> CodebookSizes:
+    """The sizes of the codebooks of a table (words, columns), as `fit_codebooks` is told them."""
     words, columns = shape
     most = min(words, _MOST_ENTRIES)
     count = min(_ENTRIES, words) if codebook_size is None else check_int("codebook_size", codebook_size, 1)
@@ -227,10 +232,10 @@ def _checked_sizes(shape, n_codes, codebook_size, width):
         name, size = ("columns", columns) if columns <= words else ("words", words)
         raise ValueError(f"width must be at most the number of {name}, {size}, got {shown(length)}")
     check_addressable((n_codes, max(words, count * length)))
-    return _Sizes(n_codes, count, length)
+    return CodebookSizes(n_codes, count, length)
 
 
-def _train(sample: Sample, sizes: _Sizes, scaled: bool, options: Options):
+def _train(sample: Sample, sizes: CodebookSizes, scaled: bool, options: Options):
     """How rows become points, codebooks without the mean, whether all settled, and the number of sweeps."""
     rows, weights, exponent = sample
     columns = rows.shape[1]
@@ -346,7 +351,7 @@ def _encoder(rows: Rows, frame: _Frame, stored: _Stored) -> _Encoder:
     return _Encoder(frame, [prepared(book) for book in books], vectors, decoder, _rounding(rows))
 
 
-def _encode(rows: Rows, weights, frame: _Frame, stored: _Stored, sizes: _Sizes):
+def _encode(rows: Rows, weights, frame: _Frame, stored: _Stored, sizes: CodebookSizes):
     """Codes (1, n_codes, words), scales (words,) or None, and the relative error, from one pass."""
     words = rows.shape[0]
     narrow = np.uint8 if sizes.codebook_size <= _ENTRIES else np.uint16

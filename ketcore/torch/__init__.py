@@ -6,10 +6,14 @@ operators           the operations as operators of torch, for compilers
 inputs              what a module asks of the dims and tensors that it is given
 embedding_tables    what embedding layers share: checks of their arguments, what options do to rows
 ket_table           the parameters and rows of a table of kets
+shared_table        options of tables whose words share parameters
 xs_table            the parameters and rows of a table that is a Kronecker matrix
+code_table          the parameters, codes and rows of a table of codes
 nearest_tables      parameters whose tables are near given ones
 embeddings          EmbeddingKet and EmbeddingKetXS, in the place of torch.nn.Embedding
+bags                sums, means and maxima of rows
 embedding_bag       EmbeddingBagKet and EmbeddingBagKetXS, in the place of torch.nn.EmbeddingBag
+codebook_embeddings EmbeddingCodebook and EmbeddingBagCodebook, in the place of both
 word2ket            layers of the word2ket package
 head                TiedHead: scores of all words by the table of an embedding, in whole or in part
 sampled_softmax     the cross entropy over many words, from the scores of few
@@ -31,6 +35,7 @@ except ImportError as error:
     raise ImportError("ketcore.torch needs PyTorch: pip install 'ketcore[torch]'") from error
 
 from ketcore.torch import functional
+from ketcore.torch.codebook_embeddings import EmbeddingBagCodebook, EmbeddingCodebook
 from ketcore.torch.embedding_bag import EmbeddingBagKet, EmbeddingBagKetXS
 from ketcore.torch.embeddings import EmbeddingKet, EmbeddingKetXS
 from ketcore.torch.head import TiedHead, TopK, logits, sampled_softmax_loss, top_k
@@ -43,8 +48,10 @@ from ketcore.torch.peft_patch import PeftPatch, patch_peft
 from ketcore.torch.word2ket import from_word2ket
 
 __all__ = [
+    "EmbeddingBagCodebook",
     "EmbeddingBagKet",
     "EmbeddingBagKetXS",
+    "EmbeddingCodebook",
     "EmbeddingKet",
     "EmbeddingKetXS",
     "KetifyReport",

@@ -1,7 +1,8 @@
 """Parameters of embedding layers whose tables are near given ones.
 
-A Kronecker matrix comes from `nearest_kronecker`.  Kets of two leaves are truncated singular value
-decompositions; of more leaves they are found by alternating least squares, for many words at once:
+A Kronecker matrix comes from `nearest_kronecker`, a table of codes from `fit_codebooks`.  Kets of two leaves
+are truncated singular value decompositions; of more leaves they are found by alternating least squares, for
+many words at once:
 
     G[r, s] = prod_{m != n} <v_m[r], v_m[s]>        G v_n = T . conj(v_m), m != n        mode by mode
 
@@ -88,6 +89,17 @@ def _with_terms(parts, rank, axis):
         drawn = torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype)
         leaf.copy_(size * drawn)
     return [torch.cat(pair, axis) for pair in zip(parts, more, strict=True)]
+
+
+def fitted_codebooks(embeddings: Tensor, **options: Any) -> tuple[kc.CodebookTable[Tensor], float]:
+    """A table of codes near the table, and its relative error.
+
+    >>> table, error = fitted_codebooks(torch.eye(4), n_codes=1, codebook_size=4, rng=0)
+    >>> table.shape, error < 1e-6
+    ((4, 4), True)
+    """
+    fit = kc.fit_codebooks(_checked(embeddings), **options)
+    return fit.value, float(fit.error)
 
 
 def fitted_leaves(

@@ -16,32 +16,26 @@ import torch
 from torch import Tensor, nn
 
 import ketcore as kc
-from ketcore.shapes import check_dense_size, check_int, check_size
+from ketcore.shapes import check_int
 from ketcore.torch.embedding_tables import (
     as_permutation,
     described,
-    frequency_scaled,
     given_parameter,
     in_few_bytes,
     leaf_std,
     moved,
-    norm_options,
-    norm_scale,
     own_precision,
-    padding_row,
-    refuse_weight,
-    table_size,
     take_word2ket,
 )
 from ketcore.torch.functional import rows
 from ketcore.torch.inputs import mode_dims, order_of, table_dtype
+from ketcore.torch.shared_table import SharedTable
 
 
-class XSTable(nn.Module):
+class XSTable(SharedTable):
     """The parameters of a table (num_embeddings, embedding_dim) that is a Kronecker matrix, and its rows."""
 
     factors: nn.ParameterList
-    row_scale: nn.Parameter | None
     permutation: Tensor | None
 
     def __init__(
@@ -66,17 +60,17 @@ class XSTable(nn.Module):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.num_embeddings, self.embedding_dim = table_size(num_embeddings, embedding_dim)
-        self.padding_idx = padding_row(padding_idx, self.num_embeddings)
-        self.max_norm, self.norm_type = norm_options(max_norm, norm_type)
-        self.scale_grad_by_freq = bool(scale_grad_by_freq)
-        if sparse:
-            raise ValueError("sparse must be False for a table whose words share leaves, got True")
-        self.sparse = False
-        self.std = check_size("std", std)
-        self.row_scale_start = _start("row_scale", row_scale)
-        self.relative_error: float | None = None
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            sparse,
+            row_scale,
+            std,
+        )
         _weight = None if _weight is None else _factors(_weight)
         self._set_dims(order, rank, row_dims, col_dims, _weight)
         self._set_parameters(_weight, not _freeze, device, dtype)
@@ -109,12 +103,7 @@ class XSTable(nn.Module):
             pairs = zip(weight, shapes, strict=True)
             factors = [given_parameter(factor, shape, "_weight", device, dtype) for factor, shape in pairs]
         self.factors = nn.ParameterList(nn.Parameter(factor, requires_grad=trained) for factor in factors)
-        if self.row_scale_start is None:
-            self.register_parameter("row_scale", None)
-        else:
-            start = torch.full((self.num_embeddings,), self.row_scale_start)
-            start = start.to(device=factors[0].device, dtype=factors[0].dtype)
-            self.row_scale = nn.Parameter(start, requires_grad=trained)
+        self._set_row_scale(factors[0], trained)
 
     def reset_parameters(self) -> None:
         """Draw the factors such that entries of the table have standard deviation `std`.
@@ -124,8 +113,7 @@ class XSTable(nn.Module):
         deviation = leaf_std(self.std, self.order, self.rank)
         for factor in self.factors:
             nn.init.normal_(factor, std=deviation)
-        if self.row_scale is not None and self.row_scale_start is not None:
-            nn.init.constant_(self.row_scale, self.row_scale_start)
+        self._reset_row_scale()
 
     def matrix(self) -> kc.KroneckerMatrix[Tensor]:
         """The factors as a Kronecker matrix, which shares and trains them.
@@ -137,29 +125,6 @@ class XSTable(nn.Module):
             are what `forward` does to its rows.
         """
         return kc.KroneckerMatrix(list(self.factors), (self.num_embeddings, self.embedding_dim))
-
-    def to_dense(self, max_bytes: float = 2**30) -> Tensor:
-        """The rows of all words, as `forward` gives them.
-
-        Parameters
-        ----------
-        max_bytes : int, default 2**30
-            What the result may take.
-
-        Returns
-        -------
-        tensor, (num_embeddings, embedding_dim)
-            In the dtype of the parameters, with gradients.
-
-        Raises
-        ------
-        MemoryError
-            Where it would take more than `max_bytes`; the message has the size.
-        """
-        like = self.factors[0]
-        elements = self.num_embeddings * self.embedding_dim
-        check_dense_size(elements, like.element_size(), "table", max_bytes)
-        return self._rows(torch.arange(self.num_embeddings, device=like.device))
 
     def extra_repr(self) -> str:
         """What the layer was made with.
@@ -187,11 +152,8 @@ class XSTable(nn.Module):
                 # One number a row is a matrix of one column: what is out of range has no gradient either.
                 scale = rows((self.row_scale[None, :, None],), ids, (self.num_embeddings, 1))
                 found = found * scale
-            if self.max_norm is not None:
-                found = found * norm_scale(found, self.max_norm, self.norm_type)
-        if self.padding_idx is not None:
-            found = found.masked_fill((ids == self.padding_idx)[..., None], 0)
-        return frequency_scaled(found, ids) if self.scale_grad_by_freq else found
+            found = self._normed(found)
+        return self._divided(self._padded(found, ids), ids)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         """Torch's, with a permutation in as few bytes as hold it."""
@@ -214,11 +176,6 @@ class XSTable(nn.Module):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "weight":
-            refuse_weight(self)
-        return super().__getattr__(name)
-
 
 def _factors(weight):
     """Factors that are given, of one dtype on one device."""
@@ -232,10 +189,3 @@ def _factors(weight):
         got = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
         raise TypeError(f"_weight must be arrays of one dtype on one device, got {got}")
     return factors
-
-
-def _start(name, value):
-    """Where the scales of rows begin: None for False, 1 for True."""
-    if isinstance(value, bool):
-        return 1.0 if value else None
-    return check_size(name, value)
