@@ -197,12 +197,13 @@ def fit_codebooks(
     """
     check_constant("table", [table], "fit_codebooks")
     check_constant("weights", [weights], "fit_codebooks")
-    options = check_options(check_int("n_codes", n_codes, 1), None, 0, iterations, rng, callback)
+    n_codes = check_int("n_codes", n_codes, 1)
+    options = check_options(n_codes, None, 0, iterations, rng, callback)
     scaled = check_flag("row_scale", row_scale)
     rows = open_rows(table, "table")
     if is_complex(rows.xp, rows.dtype):
         raise TypeError(f"table must be real, got {rows.dtype}")
-    sizes = codebook_sizes(rows.shape, options.rank, codebook_size, width)
+    sizes = codebook_sizes(rows.shape, n_codes, codebook_size, width)
     each = check_row_weights(weights, rows.shape[0], positive=True)
     sample = draw(rows, np.ones(rows.shape[0]) if each is None else each, sizes.codebook_size, options.rng)
     frame, trained, converged, sweeps = _train(sample, sizes, scaled, options)

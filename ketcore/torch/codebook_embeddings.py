@@ -81,7 +81,7 @@ class EmbeddingCodebook(CodeTable):
     -----
     A call costs ``O(|ids| w (R + Q))`` time and the memory of its output.
 
-    `Module.to` changes the dtype of parameters and leaves that of codes.  Codes are of single bytes since
+    `to(dtype)` changes the dtype of parameters and leaves that of codes.  Codes are of single bytes since
     torch.distributed broadcasts no buffers of two.  A buffer does not survive `to_empty`, and
     `reset_parameters` does not draw it: load `codes` from a state dict after it.
 
