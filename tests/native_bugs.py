@@ -331,7 +331,7 @@ BUGS = (
         "blocks: a vector is left out",
         "blocks.hpp",
         "if (left & 1) found",
-        "if (left & 1 && whole < 3) found",
+        "if (left & 1 && whole > 1) found",
     ),
     Bug(
         "step: the transpose is the matrix itself",

@@ -62,7 +62,7 @@ class Problems:
         """Some of them out of range, in half of all cases, and not all of one sign."""
         found = self.random.integers(0, bound, shape)
         if self.number(0, 1) and found.size:
-            found[..., :: self.number(2, 5)] = self.number(-3, bound + 3)
+            found[..., :: self.number(2, 5)] = (-3, -1, bound, bound + 3)[self.number(0, 3)]
         dtype = np.dtype(INTEGERS[self.number(0, 7)])
         fits = np.iinfo(dtype).min <= found.min(initial=0) and found.max(initial=0) <= np.iinfo(dtype).max
         return self.laid_out(found.astype(dtype if fits else np.int64))
