@@ -46,8 +46,9 @@ class Problem:
 
     @classmethod
     def of(cls, op: Op, *primals: Any, index: Any = None, **more: Any) -> "Problem":
-        """The problem of a call with these primals; `more` are fields."""
-        arrays, counts = op.flatten(primals)
+        """The problem of a call with these primals, the last of which may be left off; `more` are fields."""
+        missing = (None,) * (len(op.primals) - len(primals))
+        arrays, counts = op.flatten((*primals, *missing))
         return cls(op, arrays, counts, index, **more)
 
     def on(self, xp) -> "Problem":
@@ -56,24 +57,23 @@ class Problem:
         return replace(self, arrays=tuple(xp.asarray(array) for array in self.arrays), index=index)
 
     def forward(self, *arrays, **more):
-        return self.op.flat_outputs(self.op.forward(*self._arguments(arrays), **self.options, **more))
+        return self.op.flat_outputs(self.call(self.op.forward, arrays, **more))
 
     def vjp(self, *arrays_and_cotangents, **more):
         *arrays, cotangents = arrays_and_cotangents
         cotangent = self.op.cotangent(cotangents)
-        gradients = self.op.vjp(*self._arguments(arrays), cotangent, **self.options, **more)
-        return self.op.flat_gradients(gradients)
+        return self.op.flat_gradients(self.call(self.op.vjp, arrays, cotangent, **more), self.counts)
 
     def jvp(self, *arrays_and_tangents, **more):
         half = len(arrays_and_tangents) // 2
         arrays, tangents = arrays_and_tangents[:half], arrays_and_tangents[half:]
         tangents = self.op.unflatten(tangents, self.counts)
-        return self.op.flat_outputs(self.op.jvp(*self._arguments(arrays), *tangents, **self.options, **more))
+        return self.op.flat_outputs(self.call(self.op.jvp, arrays, tangents=tangents, **more))
 
     def dense(self, *arrays):
         """The dense definition, on NumPy arrays."""
         index = None if self.index is None else to_numpy(self.index)
-        return self.op.dense(*replace(self, index=index)._arguments(arrays), **self.options)
+        return replace(self, index=index).call(self.op.dense, arrays)
 
     def expected(self):
         """The dense definition in float64 or complex128."""
@@ -87,12 +87,14 @@ class Problem:
             return self.op.flat_outputs(self.dense(*(np.abs(array) for array in self._wide())))
         # A LayerNorm amplifies what its input loses: the scale is its response to relative changes of the
         # leaves.
-        (leaves,) = self._wide()
-        rng, step, found = np.random.default_rng(0), 2.0**-20, np.abs(self.dense(leaves))
+        leaves, *row_scale = self._wide()
+        rng, step, found = np.random.default_rng(0), 2.0**-20, np.abs(self.dense(leaves, *row_scale))
         for _ in range(4):
             change = step * rng.choice((-1.0, 1.0), size=leaves.shape) * leaves
             found = np.maximum(
-                found, np.abs(self.dense(leaves + change) - self.dense(leaves - change)) / step
+                found,
+                np.abs(self.dense(leaves + change, *row_scale) - self.dense(leaves - change, *row_scale))
+                / step,
             )
         return (np.max(found, initial=0.0),)
 
@@ -103,9 +105,10 @@ class Problem:
         """
         if not self.options.get("layernorm"):
             return 0.0
-        (leaves,), starts = self._wide(), np.cumsum(self.options["dims"])[:-1]
+        (leaves, *row_scale), starts = self._wide(), np.cumsum(self.options["dims"])[:-1]
         records = leaves[np.unique(to_numpy(self.index))].reshape(-1, leaves.shape[2])
-        return max((self._amplified(np.split(record, starts))[1] for record in records), default=0.0)
+        largest = max([1.0, *(np.abs(scale).max(initial=0.0) for scale in row_scale)])
+        return largest * max((self._amplified(np.split(each, starts))[1] for each in records), default=0.0)
 
     def _amplified(self, vectors):
         """A node of the tree, and how large the tangents are that its LayerNorm and those below it cancel."""
@@ -132,9 +135,11 @@ class Problem:
         """A bound on the number of terms in a sum of the forward map."""
         return max(int(np.prod(array.shape)) for array in self.arrays)
 
-    def _arguments(self, arrays):
-        index = () if self.index is None else (self.index,)
-        return (*self.op.unflatten(arrays, self.counts), *index)
+    def call(self, function, arrays, *more, **named):
+        """What a function of the operation, or one of its signature, returns of these arrays."""
+        constants = () if self.index is None else (self.index,)
+        primals = self.op.unflatten(arrays, self.counts)
+        return self.op.call(function, primals, (*constants, *more), **named, **self.options)
 
     def _wide(self):
         wide = [to_numpy(array) for array in self.arrays]
@@ -150,8 +155,10 @@ def _rows(draw, op, dtype):
     factors = draw(generic.factors(dtype=dtype))
     rows, columns = (int(np.prod([factor.shape[axis] for factor in factors])) for axis in (1, 2))
     shape = draw(testing.crops(rows, columns))
-    ids = draw(testing.indices(rows if shape is None else shape[0], shape=draw(_ids_shapes)))
-    return Problem.of(op, factors, index=ids, options={} if shape is None else {"shape": shape})
+    words = rows if shape is None else shape[0]
+    ids = draw(testing.indices(words, shape=draw(_ids_shapes)))
+    scale = [draw(st.none() | generic.arrays((words,), dtype)) for primal in op.primals if primal.keyword]
+    return Problem.of(op, factors, *scale, index=ids, options={} if shape is None else {"shape": shape})
 
 
 @st.composite
@@ -177,7 +184,8 @@ def _gather_kron(draw, op, dtype):
     width = int(np.prod([table.shape[2] for table in tables]))
     columns = draw(st.sampled_from((None, width, draw(st.integers(1, width)))))
     options = {"columns": columns, "per_term": per_term}
-    return Problem.of(op, tables, index=np.array(index).reshape(order, *shape), options=options)
+    scale = draw(st.none() | generic.arrays(batch, dtype))
+    return Problem.of(op, tables, scale, index=np.array(index).reshape(order, *shape), options=options)
 
 
 @st.composite
@@ -206,7 +214,8 @@ def _ket_rows(draw, op, dtype):
     options = {"dims": dims, "columns": draw(st.sampled_from((None, draw(st.integers(1, width)))))}
     if layernorm:
         options |= {"layernorm": True, "eps": draw(st.sampled_from((1e-5, 1e-2, 1.0)))}
-    return Problem.of(op, leaves, index=ids, options=options, multilinear=False)
+    scale = draw(st.none() | generic.arrays(leaves.shape[:1], dtype))
+    return Problem.of(op, leaves, scale, index=ids, options=options, multilinear=False)
 
 
 def _varies(dims):

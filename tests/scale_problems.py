@@ -42,7 +42,7 @@ def gauge(problem, rng):
         arrays = problem.arrays[start : start + count]
         start += count
         own = [np.zeros((1,) * a.ndim, int) for a in arrays]
-        if problem.op.name == "ket_rows":
+        if primal.name == "leaves":
             words, rank, _ = arrays[0].shape
             dims = problem.options["dims"]
             parts = powers(rng, len(dims), (words, rank, 1), 0 if problem.options.get("layernorm") else top)

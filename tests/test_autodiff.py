@@ -103,7 +103,8 @@ def torch_function(torch, op):
         def forward(ctx, counts, constants, options, *arrays):
             ctx.save_for_backward(*arrays)
             ctx.rest = counts, constants, options
-            outputs = op.flat_outputs(op.forward(*op.unflatten(arrays, counts), *constants, **options))
+            outputs = op.call(op.forward, op.unflatten(arrays, counts), constants, **options)
+            outputs = op.flat_outputs(outputs)
             return outputs if len(outputs) > 1 else outputs[0]
 
         @staticmethod
@@ -111,11 +112,10 @@ def torch_function(torch, op):
             counts, constants, options = ctx.rest
             primals = op.unflatten(ctx.saved_tensors, counts)
             cotangent = op.cotangent([c.conj() for c in cotangents])
-            gradients = op.vjp(*primals, *constants, cotangent, **options)
-            return None, None, None, *(g.conj() for g in op.flat_gradients(gradients))
+            gradients = op.call(op.vjp, primals, (*constants, cotangent), **options)
+            return None, None, None, *(g.conj() for g in op.flat_gradients(gradients, counts))
 
-    def function(*arguments, **options):
-        primals, constants = arguments[: len(op.primals)], arguments[len(op.primals) :]
+    def function(primals, constants, **options):
         arrays, counts = op.flatten(primals)
         return Function.apply(counts, constants, options, *arrays)
 
@@ -131,7 +131,7 @@ def test_an_adapter_to_torch_needs_the_table_alone(torch, op, dtype):
     tensors = [torch.tensor(np.asarray(array), requires_grad=True) for array in problem.arrays]
 
     def flat(*arrays):
-        return function(*op.unflatten(arrays, problem.counts), *constants, **problem.options)
+        return function(op.unflatten(arrays, problem.counts), constants, **problem.options)
 
     assert torch.autograd.gradcheck(flat, tensors, fast_mode=True)
 

@@ -154,19 +154,22 @@ def test_every_operation_takes_lists(op):
     """Of the values of arrays, also as cotangents and tangents."""
     problem = drawn(op, "float64")
     primals = op.unflatten(problem.arrays, problem.counts)
-    index = () if problem.index is None else (problem.index,)
     cotangent = op.cotangent(problem.forward(*problem.arrays))
-    listed = [_listed(primal) for primal in primals]
-    for function, more, flat in (
-        (op.forward, (), op.flat_outputs),
-        (op.vjp, (cotangent,), op.flat_gradients),
-        (op.jvp, primals, op.flat_outputs),
-    ):
-        expected = flat(function(*primals, *index, *more, **problem.options))
-        found = flat(function(*listed, *index, *map(_listed, more), **problem.options))
-        for one, other in zip(found, expected, strict=True):
-            assert one.dtype == other.dtype
-            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+    index = () if problem.index is None else (problem.index,)
+
+    def everything(primals, cotangent):
+        gradients = op.call(op.vjp, primals, (*index, cotangent), **problem.options)
+        return (
+            *op.flat_outputs(op.call(op.forward, primals, index, **problem.options)),
+            *op.flat_gradients(gradients, problem.counts),
+            *op.flat_outputs(op.call(op.jvp, primals, index, primals, **problem.options)),
+        )
+
+    expected = everything(primals, cotangent)
+    found = everything([_listed(primal) for primal in primals], _listed(cotangent))
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
 def _listed(value):

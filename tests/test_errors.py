@@ -71,8 +71,14 @@ def test_arrays_of_every_operation(op):
     primals = op.unflatten(problem.arrays, problem.counts)
     constants = () if problem.index is None else (problem.index,)
     cotangent = op.cotangent(problem.forward(*problem.arrays))
-    for function, more in ((op.forward, ()), (op.vjp, (cotangent,)), (op.jvp, primals)):
-        good = signature(function).bind(*primals, *constants, *more, **problem.options).arguments
+    for function, more, tangents in (
+        (op.forward, (), None),
+        (op.vjp, (cotangent,), None),
+        (op.jvp, (), primals),
+    ):
+        more = *constants, *more
+        bind = signature(function).bind
+        good = op.call(bind, primals, more, tangents, **problem.options).arguments
         function(**good)
         for argument in set(good) - {*op.constants, *op.options}:
             several = isinstance(good[argument], tuple)

@@ -35,7 +35,7 @@ def call_of(op, device, dtype="float32"):
 
     def function(*given):
         primals = op.unflatten(given, problem.counts)
-        outputs = getattr(functional, op.name)(*primals, *constants, **problem.options)
+        outputs = op.call(getattr(functional, op.name), primals, constants, **problem.options)
         return op.flat_outputs(outputs)
 
     return function, [array.requires_grad_() for array in arrays]

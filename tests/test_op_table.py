@@ -20,7 +20,11 @@ def names(function):
 
 
 def arguments(op):
-    return (*(primal.name for primal in op.primals), *op.constants)
+    return (*(primal.name for primal in op.primals if not primal.keyword), *op.constants)
+
+
+def named(op):
+    return tuple(primal.name for primal in op.primals if primal.keyword)
 
 
 def cotangent(op):
@@ -29,26 +33,40 @@ def cotangent(op):
 
 def tangents(op):
     """One per primal, and named after it where there are more than one."""
-    words = ["tangents" if primal.several else "tangent" for primal in op.primals]
+    primals = [primal for primal in op.primals if not primal.keyword]
+    words = ["tangents" if primal.several else "tangent" for primal in primals]
     if len(words) == 1:
         return tuple(words)
-    return tuple(f"{p.name.removesuffix('s')}_{word}" for p, word in zip(op.primals, words, strict=True))
+    return tuple(f"{p.name.removesuffix('s')}_{word}" for p, word in zip(primals, words, strict=True))
 
 
 @every_op
 def test_signatures_are_those_of_the_table(op):
-    assert names(op.forward) == (*arguments(op), *op.options, *op.forward_options)
-    assert names(op.vjp) == (*arguments(op), cotangent(op), *op.options, *op.vjp_options)
-    assert names(op.jvp) == (*arguments(op), *tangents(op), *op.options)
-    in_dense = names(op.dense)
+    assert without(op, op.forward) == (*arguments(op), *op.options, *op.forward_options)
+    assert without(op, op.vjp) == (*arguments(op), cotangent(op), *op.options, *op.vjp_options)
+    assert without(op, op.jvp) == (*arguments(op), *tangents(op), *op.options)
+    in_dense = without(op, op.dense)
     assert in_dense == (*arguments(op), *(option for option in op.options if option in in_dense))
     assert set(op.options) - set(in_dense) <= OF_THE_COMPUTATION
+
+
+def without(op, function):
+    """The names of the arguments but for the primals that are given by keyword, and their tangents."""
+    more = [*named(op), *(f"{name}_tangent" for name in named(op) if function is op.jvp)]
+    parameters = signature(function).parameters
+    for name in more:
+        assert parameters[name].kind is Parameter.KEYWORD_ONLY
+        assert parameters[name].default is None
+    return tuple(name for name in parameters if name not in more)
 
 
 @every_op
 def test_optional_primals_and_the_defaults_of_options(op):
     parameters = signature(op.forward).parameters
     for primal in op.primals:
+        if primal.keyword:
+            assert primal.optional
+            continue
         default = None if primal.optional and not op.constants else Parameter.empty
         assert parameters[primal.name].default is default
     for function in (op.vjp, op.jvp, op.dense):
@@ -70,7 +88,8 @@ def test_the_shapes_of_outputs_are_known_before_them(op):
         primals = op.unflatten([*map(Shaped, problem.arrays)], problem.counts)
         constants = () if problem.index is None else (Shaped(problem.index),)
         outputs = problem.forward(*problem.arrays)
-        assert op.shapes(*primals, *constants, **problem.options) == tuple(output.shape for output in outputs)
+        found = op.call(op.shapes, primals, constants, **problem.options)
+        assert found == tuple(output.shape for output in outputs)
 
     body()
 

@@ -1,5 +1,7 @@
 """Dtypes in PyTorch: autocast, mixed ones, what is known of results without values, errors that name both."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -77,7 +79,8 @@ def test_results_without_values_have_the_dtypes_of_those_with(name):
     """Of arrays of mixed dtypes, real and complex, too."""
     (op,) = (op for op in OPS if op.name == name)
     problem = itself(op, case(op, "float64").problem)
-    constants = () if problem.index is None else (torch.as_tensor(np.asarray(problem.index)),)
+    if problem.index is not None:
+        problem = replace(problem, index=torch.as_tensor(np.asarray(problem.index)))
     # A shift has no dimensions, and widens nothing but to complex numbers.
     kinds = [torch.float64, torch.float32, torch.complex64]
     of_reals = any(primal.real for primal in op.primals)
@@ -87,11 +90,11 @@ def test_results_without_values_have_the_dtypes_of_those_with(name):
         arrays = [torch.as_tensor(np.asarray(array)) for array in problem.arrays]
         arrays = [a.to(kinds[n % len(kinds)]) if a.ndim else a.to(shift) for n, a in enumerate(arrays)]
         call = getattr(functional, name)
-        real = op.flat_outputs(call(*op.unflatten(arrays, problem.counts), *constants, **problem.options))
+        real = op.flat_outputs(problem.call(call, arrays))
         with torch._subclasses.FakeTensorMode() as mode:
             fakes = [mode.from_tensor(array) for array in arrays]
-            given = [mode.from_tensor(constant) for constant in constants]
-            found = op.flat_outputs(call(*op.unflatten(fakes, problem.counts), *given, **problem.options))
+            given = None if problem.index is None else mode.from_tensor(problem.index)
+            found = op.flat_outputs(replace(problem, index=given).call(call, fakes))
         assert [(one.dtype, one.shape) for one in found] == [(one.dtype, one.shape) for one in real]
 
 

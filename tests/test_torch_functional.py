@@ -42,11 +42,12 @@ class Case:
         """A real number that depends on all outputs in a way that is not linear."""
         return sum((output.abs() ** 2).sum() for output in self.function(*arrays))
 
-    def arguments(self, arrays):
-        """Primals, constants and options as torch's operators take them."""
+    def arguments(self, arrays, cotangents=()):
+        """Primals, constants, cotangents and options as torch's operators take them."""
         operator = operator_of(self.op)
         tensors = (*constants_of(self.problem), *arrays)
-        return operator.arguments(tensors, self.problem.counts), operator.encoded(self.problem.options)
+        arguments = operator.arguments(tensors, self.problem.counts, cotangents)
+        return arguments, operator.encoded(self.problem.options)
 
 
 def constants_of(problem):
@@ -60,7 +61,7 @@ def function_of(op, problem):
         if problem.op is not op:  # of the Hermitian parts of factors, by which the problem is defined
             arrays = [(a + a.mH) / 2 if a.ndim == 3 else a for a in arrays]
         primals = op.unflatten(tuple(arrays), problem.counts)
-        return tuple(op.flat_outputs(function(*primals, *constants, **problem.options)))
+        return tuple(op.flat_outputs(op.call(function, primals, constants, **problem.options)))
 
     return flat
 
@@ -181,7 +182,7 @@ def test_ids_are_mapped_over(name):
 
     def function(ids, *arrays):
         primals = op.unflatten(arrays, found.problem.counts)
-        outputs = getattr(functional, name)(*primals, ids, **found.problem.options)
+        outputs = op.call(getattr(functional, name), primals, (ids,), **found.problem.options)
         return tuple(op.flat_outputs(outputs))
 
     mapped = torch.vmap(function, in_dims=(0, *[None] * split))(many, *arrays)
@@ -246,8 +247,9 @@ def test_operators_keep_the_contract_of_torch(op):
     arguments, options = found.arguments(arrays)
     torch.library.opcheck(operator.forward, arguments, options)
     cotangents = tuple(torch.ones_like(output) for output in found.function(*found.arrays))
-    plain, options = found.arguments([array.detach() for array in arrays])
-    torch.library.opcheck(operator.vjp, (*plain, *operator.cotangents(cotangents)), options)
+    cotangents = operator.cotangents(cotangents)
+    plain, options = found.arguments([array.detach() for array in arrays], cotangents)
+    torch.library.opcheck(operator.vjp, plain, options)
 
 
 @every_op

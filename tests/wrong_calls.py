@@ -105,12 +105,17 @@ OF_OPERATIONS: dict[str, Any] = {
     "path": None, "per_term": False, "shape": None, "shift": 1.0, "sparse": False, "tables": FACTORS, "v": V,
     "w": W, "x": X, "y": X,
 }  # fmt: skip
+OF_ONE: dict[str, dict[str, Any]] = {
+    "kron_solve": {"b": X},
+    "ket_rows": {"row_scale": np.ones(4)},
+    "rows": {"row_scale": np.ones(6)},
+}
 
 
 def operations() -> Iterator[tuple[str, Call]]:
     """The functions of all operations."""
     for op in kc.OPS:
-        known = OF_OPERATIONS | ({"b": X} if op.name == "kron_solve" else {})
+        known = OF_OPERATIONS | OF_ONE.get(op.name, {})
         primals = {each.name: known[each.name] for each in op.primals}
         constants = {name: known[name] for name in op.constants}
         options = {name: known[name] for name in op.options}
@@ -237,7 +242,8 @@ def methods() -> Iterator[tuple[str, Call]]:
     good = {
         "A": SQUARE, "axis": None, "axes": (None,), "check": None, "cross": SQUARE, "dtype": "float32",
         "ids": [0, 1], "key": 0, "like": None, "max_bytes": 2**30, "n": 1, "name": "matmul", "out": None,
-        "points": None, "prior": None, "rng": 0, "size": 2, "weights": np.ones(4), "x": X, "y": X,
+        "points": None, "prior": None, "rng": 0, "row_scale": X, "size": 2,
+        "weights": np.ones(4), "x": X, "y": X,
     }  # fmt: skip
     of_bags = {"k": 1, "mode": "sum", "offsets": [0], "weights": None}
     posterior = kc.linalg.gaussian_posterior(SQUARE, X, 1.0)

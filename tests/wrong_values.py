@@ -133,7 +133,7 @@ RIGHT: dict[str, set[str]] = {
     "decoder": {"None"},
     "offsets": {"None"},
     "row_scale": {"None", "True", "[True, 2]", "array of bools"},
-    "row_scale_tangent": {"[True, 2]", "array of bools"},
+    "row_scale_tangent": {"None", "[True, 2]", "array of bools"},
     "layer": {"None"},
     "like": _ARRAYS | {"None", "np.float64(2.0)"},  # of which library and device alone count
     "mmap_mode": {"None"},

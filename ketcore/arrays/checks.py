@@ -85,6 +85,11 @@ def check_floating(
     return xp, arrays, dtypes.pop() if len(dtypes) == 1 else promoted(name, arrays)
 
 
+def check_optional(name: str, array: Any, others: Sequence[AnyArray]) -> Any:
+    """An array that is floating, or made so beside the others; None for None."""
+    return None if array is None else check_floating(name, (array,), others)[1][0]
+
+
 def check_constant(name: str, arrays: Sequence[Any], function: str, what: str = "one") -> None:
     """TypeError where PyTorch or JAX would differentiate, or trace, what `function` computes on the host.
 

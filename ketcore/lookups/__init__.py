@@ -13,6 +13,7 @@
     leaves       how a leaf is read
     halves       a row, and its derivatives, from its leaves, by way of two halves
     tree         products of leaves, with LayerNorm or without
+    row_scales   rows times one number each, before and after an engine
     segments     gradients of tables from those of leaves: sums by index
     digits       which leaves a row number picks
 

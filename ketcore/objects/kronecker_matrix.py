@@ -16,7 +16,7 @@ import numpy as np  # noqa: F401  (for the examples)
 from numpy.typing import DTypeLike
 
 from ketcore import ops, shapes
-from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Index, Key, Lists, Seed, Untyped
+from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, HostLike, Index, Key, Lists, Seed, Untyped
 from ketcore.arrays.autodiff import as_leaf_view, from_leaf_view
 from ketcore.arrays.checks import check_floating, check_identities, check_shape, check_tables
 from ketcore.arrays.elementary import conjugated, itemsize, transposed, unboxed
@@ -301,7 +301,14 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def _row_reader(self):
         return lambda start, stop: blocks.row_block(self.factors, range(start, stop), self.shape[1])
 
-    def rows(self: Any, ids: Index, check: bool | None = None, out: ArrayT | None = None) -> ArrayT:
+    def rows(
+        self: Any,
+        ids: Index,
+        check: bool | None = None,
+        out: ArrayT | None = None,
+        *,
+        row_scale: ArrayT | HostLike | None = None,
+    ) -> ArrayT:
         """An embedding lookup: the dense rows of `ids`.
 
         Parameters
@@ -313,6 +320,8 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
             waiting for the device; False: never.
         out : array, (..., columns), optional
             NumPy and CuPy only: C-contiguous, of the shape and dtype of the result, which is written into it.
+        row_scale : array, (rows,), optional
+            One number for each row of the matrix, of any sign, that the row is multiplied by.
 
         Returns
         -------
@@ -326,7 +335,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         IndexError
             On an id outside [0, rows), where ids are checked.
         ValueError
-            On an `out` that does not fit.
+            On an `out` or a `row_scale` that does not fit.
 
         See Also
         --------
@@ -341,7 +350,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerMatrix([np.eye(2), np.eye(2)]).rows([3]).tolist()
         [[0.0, 0.0, 0.0, 1.0]]
         """
-        return ops.rows(self.factors, ids, self.shape, check=check, out=out)
+        return ops.rows(self.factors, ids, self.shape, row_scale=row_scale, check=check, out=out)
 
     def row_kets(self: Any, ids: Index, check: bool | None = None) -> Ket[ArrayT]:
         """The rows of `ids` as a batch of kets, not multiplied out.

@@ -88,15 +88,15 @@ from ketcore.ops.kron_trace import (
     kron_trace_shapes,
     kron_trace_vjp,
 )
-from ketcore.ops.op import Op, one, several
+from ketcore.ops.op import Op, keyword, one, several
 from ketcore.ops.row_kets import row_kets, row_kets_dense, row_kets_jvp, row_kets_shapes, row_kets_vjp
 from ketcore.ops.rows import rows, rows_dense, rows_jvp, rows_shapes, rows_vjp
 
 OPS = (
     Op(
         "gather_kron", gather_kron, gather_kron_vjp, gather_kron_jvp, gather_kron_dense, gather_kron_shapes,
-        primals=(several("tables"),), constants=("index",), options=("columns", "per_term", "check"),
-        forward_options=("out",), vjp_options=("deterministic",),
+        primals=(several("tables"), keyword("row_scale")), constants=("index",),
+        options=("columns", "per_term", "check"), forward_options=("out",), vjp_options=("deterministic",),
     ),
     Op(
         "codebook_rows", codebook_rows, codebook_rows_vjp, codebook_rows_jvp, codebook_rows_dense,
@@ -106,7 +106,7 @@ OPS = (
     ),
     Op(
         "rows", rows, rows_vjp, rows_jvp, rows_dense, rows_shapes,
-        primals=(several("factors"),), constants=("ids",), options=("shape", "check"),
+        primals=(several("factors"), keyword("row_scale")), constants=("ids",), options=("shape", "check"),
         forward_options=("out",), vjp_options=("deterministic",),
     ),
     Op(
@@ -116,7 +116,7 @@ OPS = (
     ),
     Op(
         "ket_rows", ket_rows, ket_rows_vjp, ket_rows_jvp, ket_rows_dense, ket_rows_shapes,
-        primals=(one("leaves"),), constants=("ids",),
+        primals=(one("leaves"), keyword("row_scale")), constants=("ids",),
         options=("dims", "layernorm", "columns", "eps", "check"), forward_options=("out",),
         vjp_options=("deterministic", "sparse"),
     ),

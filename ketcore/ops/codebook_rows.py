@@ -22,8 +22,8 @@ import numpy as np
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import (
     check_flag,
-    check_floating,
     check_like,
+    check_optional,
     check_out,
     check_tables,
     check_tangents,
@@ -380,8 +380,8 @@ class _Call:
         beside = [each for each in (row_scale, decoder) if each is not None]
         xp, codebooks, _ = check_tables("codebooks", codebooks, beside)
         self.codebooks, self.xp, self.plain = codebooks, xp, not beside
-        self.given_scale = _floating("row_scale", row_scale, (*codebooks, *beside))
-        self.given_decoder = _floating("decoder", decoder, (*codebooks, *beside))
+        self.given_scale = check_optional("row_scale", row_scale, (*codebooks, *beside))
+        self.given_decoder = check_optional("decoder", decoder, (*codebooks, *beside))
         arrays = [each for each in (*codebooks, self.given_scale, self.given_decoder) if each is not None]
         name = "codebooks, row_scale and decoder"
         namespace(name, arrays)
@@ -422,11 +422,6 @@ class _Call:
             return None
         found = check_like(name, tangent, primal.shape, self.xp, primal, self.dtype)
         return as_dtype(self.xp, found, self.wide)
-
-
-def _floating(name: str, array: Any, others: Sequence[AnyArray]) -> Any:
-    """An array that is floating, or made so beside the others; None for None."""
-    return None if array is None else check_floating(name, (array,), others)[1][0]
 
 
 def check_decoder(decoder: AnyArray | None, width: int) -> None:

@@ -18,9 +18,18 @@ import numpy as np
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import check_flag, check_tables, check_tangents
 from ketcore.arrays.namespaces import accumulation_dtype, quiet
-from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
+from ketcore.lookups.gather import gather_vjp
 from ketcore.lookups.index_lookup import index_lookup
 from ketcore.lookups.lookup import narrowed, restored
+from ketcore.lookups.row_scales import (
+    beside_tables,
+    check_row_scale,
+    scale_gradient,
+    scaled_cotangent,
+    scaled_lookup,
+    scaled_rows,
+    scaled_tangent,
+)
 
 
 @overload
@@ -30,6 +39,7 @@ def gather_kron(
     *,
     columns: int | None = None,
     per_term: bool = False,
+    row_scale: HostLike | None = None,
     check: bool | None = None,
     out: Host | None = None,
 ) -> Host: ...
@@ -40,6 +50,7 @@ def gather_kron(
     *,
     columns: int | None = None,
     per_term: bool = False,
+    row_scale: ForeignT | None = None,
     check: bool | None = None,
     out: ForeignT | None = None,
 ) -> ForeignT: ...
@@ -50,6 +61,7 @@ def gather_kron(
     *,
     columns: int | None = None,
     per_term: bool = False,
+    row_scale: AnyArray | None = None,
     check: bool | None = None,
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -71,6 +83,9 @@ def gather_kron(
         Keep the first so many of the Q = prod q_n entries.  By default all.
     per_term : bool, default False
         Whether each term has an index of its own: `index` is (N, R, ...) then.
+    row_scale : array, (...), optional
+        One number for each entry of the batch, of any sign, that its row is multiplied by; floating or
+        complex, and it counts for the dtype of the result.  By default no rows are scaled.
     check : bool, optional
         Whether to look for indices out of range: True raises on one, False gives a row of NaN for it.  By
         default as True where `index` lies in host memory, else as False, since a look would wait for the
@@ -81,7 +96,8 @@ def gather_kron(
     Returns
     -------
     array, (..., columns)
-        In the promoted dtype of `tables`; 16-bit storage is summed in float32.
+        In the promoted dtype of `tables` and `row_scale`; 16-bit storage is summed and scaled in float32, and
+        rounded once.
 
     Raises
     ------
@@ -108,8 +124,8 @@ def gather_kron(
     >>> gather_kron((a, b), [[1, 0], [0, 0]]).tolist()
     [[3.0, 30.0, 4.0, 40.0], [1.0, 10.0, 2.0, 20.0]]
     """
-    xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
-    return expanded(xp, lookup, batch, out)
+    xp, _, lookup, batch, scale = _lookup(tables, index, columns, per_term, check, row_scale)
+    return scaled_rows(xp, lookup, batch, scale, out)
 
 
 @overload
@@ -120,9 +136,22 @@ def gather_kron_vjp(
     *,
     columns: int | None = None,
     per_term: bool = False,
+    row_scale: None = None,
     check: bool | None = None,
     deterministic: bool = True,
 ) -> tuple[Host, ...]: ...
+@overload
+def gather_kron_vjp(
+    tables: Sequence[HostLike],
+    index: Index,
+    cotangent: HostLike,
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    row_scale: HostLike,
+    check: bool | None = None,
+    deterministic: bool = True,
+) -> tuple[tuple[Host, ...], Host]: ...
 @overload
 def gather_kron_vjp(
     tables: Sequence[ForeignT],
@@ -131,9 +160,22 @@ def gather_kron_vjp(
     *,
     columns: int | None = None,
     per_term: bool = False,
+    row_scale: None = None,
     check: bool | None = None,
     deterministic: bool = True,
 ) -> tuple[ForeignT, ...]: ...
+@overload
+def gather_kron_vjp(
+    tables: Sequence[ForeignT],
+    index: Index,
+    cotangent: ForeignT,
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    row_scale: ForeignT,
+    check: bool | None = None,
+    deterministic: bool = True,
+) -> tuple[tuple[ForeignT, ...], ForeignT]: ...
 @quiet
 def gather_kron_vjp(
     tables: Sequence[AnyArray],
@@ -142,9 +184,10 @@ def gather_kron_vjp(
     *,
     columns: int | None = None,
     per_term: bool = False,
+    row_scale: AnyArray | None = None,
     check: bool | None = None,
     deterministic: bool = True,
-) -> tuple[AnyArray, ...]:
+) -> tuple[AnyArray, ...] | tuple[tuple[AnyArray, ...], AnyArray]:
     """Pull a cotangent of `gather_kron` back to the tables.
 
     Parameters
@@ -159,6 +202,8 @@ def gather_kron_vjp(
         As of `gather_kron`.
     per_term : bool, default False
         As of `gather_kron`.
+    row_scale : array, (...), optional
+        As of `gather_kron`.
     check : bool, optional
         As of `gather_kron`; a row of NaN has no gradient.
     deterministic : bool, default True
@@ -168,7 +213,8 @@ def gather_kron_vjp(
     -------
     tuple of N arrays, (R, t_n, q_n)
         Each in the dtype of its table: of a real one beside complex ones the real part.  A row picked twice
-        gets both contributions, one never picked gets zero.
+        gets both contributions, one never picked gets zero.  With `row_scale` the pair of this tuple and the
+        gradient (...) of the scale, in its dtype.
 
     Raises
     ------
@@ -188,10 +234,13 @@ def gather_kron_vjp(
     >>> to_a.tolist(), to_b.tolist()
     ([[[0.0, 0.0], [11.0, 0.0]]], [[[1.0, 1.0]]])
     """
-    xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
-    cotangent = as_rows(xp, lookup, batch, cotangent)
-    gradients = gather_vjp(lookup, cotangent, check_flag("deterministic", deterministic))
-    return restored(xp, gradients, tables)
+    xp, tables, lookup, batch, scale = _lookup(tables, index, columns, per_term, check, row_scale)
+    deterministic = check_flag("deterministic", deterministic)
+    cotangent, to_scale = scaled_cotangent(xp, lookup, batch, scale, cotangent)
+    gradients = restored(xp, gather_vjp(lookup, cotangent, deterministic), tables)
+    if scale is None:
+        return gradients
+    return gradients, scale_gradient(xp, lookup, scale, to_scale)
 
 
 @overload
@@ -202,6 +251,8 @@ def gather_kron_jvp(
     *,
     columns: int | None = None,
     per_term: bool = False,
+    row_scale: HostLike | None = None,
+    row_scale_tangent: HostLike | None = None,
     check: bool | None = None,
 ) -> Host: ...
 @overload
@@ -212,6 +263,8 @@ def gather_kron_jvp(
     *,
     columns: int | None = None,
     per_term: bool = False,
+    row_scale: ForeignT | None = None,
+    row_scale_tangent: ForeignT | None = None,
     check: bool | None = None,
 ) -> ForeignT: ...
 @quiet
@@ -222,6 +275,8 @@ def gather_kron_jvp(
     *,
     columns: int | None = None,
     per_term: bool = False,
+    row_scale: AnyArray | None = None,
+    row_scale_tangent: AnyArray | None = None,
     check: bool | None = None,
 ) -> AnyArray:
     """The derivative of `gather_kron` along tangents of the tables.
@@ -238,6 +293,10 @@ def gather_kron_jvp(
         As of `gather_kron`.
     per_term : bool, default False
         As of `gather_kron`.
+    row_scale : array, (...), optional
+        As of `gather_kron`.
+    row_scale_tangent : array, (...), optional
+        Of `row_scale`; None, the default, for zero.
     check : bool, optional
         As of `gather_kron`.
 
@@ -255,9 +314,10 @@ def gather_kron_jvp(
     -----
     Cost: ``O(R |batch| Q)`` time.
     """
-    xp, tables, lookup, batch = _lookup(tables, index, columns, per_term, check)
+    xp, tables, lookup, batch, scale = _lookup(tables, index, columns, per_term, check, row_scale)
     tangents = check_tangents("tangents", tangents, tables, xp, lookup.dtype)
-    return xp.reshape(gather_jvp(lookup, narrowed(tangents, lookup.columns)), (*batch, lookup.columns))
+    tangents = narrowed(tangents, lookup.columns)
+    return scaled_tangent(xp, lookup, batch, scale, tangents, row_scale_tangent)
 
 
 def gather_kron_shapes(
@@ -275,7 +335,12 @@ def gather_kron_shapes(
 
 @quiet
 def gather_kron_dense(
-    tables: Sequence[AnyArray], index: Any, *, columns: int | None = None, per_term: bool = False
+    tables: Sequence[AnyArray],
+    index: Any,
+    *,
+    columns: int | None = None,
+    per_term: bool = False,
+    row_scale: AnyArray | None = None,
 ) -> np.ndarray:
     """The definition of `gather_kron` on NumPy arrays, term by term and row by row.
 
@@ -289,6 +354,8 @@ def gather_kron_dense(
         As of `gather_kron`; they are not checked.
     per_term : bool, default False
         As of `gather_kron`; they are not checked.
+    row_scale : array, (...), optional
+        As of `gather_kron`; it is not checked.
 
     Returns
     -------
@@ -301,7 +368,7 @@ def gather_kron_dense(
     if not per_term:
         index = np.broadcast_to(index[:, None], (len(tables), rank, *index.shape[1:]))
     batch = index.shape[2:]
-    dtype = np.result_type(*tables)
+    dtype = np.result_type(*tables) if row_scale is None else np.result_type(*tables, row_scale)
     width = prod([table.shape[2] for table in tables])
     rows = np.zeros((*batch, width), accumulation_dtype(np, dtype))
     for b in np.ndindex(batch):
@@ -310,14 +377,17 @@ def gather_kron_dense(
             for n, table in enumerate(tables):
                 term = np.kron(term, table[k, index[(n, k, *b)]].astype(rows.dtype))
             rows[b] += term
+    if row_scale is not None:
+        rows = np.asarray(row_scale).astype(rows.dtype)[..., None] * rows
     return rows[..., :columns].astype(dtype)
 
 
-def _lookup(tables, index, columns, per_term, check):
+def _lookup(tables, index, columns, per_term, check, row_scale):
     """Everything checked, as the lookup that engines take, and the batch of the index."""
-    xp, tables, dtype = check_tables("tables", tables)
+    xp, tables, dtype = check_tables("tables", tables, beside_tables(row_scale))
+    scale, dtype = check_row_scale("tables", tables, dtype, row_scale, by_id=False)
     per_term = check_flag("per_term", per_term)
     lookup, batch = index_lookup(
         "index", index, xp, tables, dtype, columns=columns, per_term=per_term, check=check
     )
-    return xp, tables, lookup, batch
+    return xp, tables, scaled_lookup(xp, lookup, batch, scale), batch, scale

@@ -27,11 +27,21 @@ from ketcore.arrays.checks import (
     check_like,
     to_namespace_of,
 )
-from ketcore.arrays.elementary import as_dtype, flattened
-from ketcore.arrays.namespaces import accumulation_dtype, is_complex, quiet
-from ketcore.lookups.gather import as_rows, expanded, gather_jvp, ids_vjp, packed_vjp
+from ketcore.arrays.elementary import flattened
+from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, is_complex, quiet
+from ketcore.lookups.gather import ids_vjp, packed_vjp
 from ketcore.lookups.leaves import packed_views
 from ketcore.lookups.lookup import Lookup, cut, form, narrowed, narrowed_widths, restored_records
+from ketcore.lookups.row_scales import (
+    beside_tables,
+    check_row_scale,
+    scale_gradient,
+    scaled_cotangent,
+    scaled_lookup,
+    scaled_rows,
+    scaled_tangent,
+    sparse_scale_gradient,
+)
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, shown, tree_split
 from ketcore.tracing import kept
 
@@ -45,6 +55,7 @@ def ket_rows(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: HostLike | None = None,
     check: bool | None = None,
     out: Host | None = None,
 ) -> Host: ...
@@ -57,6 +68,7 @@ def ket_rows(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: ForeignT | None = None,
     check: bool | None = None,
     out: ForeignT | None = None,
 ) -> ForeignT: ...
@@ -69,6 +81,7 @@ def ket_rows(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: AnyArray | None = None,
     check: bool | None = None,
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -94,6 +107,9 @@ def ket_rows(
         Keep the first so many of the Q = prod q_n entries of a row.  By default all.
     eps : float, default 1e-5
         Added to the variance of a node.
+    row_scale : array, (words,), optional
+        One number for each word, of any sign, that its row is multiplied by, after LayerNorm; floating or
+        complex, and it counts for the dtype of the result.  By default no rows are scaled.
     check : bool, optional
         Whether to look for ids out of range: True raises on one, False gives a row of NaN for it.  By default
         as True where `ids` lie in host memory, else as False, since a look would wait for the device.
@@ -103,7 +119,8 @@ def ket_rows(
     Returns
     -------
     array, (..., columns)
-        In the dtype of `leaves`; 16-bit storage is summed in float32.
+        In the promoted dtype of `leaves` and `row_scale`; 16-bit storage is summed and scaled in float32, and
+        rounded once.
 
     Raises
     ------
@@ -136,8 +153,8 @@ def ket_rows(
     >>> ket_rows(np.array([[[1.0, 2.0, 1.0, 10.0]]]), 0, (2, 2)).tolist()
     [1.0, 10.0, 2.0, 20.0]
     """
-    xp, leaves, dims, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
-    return expanded(xp, lookup, batch, out)
+    xp, _, _, lookup, batch, scale = _lookup(leaves, ids, dims, layernorm, columns, eps, check, row_scale)
+    return scaled_rows(xp, lookup, batch, scale, out)
 
 
 @overload
@@ -150,6 +167,7 @@ def ket_rows_vjp(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: None = None,
     check: bool | None = None,
     deterministic: bool = True,
     sparse: Literal[False] = False,
@@ -164,10 +182,41 @@ def ket_rows_vjp(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: HostLike,
+    check: bool | None = None,
+    deterministic: bool = True,
+    sparse: Literal[False] = False,
+) -> tuple[Host, Host]: ...
+@overload
+def ket_rows_vjp(
+    leaves: HostLike,
+    ids: Index,
+    cotangent: HostLike,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    row_scale: None = None,
     check: bool | None = None,
     deterministic: bool = True,
     sparse: Literal[True],
 ) -> tuple[Host, Host]: ...
+@overload
+def ket_rows_vjp(
+    leaves: HostLike,
+    ids: Index,
+    cotangent: HostLike,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    row_scale: HostLike,
+    check: bool | None = None,
+    deterministic: bool = True,
+    sparse: Literal[True],
+) -> tuple[Host, Host, Host]: ...
 @overload
 def ket_rows_vjp(
     leaves: ForeignT,
@@ -178,6 +227,7 @@ def ket_rows_vjp(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: None = None,
     check: bool | None = None,
     deterministic: bool = True,
     sparse: Literal[False] = False,
@@ -192,10 +242,41 @@ def ket_rows_vjp(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: ForeignT,
+    check: bool | None = None,
+    deterministic: bool = True,
+    sparse: Literal[False] = False,
+) -> tuple[ForeignT, ForeignT]: ...
+@overload
+def ket_rows_vjp(
+    leaves: ForeignT,
+    ids: Index,
+    cotangent: ForeignT,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    row_scale: None = None,
     check: bool | None = None,
     deterministic: bool = True,
     sparse: Literal[True],
 ) -> tuple[ForeignT, ForeignT]: ...
+@overload
+def ket_rows_vjp(
+    leaves: ForeignT,
+    ids: Index,
+    cotangent: ForeignT,
+    dims: Sequence[int],
+    layernorm: bool = False,
+    *,
+    columns: int | None = None,
+    eps: float = 1e-5,
+    row_scale: ForeignT,
+    check: bool | None = None,
+    deterministic: bool = True,
+    sparse: Literal[True],
+) -> tuple[ForeignT, ForeignT, ForeignT]: ...
 @quiet
 def ket_rows_vjp(
     leaves: AnyArray,
@@ -206,10 +287,11 @@ def ket_rows_vjp(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: AnyArray | None = None,
     check: bool | None = None,
     deterministic: bool = True,
     sparse: bool = False,
-) -> AnyArray | tuple[AnyArray, AnyArray]:
+) -> AnyArray | tuple[AnyArray, ...]:
     """Pull a cotangent of `ket_rows` back to the leaves.
 
     Parameters
@@ -228,6 +310,8 @@ def ket_rows_vjp(
         As of `ket_rows`.
     eps : float, default 1e-5
         As of `ket_rows`.
+    row_scale : array, (words,), optional
+        As of `ket_rows`.
     check : bool, optional
         As of `ket_rows`; a row of NaN has no gradient.
     deterministic : bool, default True
@@ -241,6 +325,9 @@ def ket_rows_vjp(
     array, (words, R, S)
         In the dtype of `leaves`: zero for a word never picked, a sum for one picked repeatedly.  With
         `sparse` the pair of unique ids (U,), ascending, and their gradients (U, R, S).
+    array, (words,)
+        Only with `row_scale`: its gradient, in its dtype.  With `sparse`, which gives three arrays then, it
+        is that of the unique ids, (U,).
 
     Raises
     ------
@@ -249,7 +336,8 @@ def ket_rows_vjp(
 
     Notes
     -----
-    Cost: ``O(R |ids| Q)`` time, ``O(R |ids| S)`` memory, and that of the dense gradient unless `sparse`.
+    Cost: ``O(R |ids| Q)`` time, with `row_scale` that of `ket_rows` more and the memory of the rows;
+    ``O(R |ids| S)`` memory, and that of the dense gradient unless `sparse`.
 
     The plain transpose: nothing is conjugated, also for complex input.
 
@@ -258,14 +346,19 @@ def ket_rows_vjp(
     >>> ket_rows_vjp(np.ones((3, 1, 4)), [1, 1], np.ones((2, 4)), (2, 2), sparse=True)
     (array([1]), array([[[4., 4., 4., 4.]]]))
     """
-    xp, leaves, dims, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
-    cotangent = as_rows(xp, lookup, batch, cotangent)
-    deterministic = check_flag("deterministic", deterministic)
-    if not check_flag("sparse", sparse):
-        packed = packed_vjp(lookup, dims, cotangent, deterministic)
-        return as_dtype(xp, packed, leaves.dtype)
+    xp, leaves, dims, lookup, batch, scale = _lookup(
+        leaves, ids, dims, layernorm, columns, eps, check, row_scale
+    )
+    deterministic, sparse = check_flag("deterministic", deterministic), check_flag("sparse", sparse)
+    cotangent, to_scale = scaled_cotangent(xp, lookup, batch, scale, cotangent)
+    if not sparse:
+        packed = cast_gradient(xp, packed_vjp(lookup, dims, cotangent, deterministic), leaves)
+        return packed if scale is None else (packed, scale_gradient(xp, lookup, scale, to_scale))
     found, sums = ids_vjp(lookup, cotangent)
-    return found, as_dtype(xp, restored_records(xp, sums, lookup.widths, dims), leaves.dtype)
+    sums = cast_gradient(xp, restored_records(xp, sums, lookup.widths, dims), leaves)
+    return (
+        (found, sums) if scale is None else (found, sums, sparse_scale_gradient(xp, lookup, scale, to_scale))
+    )
 
 
 @overload
@@ -278,6 +371,8 @@ def ket_rows_jvp(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: HostLike | None = None,
+    row_scale_tangent: HostLike | None = None,
     check: bool | None = None,
 ) -> Host: ...
 @overload
@@ -290,6 +385,8 @@ def ket_rows_jvp(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: ForeignT | None = None,
+    row_scale_tangent: ForeignT | None = None,
     check: bool | None = None,
 ) -> ForeignT: ...
 @quiet
@@ -302,6 +399,8 @@ def ket_rows_jvp(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: AnyArray | None = None,
+    row_scale_tangent: AnyArray | None = None,
     check: bool | None = None,
 ) -> AnyArray:
     """The derivative of `ket_rows` along a tangent of the leaves.
@@ -322,13 +421,17 @@ def ket_rows_jvp(
         As of `ket_rows`.
     eps : float, default 1e-5
         As of `ket_rows`.
+    row_scale : array, (words,), optional
+        As of `ket_rows`.
+    row_scale_tangent : array, (words,), optional
+        Of `row_scale`; None, the default, for zero.
     check : bool, optional
         As of `ket_rows`.
 
     Returns
     -------
     array, (..., columns)
-        In the dtype of `leaves`.
+        In the dtype of what `ket_rows` returns.
 
     Raises
     ------
@@ -339,11 +442,13 @@ def ket_rows_jvp(
     -----
     Cost: ``O(R |ids| Q)`` time.
     """
-    xp, leaves, dims, lookup, batch = _lookup(leaves, ids, dims, layernorm, columns, eps, check)
+    xp, leaves, dims, lookup, batch, scale = _lookup(
+        leaves, ids, dims, layernorm, columns, eps, check, row_scale
+    )
     tangent = check_like("tangent", tangent, leaves.shape, xp, leaves, lookup.dtype)
     moving = packed_views(xp, tangent, dims)
     moving = moving if lookup.layernorm else narrowed(moving, lookup.columns)
-    return xp.reshape(gather_jvp(lookup, moving), (*batch, lookup.columns))
+    return scaled_tangent(xp, lookup, batch, scale, moving, row_scale_tangent)
 
 
 def ket_rows_shapes(
@@ -362,6 +467,7 @@ def ket_rows_dense(
     *,
     columns: int | None = None,
     eps: float = 1e-5,
+    row_scale: AnyArray | None = None,
 ) -> np.ndarray:
     """The definition of `ket_rows` on NumPy arrays, word by word and term by term.
 
@@ -379,14 +485,17 @@ def ket_rows_dense(
         As of `ket_rows`; they are not checked.
     eps : float, default 1e-5
         As of `ket_rows`; they are not checked.
+    row_scale : array, (words,), optional
+        As of `ket_rows`; it is not checked.
 
     Returns
     -------
     np.ndarray, (..., columns)
-        In the dtype of `leaves`.
+        In the dtype of what `ket_rows` returns.
     """
     leaves, ids = np.asarray(leaves), np.asarray(ids)
-    wide = leaves.astype(accumulation_dtype(np, leaves.dtype))
+    dtype = leaves.dtype if row_scale is None else np.result_type(leaves, row_scale)
+    wide = leaves.astype(accumulation_dtype(np, dtype))
 
     def node(vectors):
         if len(vectors) == 1:
@@ -399,40 +508,43 @@ def ket_rows_dense(
     for b in np.ndindex(ids.shape):
         for record in wide[ids[b]]:
             rows[b] += node(np.split(record, offsets(dims)[1:-1]))
-    return rows[..., :columns].astype(leaves.dtype)
+    if row_scale is not None:
+        rows = np.asarray(row_scale).astype(wide.dtype)[ids][..., None] * rows
+    return rows[..., :columns].astype(dtype)
 
 
-def _lookup(leaves, ids, dims, layernorm, columns, eps, check):
+def _lookup(leaves, ids, dims, layernorm, columns, eps, check, row_scale):
     """Everything checked, as the lookup that engines take, and the batch of the ids."""
-    xp, (leaves,), dtype = check_floating("leaves", (leaves,))
+    xp, (leaves,), own = check_floating("leaves", (leaves,), beside_tables(row_scale))
+    scale, dtype = check_row_scale("leaves", (leaves,), own, row_scale, by_id=True)
     dims, eps = check_dims("dims", dims), check_size("eps", eps)
     length, width = _sizes(dims)
     if leaves.ndim != 3 or leaves.shape[2] != length:
         rule = f"shape (words, rank, {shown(length)}) for dims {shown(dims)}"
         raise ValueError(f"leaves must have {rule}, got {tuple(leaves.shape)}")
     layernorm = check_flag("layernorm", layernorm)
-    if layernorm and is_complex(xp, dtype):
-        raise TypeError(f"layernorm must be False for complex leaves, got leaves of {dtype}")
+    if layernorm and is_complex(xp, own):
+        raise TypeError(f"layernorm must be False for complex leaves, got leaves of {own}")
     # No stand-in row can be read from an empty table, so there an id is always an error.
     check = check if leaves.shape[0] else True
     ids, checked = check_index("ids", ids, leaves.shape[0], check, narrow=xp is np)
     ids = to_namespace_of(ids, xp, leaves)
     columns = check_columns("columns", columns, width)
-    found = _form(type(leaves), tuple(leaves.shape), dims, columns, layernorm, eps, dtype)
+    found = _form(type(leaves), tuple(leaves.shape), dims, columns, layernorm, eps, dtype, own)
     tables = cut(packed_views(xp, leaves, dims), None if found.widths == dims else found.widths)
     records = leaves if found.widths == dims else None
-    lookup = Lookup(tables, flattened(xp, ids), checked, found, records)
-    return xp, leaves, dims, lookup, tuple(ids.shape)
+    lookup, batch = Lookup(tables, flattened(xp, ids), checked, found, records), tuple(ids.shape)
+    return xp, leaves, dims, scaled_lookup(xp, lookup, batch, scale), batch, scale
 
 
 @kept(1024)
-def _form(array, shape, dims, columns, layernorm, eps, dtype):
+def _form(array, shape, dims, columns, layernorm, eps, dtype, own):
     """The form of rows of leaves of this shape."""
     words, rank, _ = shape
     # The mean and the variance of a node are those of all its entries.
     widths = dims if layernorm else narrowed_widths(dims, columns)
     split = tree_split(len(dims)) if layernorm else halves_split(widths)
-    shapes, dtypes = tuple([(rank, words, width) for width in widths]), (dtype,) * len(dims)
+    shapes, dtypes = tuple([(rank, words, width) for width in widths]), (own,) * len(dims)
     return form(array, "same", words, columns, layernorm, eps, split, dtype, shapes, dtypes)
 
 

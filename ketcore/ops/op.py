@@ -22,12 +22,16 @@ class Arrays(NamedTuple):
         Whether None is allowed; it is the default where no constants follow the primals.
     real : bool
         Whether it is real where the other arrays are complex.
+    keyword : bool
+        Whether functions take it by its name, among the options.  One that is None is as if it were not
+        there: it has no gradient, not even None.
     """
 
     name: str
     several: bool = False
     optional: bool = False
     real: bool = False
+    keyword: bool = False
 
 
 def one(name: str, *, optional: bool = False, real: bool = False) -> Arrays:
@@ -38,6 +42,11 @@ def one(name: str, *, optional: bool = False, real: bool = False) -> Arrays:
 def several(name: str) -> Arrays:
     """A sequence of N arrays."""
     return Arrays(name, True)
+
+
+def keyword(name: str) -> Arrays:
+    """One optional array that is given by its name."""
+    return Arrays(name, optional=True, keyword=True)
 
 
 class Op(NamedTuple):
@@ -55,6 +64,9 @@ class Op(NamedTuple):
     where there are several outputs, and returns one gradient per primal; where there is a single primal its
     gradient stands alone, without a tuple around it.  A primal of None has a tangent and a gradient of None.
 
+    A primal that is given by keyword comes after the options, and its tangent, `NAME_tangent`, after it.
+    Without it a vjp returns what it would if there were no such primal.  `call` knows all of this.
+
     Attributes
     ----------
     name : str
@@ -71,7 +83,7 @@ class Op(NamedTuple):
         The shapes of the outputs, of anything that has shapes: what compilers ask for first.
     primals : tuple of Arrays
         The differentiated arguments in their order, each with its `name` and whether it is `several` arrays,
-        `optional`, and `real` beside complex ones.
+        `optional`, `real` beside complex ones, and given by `keyword`.
     constants : tuple of strs
         The names of the array arguments that have no derivative, which follow the primals.
     options : tuple of strs
@@ -99,6 +111,9 @@ class Op(NamedTuple):
     (('f', 'g', 'b'), (2, 1, 0))
     >>> solve.unflatten(arrays, counts)
     (('f', 'g'), 'b', None)
+    >>> rows = next(op for op in OPS if op.name == "rows")
+    >>> rows.call(rows.forward, ([[[[1.0, 0.0], [0.0, 1.0]]]], [3.0, 5.0]), (1,), shape=None).tolist()
+    [0.0, 5.0]
     """
 
     name: str
@@ -113,6 +128,60 @@ class Op(NamedTuple):
     forward_options: tuple[str, ...] = ()
     vjp_options: tuple[str, ...] = ()
     outputs: tuple[Arrays, ...] = (Arrays("output"),)
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        primals: Sequence[Any],
+        more: Sequence[Any] = (),
+        tangents: Sequence[Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """What a function of this operation returns, with each primal in its place or under its name.
+
+        Parameters
+        ----------
+        function : callable
+            One of the five, or one of their signatures.
+        primals : sequence of arrays, of sequences of arrays, and of None
+            In the order of `primals`.
+        more : sequence of arrays, default ()
+            What follows the primals by position: the constants, then the cotangent of a vjp.
+        tangents : sequence of arrays, of sequences of arrays, and of None, optional
+            Those of a jvp, one for each primal.
+        **options
+            Passed on.
+
+        Returns
+        -------
+        object
+            As the function returns it.
+        """
+        placed, named = self.by_place(primals)
+        if tangents is not None:
+            moved, named_moved = self.by_place(tangents)
+            more = *more, *moved
+            named |= {f"{name}_tangent": tangent for name, tangent in named_moved.items()}
+        return function(*placed, *more, **named, **options)
+
+    def by_place(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """One value for each primal, parted into those by position and those by keyword that are not None.
+
+        Parameters
+        ----------
+        values : sequence
+            In the order of `primals`.
+
+        Returns
+        -------
+        placed : tuple
+            Those by position.
+        named : dict
+            The others by the names of their primals.
+        """
+        pairs = [*zip(self.primals, values, strict=True)]
+        placed = tuple([value for each, value in pairs if not each.keyword])
+        return placed, {each.name: value for each, value in pairs if each.keyword and value is not None}
 
     def flatten(self, primals: Sequence[Any]) -> tuple[tuple[AnyArray, ...], tuple[int, ...]]:
         """The arrays of the primals one after the other, and how many each primal has.
@@ -155,20 +224,26 @@ class Op(NamedTuple):
         assert start == len(arrays)
         return tuple(found)
 
-    def flat_gradients(self, gradients: Any) -> tuple[AnyArray, ...]:
+    def flat_gradients(self, gradients: Any, counts: Sequence[int]) -> tuple[AnyArray, ...]:
         """What vjp returned, as arrays in the order of `flatten`.
 
         Parameters
         ----------
         gradients : array, or tuple of arrays and of tuples of arrays
             One gradient for each primal; that of a single primal stands alone.
+        counts : sequence of ints
+            How many arrays each primal has, as `flatten` gave it.
 
         Returns
         -------
         tuple of arrays
             As `flatten` makes them of the primals.
         """
-        return self.flatten((gradients,) if len(self.primals) == 1 else gradients)[0]
+        pairs = zip(self.primals, counts, strict=True)
+        present = [each for each, count in pairs if count or not each.keyword]
+        found = (gradients,) if len(present) == 1 else gradients
+        parts = [_parts(each, gradient) for each, gradient in zip(present, found, strict=True)]
+        return sum(parts, ())
 
     def flat_outputs(self, outputs: Any) -> tuple[AnyArray, ...]:
         """What forward or jvp returned, as arrays.

@@ -27,8 +27,17 @@ from ketcore.arrays.checks import (
 )
 from ketcore.arrays.elementary import flattened
 from ketcore.arrays.namespaces import accumulation_dtype, quiet
-from ketcore.lookups.gather import as_rows, expanded, gather_jvp, gather_vjp
+from ketcore.lookups.gather import gather_vjp
 from ketcore.lookups.lookup import Lookup, cut, matrix_form, narrowed, restored
+from ketcore.lookups.row_scales import (
+    beside_tables,
+    check_row_scale,
+    scale_gradient,
+    scaled_cotangent,
+    scaled_lookup,
+    scaled_rows,
+    scaled_tangent,
+)
 
 
 @overload
@@ -37,6 +46,7 @@ def rows(
     ids: Index,
     shape: tuple[int, int] | None = None,
     *,
+    row_scale: HostLike | None = None,
     check: bool | None = None,
     out: Host | None = None,
 ) -> Host: ...
@@ -46,6 +56,7 @@ def rows(
     ids: Index,
     shape: tuple[int, int] | None = None,
     *,
+    row_scale: ForeignT | None = None,
     check: bool | None = None,
     out: ForeignT | None = None,
 ) -> ForeignT: ...
@@ -55,6 +66,7 @@ def rows(
     ids: Any,
     shape: tuple[int, int] | None = None,
     *,
+    row_scale: AnyArray | None = None,
     check: bool | None = None,
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -74,6 +86,9 @@ def rows(
     shape : (int, int), optional
         ``(rows, columns)`` of the leading block of (P, Q) that M is cropped to, with P = prod p_n and
         Q = prod q_n.  By default all of it.
+    row_scale : array, (rows,), optional
+        One number for each row of M, of any sign, that the row is multiplied by; floating or complex, and it
+        counts for the dtype of the result.  By default no rows are scaled.
     check : bool, optional
         Whether to look for ids out of range: True raises on one, False gives a row of NaN for it.  By default
         as True where `ids` lie in host memory, else as False, since a look would wait for the device.
@@ -83,7 +98,8 @@ def rows(
     Returns
     -------
     array, (..., columns)
-        In the promoted dtype of `factors`; 16-bit storage is summed in float32.
+        In the promoted dtype of `factors` and `row_scale`; 16-bit storage is summed and scaled in float32,
+        and rounded once.
 
     Raises
     ------
@@ -123,9 +139,11 @@ def rows(
            [ 1.,  0.,  2.,  0.]])
     >>> rows((a, b), 3, shape=(4, 3))
     array([ 0., 30.,  0.])
+    >>> rows((a, b), 3, row_scale=[1.0, 1.0, 1.0, 2.0])
+    array([ 0., 60.,  0., 80.])
     """
-    xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
-    return expanded(xp, lookup, batch, out)
+    xp, _, lookup, batch, scale = _lookup(factors, ids, shape, check, row_scale)
+    return scaled_rows(xp, lookup, batch, scale, out)
 
 
 @overload
@@ -135,9 +153,21 @@ def rows_vjp(
     cotangent: HostLike,
     shape: tuple[int, int] | None = None,
     *,
+    row_scale: None = None,
     check: bool | None = None,
     deterministic: bool = True,
 ) -> tuple[Host, ...]: ...
+@overload
+def rows_vjp(
+    factors: Sequence[HostLike],
+    ids: Index,
+    cotangent: HostLike,
+    shape: tuple[int, int] | None = None,
+    *,
+    row_scale: HostLike,
+    check: bool | None = None,
+    deterministic: bool = True,
+) -> tuple[tuple[Host, ...], Host]: ...
 @overload
 def rows_vjp(
     factors: Sequence[ForeignT],
@@ -145,9 +175,21 @@ def rows_vjp(
     cotangent: ForeignT,
     shape: tuple[int, int] | None = None,
     *,
+    row_scale: None = None,
     check: bool | None = None,
     deterministic: bool = True,
 ) -> tuple[ForeignT, ...]: ...
+@overload
+def rows_vjp(
+    factors: Sequence[ForeignT],
+    ids: Index,
+    cotangent: ForeignT,
+    shape: tuple[int, int] | None = None,
+    *,
+    row_scale: ForeignT,
+    check: bool | None = None,
+    deterministic: bool = True,
+) -> tuple[tuple[ForeignT, ...], ForeignT]: ...
 @quiet
 def rows_vjp(
     factors: Sequence[AnyArray],
@@ -155,9 +197,10 @@ def rows_vjp(
     cotangent: AnyArray,
     shape: tuple[int, int] | None = None,
     *,
+    row_scale: AnyArray | None = None,
     check: bool | None = None,
     deterministic: bool = True,
-) -> tuple[AnyArray, ...]:
+) -> tuple[AnyArray, ...] | tuple[tuple[AnyArray, ...], AnyArray]:
     """Pull a cotangent of `rows` back to the factors.
 
     Parameters
@@ -170,6 +213,8 @@ def rows_vjp(
         Of the rows; real where these are.
     shape : (int, int), optional
         As of `rows`.
+    row_scale : array, (rows,), optional
+        As of `rows`.
     check : bool, optional
         As of `rows`; a row of NaN has no gradient.
     deterministic : bool, default True
@@ -179,7 +224,8 @@ def rows_vjp(
     -------
     tuple of N arrays, (R, p_n, q_n)
         Each in the dtype of its factor: of a real one beside complex ones the real part.  A row picked twice
-        gets both contributions, one never picked gets zero.
+        gets both contributions, one never picked gets zero.  With `row_scale` the pair of this tuple and the
+        gradient (rows,) of the scale, in its dtype.
 
     Raises
     ------
@@ -188,9 +234,10 @@ def rows_vjp(
 
     Notes
     -----
-    Cost: ``O(R |ids| Q)`` time, ``O(R |ids| (qa + qb))`` memory for halves of qa qb = Q columns.  CPU tensors
-    of PyTorch of which nothing is recorded or traced take the time of NumPy arrays, in the same memory;
-    others, and bfloat16, take array code, which is slower.
+    Cost: ``O(R |ids| Q)`` time, ``O(R |ids| (qa + qb))`` memory for halves of qa qb = Q columns; with
+    `row_scale` the time of `rows` more, and the memory of the rows.  CPU tensors of PyTorch of which nothing
+    is recorded or traced take the time of NumPy arrays, in the same memory; others, and bfloat16, take array
+    code, which is slower.
 
     The plain transpose: nothing is conjugated, also for complex input.
 
@@ -200,10 +247,13 @@ def rows_vjp(
     >>> [g.tolist() for g in rows_vjp((a, b), [5, 5], np.ones((2, 4)))]
     [[[[0.0, 0.0], [4.0, 4.0]]], [[[0.0, 0.0], [0.0, 0.0], [4.0, 4.0]]]]
     """
-    xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
-    cotangent = as_rows(xp, lookup, batch, cotangent)
-    gradients = gather_vjp(lookup, cotangent, check_flag("deterministic", deterministic))
-    return restored(xp, gradients, factors)
+    xp, factors, lookup, batch, scale = _lookup(factors, ids, shape, check, row_scale)
+    deterministic = check_flag("deterministic", deterministic)
+    cotangent, to_scale = scaled_cotangent(xp, lookup, batch, scale, cotangent)
+    gradients = restored(xp, gather_vjp(lookup, cotangent, deterministic), factors)
+    if scale is None:
+        return gradients
+    return gradients, scale_gradient(xp, lookup, scale, to_scale)
 
 
 @overload
@@ -213,6 +263,8 @@ def rows_jvp(
     tangents: Sequence[HostLike],
     shape: tuple[int, int] | None = None,
     *,
+    row_scale: HostLike | None = None,
+    row_scale_tangent: HostLike | None = None,
     check: bool | None = None,
 ) -> Host: ...
 @overload
@@ -222,6 +274,8 @@ def rows_jvp(
     tangents: Sequence[ForeignT],
     shape: tuple[int, int] | None = None,
     *,
+    row_scale: ForeignT | None = None,
+    row_scale_tangent: ForeignT | None = None,
     check: bool | None = None,
 ) -> ForeignT: ...
 @quiet
@@ -231,6 +285,8 @@ def rows_jvp(
     tangents: Sequence[AnyArray],
     shape: tuple[int, int] | None = None,
     *,
+    row_scale: AnyArray | None = None,
+    row_scale_tangent: AnyArray | None = None,
     check: bool | None = None,
 ) -> AnyArray:
     """The derivative of `rows` along tangents of the factors.
@@ -245,6 +301,10 @@ def rows_jvp(
         Of the factors; real where all of these are.
     shape : (int, int), optional
         As of `rows`.
+    row_scale : array, (rows,), optional
+        As of `rows`.
+    row_scale_tangent : array, (rows,), optional
+        Of `row_scale`; None, the default, for zero.
     check : bool, optional
         As of `rows`.
 
@@ -270,9 +330,10 @@ def rows_jvp(
     >>> rows((a, b), 0).tolist(), rows_jvp((a, b), 0, (a, b)).tolist()
     ([3.0, 4.0, 6.0, 8.0], [6.0, 8.0, 12.0, 16.0])
     """
-    xp, factors, lookup, batch = _lookup(factors, ids, shape, check)
+    xp, factors, lookup, batch, scale = _lookup(factors, ids, shape, check, row_scale)
     tangents = check_tangents("tangents", tangents, factors, xp, lookup.dtype)
-    return xp.reshape(gather_jvp(lookup, narrowed(tangents, lookup.columns)), (*batch, lookup.columns))
+    tangents = narrowed(tangents, lookup.columns)
+    return scaled_tangent(xp, lookup, batch, scale, tangents, row_scale_tangent)
 
 
 def rows_shapes(
@@ -284,7 +345,13 @@ def rows_shapes(
 
 
 @quiet
-def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
+def rows_dense(
+    factors: Sequence[AnyArray],
+    ids: Any,
+    shape: tuple[int, int] | None = None,
+    *,
+    row_scale: AnyArray | None = None,
+) -> np.ndarray:
     """The definition of `rows` on NumPy arrays: M built by ``np.kron``, then indexed.
 
     Parameters
@@ -295,6 +362,8 @@ def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | N
         As of `rows`; they are not checked.
     shape : (int, int), optional
         As of `rows`; they are not checked.
+    row_scale : array, (rows,), optional
+        As of `rows`; it is not checked.
 
     Returns
     -------
@@ -306,7 +375,7 @@ def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | N
     Cost: O(P Q) memory.
     """
     factors = [np.asarray(factor) for factor in factors]
-    dtype = np.result_type(*factors)
+    dtype = np.result_type(*factors) if row_scale is None else np.result_type(*factors, row_scale)
     full = [prod([factor.shape[axis] for factor in factors]) for axis in (1, 2)]
     dense = np.zeros(full, accumulation_dtype(np, dtype))
     for terms in zip(*factors, strict=True):
@@ -315,14 +384,19 @@ def rows_dense(factors: Sequence[AnyArray], ids: Any, shape: tuple[int, int] | N
             term = np.kron(term, factor.astype(dense.dtype))
         dense += term
     count, columns = full if shape is None else shape
-    return dense[:count, :columns].astype(dtype)[np.asarray(ids)]
+    dense = dense[:count, :columns]
+    if row_scale is not None:
+        dense = np.asarray(row_scale).astype(dense.dtype)[:, None] * dense
+    return dense.astype(dtype)[np.asarray(ids)]
 
 
-def _lookup(factors, ids, shape, check):
+def _lookup(factors, ids, shape, check, row_scale):
     """Everything checked, as the lookup that engines take, and the batch of the ids."""
-    xp, factors, dtype = check_floating("factors", factors)
+    xp, factors, dtype = check_floating("factors", factors, beside_tables(row_scale))
+    scale, dtype = check_row_scale("factors", factors, dtype, row_scale, by_id=True)
     dtypes = tuple([factor.dtype for factor in factors])
     form, widths = matrix_form(type(factors[0]), shapes_of(factors), dtypes, dtype, shape)
     ids, checked = check_index("ids", ids, form.bound, check, narrow=xp is np)
     ids = to_namespace_of(ids, xp, factors[0])
-    return xp, factors, Lookup(cut(factors, widths), flattened(xp, ids), checked, form), tuple(ids.shape)
+    lookup, batch = Lookup(cut(factors, widths), flattened(xp, ids), checked, form), tuple(ids.shape)
+    return xp, factors, scaled_lookup(xp, lookup, batch, scale), batch, scale

@@ -92,7 +92,7 @@ class _Call(NamedTuple):
         if not torch.compiler.is_compiling() and _is_plain((*tensors, *cotangents)):
             found = operator.run_vjp(tensors, self.counts, cotangents, self.options)
         else:
-            arguments = *operator.arguments(tensors, self.counts), *operator.cotangents(cotangents)
+            arguments = operator.arguments(tensors, self.counts, operator.cotangents(cotangents))
             found = operator.vjp(*arguments, **operator.encoded(self.options))
         return tuple(one.conj().resolve_conj() for one in found)
 
@@ -111,9 +111,9 @@ class _Call(NamedTuple):
         """The tangents of the flat outputs along those of the arrays, by array code."""
         self._check_assumed(tensors)
         op = self.operator.op
-        arguments = self.operator.arguments(tensors, self.counts)
+        primals, constants = self.operator.parted(tensors, self.counts)
         tangents = op.unflatten(tuple(tangents), self.counts)
-        return op.flat_outputs(op.jvp(*arguments, *tangents, **self.options))
+        return op.flat_outputs(op.call(op.jvp, primals, constants, tangents, **self.options))
 
     def traced_curvature(self, tensors: Tensors, tangents: Tensors) -> tuple[Tensors, Callable[..., Tensors]]:
         """`traced_push`, and the function of cotangents that pulls it back to the arrays.

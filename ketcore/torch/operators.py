@@ -3,8 +3,8 @@
 Every entry of the table becomes two operators with typed arguments, each one node for torch.compile and
 torch.export:
 
-    ketcore::rows(Tensor[] factors, Tensor ids, *, int[]? shape=None, bool? check=None) -> Tensor
-    ketcore::rows_vjp(Tensor[] factors, Tensor ids, Tensor d_output, *, int[]? shape=None, ...) -> Tensor[]
+    ketcore::rows(Tensor[] factors, Tensor ids, Tensor? row_scale=None, *, int[]? shape=None, ...) -> Tensor
+    ketcore::rows_vjp(Tensor[] factors, Tensor ids, Tensor d_output, Tensor? row_scale=None, ...) -> Tensor[]
 
 Tensors go to the engines as arrays in the same memory (`ketcore.torch.memory`), or through array code.  What
 a compiler must know of a result that is not computed yet is in the table too, `Op.shapes`.
@@ -68,15 +68,19 @@ class TorchOperator:
         parameters = signature(op.forward).parameters
         self.op = op
         self.constants = len(op.constants)
+        self._placed = sum(not primal.keyword for primal in op.primals)
         self._kinds = {name: _TYPES[parameters[name].annotation] for name in op.options}
         self._defaults = [parameters[name].default for name in op.options]
-        arrays = [_declared(primal.several, primal.optional, primal.name) for primal in op.primals]
-        arrays += [f"Tensor {name}" for name in op.constants]
+        declared = [_declared(primal.several, primal.optional, primal.name) for primal in op.primals]
+        # torch has no gradients of what is given by keyword, so that these primals come last instead.
+        placed, named = op.by_place(declared)
+        arrays = [*placed, *(f"Tensor {name}" for name in op.constants)]
+        last = [f"{tensor}=None" for tensor in named.values()]
         cotangents = [_declared(output.several, False, f"d_{output.name}") for output in op.outputs]
         returned = ", ".join("Tensor[]" if output.several else "Tensor" for output in op.outputs)
         returned = f"({returned})" if len(op.outputs) > 1 else returned
-        self.forward = self._define(op.name, arrays, returned, self._forward, self._fake)
-        names = arrays + cotangents
+        self.forward = self._define(op.name, arrays + last, returned, self._forward, self._fake)
+        names = arrays + cotangents + last
         self.vjp = self._define(f"{op.name}_vjp", names, "Tensor[]", self._vjp, self._fake_vjp)
         register = torch.library.register_autograd
         register(f"ketcore::{op.name}", self._backward, setup_context=self._setup, lib=_LIBRARY)
@@ -109,18 +113,30 @@ class TorchOperator:
 
     def traced(self, tensors: Tensors, counts: Sequence[int], options: dict[str, Any]) -> Tensors:
         """The flat outputs by the operation itself: on tensors, array code that torch can follow."""
-        return self.op.flat_outputs(self.op.forward(*self.arguments(tensors, counts), **options))
+        primals, constants = self.parted(tensors, counts)
+        return self.op.flat_outputs(self.op.call(self.op.forward, primals, constants, **options))
 
     def traced_vjp(
         self, tensors: Tensors, counts: Sequence[int], cotangents: Tensors, options: dict[str, Any]
     ) -> Tensors:
         """The flat gradients, not conjugated, by the operation itself."""
-        arguments = *self.arguments(tensors, counts), self.op.cotangent(cotangents)
-        return self.op.flat_gradients(self.op.vjp(*arguments, **options))
+        primals, constants = self.parted(tensors, counts)
+        more = *constants, self.op.cotangent(cotangents)
+        return self.op.flat_gradients(self.op.call(self.op.vjp, primals, more, **options), counts)
 
-    def arguments(self, tensors: Sequence[Any], counts: Sequence[int]) -> tuple[Any, ...]:
-        """Primals and constants, as the operation and torch's operators take them."""
-        return *self.op.unflatten(tensors[self.constants :], counts), *tensors[: self.constants]
+    def parted(
+        self, tensors: Sequence[Any], counts: Sequence[int]
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The primals and the constants."""
+        return self.op.unflatten(tensors[self.constants :], counts), tuple(tensors[: self.constants])
+
+    def arguments(
+        self, tensors: Sequence[Any], counts: Sequence[int], cotangents: Sequence[Any] = ()
+    ) -> tuple[Any, ...]:
+        """Primals, constants and cotangents, as torch's operators take them."""
+        primals, constants = self.parted(tensors, counts)
+        placed, named = self.op.by_place(primals)
+        return *placed, *constants, *cotangents, *named.values()
 
     def encoded(self, options: dict[str, Any]) -> dict[str, Any]:
         """Options as torch's operators take them."""
@@ -153,14 +169,16 @@ class TorchOperator:
         return self._returned(self.run(*self._tensors(given), options))
 
     def _vjp(self, given, options):
-        split = len(self.op.primals) + self.constants
-        cotangents = given[split] if self.op.outputs[0].several else given[split:]
-        return list(self.run_vjp(*self._tensors(given[:split]), tuple(cotangents), options))
+        start = self._placed + self.constants
+        stop = start + len(self.op.outputs)
+        cotangents = given[start] if self.op.outputs[0].several else given[start:stop]
+        return list(self.run_vjp(*self._tensors(given, stop), tuple(cotangents), options))
 
     def _fake(self, given, options):
         """New tensors of the shapes and dtypes of the outputs, in C order as kernels return them."""
-        arrays = self.op.flatten(given[: len(self.op.primals)])[0]
-        shapes = self.op.shapes(*given, **options)
+        tensors, counts = self._tensors(given)
+        (primals, constants), arrays = self.parted(tensors, counts), tensors[self.constants :]
+        shapes = self.op.call(self.op.shapes, primals, constants, **options)
         if self.op.outputs[0].several:
             dtypes = [array.dtype for array in arrays]
         else:
@@ -170,33 +188,38 @@ class TorchOperator:
         return self._returned([arrays[0].new_empty(shape, dtype=dtype) for shape, dtype in pairs])
 
     def _fake_vjp(self, given, options):
-        arrays = self.op.flatten(given[: len(self.op.primals)])[0]
-        return [array.new_empty(array.shape) for array in arrays]
+        tensors, _ = self._tensors(given, self._placed + self.constants + len(self.op.outputs))
+        return [array.new_empty(array.shape) for array in tensors[self.constants :]]
 
     def _returned(self, outputs):
         if self.op.outputs[0].several:
             return list(outputs)
         return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
-    def _tensors(self, given):
-        """Primals and constants as tensors and counts."""
-        split = len(self.op.primals)
-        arrays, counts = self.op.flatten(given[:split])
-        return (*given[split:], *arrays), counts
+    def _tensors(self, given, stop=None):
+        """Primals and constants of an operator's arguments, of which the last begin at `stop`, and counts."""
+        split = self._placed + self.constants
+        last = iter(given[split if stop is None else stop :])
+        placed = iter(given[: self._placed])
+        # torch leaves off what is None.
+        primals = [next(last, None) if each.keyword else next(placed) for each in self.op.primals]
+        arrays, counts = self.op.flatten(primals)
+        return (*given[self._placed : split], *arrays), counts
 
     def _setup(self, ctx, inputs, output, keyword_only_inputs=None):
         tensors, ctx.counts = self._tensors(inputs)
         ctx.save_for_backward(*tensors)
-        ctx.options, ctx.kinds = keyword_only_inputs or {}, [*map(type, inputs[: len(self.op.primals)])]
+        ctx.options, ctx.kinds = keyword_only_inputs or {}, [*map(type, inputs)]
 
     def _backward(self, ctx, *cotangents):
-        arguments = self.arguments(ctx.saved_tensors, ctx.counts)
         cotangents = [_each(torch.conj, cotangent) for cotangent in cotangents]
-        gradients = tuple(map(torch.conj, self.vjp(*arguments, *cotangents, **ctx.options)))
+        arguments = self.arguments(ctx.saved_tensors, ctx.counts, cotangents)
+        gradients = tuple(map(torch.conj, self.vjp(*arguments, **ctx.options)))
+        found = self.arguments((*[None] * self.constants, *gradients), ctx.counts)
+        found = *found, *[None] * (len(ctx.kinds) - len(found))
         # torch takes a list of gradients for a list, and a tuple for a tuple.
-        pairs = zip(self.op.unflatten(gradients, ctx.counts), ctx.kinds, strict=True)
-        found = [kind(one) if isinstance(one, tuple) else one for one, kind in pairs]
-        return (*found, *[None] * self.constants)
+        pairs = zip(found, ctx.kinds, strict=True)
+        return tuple([kind(one) if isinstance(one, tuple) else one for one, kind in pairs])
 
 
 def _no_second_derivative(ctx, *cotangents):
