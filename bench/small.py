@@ -104,6 +104,7 @@ def _arrays(batch):
         "index": rng.integers(0, 13, (ORDER, batch)),
         "records": normal(VOCAB, RANK, sum(LEAVES)),
         "cotangent": normal(batch, DIM),
+        "wide": [normal(10, 175, 16) for _ in range(2)],
         "pair": [normal(1, 16, 16) for _ in range(2)],
         "sum": [normal(10, 16, 16) for _ in range(2)],
         "many": [normal(1, 4, 4) for _ in range(4)],
@@ -119,8 +120,13 @@ def _calls(arrays):
     calls = {
         "rows": lambda: kc.rows(factors, ids, shape),
         "rows_vjp": lambda: kc.rows_vjp(factors, ids, cotangent, shape),
+        "rows_jvp": lambda: kc.rows_jvp(factors, ids, factors, shape),
+        "rows_jvp 2/10": lambda: kc.rows_jvp(arrays["wide"], ids, arrays["wide"], shape),
         "gather_kron": lambda: kc.gather_kron(factors, arrays["index"]),
         "gather_kron_vjp": lambda: kc.gather_kron_vjp(factors, arrays["index"], cotangent),
+        "gather_kron_jvp": lambda: kc.gather_kron_jvp(factors, arrays["index"], factors),
+        "ket_rows_jvp": lambda: kc.ket_rows_jvp(records, ids, records, LEAVES),
+        "ket_rows_jvp 2": lambda: kc.ket_rows_jvp(records, ids, records, (8, 8)),
     }
     for words, normed in (("", False), (" LayerNorm", True)):
         calls |= {

@@ -49,8 +49,10 @@ def engine(request):
 
 def answers(engine, lookup):
     """Everything that an engine says to a lookup, as a flat list of arrays."""
-    cotangent = cotangent_of(lookup)
-    found = [engine.expand(lookup, None), engine.push(lookup, lookup.tables)]
+    cotangent, rng = cotangent_of(lookup), np.random.default_rng(0)
+    # Of one half with the tables themselves, and of the other without: each mode has a tangent of its own.
+    tangents = [(t + rng.integers(-1, 2, t.shape)).astype(t.dtype) for t in lookup.tables]
+    found = [engine.expand(lookup, None), engine.push(lookup, tangents)]
     found += [engine.records(lookup, cotangent), *engine.pull(lookup, cotangent, True)]
     if lookup.kind == "same":
         wider = [width + 1 for width in lookup.widths]
@@ -72,6 +74,25 @@ def test_engines_give_what_array_code_gives(engine, lookup):
         np.testing.assert_allclose(found, expected, rtol=0, atol=size)
     for found, expected in zip(answers(engine, lookup), answers(on_arrays, lookup), strict=True):
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+
+
+@pytest.mark.parametrize("size", [0, 1 << 60], ids=["stacked", "mode by mode"])
+@given(lookup=lookups().filter(lambda lookup: lookup.split < len(lookup.tables)))
+def test_tangents_by_compiled_kernels(size, lookup):
+    """Both ways, whichever sizes would choose, from tangents of other dtypes and strides too."""
+    require("native", not on_native.missing(), on_native.missing())
+    assume(not on_native.obstacle(lookup))
+    rng = np.random.default_rng(0)
+    for dtype in (lookup.dtype, np.dtype(np.float64)):
+        tangents = [rng.standard_normal(t.shape).astype(dtype)[:, ::-1] for t in lookup.tables]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(on_native, "_stacked_size", lambda _: size)
+            found = on_native.push(lookup, tangents)
+        expected = on_arrays.push(lookup, tangents)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        wide = expected.astype(np.float64)
+        allowed = kc.testing.tolerance(lookup.dtype, 64) * np.nanmax(np.abs(wide), initial=1.0)
+        np.testing.assert_allclose(found.astype(np.float64), wide, rtol=0, atol=allowed)
 
 
 def test_rows_are_written_into_out_by_every_engine():

@@ -187,6 +187,9 @@ def test_results_do_not_depend_on_the_number_of_threads(cut, rows, columns, monk
     for count in (1, 2, 3, 7):
         monkeypatch.setattr(threads, "thread_count", lambda count=count: count)
         found.append([*pulled(lookup, cotangent, cut), on_native.records(lookup, cotangent)])
+        for size in (0, 1 << 60):
+            monkeypatch.setattr(on_native, "_stacked_size", lambda _, size=size: size)
+            found[-1].append(on_native.push(lookup, lookup.tables))
     for one, other in pairwise(found):
         for first, second in zip(one, other, strict=True):
             np.testing.assert_array_equal(first, second)

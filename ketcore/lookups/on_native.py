@@ -1,7 +1,8 @@
 """The engine for NumPy arrays of real floating dtypes: the compiled kernels of `ketcore.native`.
 
-Kernels look at each index themselves, and read tables of any strides.  Tangents have no kernel: they are
-those of `ketcore.lookups.on_numpy`.
+Kernels look at each index themselves, and read tables of any strides.  Tangents have none of their own: rows
+are linear in the leaves of each mode, so that their derivative is a sum of rows, and those with LayerNorm are
+left to `ketcore.lookups.on_numpy`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +17,8 @@ import numpy as np
 
 from ketcore.arrays.namespaces import is_numpy, library_of
 from ketcore.arrays.threads import run_chunks
-from ketcore.lookups.lookup import Lookup, made_safe
-from ketcore.lookups.on_numpy import push
+from ketcore.lookups import on_numpy
+from ketcore.lookups.lookup import Lookup, made_safe, remade
 from ketcore.lookups.segments import scatter, scatter_packed, sum_by_id
 from ketcore.native import loader
 from ketcore.shapes import offsets
@@ -35,6 +36,9 @@ _INDEX = {
 }
 _ROWS, _GRADIENTS, _RECORDS, _GROUPS = range(4)
 _MAX_ORDER = 32
+
+# Up to so many numbers tables are copied for tangents, even where there are fewer in the rows.
+_FEW_STACKED = 1 << 15
 
 _FAILED = "there is no memory to multiply out the halves of rows"
 
@@ -103,6 +107,63 @@ def expand(lookup: Lookup, out: np.ndarray | None) -> np.ndarray:
         loader.check(found.prepare(handle), _FAILED)
         _run(found.expand, handle, lookup, lookup.batch)
     return out
+
+
+def push(lookup: Lookup, tangents: Sequence[np.ndarray]) -> np.ndarray:
+    """Tangents of the tables to those of the rows.
+
+    A sum over modes, each with the tangents of its leaves in their place: N R terms of one lookup, of tables
+    that are copied, or N lookups of the tables where they lie.
+    """
+    wide = lookup.dtype.itemsize > 2
+    exact = wide or all(tangent.dtype == lookup.dtype for tangent in tangents)
+    if lookup.layernorm or not exact:
+        return on_numpy.push(lookup, tangents)
+    numbers = lookup.batch * lookup.columns
+    if _stacked_size(lookup) <= max(numbers, _FEW_STACKED):
+        return expand(_stacked(lookup, tangents), None)
+    # Of more modes and rows the halves, which on NumPy tangents have in common, cost less than all products;
+    # and 16-bit rows are rounded once.
+    few = len(tangents) <= 2 or numbers * lookup.dtype.itemsize <= _AT_ONCE_BYTES
+    return _mode_by_mode(lookup, tangents) if wide and few else on_numpy.push(lookup, tangents)
+
+
+def _stacked_size(lookup: Lookup) -> int:
+    """The numbers of the arrays of `_stacked`."""
+    index = lookup.index.size if lookup.kind == "terms" else 0
+    return len(lookup.tables) * (index + sum(map(prod, lookup.form.shapes)))
+
+
+def _stacked(lookup: Lookup, tangents: Sequence[np.ndarray]) -> Lookup:
+    """Of N R terms, of which term (n, k) is term k with the tangents of mode n."""
+    order, tables = len(tangents), []
+    for n, (table, tangent) in enumerate(zip(lookup.tables, tangents, strict=True)):
+        stacked = np.empty((order, *table.shape), table.dtype)
+        stacked[...] = table
+        stacked[n] = tangent
+        tables.append(stacked.reshape(order * table.shape[0], *table.shape[1:]))
+    index = np.tile(lookup.index, (1, order, 1)) if lookup.kind == "terms" else lookup.index
+    return remade(lookup, tables=tables, index=index, records=None)
+
+
+def _mode_by_mode(lookup: Lookup, tangents: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum over modes, row by row in pieces that a cache holds."""
+    form, tables = lookup.form, lookup.tables
+    tangents = [tangent.astype(form.dtype, copy=False) for tangent in tangents]
+    found = np.empty((lookup.batch, form.columns), form.dtype)
+
+    def work(start, stop):
+        total, index, rows = found[start:stop], lookup.index[..., start:stop], None
+        for n, tangent in enumerate(tangents):
+            own = Lookup((*tables[:n], tangent, *tables[n + 1 :]), index, lookup.checked, form)
+            if n == 0:
+                expand(own, total)
+            else:
+                rows = expand(own, rows)
+                total += rows
+
+    run_chunks(work, lookup.batch, _rows_of_chunk(lookup))
+    return found
 
 
 def pull(lookup: Lookup, cotangent: np.ndarray, deterministic: bool) -> tuple[np.ndarray, ...]:
@@ -250,9 +311,12 @@ def _handle(lookup: Lookup, rows: np.ndarray, purpose: int = _ROWS, *targets: np
 
 def _run(function: Callable[[int, int, int], int], handle: int, lookup: Lookup, count: int) -> None:
     """So many rows, or sums of rows, in pieces on threads."""
-    chunk = max(1, _CHUNK_BYTES // (lookup.columns * lookup.dtype.itemsize))
 
     def work(start, stop):
         loader.check(function(handle, start, stop), _FAILED)
 
-    run_chunks(work, count, chunk)
+    run_chunks(work, count, _rows_of_chunk(lookup))
+
+
+def _rows_of_chunk(lookup: Lookup) -> int:
+    return max(1, _CHUNK_BYTES // (lookup.columns * lookup.dtype.itemsize))

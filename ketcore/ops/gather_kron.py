@@ -312,7 +312,7 @@ def gather_kron_jvp(
 
     Notes
     -----
-    Cost: ``O(R |batch| Q)`` time.
+    Cost: ``O(N R |batch| Q)`` time.
     """
     xp, tables, lookup, batch, scale = _lookup(tables, index, columns, per_term, check, row_scale)
     tangents = check_tangents("tangents", tangents, tables, xp, lookup.dtype)

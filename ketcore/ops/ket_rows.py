@@ -440,7 +440,7 @@ def ket_rows_jvp(
 
     Notes
     -----
-    Cost: ``O(R |ids| Q)`` time.
+    Cost: ``O(N R |ids| Q)`` time.
     """
     xp, leaves, dims, lookup, batch, scale = _lookup(
         leaves, ids, dims, layernorm, columns, eps, check, row_scale

@@ -320,7 +320,7 @@ def rows_jvp(
 
     Notes
     -----
-    Cost: ``O(R |ids| Q)`` time.
+    Cost: ``O(N R |ids| Q)`` time.
 
     Examples
     --------
