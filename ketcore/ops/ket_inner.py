@@ -19,11 +19,12 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
-from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tangents
-from ketcore.arrays.elementary import conjugated, elementwise_product, transposed
+from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tangents, shapes_of
+from ketcore.arrays.elementary import as_dtype, conjugated, elementwise_product, reshaped, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, is_numpy, quiet
 from ketcore.products import terms
 from ketcore.shapes import broadcast, shown
+from ketcore.tracing import kept
 
 # Up to so many entries a leaf costs less as part of a larger one than as a matrix of its own.
 _MERGED = 32
@@ -292,18 +293,19 @@ def ket_gram(v: Sequence[AnyArray], w: Sequence[AnyArray]) -> AnyArray:
     xp, v, w, dtype = _checked(v, w)
     first, second, rank, other_rank = _batches(v, w)
     flat = [_flat(xp, _level(xp, ket, dtype)[0]) for ket in (v, w)]
-    cheaper = is_numpy(v[0]) and _pays_multiplied_out(prod(first), prod(second), rank, other_rank, flat[0])
+    counts = prod(first), prod(second)
+    cheaper = is_numpy(v[0]) and _pays_multiplied_out(*counts, rank, other_rank, _widths(flat[0]))
     if cheaper and all(map(_is_moderate, flat)):
         left, right = (_multiplied_out(*pair) for pair in zip(flat, (rank, other_rank), strict=True))
         found = conjugated(left) @ transposed(right)
     elif is_numpy(v[0]):
         left, right = (_merged(xp, leaves) for leaves in flat)
-        found = _in_blocks(left, right, (prod(first), prod(second)), rank, other_rank)
+        found = _in_blocks(left, right, counts, rank, other_rank)
     else:
         grams = terms.grams(xp, *(_merged(xp, leaves) for leaves in flat))
-        split = xp.reshape(elementwise_product(grams), (prod(first), rank, prod(second), other_rank))
+        split = xp.reshape(elementwise_product(grams), (counts[0], rank, counts[1], other_rank))
         found = xp.sum(xp.sum(split, axis=1), axis=-1)
-    return xp.astype(xp.reshape(found, (*first, *second)), dtype, copy=False)
+    return as_dtype(xp, reshaped(xp, found, (*first, *second)), dtype)
 
 
 @overload
@@ -468,26 +470,31 @@ def _checked(v, w):
     v, w = as_sequence("v", v), as_sequence("w", w)
     xp, both, dtype = check_floating("v and w", [*v, *w])
     v, w = both[: len(v)], both[len(v) :]
-    _check_ket("v", v)
-    _check_ket("w", w)
-    dims = [[leaf.shape[-1] for leaf in ket] for ket in (v, w)]
-    if dims[0] != dims[1]:
-        raise ValueError(f"v and w must have the same dims, got {tuple(dims[0])} and {tuple(dims[1])}")
+    _check_kets(shapes_of(v), shapes_of(w))
     return xp, v, w, dtype
 
 
-def _check_ket(name, ket):
-    shapes = [tuple(leaf.shape) for leaf in ket]
+@kept(1024)
+def _check_kets(shapes, other_shapes):
+    """ValueError on shapes of leaves that are not those of two kets of like dims."""
+    dims = [_checked_dims(*each) for each in (("v", shapes), ("w", other_shapes))]
+    if dims[0] != dims[1]:
+        raise ValueError(f"v and w must have the same dims, got {dims[0]} and {dims[1]}")
+
+
+def _checked_dims(name, shapes):
     if not shapes or any(len(s) < 2 or s[:-1] != shapes[0][:-1] for s in shapes):
         rule = "arrays (..., rank, dim) of one batch and rank"
-        raise ValueError(f"{name} must be {rule}, got shapes {shown(shapes)}")
+        raise ValueError(f"{name} must be {rule}, got shapes {shown(list(shapes))}")
     if any(s[-1] < 1 for s in shapes):
-        raise ValueError(f"{name} must have dims of at least 1, got shapes {shown(shapes)}")
+        raise ValueError(f"{name} must have dims of at least 1, got shapes {shown(list(shapes))}")
+    return tuple(s[-1] for s in shapes)
 
 
 def _wide(xp, arrays, dtype):
     """`arrays` in the accumulation dtype of the promoted `dtype`."""
-    return [xp.astype(a, accumulation_dtype(xp, dtype), copy=False) for a in arrays]
+    wide = accumulation_dtype(xp, dtype)
+    return [as_dtype(xp, array, wide) for array in arrays]
 
 
 def _level(xp, ket, dtype):
@@ -531,39 +538,51 @@ def _batches(v, w):
 
 def _flat(xp, ket):
     """Leaves (batch * R, q_n)."""
-    return [xp.reshape(leaf, (prod(leaf.shape[:-1]), leaf.shape[-1])) for leaf in ket]
+    return [reshaped(xp, leaf, (prod(leaf.shape[:-1]), leaf.shape[-1])) for leaf in ket]
 
 
 def _paired(xp, left, right):
     """The products of leaves (count, p) and (count, q), one by one: (count, p q)."""
     count, width = left.shape[0], left.shape[1] * right.shape[1]
+    if is_numpy(left):
+        return (_turned(left)[:, None] * _turned(right)).reshape(width, count).transpose()
     return xp.reshape(left[:, :, None] * right[:, None, :], (count, width))
 
 
-def _groups(leaves):
-    """Neighbouring leaves, as long as they have at most `_MERGED` entries together."""
-    found = [leaves[:1]]
-    for leaf in leaves[1:]:
-        if _size(found[-1]) * leaf.shape[1] <= _MERGED:
-            found[-1] = [*found[-1], leaf]
+def _turned(leaves):
+    """NumPy's leaves (count, q) as (q, count), in C order: of short leaves NumPy is slow to do one by one."""
+    return np.ascontiguousarray(leaves.transpose())
+
+
+@kept(1024)
+def _groups(widths):
+    """Ranges of neighbouring leaves, as long as they have at most `_MERGED` entries together."""
+    found = [(0, 1)]
+    for n in range(1, len(widths)):
+        start, stop = found[-1]
+        if prod(widths[start:stop]) * widths[n] <= _MERGED:
+            found[-1] = start, n + 1
         else:
-            found.append([leaf])
-    return found
-
-
-def _size(leaves):
-    return prod([leaf.shape[1] for leaf in leaves])
+            found.append((n, n + 1))
+    return tuple(found)
 
 
 def _merged(xp, leaves):
     """Each group multiplied: fewer Gram matrices, each a larger product."""
-    return [reduce(partial(_paired, xp), group) for group in _groups(leaves)]
+    groups = _groups(_widths(leaves))
+    return [reduce(partial(_paired, xp), leaves[start:stop]) for start, stop in groups]
 
 
-def _pays_multiplied_out(count, other_count, rank, other_rank, leaves):
+def _widths(leaves):
+    return tuple([leaf.shape[1] for leaf in leaves])
+
+
+@kept(1024)
+def _pays_multiplied_out(count, other_count, rank, other_rank, widths):
     """Whether one product of kets (count, Q) costs less than a Gram matrix of all terms per group."""
-    size, groups, pairs = _size(leaves), [*map(_size, _groups(leaves))], count * other_count
-    kets, grams = (count * rank + other_count * other_rank) * size, rank * other_rank * pairs
+    groups, pairs = [prod(widths[start:stop]) for start, stop in _groups(widths)], count * other_count
+    size, grams = prod(widths), rank * other_rank * pairs
+    kets = (count * rank + other_count * other_rank) * size
     if kets > grams:
         return False
     return pairs * (size + _PASSING) + kets * _ENTRY < grams * (sum(groups) + _PASSING * len(groups))
@@ -583,14 +602,24 @@ def _in_blocks(left, right, counts, rank, other_rank):
         for a, b in zip(left[1:], right[1:], strict=True):
             block *= a[own] @ b
         if not single:
-            pairs = block.reshape(stop - start, rank, others, other_rank)
-            np.sum(np.sum(pairs, axis=1), axis=-1, out=target)
+            _sum_terms(block.reshape(stop - start, rank, others * other_rank), target)
     return found
+
+
+def _sum_terms(block, target):
+    """The sums over both terms of (count, R, others R') into `target` (count, others).
+
+    By BLAS, since NumPy's own sums over few entries take several times longer.
+    """
+    other_rank = block.shape[2] // target.shape[1]
+    partial_sums = np.matmul(np.ones((1, block.shape[1]), block.dtype), block)
+    rows = partial_sums.reshape(target.size, other_rank)
+    np.matmul(rows, np.ones(other_rank, block.dtype), out=target.reshape(target.size))
 
 
 def _is_moderate(leaves):
     """Whether entries of NumPy kets stay in the middle of their dtype's range, and those beside them too."""
-    tops = [np.abs(leaf).max(axis=1, initial=0) for leaf in leaves]
+    tops = [np.maximum.reduce(np.abs(_turned(leaf)), axis=0, initial=0) for leaf in leaves]
     exponents = sum(np.where(top > 0, np.frexp(top)[1], 0) for top in tops)
     limit = np.finfo(leaves[0].dtype).maxexp // 4
     return all(np.isfinite(top).all() for top in tops) and bool((np.abs(exponents) <= limit).all())
