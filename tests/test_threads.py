@@ -3,6 +3,7 @@
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -49,6 +50,40 @@ def test_several_threads_take_part(monkeypatch):
     # Neither passes unless both are there at once.
     meeting = threading.Barrier(2, timeout=60)
     threads.run_chunks(lambda start, stop: meeting.wait(), 2, 1)
+
+
+def test_a_slow_thread_leaves_pieces_to_the_others(monkeypatch):
+    """Its core may be busy with something else: the others do not wait for more than the piece it has."""
+    monkeypatch.setattr(threads, "thread_count", lambda: 2)
+    caller, others_are_done, begun, found = threading.get_ident(), *(threading.Event() for _ in range(2)), []
+
+    def work(start, stop):
+        found.append((start, threading.get_ident() == caller))
+        if threading.get_ident() != caller:
+            begun.set()
+            assert others_are_done.wait(60)
+        else:
+            assert begun.wait(60)
+            if len(found) == 10:
+                others_are_done.set()
+
+    threads.run_chunks(work, 10, 1)
+    assert sorted(start for start, _ in found) == list(range(10))
+    assert sum(own for _, own in found) == 9
+
+
+def test_no_piece_is_begun_after_an_error(monkeypatch):
+    monkeypatch.setattr(threads, "thread_count", lambda: 2)
+    meeting, found = threading.Barrier(2, timeout=60), []
+
+    def work(start, stop):
+        found.append(start)
+        meeting.wait()
+        raise ValueError(f"piece {start}")
+
+    with pytest.raises(ValueError, match="piece"):
+        threads.run_chunks(work, 10, 1)
+    assert sorted(found) == [0, 1]
 
 
 def test_threads_are_those_of_blas():
@@ -143,7 +178,7 @@ def test_a_pool_that_takes_no_more_work(monkeypatch, taken):
                     raise RuntimeError("can't start new thread")
 
         monkeypatch.setattr(threads, "_pool", Pool)
-        assert pieces_of(20, 3, 4) == [(n, min(n + 3, n // 5 * 5 + 5)) for n in (0, 3, 5, 8, 10, 13, 15, 18)]
+        assert pieces_of(20, 3, 4) == list(pairwise((0, 2, 5, 7, 10, 12, 15, 17, 20)))
 
 
 def test_a_job_that_begins_too_late_does_nothing(monkeypatch):

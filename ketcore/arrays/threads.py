@@ -4,12 +4,13 @@ As many as NumPy's BLAS is set to, from one pool that is made when it is first n
 """
 
 import os
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import lru_cache
-from threading import Lock
-from typing import Any
+from itertools import pairwise
+from threading import Condition, Lock
 
 from threadpoolctl import ThreadpoolController
 
@@ -66,59 +67,87 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
 
 
+class _Pieces:
+    """Pieces of a range that several threads work on: each takes the next one until none is left."""
+
+    def __init__(self, work, bounds):
+        self.work, self.left = work, deque(pairwise(bounds))
+        # Of threads of the pool: how many have a piece, and what failed.
+        self.changed, self.running, self.errors = Condition(), 0, []
+
+    def do(self):
+        """Take part as the caller; afterwards no thread writes any more, and the first error leaves."""
+        try:
+            while (piece := self._next()) is not None:
+                self.work(*piece)
+        finally:
+            self.left.clear()
+            with self.changed:
+                while self.running:
+                    self.changed.wait()
+        if self.errors:
+            raise min(self.errors, key=lambda error: error[0])[1]
+
+    # The threads of the pool do not inherit the state of the caller.
+    @quiet
+    def help(self):
+        """Take part as a thread of the pool; what comes too late finds nothing to do."""
+        while True:
+            with self.changed:
+                piece = self._next()
+                if piece is None:
+                    return
+                self.running += 1
+            try:
+                self.work(*piece)
+            except BaseException as error:
+                self.left.clear()
+                self.errors.append((piece, error))
+            finally:
+                with self.changed:
+                    self.running -= 1
+                    self.changed.notify()
+
+    def _next(self):
+        try:
+            return self.left.popleft()
+        except IndexError:
+            return None
+
+
 def run_chunks(
     work: Callable[[int, int], None], total: int, chunk: int, alone: bool = False, limit_blas: bool = False
 ) -> None:
     """Call `work(start, stop)` over [0, total) in pieces of at most `chunk`, on `thread_count()` threads.
 
-    Each thread takes one run of pieces; `work` must write to its own piece alone.  `alone` keeps to the
-    calling thread, for work that BLAS spreads over threads by itself; `limit_blas` stops BLAS from it.
-    An error of `work` leaves when no thread writes any more.
+    Each thread takes the next piece when it is done with one, since others may have to share their core: with
+    threads of other libraries that wait for work without sleeping, for one.  `work` must write to its own
+    piece alone.  `alone` keeps to the calling thread, for work that BLAS spreads over threads by itself;
+    `limit_blas` stops BLAS from it.  An error of `work` leaves when no thread writes any more.
     """
     workers = min(thread_count(), -(-total // chunk)) if total > chunk and not alone else 1
     if workers <= 1:
         if total <= chunk:  # most calls
             return work(0, total) if total else None
-        return _run(work, 0, total, chunk)
-    bounds = [total * i // workers for i in range(workers + 1)]
-    first, *others = [(work, bounds[i], bounds[i + 1], chunk) for i in range(workers)]
-    shared: list[tuple[Future[None], Any]] = [(Future(), run) for run in others]
+        return _run(work, total, chunk)
+    # As many pieces for each thread, of one size.
+    count = min(total, workers * -(-total // (workers * chunk)))
+    pieces = _Pieces(work, [total * i // count for i in range(count + 1)])
     with _one_blas_thread if limit_blas else nullcontext():
-        try:
-            _offer(shared)
-            _run(*first)
-            # What no other thread has begun: the pool may be busy with calls that wait for calls like this.
-            for future, run in shared:
-                if future.cancel():
-                    _run(*run)
-        finally:  # those that have begun write to memory of the caller
-            wait([future for future, _ in shared if not future.cancel()])
-    for future, _ in shared:
-        if not future.cancelled():
-            future.result()
+        _offer(pieces.help, workers - 1)
+        pieces.do()
 
 
-def _offer(shared):
-    """Let the pool begin these runs, as far as it takes work: not while Python shuts down, for one."""
+def _offer(function, count):
+    """Let threads of the pool call it, as far as it takes work: not while Python shuts down, for one."""
     try:
-        for future, run in shared:
-            _pool().submit(_begin, future, run)
+        for _ in range(count):
+            _pool().submit(function)
     except RuntimeError:
         pass
 
 
-def _begin(future, run):
-    """Do a run on a thread of the pool, unless the caller has come first."""
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(_run(*run))
-    except BaseException as error:
-        future.set_exception(error)
-
-
-# The threads of the pool do not inherit the state of the caller.
 @quiet
-def _run(work, start, stop, chunk):
-    for begin in range(start, stop, chunk):
-        work(begin, min(begin + chunk, stop))
+def _run(work, total, chunk):
+    for begin in range(0, total, chunk):
+        work(begin, min(begin + chunk, total))
