@@ -25,6 +25,7 @@ from ketcore.arrays.namespaces import (
     is_numpy,
     namespace,
     namespace_of,
+    quiet,
     to_host,
 )
 from ketcore.shapes import check_int, shown
@@ -163,6 +164,7 @@ class QuantizedArray(Generic[ArrayT]):
         empty: Any = xp.zeros((0,), dtype=xp.float32, device=device_of(self.scales))
         return empty
 
+    @quiet
     def dequantize(self) -> ArrayT:
         """The numbers as a new array of float32.
 
@@ -286,12 +288,12 @@ def recast(
     return QuantizedArray(values, scales, (*values.shape[:-1], *array.shape[line:]), array.bits, array.block)
 
 
-def encoded(name: str, x: Any, bits: int, block: int, lead: int) -> tuple[np.ndarray, np.ndarray]:
+def encoded(name: str, x: Any, bits: int, block: int, lead: int, half: bool) -> tuple[np.ndarray, np.ndarray]:
     """Values and scales of a real array of NumPy: each number to the nearest multiple of its scale.
 
     Lines are all axes but the first `lead`.  A scale is |max| of its block over the largest integer, rounded
-    up: no number is cut.  Scales are float16 where those that are not zero are normal numbers of that, else
-    float32.  ValueError on what is not finite, and on what float32 does not hold.
+    up: no number is cut.  With `half` scales are float16 where those that are not zero are normal numbers of
+    that, else float32.  ValueError on what is not finite, and on what float32 does not hold.
     """
     x = np.ascontiguousarray(x)
     sizes, last = x.shape[:lead], prod(x.shape[lead:])
@@ -304,9 +306,10 @@ def encoded(name: str, x: Any, bits: int, block: int, lead: int) -> tuple[np.nda
         padded = _in_blocks(lines[start : start + step], blocks, width)
         exact[start : start + step] = np.abs(padded).max(axis=-1) / largest
     _check_finite(name, x, exact * largest)
-    scales = _rounded_up(exact)
+    scales = _rounded_up(exact, half)
     for start in range(0, len(lines) if last else 0, step):
-        padded, scale = _in_blocks(lines[start : start + step], blocks, width), scales[start : start + step]
+        padded = _in_blocks(lines[start : start + step], blocks, width)
+        scale = scales[start : start + step].astype(np.float64)
         # A block of zeros has the scale 0.
         inverse = np.divide(1.0, scale, out=np.zeros(scale.shape), where=scale > 0)
         rounded = np.rint(padded * inverse[..., None]).reshape((len(padded), blocks * width))[:, :last]
@@ -330,11 +333,11 @@ def _check_finite(name, x, largest):
     raise ValueError(f"{name} must {rule}, got {x[tuple(wrong)]} at {wrong}")
 
 
-def _rounded_up(exact):
-    """Numbers as the next ones above of float16 or of float32."""
+def _rounded_up(exact, half):
+    """Numbers as the next ones above of float16, where `half` allows it, or of float32."""
     some = exact[exact > 0]
     known = np.finfo(np.float16)
-    dtype = np.float16 if np.all((some >= known.tiny) & (some <= known.max)) else np.float32
+    dtype = np.float16 if half and np.all((some >= known.tiny) & (some <= known.max)) else np.float32
     found = exact.astype(dtype)
     return np.where(found < exact, np.nextafter(found, dtype(np.inf)), found)
 

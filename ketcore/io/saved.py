@@ -3,7 +3,7 @@
 The metadata is text: `ketcore_format`, the version of this description; `kind`, the name of the class; its
 sizes (`shape`, `dims`, ...) as lists of JSON, in which an integer of more than 63 bits is a hexadecimal text;
 `parts` of a KroneckerProduct; `complex`, the names of the tensors whose last axis has a real and an imaginary
-part; `quantized`, the arrays of 8 or 4 bits a number, as `small_numbers` says.  What the tensors are is said in
+part; `quantized`, the arrays of 8 or 4 bits a number, as `small_numbers` says.  What the tensors are is in
 `contents`.  A file has the oldest version that describes it: 2 where something is quantized, else 1.
 
 The format is read here, not by its own library: that copies what it reads, maps nothing, and says little of

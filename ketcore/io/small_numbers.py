@@ -1,6 +1,6 @@
 """Arrays of 8 or 4 bits a number as tensors of a file, and back.
 
-A QuantizedArray of the name `factors.0` is two tensors, `factors.0.values` and `factors.0.scales`, and an entry
+A QuantizedArray named `factors.0` is two tensors, `factors.0.values` and `factors.0.scales`, and an entry
 ["factors.0", bits, block, shape] of the metadata `quantized`.
 """
 
@@ -34,7 +34,7 @@ def split(arrays: Mapping[str, Any]) -> dict[str, AnyArray]:
 
 
 def check_described(entries: Sequence[Any], tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
-    """Bits, block and shape by the names of quantized arrays; ValueError where tensors are missing or others."""
+    """Bits, block and shape by the names of quantized arrays; ValueError on tensors."""
     found = {}
     for entry in entries:
         named = isinstance(entry, list) and len(entry) == 4 and isinstance(entry[0], str)

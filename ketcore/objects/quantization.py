@@ -6,7 +6,7 @@ from ketcore.array_types import ForeignT, Host, HostLike
 from ketcore.arrays.checks import check_constant
 from ketcore.arrays.conversions import as_array, as_floating
 from ketcore.arrays.elementary import beside, widened
-from ketcore.arrays.namespaces import is_complex, is_floating, namespace_of, to_host
+from ketcore.arrays.namespaces import is_complex, is_floating, namespace_of, quiet, to_host
 from ketcore.arrays.quantized import QuantizedArray, check_bits, encoded
 from ketcore.objects.codebook_table import CodebookTable
 from ketcore.objects.ket import Ket
@@ -24,6 +24,7 @@ def quantize(x: _ObjectT, bits: int = 8, block: int = 32) -> _ObjectT: ...
 def quantize(x: HostLike, bits: int = 8, block: int = 32) -> QuantizedArray[Host]: ...
 @overload
 def quantize(x: ForeignT, bits: int = 8, block: int = 32) -> QuantizedArray[ForeignT]: ...
+@quiet
 def quantize(x: Any, bits: int = 8, block: int = 32) -> Any:
     """An array, or an object, whose numbers take 8 or 4 bits, with one scale for each block of them.
 
@@ -126,5 +127,6 @@ def _quantized(name, x, bits, block, lead):
         raise ValueError(f"{name} must have at least one axis, got shape ()")
     # NumPy has no bfloat16.
     host = to_host(widened(array))
-    values, scales = encoded(name, host, bits, block, host.ndim - 1 if lead < 0 else lead)
+    lead = host.ndim - 1 if lead < 0 else lead
+    values, scales = encoded(name, host, bits, block, lead, hasattr(xp, "float16"))
     return QuantizedArray(beside(values, array), beside(scales, array), tuple(host.shape), bits, block)
