@@ -8,6 +8,7 @@ The names, by what they are for; `help(ketcore.rows)` tells of one of them::
                    partial_transpose, permute_subsystems, allclose
     approximation  from_dense, nearest_kronecker, fit_codebooks, recompress, suggest_dims,
                    vocabulary_permutation
+    small numbers  quantize, QuantizedArray
     files          save, load, load_word2ket
     operations     gather_kron, rows, row_kets, ket_rows, codebook_rows, ket_inner, ket_gram,
                    ket_sandwich, kron_matmul, kron_solve, kron_slogdet, kron_log_likelihood, kron_inner,
@@ -21,6 +22,7 @@ from types import ModuleType as _ModuleType
 
 from ketcore import linalg as linalg
 from ketcore._version import __version__ as __version__
+from ketcore.arrays.quantized import QuantizedArray as QuantizedArray
 from ketcore.divisors import suggest_dims as suggest_dims
 from ketcore.fit import fit_codebooks as fit_codebooks
 from ketcore.fit import from_dense as from_dense
@@ -40,6 +42,7 @@ from ketcore.objects.kronecker_product import Diagonal as Diagonal
 from ketcore.objects.kronecker_product import Identity as Identity
 from ketcore.objects.kronecker_product import KroneckerProduct as KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum as KroneckerSum
+from ketcore.objects.quantization import quantize as quantize
 from ketcore.ops import OPS as OPS
 from ketcore.ops import Op as Op
 from ketcore.ops import codebook_rows as codebook_rows

@@ -3,6 +3,7 @@
 arrays      keep their dtype where it is floating; integers and bools take the floating dtype of the others
 numbers     and nested lists of them have no library and no dtype of their own: they take both from the arrays
             beside them, and are complex where they hold complex numbers
+quantized   a QuantizedArray is what it decodes to: here it is read, for every operation and engine
 the rest    what has `__array__` or `__dlpack__` alone (a DataFrame) is an array of NumPy
 """
 
@@ -26,6 +27,7 @@ from ketcore.arrays.namespaces import (
     opts_out,
     widest_floating,
 )
+from ketcore.arrays.quantized import QuantizedArray
 from ketcore.cuda.library import device_namespace, on_one_device
 
 # The dtypes of nearly all calls: what is one of these needs no second look.
@@ -62,6 +64,8 @@ def as_array(name: str, value: Any) -> AnyArray:
         return _listed(name, value)
     if is_array(value):
         return plain(name, value)
+    if isinstance(value, QuantizedArray):
+        return value.dequantize()
     kind = type(value).__name__
     if opts_out(value):
         way = "to_dense" if hasattr(type(value), "to_dense") else "KroneckerProduct"

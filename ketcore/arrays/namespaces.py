@@ -185,6 +185,11 @@ def is_half(dtype: Any) -> bool:
     return str(dtype).rpartition(".")[2] in ("float16", "bfloat16")
 
 
+def dtype_name(dtype: Any) -> str:
+    """What NumPy calls a dtype, of any library."""
+    return dtype.name if isinstance(dtype, np.dtype) else str(dtype).rpartition(".")[2]
+
+
 def accumulation_dtype(xp: ModuleType, dtype: Any) -> Any:
     """The dtype that sums run in: float32 for 16-bit storage, else `dtype` itself."""
     return xp.float32 if is_half(dtype) else dtype

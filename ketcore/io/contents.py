@@ -11,6 +11,8 @@
                                     row_scale, decoder         where it has them
     Permutation, Identity           nothing but their sizes
 
+Leaves, codebooks and decoders stand there as they are kept, and may be quantized.
+
 Reading makes an object of what was checked to be there; its constructor checks the rest.
 """
 
@@ -62,7 +64,7 @@ def is_count(name: str) -> bool:
 def named_arrays(obj: Any) -> dict[str, AnyArray]:
     """The arrays of an object, by the names that they have in a file."""
     if isinstance(obj, Ket):
-        return {"packed": obj.packed}
+        return {"packed": obj.stored}
     if isinstance(obj, Diagonal):
         return {"values": obj.values}
     if isinstance(obj, CodebookTable):
@@ -71,7 +73,7 @@ def named_arrays(obj: Any) -> dict[str, AnyArray]:
         return {name: array for n, part in enumerate(obj.parts) for name, array in _of_part(n, part)}
     if not isinstance(obj, KroneckerMatrix | KroneckerSum):
         return {}
-    found = {f"factors.{n}": factor for n, factor in enumerate(obj.factors)}
+    found = {f"factors.{n}": factor for n, factor in enumerate(obj.stored)}
     if isinstance(obj, KroneckerMatrix) and any(obj.term_identities):
         known = np.zeros((obj.rank, obj.order), np.bool)
         for term, modes in zip(known, obj.term_identities, strict=True):
@@ -82,9 +84,9 @@ def named_arrays(obj: Any) -> dict[str, AnyArray]:
 
 def _of_codebooks(table):
     """The arrays of a table of codes."""
-    found = {f"codebooks.{n}": book for n, book in enumerate(table.codebooks)}
+    found = {f"codebooks.{n}": book for n, book in enumerate(table.stored)}
     found["codes"] = permuted(namespace_of(table.codes), table.codes, (2, 0, 1))
-    named = {name: getattr(table, name) for name in OPTIONAL[CodebookTable]}
+    named = {"row_scale": table.row_scale, "decoder": table.stored_decoder}
     return found | {name: array for name, array in named.items() if array is not None}
 
 
@@ -190,7 +192,7 @@ def _identities(arrays, factors):
     known = arrays.get("identities")
     if known is None:
         return ()
-    shape = len(factors[0]) if factors else 0, len(factors)
+    shape = factors[0].shape[0] if factors else 0, len(factors)
     if known.shape != shape or known.dtype != np.uint8 or np.max(known, initial=0) > 1:
         got = f"{known.dtype} {known.shape}"
         raise ValueError(

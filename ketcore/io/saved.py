@@ -3,7 +3,8 @@
 The metadata is text: `ketcore_format`, the version of this description; `kind`, the name of the class; its
 sizes (`shape`, `dims`, ...) as lists of JSON, in which an integer of more than 63 bits is a hexadecimal text;
 `parts` of a KroneckerProduct; `complex`, the names of the tensors whose last axis has a real and an imaginary
-part.  What the tensors are is said in `contents`.
+part; `quantized`, the arrays of 8 or 4 bits a number, as `small_numbers` says.  What the tensors are is in
+`contents`.  A file has the oldest version that describes it: 2 where something is quantized, else 1.
 
 The format is read here, not by its own library: that copies what it reads, maps nothing, and says little of
 what is wrong.  Writing is a header and the bytes behind it, for which nothing new has to be installed.
@@ -24,6 +25,7 @@ from ketcore.array_types import ForeignT, Host
 from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.namespaces import is_array, is_numpy, library_of
 from ketcore.io.contents import OPTIONAL, SIZES, is_count, named_arrays, part_kinds, rebuilt, tensor_names
+from ketcore.io.small_numbers import check_described, described, joined, parts_of, split
 from ketcore.io.tensor_bytes import read_arrays, replacing
 from ketcore.io.tensor_header import layout, parsed, read_header, written_header
 from ketcore.io.tensor_values import are_pairs, as_numbers, bytes_of, stored_as
@@ -47,7 +49,7 @@ Saved: TypeAlias = (
     | Identity
     | CodebookTable[Any]
 )
-_VERSION = 1
+_VERSION = 2
 _KINDS = {kind.__name__: kind for kind in SIZES}
 # What the format calls the dtypes of numbers, and of the parts of complex ones.
 _NUMBERS = ("F64", "F32", "F16", "BF16")
@@ -93,13 +95,16 @@ def save(path: str | PathLike[str], obj: Saved) -> None:
     kind = next((kind for kind in SIZES if isinstance(obj, kind)), None)
     if kind is None:
         raise TypeError(f"obj must be one of {', '.join(_KINDS)}, got {type(obj).__name__}")
-    arrays = named_arrays(obj)
+    given = named_arrays(obj)
+    arrays, quantized = split(given), described(given)
     if any(is_array(array) and is_traced(array) for array in arrays.values()):
         raise TypeError(f"obj must be known by its values for save, got a {kind.__name__} that is traced")
-    metadata = {"ketcore_format": str(_VERSION), "kind": kind.__name__}
+    metadata = {"ketcore_format": "2" if quantized else "1", "kind": kind.__name__}
     metadata |= {name: _as_text(getattr(obj, name)) for name in SIZES[kind]}
     if isinstance(obj, KroneckerProduct):
         metadata["parts"] = json.dumps(part_kinds(obj))
+    if quantized:
+        metadata["quantized"] = json.dumps(quantized)
     pairs = [name for name, array in arrays.items() if are_pairs(array)]
     if pairs:
         metadata["complex"] = json.dumps(pairs)
@@ -154,7 +159,7 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
     Returns
     -------
     Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation, Diagonal, Identity or CodebookTable
-        What was saved.  In NumPy bfloat16 is that of ml_dtypes.
+        What was saved, quantized where it was.  In NumPy bfloat16 is that of ml_dtypes.
 
     Raises
     ------
@@ -198,8 +203,10 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
         metadata, entries, start = read_header(file, size)
         kind, sizes, parts, pairs = _described(metadata)
         tensors = layout(entries, size - start)
-        _check_names(kind, tensor_names(kind, sizes, parts), tensors)
-        _check_numbers(tensors)
+        quantized = check_described(_optional("quantized", metadata), tensors)
+        small = parts_of(quantized)
+        _check_names(kind, tensor_names(kind, sizes, parts), {*tensors} - small | {*quantized})
+        _check_numbers({name: tensor for name, tensor in tensors.items() if name not in small})
         _check_pairs(pairs, tensors)
         found = read_arrays(file, tensors, start, mmap_mode, scattered="codes")
     beside = None if like is None or is_numpy(like) else like
@@ -211,7 +218,7 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
         for name, array in found.items()
     }
     with _naming(source):
-        return rebuilt(kind, sizes, parts, arrays)
+        return rebuilt(kind, sizes, parts, joined(arrays, quantized))
 
 
 def _checked_path(path):
@@ -250,8 +257,11 @@ def _described(metadata):
         raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {shortened(kind)}")
     sizes = {name: _sizes(name, _listed(name, metadata)) for name in SIZES[_KINDS[kind]]}
     parts = _listed("parts", metadata) if kind == "KroneckerProduct" else []
-    pairs = _listed("complex", metadata) if "complex" in metadata else []
-    return _KINDS[kind], sizes, parts, pairs
+    return _KINDS[kind], sizes, parts, _optional("complex", metadata)
+
+
+def _optional(name, metadata):
+    return _listed(name, metadata) if name in metadata else []
 
 
 def _listed(name, metadata):
@@ -276,7 +286,7 @@ def _sizes(name, values):
 
 
 def _check_names(kind, names, tensors):
-    if set(tensors) - set(OPTIONAL.get(kind, ())) != set(names):
+    if tensors - set(OPTIONAL.get(kind, ())) != set(names):
         rule = f"those of a {kind.__name__}, {shortened(sorted(names))}"
         raise ValueError(f"the tensors must be {rule}, got {shortened(sorted(tensors))}")
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, Host
 from ketcore.arrays.autodiff import is_torch
-from ketcore.arrays.namespaces import library_of, namespace_of, to_host
+from ketcore.arrays.namespaces import dtype_name, library_of, namespace_of, to_host
 from ketcore.objects.construction import placed
 
 # What the format calls a dtype, and whether a number is a pair of it: there is no complex128, and older
@@ -44,7 +44,7 @@ def stored_as(array: AnyArray) -> tuple[str, Sequence[int]]:
 
 
 def _stored(array):
-    dtype = str(array.dtype).rpartition(".")[2] if not isinstance(array.dtype, np.dtype) else array.dtype.name
+    dtype = dtype_name(array.dtype)
     if dtype not in _STORED:
         raise TypeError(f"obj must have a dtype among {', '.join(_STORED)}, got {array.dtype}")
     return _STORED[dtype]

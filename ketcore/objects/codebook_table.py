@@ -34,6 +34,14 @@ from ketcore.arrays.namespaces import (
     namespace_of,
     quiet,
 )
+from ketcore.arrays.quantized import (
+    QuantizedArray,
+    as_kept,
+    decoded,
+    is_quantized,
+    like_of,
+    nbytes_of,
+)
 from ketcore.objects import blocks, codebook_lookups, display
 from ketcore.objects.indexing import parse_key
 from ketcore.objects.operands import operand
@@ -76,10 +84,14 @@ class CodebookTable(Structured, Generic[ArrayT]):
 
     Attributes
     ----------
+    stored : tuple of N arrays, (R, K_n, q_n)
+        The codebooks as they are kept; some may be of the kind QuantizedArray.
     codebooks : tuple of N arrays, (R, K_n, q_n)
+        The same as arrays: where they are quantized, decoded at each use of the attribute.
     codes : array of ints, (N, R, words)
     row_scale : array, (words,), or None
-    decoder : array, (w, Q), or None
+    stored_decoder, decoder : array, (w, Q), or None
+        The decoder as it is kept, and as an array.
 
     Raises
     ------
@@ -112,10 +124,10 @@ class CodebookTable(Structured, Generic[ArrayT]):
     ((3, 2), [[0.0, 22.0], [10.0, 1.0]])
     """
 
-    codebooks: tuple[ArrayT, ...]
+    stored: tuple[ArrayT | QuantizedArray[ArrayT], ...]
     codes: Any
     row_scale: ArrayT | None
-    decoder: ArrayT | None
+    stored_decoder: ArrayT | QuantizedArray[ArrayT] | None
 
     _PRODUCTS = "logits(x), which multiplies by the transpose, or to_dense()"
     _INSTEAD: ClassVar[dict[str, str]] = (
@@ -142,6 +154,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     ) -> None: ...
     def __init__(self, codebooks: Any, codes: Any, row_scale: Any = None, decoder: Any = None) -> None:
         beside = [each for each in (row_scale, decoder) if each is not None]
+        given, kept = codebooks, decoder
         xp, codebooks, _ = check_floating("codebooks", codebooks, beside)
         books = tuple(reshaped(xp, b, (1, *b.shape)) if b.ndim == 2 else b for b in codebooks)
         check_table_shapes("codebooks", shapes_of(books))
@@ -158,15 +171,25 @@ class CodebookTable(Structured, Generic[ArrayT]):
         arrays = [each for each in (*books, row_scale, decoder) if each is not None]
         namespace(_FLOATING, arrays)
         promoted(_FLOATING, arrays)
-        object.__setattr__(self, "codebooks", books)
+        object.__setattr__(self, "stored", as_kept(xp, given, books))
         object.__setattr__(self, "codes", codes)
         object.__setattr__(self, "row_scale", row_scale)
-        object.__setattr__(self, "decoder", decoder)
+        object.__setattr__(self, "stored_decoder", kept if isinstance(kept, QuantizedArray) else decoder)
+
+    @property
+    def codebooks(self: Any) -> tuple[ArrayT, ...]:
+        """The codebooks as arrays (R, K_n, q_n): those of `stored`, decoded anew where they are quantized."""
+        return tuple(map(decoded, self.stored))
+
+    @property
+    def decoder(self: Any) -> ArrayT | None:
+        """The decoder as an array (w, Q), decoded anew where it is quantized; None where there is none."""
+        return decoded(self.stored_decoder)
 
     @property
     def dims(self) -> tuple[int, ...]:
         """The widths q_n of the codebooks."""
-        return tuple([book.shape[2] for book in self.codebooks])
+        return tuple([book.shape[2] for book in self.stored])
 
     @property
     def width(self) -> int:
@@ -176,7 +199,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
     @property
     def shape(self) -> tuple[int, int]:
         """The number of words and of columns."""
-        return self.codes.shape[2], self.width if self.decoder is None else self.decoder.shape[1]
+        matrix = self.stored_decoder
+        return self.codes.shape[2], self.width if matrix is None else matrix.shape[1]
 
     @property
     def ndim(self) -> int:
@@ -191,12 +215,12 @@ class CodebookTable(Structured, Generic[ArrayT]):
     @property
     def order(self) -> int:
         """The number N of modes."""
-        return len(self.codebooks)
+        return len(self.stored)
 
     @property
     def rank(self) -> int:
         """The number R of terms."""
-        return self.codebooks[0].shape[0]
+        return self.stored[0].shape[0]
 
     @property
     def code_width(self) -> int:
@@ -210,8 +234,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
 
     @property
     def nbytes(self) -> int:
-        """The bytes of codebooks, codes, scale and decoder."""
-        numbers = sum(prod(array.shape) * itemsize(array) for array in self._floats())
+        """The bytes of codebooks, codes, scale and decoder, as they are stored."""
+        numbers = sum(map(nbytes_of, self._stored()))
         return numbers + prod(self.codes.shape) * self.code_width // 8
 
     def __len__(self) -> int:
@@ -256,8 +280,10 @@ class CodebookTable(Structured, Generic[ArrayT]):
         >>> table.rows([0, 1]).tolist()
         [[3.0, 4.0], [1.0, 2.0]]
         """
-        ids, bad = codebook_lookups.checked_ids(self, ids, check)
-        return codebook_lookups.with_nan(codebook_lookups.rows_of(self, ids, check, self.decoder, out), bad)
+        table = self.dequantize()
+        ids, bad = codebook_lookups.checked_ids(table, ids, check)
+        found = codebook_lookups.rows_of(table, ids, check, table.decoder, out)
+        return codebook_lookups.with_nan(found, bad)
 
     @quiet
     def __getitem__(self, key: Key) -> ArrayT:
@@ -296,8 +322,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
             found = (*blocks.shape_of(row), *blocks.shape_of(column))
             check_result_size("key", found, self._entry_bytes(), self.dtype, "iter_row_blocks(size)")
         if pairs and not isinstance(row, int) and not isinstance(column, int):
-            return codebook_lookups.dense_entries(self, row, column)
-        return unboxed(codebook_lookups.dense_block(self, row, column))
+            return codebook_lookups.dense_entries(self.dequantize(), row, column)
+        return unboxed(codebook_lookups.dense_block(self.dequantize(), row, column))
 
     def to_dense(self: Any, max_bytes: float = 2**30, out: ArrayT | None = None) -> ArrayT:
         """The dense table.
@@ -335,7 +361,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         check_dense_size(words * columns, self._entry_bytes(), what, max_bytes, "iter_row_blocks(size)")
         if out is None and not is_writeable_in_place(like):
             return self._read(0, words)
-        return codebook_lookups.fill(self, check_out(out, self.shape, dtype, like, xp))
+        return codebook_lookups.fill(self.dequantize(), check_out(out, self.shape, dtype, like, xp))
 
     def iter_row_blocks(self: Any, size: int) -> RowBlocks:
         """All rows as dense blocks of at most `size`, from row 0 on, for what is too large to be held.
@@ -361,10 +387,11 @@ class CodebookTable(Structured, Generic[ArrayT]):
         >>> [block.shape for block in table.iter_row_blocks(2)]
         [(2, 2), (1, 2)]
         """
-        return RowBlocks(self.shape[0], check_int("size", size, 1), self._read)
+        return RowBlocks(self.shape[0], check_int("size", size, 1), self.dequantize()._read)
 
     def _read(self, start, stop):
-        return codebook_lookups.rows_of(self, range(start, stop), decoder=self.decoder)
+        table = self.dequantize()
+        return codebook_lookups.rows_of(table, range(start, stop), decoder=table.decoder)
 
     @quiet
     def bag(
@@ -415,8 +442,26 @@ class CodebookTable(Structured, Generic[ArrayT]):
         ([[4.0, 6.0], [6.0, 8.0]], [[3.0, 4.0], [2.0, 3.0]])
         """
         check_choice("mode", mode, ("sum", "mean"))
-        sums = codebook_lookups.bags(self, ids, offsets, mode, weights, check)
-        return self._decoded(sums)
+        table = self.dequantize()
+        return table._decoded(codebook_lookups.bags(table, ids, offsets, mode, weights, check))
+
+    def dequantize(self) -> "CodebookTable[ArrayT]":
+        """The same table with codebooks and a decoder that are arrays; itself where they are.
+
+        Returns
+        -------
+        CodebookTable
+
+        Examples
+        --------
+        >>> from ketcore import quantize
+        >>> table = quantize(CodebookTable([np.ones((1, 256, 64))], [[[1, 0, 1]]]))
+        >>> table.codebooks[0].nbytes, table.stored[0].nbytes, table.dequantize().dtype
+        (65536, 17408, dtype('float32'))
+        """
+        if not is_quantized(self._stored()):
+            return self
+        return CodebookTable(self.codebooks, self.codes, self.row_scale, self.decoder)
 
     def expand(self: Any, max_bytes: float = 2**30) -> "CodebookTable[ArrayT]":
         """The same table with all rows made, but for the decoder: they are vectors of one codebook.
@@ -455,7 +500,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         made = CodebookTable(books, self.codes, self.row_scale).to_dense(max_bytes)
         dtype = xp.int32 if words < 2**31 else xp.int64
         codes = xp.arange(words, dtype=dtype, device=device_of(made))
-        table: Any = CodebookTable([made[None, ...]], codes[None, None, :], None, self.decoder)
+        table: Any = CodebookTable([made[None, ...]], codes[None, None, :], None, self.stored_decoder)
         return table
 
     @quiet
@@ -491,11 +536,12 @@ class CodebookTable(Structured, Generic[ArrayT]):
         >>> table.logits([1.0, 1.0]).tolist()
         [7.0, 3.0, 7.0]
         """
-        xp, vectors, batch, dtype = self._vectors(x)
+        table = self.dequantize()
+        xp, vectors, batch, dtype = table._vectors(x)
         words = self.shape[0]
         if not vectors.shape[0]:
             return xp.zeros((*batch, words), dtype=dtype, device=device_of(vectors))
-        found = list(codebook_lookups.scores(self, vectors))
+        found = list(codebook_lookups.scores(table, vectors))
         return reshaped(xp, as_dtype(xp, xp.concat(found, axis=1), dtype), (*batch, words))
 
     @quiet
@@ -534,13 +580,14 @@ class CodebookTable(Structured, Generic[ArrayT]):
         ([7.0, 7.0], [0, 2])
         """
         k = check_int("k", k, 1, self.shape[0])
-        xp, vectors, batch, dtype = self._vectors(x)
+        table = self.dequantize()
+        xp, vectors, batch, dtype = table._vectors(x)
         if is_complex(xp, dtype):
             raise TypeError(f"x must be real, as the table, for topk, got {dtype}")
         if not vectors.shape[0]:
             empty = xp.zeros((*batch, k), dtype=dtype, device=device_of(vectors))
             return empty, xp.astype(empty, index_dtype(xp))
-        values, ids = codebook_lookups.best(self, vectors, k)
+        values, ids = codebook_lookups.best(table, vectors, k)
         return reshaped(xp, as_dtype(xp, values, dtype), (*batch, k)), reshaped(xp, ids, (*batch, k))
 
     def _vectors(self, x):
@@ -563,9 +610,13 @@ class CodebookTable(Structured, Generic[ArrayT]):
             rows = xp.matmul(rows, as_dtype(xp, self.decoder, rows.dtype))
         return as_dtype(xp, rows, self.dtype)
 
+    def _stored(self):
+        """All that is kept but the codes."""
+        return [each for each in (*self.stored, self.row_scale, self.stored_decoder) if each is not None]
+
     def _floats(self):
-        """All arrays but the codes."""
-        return [each for each in (*self.codebooks, self.row_scale, self.decoder) if each is not None]
+        """Arrays of their libraries, devices and dtypes."""
+        return [*map(like_of, self._stored())]
 
     def _entry_bytes(self):
         """Bytes of an element of a row."""
@@ -573,17 +624,16 @@ class CodebookTable(Structured, Generic[ArrayT]):
         return itemsize(namespace_of(like).empty((), dtype=self.dtype, device=device_of(like)))
 
     def _like(self):
-        return self.codebooks[0]
+        return like_of(self.stored[0])
 
     def _facts(self):
         """What `repr` shows; the ratio is one of bytes."""
         facts = {"shape": self.shape, "order": self.order, "rank": self.rank, "dims": self.dims}
-        books = tuple(book.shape[1] for book in self.codebooks)
-        numbers = sum(prod(array.shape) for array in self._floats())
-        dense = prod(self.shape) * self._entry_bytes()
-        counts = display.sizes(numbers, self.nbytes, dense)
-        counts["ratio"] = display.sizes(self.nbytes, self.nbytes, dense)["ratio"]
-        return {**facts, "codebook_rows": books, "codes": self.codes.dtype, "dtype": self.dtype, **counts}
+        facts["codebook_rows"] = tuple(book.shape[1] for book in self.stored)
+        numbers = sum(prod(array.shape) for array in self._stored())
+        counts = display.sizes(numbers, self.nbytes, prod(self.shape) * self._entry_bytes())
+        kinds = {"codes": self.codes.dtype, "dtype": self.dtype, **display.storage(self._stored())}
+        return facts | kinds | counts
 
 
 def _as_codes(codes: Any, books: Any) -> Any:

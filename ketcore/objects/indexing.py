@@ -18,6 +18,7 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import to_namespace_of
 from ketcore.arrays.elementary import chosen
 from ketcore.arrays.namespaces import device_of, index_dtype, is_array, namespace_of, on_host, to_host
+from ketcore.arrays.quantized import QuantizedArray, recast
 from ketcore.shapes import shown
 
 Selector = int | range | AnyArray
@@ -144,6 +145,15 @@ def take(array: AnyArray, selectors: Sequence[Selector]) -> AnyArray:
     after = taken.ndim - before - bad.ndim
     nan = xp.asarray(float("nan"), dtype=array.dtype, device=device_of(array))
     return chosen(xp, xp.reshape(bad, (1,) * before + tuple(bad.shape) + (1,) * after), nan, taken)
+
+
+def take_stored(array: Any, selectors: Sequence[Selector]) -> Any:
+    """`take` of an array, or of a QuantizedArray along its leading axes, of which no more is decoded."""
+    if not isinstance(array, QuantizedArray):
+        return take(array, selectors)
+    if not all(isinstance(each, int | range) or on_host(each) for each in selectors):
+        return take(array.dequantize(), selectors)
+    return recast(array, lambda xp, part: take(part, selectors))
 
 
 def _ascending(xp, array, selectors):

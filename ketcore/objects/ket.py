@@ -22,8 +22,9 @@ from ketcore.arrays.checks import as_sequence, check_floating
 from ketcore.arrays.conversions import as_array
 from ketcore.arrays.elementary import conjugated, itemsize
 from ketcore.arrays.namespaces import namespace_of, quiet
+from ketcore.arrays.quantized import QuantizedArray, decoded, is_quantized, like_of, nbytes_of
 from ketcore.objects import arithmetic, construction, display
-from ketcore.objects.indexing import parse_key, take
+from ketcore.objects.indexing import parse_key, take_stored
 from ketcore.objects.operands import flat, operand
 from ketcore.objects.operator import Scalable
 from ketcore.ops import ket_gram, ket_inner, ket_rows
@@ -50,8 +51,10 @@ class Ket(Scalable, Generic[ArrayT]):
 
     Attributes
     ----------
+    stored : array, (..., R, sum q_n)
+        The leaves as they are kept, those of one ket together; it may be of the kind QuantizedArray.
     packed : array, (..., R, sum q_n)
-        The leaves, those of one ket together.
+        The same as an array: where it is quantized, decoded at each use of the attribute.
     dims : tuple of N ints
         q_n: the lengths of the leaves.
 
@@ -78,7 +81,7 @@ class Ket(Scalable, Generic[ArrayT]):
     2
     """
 
-    packed: ArrayT
+    stored: ArrayT | QuantizedArray[ArrayT]
     dims: tuple[int, ...]
 
     _PRODUCTS = "contract(x), inner(ket) or K.T @ ket"
@@ -105,7 +108,7 @@ class Ket(Scalable, Generic[ArrayT]):
         if any(f.ndim < 2 or f.shape[:-1] != lead or f.shape[-1] < 1 for f in factors):
             rule = "arrays (..., rank, q_n) of one batch shape, one rank and q_n >= 1"
             raise ValueError(f"factors must be {rule}, got shapes {shown(shapes)}")
-        object.__setattr__(self, "packed", xp.concat(factors, axis=-1))
+        object.__setattr__(self, "stored", xp.concat(factors, axis=-1))
         object.__setattr__(self, "dims", tuple(f.shape[-1] for f in factors))
 
     @overload
@@ -124,7 +127,8 @@ class Ket(Scalable, Generic[ArrayT]):
         Parameters
         ----------
         packed : array, (..., R, sum(dims))
-            The leaves, floating or complex; the ket shares it, but for integers, which become float64.
+            The leaves, floating or complex; the ket shares it, but for integers, which become float64.  A
+            QuantizedArray stays one.
         dims : sequence of N ints
             Each >= 1.
 
@@ -144,13 +148,14 @@ class Ket(Scalable, Generic[ArrayT]):
         >>> Ket.from_packed(np.ones((1, 5)), (2, 3)).shape
         (6,)
         """
-        _, (packed,), _ = check_floating("packed", (packed,))
+        if not isinstance(packed, QuantizedArray):
+            _, (packed,), _ = check_floating("packed", (packed,))
         dims = check_dims("dims", dims)
         if packed.ndim < 2 or packed.shape[-1] != sum(dims):
             rule = f"shape (..., rank, {shown(sum(dims))}) for dims {shown(dims)}"
             raise ValueError(f"packed must have {rule}, got {tuple(packed.shape)}")
         self = cls.__new__(cls)
-        object.__setattr__(self, "packed", packed)
+        object.__setattr__(self, "stored", packed)
         object.__setattr__(self, "dims", dims)
         return self
 
@@ -205,17 +210,23 @@ class Ket(Scalable, Generic[ArrayT]):
         return cls(construction.random_leaves(shapes, rank, std, rng, dtype))
 
     @property
+    def packed(self: Any) -> ArrayT:
+        """The leaves as an array (..., R, sum q_n): `stored`, decoded anew where that is quantized."""
+        return decoded(self.stored)
+
+    @property
     def factors(self: Any) -> tuple[ArrayT, ...]:
         """The leaves of each mode: N views (..., R, q_n) of the packed array.
 
         Of one ket a KroneckerMatrix would read each as one matrix of R rows: its column is `to_column()`.
         """
-        return tuple(self.packed[..., a:b] for a, b in pairwise(offsets(self.dims)))
+        packed = self.packed
+        return tuple(packed[..., a:b] for a, b in pairwise(offsets(self.dims)))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The shape of the batch, () for one vector."""
-        return tuple(self.packed.shape[:-2])
+        return tuple(self.stored.shape[:-2])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -240,17 +251,17 @@ class Ket(Scalable, Generic[ArrayT]):
     @property
     def rank(self) -> int:
         """The number R of terms."""
-        return self.packed.shape[-2]
+        return self.stored.shape[-2]
 
     @property
     def dtype(self) -> Any:
         """The dtype of the leaves and of every result."""
-        return self.packed.dtype
+        return self.stored.dtype
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the leaves."""
-        return prod(self.packed.shape) * itemsize(self.packed)
+        """Bytes of the leaves, as they are stored."""
+        return nbytes_of(self.stored)
 
     def __len__(self) -> int:
         """The first size of the batch; TypeError without a batch."""
@@ -287,7 +298,7 @@ class Ket(Scalable, Generic[ArrayT]):
         >>> Ket.random((2, 2), batch_shape=(5,))[[0, -1, 0]].batch_shape
         (3,)
         """
-        return Ket.from_packed(take(self.packed, parse_key(key, self.batch_shape)), self.dims)
+        return Ket.from_packed(take_stored(self.stored, parse_key(key, self.batch_shape)), self.dims)
 
     if TYPE_CHECKING:
 
@@ -398,6 +409,21 @@ class Ket(Scalable, Generic[ArrayT]):
         dtype('float32')
         """
         return Ket(construction.cast(self.factors, dtype, -1))
+
+    def dequantize(self) -> "Ket[ArrayT]":
+        """The same kets with leaves that are an array; itself where they are.
+
+        Returns
+        -------
+        Ket
+
+        Examples
+        --------
+        >>> from ketcore import quantize
+        >>> quantize(ket([1.0, 0.0], [0.0, 1.0])).dequantize().to_dense().round(2).tolist()
+        [0.0, 1.0, 0.0, 0.0]
+        """
+        return Ket.from_packed(self.packed, self.dims) if is_quantized((self.stored,)) else self
 
     def inner(self: Any, other: "Ket[ArrayT]") -> ArrayT:
         """The inner product <self, other>, the first conjugated as in `np.vdot`; batch shapes broadcast.
@@ -563,7 +589,7 @@ class Ket(Scalable, Generic[ArrayT]):
         """
         if self.rank == 0:
             return self
-        xp = namespace_of(self.packed)
+        xp = namespace_of(self._like())
         units, _ = scale.unit_leaves(self.factors)
         length = arithmetic.root_of_squared(ket_inner(units, units))
         length = xp.where(length > 0, length, xp.ones_like(length))
@@ -680,15 +706,15 @@ class Ket(Scalable, Generic[ArrayT]):
         [0.0, 1.0, 0.0, 2.0]
         """
         what = f"{self.shape} array of {self.dtype}"
-        shapes.check_dense_size(prod(self.shape), itemsize(self.packed), what, max_bytes)
-        xp = namespace_of(self.packed)
+        shapes.check_dense_size(prod(self.shape), itemsize(self._like()), what, max_bytes)
+        packed: Any = self.packed
         words = prod(self.batch_shape)
-        leaves = xp.reshape(self.packed, (words, *self.packed.shape[-2:]))
+        leaves = namespace_of(packed).reshape(packed, (words, *packed.shape[-2:]))
         ids = np.arange(words).reshape(self.batch_shape)
         return ket_rows(leaves, ids, self.dims, check=False, out=out)
 
     def _like(self):
-        return self.packed
+        return like_of(self.stored)
 
     def _grid(self, side):
         """The dims, () where there is one."""
@@ -697,8 +723,10 @@ class Ket(Scalable, Generic[ArrayT]):
     def _facts(self):
         """What `repr` shows."""
         facts = {"shape": self.shape, "order": self.order, "rank": self.rank, "dims": self.dims}
-        counts = display.sizes(prod(self.packed.shape), self.nbytes, prod(self.shape))
-        return {**facts, "dtype": self.dtype, **counts}
+        counts = display.sizes(
+            prod(self.stored.shape), self.nbytes, prod(self.shape) * itemsize(self._like())
+        )
+        return {**facts, "dtype": self.dtype, **display.storage((self.stored,)), **counts}
 
 
 @overload

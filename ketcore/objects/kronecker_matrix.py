@@ -21,6 +21,7 @@ from ketcore.arrays.autodiff import as_leaf_view, from_leaf_view
 from ketcore.arrays.checks import check_floating, check_identities, check_shape, check_tables
 from ketcore.arrays.elementary import conjugated, itemsize, transposed, unboxed
 from ketcore.arrays.namespaces import quiet
+from ketcore.arrays.quantized import QuantizedArray, as_kept, decoded, is_quantized, like_of, nbytes_of
 from ketcore.objects import alignment, arithmetic, blocks, construction, costs, display, operands, reductions
 from ketcore.objects.ket import Ket
 from ketcore.objects.operator import Operator, Scalable
@@ -53,8 +54,10 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
 
     Attributes
     ----------
+    stored : tuple of N arrays, (R, p_n, q_n)
+        The factors as they are kept, in one dtype; some may be of the kind QuantizedArray.
     factors : tuple of N arrays, (R, p_n, q_n)
-        The factors, in one dtype.
+        The same as arrays: where they are quantized, decoded at each use of the attribute.
     shape : (int, int)
         (rows, columns), ints of Python.
     term_identities : tuple of R frozensets of ints
@@ -85,7 +88,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     ([3.0, 7.0], 2)
     """
 
-    factors: tuple[ArrayT, ...]
+    stored: tuple[ArrayT | QuantizedArray[ArrayT], ...]
     shape: tuple[int, int]
     term_identities: tuple[frozenset[int], ...]
 
@@ -116,10 +119,11 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         if isinstance(factors, Ket):
             rule = "a sequence of matrices (p_n, q_n) or (rank, p_n, q_n)"
             raise TypeError(f"factors must be {rule}, got Ket (see Ket.to_column)")
-        xp, factors, dtype = check_floating("factors", construction.dense_factors(factors))
+        given = construction.dense_factors(factors)
+        xp, factors, dtype = check_floating("factors", given)
         factors = [f[None, ...] if f.ndim == 2 else f for f in factors]
         check_tables("factors", factors)
-        object.__setattr__(self, "factors", tuple(xp.astype(f, dtype, copy=False) for f in factors))
+        object.__setattr__(self, "stored", as_kept(xp, given, factors, dtype))
         object.__setattr__(self, "shape", check_shape(shape, factors))
         known = check_identities(identities, (self.row_dims, self.col_dims), self.rank)
         object.__setattr__(self, "term_identities", known)
@@ -212,24 +216,29 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return cls(construction.stacked_terms(terms))
 
     @property
+    def factors(self: Any) -> tuple[ArrayT, ...]:
+        """The factors as arrays (R, p_n, q_n): those of `stored`, decoded anew where they are quantized."""
+        return tuple(map(decoded, self.stored))
+
+    @property
     def row_dims(self) -> tuple[int, ...]:
         """p_n: the radices of row numbers."""
-        return reductions.dims_of(self.factors, 1)
+        return reductions.dims_of(self.stored, 1)
 
     @property
     def col_dims(self) -> tuple[int, ...]:
         """q_n: the radices of column numbers."""
-        return reductions.dims_of(self.factors, 2)
+        return reductions.dims_of(self.stored, 2)
 
     @property
     def order(self) -> int:
         """The number N of modes."""
-        return len(self.factors)
+        return len(self.stored)
 
     @property
     def rank(self) -> int:
         """The number R of terms (not the rank of linear algebra)."""
-        return self.factors[0].shape[0]
+        return self.stored[0].shape[0]
 
     @property
     def identities(self) -> frozenset[int]:
@@ -242,12 +251,12 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @property
     def dtype(self) -> Any:
         """The dtype of the factors and of every result."""
-        return self.factors[0].dtype
+        return self.stored[0].dtype
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the factors."""
-        return self._parameters() * itemsize(self.factors[0])
+        """Bytes of the factors, as they are stored."""
+        return sum(map(nbytes_of, self.stored))
 
     @property
     def T(self) -> "KroneckerMatrix[ArrayT]":  # noqa: N802 - NumPy's name
@@ -255,10 +264,10 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         return KroneckerMatrix([transposed(f) for f in self.factors], self.shape[::-1], self.term_identities)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"factors": tuple(map(as_leaf_view, self.factors))}
+        return vars(self) | {"stored": tuple(map(as_leaf_view, self.stored))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state | {"factors": tuple(map(from_leaf_view, state["factors"]))})
+        vars(self).update(state | {"stored": tuple(map(from_leaf_view, state["stored"]))})
 
     def __iter__(self) -> Iterator[ArrayT]:
         """The dense rows, one after the other."""
@@ -350,7 +359,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerMatrix([np.eye(2), np.eye(2)]).rows([3]).tolist()
         [[0.0, 0.0, 0.0, 1.0]]
         """
-        return ops.rows(self.factors, ids, self.shape, row_scale=row_scale, check=check, out=out)
+        return ops.rows(self.stored, ids, self.shape, row_scale=row_scale, check=check, out=out)
 
     def row_kets(self: Any, ids: Index, check: bool | None = None) -> Ket[ArrayT]:
         """The rows of `ids` as a batch of kets, not multiplied out.
@@ -679,6 +688,24 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         factors = construction.cast(self.factors, dtype, None, self.term_identities)
         return KroneckerMatrix(factors, self.shape, self.term_identities)
 
+    def dequantize(self) -> "KroneckerMatrix[ArrayT]":
+        """The same matrix with factors that are arrays; itself where they are.
+
+        Returns
+        -------
+        KroneckerMatrix
+
+        Examples
+        --------
+        >>> from ketcore import quantize
+        >>> small = quantize(KroneckerMatrix([np.ones((64, 64))], (50, 64)))
+        >>> small.nbytes, small.dequantize().nbytes
+        (4352, 16384)
+        """
+        if not is_quantized(self.stored):
+            return self
+        return KroneckerMatrix(self.factors, self.shape, self.term_identities)
+
     @quiet
     def balance(self) -> "KroneckerMatrix[ArrayT]":
         """The same matrix with factors of equal Frobenius norm within each term.
@@ -874,7 +901,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         [[3.0, 6.0], [4.0, 8.0]]
         """
         what = f"{self.shape} array of {self.dtype}"
-        size = prod(self.shape), itemsize(self.factors[0])
+        size = prod(self.shape), itemsize(self._like())
         shapes.check_dense_size(*size, what, max_bytes, "iter_row_blocks(size)")
         return blocks.row_block(self.factors, range(self.shape[0]), self.shape[1], out)
 
@@ -912,10 +939,16 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def _facts(self):
         """What `repr` shows."""
         facts = {n: getattr(self, n) for n in ("shape", "order", "rank", "row_dims", "col_dims", "dtype")}
-        return facts | display.sizes(self._parameters(), self.nbytes, prod(self.shape))
+        facts |= display.storage(self.stored)
+        return facts | display.sizes(
+            self._parameters(), self.nbytes, prod(self.shape) * itemsize(self._like())
+        )
 
     def _parameters(self):
-        return sum(prod(f.shape) for f in self.factors)
+        return sum(prod(f.shape) for f in self.stored)
+
+    def _like(self):
+        return like_of(self.stored[0])
 
 
 def _as_matrix(own, other, function):

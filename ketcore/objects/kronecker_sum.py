@@ -18,6 +18,7 @@ from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Index, Key, 
 from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import chosen, conjugated, identity, itemsize, transposed, unboxed, widened
 from ketcore.arrays.namespaces import accumulation_dtype, namespace, namespace_of, quiet
+from ketcore.arrays.quantized import QuantizedArray, as_kept, decoded, is_quantized, like_of, nbytes_of
 from ketcore.objects import arithmetic, construction, costs, display
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
@@ -44,6 +45,13 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         Mixed dtypes are promoted, nested lists and integers are taken as by KroneckerMatrix, arrays that fit
         are shared; matrices of scipy.sparse are made dense.
 
+    Attributes
+    ----------
+    stored : tuple of N arrays, (n_i, n_i)
+        The factors as they are kept, in one dtype; some may be of the kind QuantizedArray.
+    factors : tuple of N arrays, (n_i, n_i)
+        The same as arrays: where they are quantized, decoded at each use of the attribute.
+
     Raises
     ------
     TypeError
@@ -65,7 +73,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     [[3.0, 3.0], [4.0, 6.0]]
     """
 
-    factors: tuple[ArrayT, ...]
+    stored: tuple[ArrayT | QuantizedArray[ArrayT], ...]
 
     # Its factors cannot trade scales, as those of a product do.
     _INSTEAD: ClassVar[dict[str, str]] = {"balance": "to_kronecker().balance()"}
@@ -77,17 +85,23 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def __init__(self: "KroneckerSum[ForeignT]", factors: Sequence[ForeignT]) -> None: ...
     def __init__(self, factors: Any) -> None:
-        xp, factors, dtype = check_floating("factors", construction.dense_factors(factors))
+        given = construction.dense_factors(factors)
+        xp, factors, dtype = check_floating("factors", given)
         shapes = [tuple(f.shape) for f in factors]
         if any(len(s) != 2 or s[0] != s[1] or s[0] < 1 for s in shapes):
             rule = "square matrices (n, n) with n >= 1"
             raise ValueError(f"factors must be {rule}, got shapes {shown(shapes)}")
-        object.__setattr__(self, "factors", tuple(xp.astype(f, dtype, copy=False) for f in factors))
+        object.__setattr__(self, "stored", as_kept(xp, given, factors, dtype))
+
+    @property
+    def factors(self: Any) -> tuple[ArrayT, ...]:
+        """The factors as arrays (n_i, n_i): those of `stored`, decoded anew where they are quantized."""
+        return tuple(map(decoded, self.stored))
 
     @property
     def dims(self) -> tuple[int, ...]:
         """The sizes n_i of the factors: the radices of row and of column numbers."""
-        return tuple(f.shape[0] for f in self.factors)
+        return tuple(f.shape[0] for f in self.stored)
 
     @property
     def row_dims(self) -> tuple[int, ...]:
@@ -104,17 +118,17 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @property
     def order(self) -> int:
         """The number N of modes."""
-        return len(self.factors)
+        return len(self.stored)
 
     @property
     def dtype(self) -> Any:
         """The dtype of the factors and of every result."""
-        return self.factors[0].dtype
+        return self.stored[0].dtype
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the factors."""
-        return sum(n * n for n in self.dims) * itemsize(self.factors[0])
+        """Bytes of the factors, as they are stored."""
+        return sum(map(nbytes_of, self.stored))
 
     @property
     def T(self) -> "KroneckerSum[ArrayT]":  # noqa: N802 - NumPy's name
@@ -165,6 +179,21 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         dtype('float32')
         """
         return KroneckerSum([construction.cast([factor], dtype, None)[0] for factor in self.factors])
+
+    def dequantize(self) -> "KroneckerSum[ArrayT]":
+        """The same sum with factors that are arrays; itself where they are.
+
+        Returns
+        -------
+        KroneckerSum
+
+        Examples
+        --------
+        >>> from ketcore import quantize
+        >>> quantize(KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]])).dequantize().dtype
+        dtype('float32')
+        """
+        return KroneckerSum(self.factors) if is_quantized(self.stored) else self
 
     def __getitem__(self, key: Key) -> ArrayT:
         """The dense row, rows, element or block that NumPy's rules choose.
@@ -542,7 +571,7 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]]).to_dense().tolist()
         [[3.0, 3.0], [4.0, 6.0]]
         """
-        what, entry = f"{self.shape} array of {self.dtype}", itemsize(self.factors[0])
+        what, entry = f"{self.shape} array of {self.dtype}", itemsize(self._like())
         shapes.check_dense_size(prod(self.shape), entry, what, max_bytes, "iter_row_blocks(size)")
         return self.to_kronecker().to_dense(max_bytes)
 
@@ -579,7 +608,12 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     def _facts(self):
         """What `repr` shows."""
         facts = {"shape": self.shape, "order": self.order, "dims": self.dims, "dtype": self.dtype}
-        return {**facts, **display.sizes(sum(n * n for n in self.dims), self.nbytes, prod(self.shape))}
+        facts |= display.storage(self.stored)
+        dense = prod(self.shape) * itemsize(self._like())
+        return {**facts, **display.sizes(sum(n * n for n in self.dims), self.nbytes, dense)}
+
+    def _like(self):
+        return like_of(self.stored[0])
 
 
 def _contracted(factors, x):

@@ -1,0 +1,362 @@
+"""Arrays of 8 or 4 bits a number, with one scale for each block, and where they are decoded.
+
+    x[..., i] ~ scales[..., i // block] v[..., i]      v integers, |v| <= 127 of 8 bits, <= 7 of 4 bits
+
+A line is what i counts: the last axis, or several of the last axes in C order.
+
+Of 4 bits two numbers lie in one byte, as v + 8: the even ones in the low half, the odd ones in the high half.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic
+
+import numpy as np
+
+from ketcore.array_types import AnyArray, ArrayT
+from ketcore.arrays.autodiff import as_leaf_view, from_leaf_view
+from ketcore.arrays.elementary import as_dtype, itemsize, reshaped
+from ketcore.arrays.namespaces import (
+    device_of,
+    dtype_name,
+    is_array,
+    is_numpy,
+    namespace,
+    namespace_of,
+    quiet,
+    to_host,
+)
+from ketcore.shapes import check_int, shown
+
+# The largest integer that a number is stored as: -128 and -8 have no opposite, and are not made.
+_LARGEST = {8: 127, 4: 7}
+# Numbers that are encoded at once: what is made of them on the way stays in the cache.
+_CHUNK_NUMBERS = 1 << 16
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class QuantizedArray(Generic[ArrayT]):
+    """An array of 8 or 4 bits a number, with one scale for each block of them.
+
+    With integers v, of which `values` has each in a byte, or two in one, and lines of n numbers that i
+    counts::
+
+        x[..., i] = scales[..., i // block] v[..., i]
+
+    `quantize` makes it of an array.  It stands wherever a function takes a floating array, which then
+    computes with what it decodes to.
+
+    Parameters
+    ----------
+    values : array, (..., n) or (..., ceil(n / 2))
+        Of int8 with 8 bits.  With 4 bits of uint8: the number i of a line is v + 8, in the low half of the
+        byte ``i // 2`` where i is even, in its high half where i is odd; a half that is left over counts for
+        nothing.
+    scales : array, (..., ceil(n / block))
+        Of float16 or float32.
+    shape : sequence of ints, (..., n)
+        Of what it decodes to.  A line may be several axes, whose sizes multiply to n, in C order.
+    bits : {8, 4}, default 8
+        What a number takes.
+    block : int, default 32
+        The numbers that share a scale, >= 1; the last block of a line may have fewer.
+
+    Attributes
+    ----------
+    values : array
+    scales : array
+    shape : tuple of ints
+    bits : int
+    block : int
+
+    Raises
+    ------
+    TypeError
+        On dtypes, and on mixed libraries or devices.
+    ValueError
+        On shapes, on bits and on block.
+
+    See Also
+    --------
+    quantize : Makes one, and objects of them.
+
+    Notes
+    -----
+    Immutable; `==` is identity, and arrays are kept, not copied.  It decodes to float32, whatever it was
+    made of, in one multiplication for each number.  Operations decode it once a call, as a whole: to one of
+    them it is a float32 array, with which sums and derivatives are those of float32.  A gradient is that of
+    the decoded array.  What takes none says so: `dequantize()` serves instead.
+
+    Values are not looked at: scales that are not finite give numbers that are not.
+
+    Examples
+    --------
+    >>> values, scales = np.array([127, -64, 1], np.int8), np.array([0.5, 2.0], np.float32)
+    >>> q = QuantizedArray(values, scales, (3,), block=2)
+    >>> q.dequantize().tolist(), q.nbytes
+    ([63.5, -32.0, 2.0], 11)
+    """
+
+    values: ArrayT
+    scales: ArrayT
+    shape: tuple[int, ...]
+    bits: int
+    block: int
+
+    def __init__(
+        self, values: ArrayT, scales: ArrayT, shape: Sequence[int], bits: int = 8, block: int = 32
+    ) -> None:
+        bits, block = check_bits(bits), check_int("block", block, 1)
+        shape = tuple([check_int("shape", size, 0) for size in shape])
+        for name, array in (("values", values), ("scales", scales)):
+            if not is_array(array) or isinstance(array, np.ma.MaskedArray):
+                raise TypeError(f"{name} must be an array without a mask, got {type(array).__name__}")
+        namespace("values and scales", (values, scales))
+        stored, known = ("int8" if bits == 8 else "uint8"), dtype_name(scales.dtype)
+        if dtype_name(values.dtype) != stored:
+            raise TypeError(f"values must have dtype {stored} with {bits} bits, got {values.dtype}")
+        if known not in ("float16", "float32"):
+            raise TypeError(f"scales must have dtype float16 or float32, got {scales.dtype}")
+        lead, last = shape[: values.ndim - 1], prod(shape[values.ndim - 1 :])
+        if not 0 < values.ndim <= len(shape):
+            rule = f"have at least as many axes as values, {max(values.ndim, 1)}"
+            raise ValueError(f"shape must {rule}, got {shape}")
+        lengths = {"values": last if bits == 8 else -(-last // 2), "scales": -(-last // block)}
+        for name, array in (("values", values), ("scales", scales)):
+            if tuple(array.shape) != (*lead, lengths[name]):
+                rule = f"have shape {(*lead, lengths[name])}"
+                why = f"for shape {shape}, {bits} bits and block {shown(block)}"
+                raise ValueError(f"{name} must {rule} {why}, got {tuple(array.shape)}")
+        named = {"values": values, "scales": scales, "shape": shape, "bits": bits, "block": block}
+        for name, value in named.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return prod(self.shape)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype that it decodes to: float32 of its library."""
+        return self.like().dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values and scales."""
+        return sum(prod(array.shape) * itemsize(array) for array in (self.values, self.scales))
+
+    def like(self) -> ArrayT:
+        """An array without numbers of the library, the device and the dtype that it decodes to.
+
+        Returns
+        -------
+        array, (0,)
+        """
+        xp: Any = namespace_of(self.scales)
+        empty: Any = xp.zeros((0,), dtype=xp.float32, device=device_of(self.scales))
+        return empty
+
+    @quiet
+    def dequantize(self) -> ArrayT:
+        """The numbers as a new array of float32.
+
+        Returns
+        -------
+        array, (..., n)
+
+        Notes
+        -----
+        Cost: one multiplication a number; memory that of the result, and as much again with 4 bits or in
+        other libraries than NumPy.
+
+        Examples
+        --------
+        >>> from ketcore import quantize
+        >>> quantize([0.0, 1.0, -2.0], bits=4).dequantize().round(2)
+        array([ 0.  ,  0.86, -2.  ], dtype=float32)
+        """
+        xp, last = namespace_of(self.values), prod(self.shape[self.values.ndim - 1 :])
+        integers = self.values if self.bits == 8 else _unpacked(xp, self.values, last)
+        scales = as_dtype(xp, self.scales, self.dtype)
+        width = max(1, min(self.block, last))
+        if is_numpy(integers) and last and not last % width:
+            found: Any = np.ascontiguousarray(integers, np.float32)
+            blocks = found.reshape((*scales.shape, width))
+            blocks *= scales[..., None]
+        else:
+            found = as_dtype(xp, integers, self.dtype) * _spread(xp, scales, width, last)
+        return reshaped(xp, found, self.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """What `np.asarray` makes of it: the numbers, in host memory."""
+        if copy is False:
+            raise ValueError("copy must be None or True for a QuantizedArray, got False (see dequantize)")
+        found = to_host(self.dequantize())
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+    # Checkers are told of no attribute and no operator that is not there.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            text = f"a QuantizedArray has no {name}: dequantize() makes an array"
+            raise AttributeError(text, name=name, obj=self)
+
+        def _refuse(self, *operands):
+            """No arithmetic, and no elements: it would be decoded once for each."""
+            raise TypeError("a QuantizedArray must be made an array by dequantize(), got an operation on it")
+
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+        __matmul__ = __rmatmul__ = __neg__ = __getitem__ = __len__ = __float__ = _refuse
+
+    def __repr__(self) -> str:
+        sizes = f"shape={self.shape}, bits={self.bits}, block={self.block}"
+        return f"QuantizedArray({sizes}, scales={self.scales.dtype}, bytes={self.nbytes:,})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {name: as_leaf_view(getattr(self, name)) for name in ("values", "scales")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {name: from_leaf_view(state[name]) for name in ("values", "scales")})
+
+
+def check_bits(bits: Any) -> int:
+    """`bits` as 8 or 4; TypeError or ValueError that names it otherwise."""
+    found = check_int("bits", bits, 1)
+    if found not in _LARGEST:
+        raise ValueError(f"bits must be 8 or 4, got {shown(bits)}")
+    return found
+
+
+def decoded(array: Any) -> Any:
+    """What a QuantizedArray decodes to; all else as it is."""
+    return array.dequantize() if isinstance(array, QuantizedArray) else array
+
+
+def is_quantized(arrays: Sequence[Any]) -> bool:
+    """Whether any of these is."""
+    return any(isinstance(array, QuantizedArray) for array in arrays)
+
+
+def like_of(array: Any) -> AnyArray:
+    """An array of the library, the device and the dtype of what this decodes to; an array as it is."""
+    return array.like() if isinstance(array, QuantizedArray) else array
+
+
+def nbytes_of(array: Any) -> int:
+    """Bytes of an array as it is stored."""
+    return array.nbytes if isinstance(array, QuantizedArray) else prod(array.shape) * itemsize(array)
+
+
+def as_kept(xp: ModuleType, given: Any, arrays: Sequence[AnyArray], dtype: Any = None) -> tuple[Any, ...]:
+    """What an object keeps of `given`, which was decoded and checked as `arrays` of a promoted `dtype`.
+
+    Those that are quantized and decode to the dtype stay so; the others are cast to it.  With None each has
+    the dtype that it has.
+    """
+    dtypes = [array.dtype if dtype is None else dtype for array in arrays]
+    kept = list(given) if isinstance(given, list | tuple) else arrays
+    return tuple(
+        [
+            with_axes(each, array.ndim)
+            if isinstance(each, QuantizedArray) and array.dtype == own
+            else xp.astype(array, own, copy=False)
+            for each, array, own in zip(kept, arrays, dtypes, strict=True)
+        ]
+    )
+
+
+def with_axes(array: QuantizedArray[Any], ndim: int) -> QuantizedArray[Any]:
+    """With axes of one in front, up to `ndim`."""
+    ones = (1,) * (ndim - array.ndim)
+    return recast(array, lambda xp, part: reshaped(xp, part, (*ones, *part.shape))) if ones else array
+
+
+def recast(
+    array: QuantizedArray[Any], change: Callable[[ModuleType, AnyArray], AnyArray]
+) -> QuantizedArray[Any]:
+    """The array of changed values and scales, the lines of which stay."""
+    xp = namespace_of(array.values)
+    values, scales, line = change(xp, array.values), change(xp, array.scales), array.values.ndim - 1
+    return QuantizedArray(values, scales, (*values.shape[:-1], *array.shape[line:]), array.bits, array.block)
+
+
+def encoded(name: str, x: Any, bits: int, block: int, lead: int, half: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Values and scales of a real array of NumPy: each number to the nearest multiple of its scale.
+
+    Lines are all axes but the first `lead`.  A scale is |max| of its block over the largest integer, rounded
+    up: no number is cut.  With `half` scales are float16 where those that are not zero are normal numbers of
+    that, else float32.  ValueError on what is not finite, and on what float32 does not hold.
+    """
+    x = np.ascontiguousarray(x)
+    sizes, last = x.shape[:lead], prod(x.shape[lead:])
+    width, largest = max(1, min(block, last)), _LARGEST[bits]
+    lines, blocks = x.reshape((prod(sizes), last)), -(-last // block)
+    exact = np.zeros((len(lines), blocks))
+    values = np.zeros((len(lines), last if bits == 8 else -(-last // 2)), np.int8 if bits == 8 else np.uint8)
+    step = max(1, _CHUNK_NUMBERS // max(1, last))
+    for start in range(0, len(lines) if last else 0, step):
+        padded = _in_blocks(lines[start : start + step], blocks, width)
+        exact[start : start + step] = np.abs(padded).max(axis=-1) / largest
+    _check_finite(name, x, exact * largest)
+    scales = _rounded_up(exact, half)
+    for start in range(0, len(lines) if last else 0, step):
+        padded = _in_blocks(lines[start : start + step], blocks, width)
+        scale = scales[start : start + step].astype(np.float64)
+        # A block of zeros has the scale 0.
+        inverse = np.divide(1.0, scale, out=np.zeros(scale.shape), where=scale > 0)
+        rounded = np.rint(padded * inverse[..., None]).reshape((len(padded), blocks * width))[:, :last]
+        values[start : start + step] = rounded if bits == 8 else _pairs(rounded)
+    return values.reshape((*sizes, values.shape[1])), scales.reshape((*sizes, blocks))
+
+
+def _in_blocks(lines, blocks, width):
+    """Lines (b, n) in float64 as blocks (b, blocks, width), with zeros behind the last number."""
+    padded = np.zeros((len(lines), blocks * width))
+    padded[:, : lines.shape[1]] = lines
+    return padded.reshape((len(lines), blocks, width))
+
+
+def _check_finite(name, x, largest):
+    limit = float(np.finfo(np.float32).max)
+    if np.all(largest <= limit * (1 - 2.0**-20)):
+        return
+    wrong = np.argwhere(~(np.abs(x) <= limit * (1 - 2.0**-20)))[0].tolist()
+    rule = "be finite, and within the range of float32"
+    raise ValueError(f"{name} must {rule}, got {x[tuple(wrong)]} at {wrong}")
+
+
+def _rounded_up(exact, half):
+    """Numbers as the next ones above of float16, where `half` allows it, or of float32."""
+    some = exact[exact > 0]
+    known = np.finfo(np.float16)
+    dtype = np.float16 if half and np.all((some >= known.tiny) & (some <= known.max)) else np.float32
+    found = exact.astype(dtype)
+    return np.where(found < exact, np.nextafter(found, dtype(np.inf)), found)
+
+
+def _pairs(integers):
+    """Numbers (b, n) from -7 to 7 as bytes, two in each."""
+    even = np.zeros((len(integers), 2 * -(-integers.shape[1] // 2)), np.uint8)
+    even[:, : integers.shape[1]] = integers + 8
+    return even[:, ::2] | even[:, 1::2] << 4
+
+
+def _unpacked(xp, values, last):
+    """The `last` integers of each line of bytes, as int8."""
+    halves = xp.stack([values & 15, values >> 4], axis=-1)
+    halves = reshaped(xp, halves, (*values.shape[:-1], 2 * values.shape[-1]))[..., :last]
+    return as_dtype(xp, halves, xp.int8) - 8
+
+
+def _spread(xp, scales, width, last):
+    """The scale of each number (..., last), of scales (..., blocks)."""
+    spread = xp.broadcast_to(scales[..., None], (*scales.shape, width))
+    return reshaped(xp, spread, (*scales.shape[:-1], scales.shape[-1] * width))[..., :last]
