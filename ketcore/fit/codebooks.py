@@ -19,10 +19,9 @@ from ketcore.arrays.checks import check_constant, check_flag
 from ketcore.arrays.namespaces import device_of, is_complex, is_numpy, quiet, to_host
 from ketcore.arrays.threads import run_chunks
 from ketcore.fit.flat_leaves import like
-from ketcore.fit.kmeans import Centres, cluster, nearest, piece_rows, prepared
+from ketcore.fit.kmeans import Centres, cluster, k_means, nearest, piece_rows, prepared
 from ketcore.fit.result import Callback, Fit, Options, check_options
 from ketcore.fit.samples import Sample, blocks, components, draw, ordinary, squares
-from ketcore.fit.search import Progress
 from ketcore.fit.sources import Rows, open_rows
 from ketcore.fit.weights import check_row_weights
 from ketcore.objects.codebook_table import CodebookTable
@@ -141,7 +140,7 @@ def fit_codebooks(
     rng : int, Generator or None, optional
         As of `nearest_kronecker`: it draws the rows that k-means is trained on, and where it starts.
     callback : callable, optional
-        ``callback(sweeps, error)`` is called after each sweep with the number of sweeps so far, over all
+        ``callback(sweeps, error)`` is called after each codebook with the number of sweeps so far, over all
         codebooks, and the relative error on the rows that k-means is trained on.
 
     Returns
@@ -158,6 +157,8 @@ def fit_codebooks(
     TypeError, ValueError
         On kinds, shapes and values; NaN and infinity are refused with the row that has them, complex tables,
         and arrays that derivatives are recorded of.
+    ImportError
+        Without scikit-learn, the extra ``ketcore[codebooks]``, whose k-means this is.
 
     See Also
     --------
@@ -170,7 +171,8 @@ def fit_codebooks(
     most 262,144, or all.  Memory: some copies of these n rows, the codes, and blocks of 8 MB of float32.
     Arrays of other libraries are computed on the host, block by block.
 
-    The same seed gives the same codes, on any number of threads as far as BLAS sums alike on them.  A row is
+    The same seed gives the same codes, on any number of threads as far as BLAS sums alike on them: k-means
+    keeps to one, and the codes of all rows take as many as there are.  A row is
     among the n by a chance that is proportional to its weight, or surely, and counts in k-means by its weight
     over its chance.
 
@@ -205,6 +207,7 @@ def fit_codebooks(
         raise TypeError(f"table must be real, got {rows.dtype}")
     sizes = codebook_sizes(rows.shape, n_codes, codebook_size, width)
     each = check_row_weights(weights, rows.shape[0], positive=True)
+    k_means()
     sample = draw(rows, np.ones(rows.shape[0]) if each is None else each, sizes.codebook_size, options.rng)
     frame, trained, converged, sweeps = _train(sample, sizes, scaled, options)
     stored = _kept(rows, frame, trained)
@@ -250,22 +253,16 @@ def _train(sample: Sample, sizes: CodebookSizes, scaled: bool, options: Options)
     weights = weights if scales is None else weights * scales**2
     mean = weights @ points / (weights.sum() or 1)
     points -= mean
-    progress = Progress(options.callback, sqrt(total) or 1.0)
-    lost = max(total - kept, 0.0)
-    books, converged = [], True
+    norm, lost = sqrt(total) or 1.0, max(total - kept, 0.0)
+    books, converged, sweeps = [], True, 0
     for _ in range(sizes.n_codes):
-        found = cluster(
-            points,
-            weights,
-            sizes.codebook_size,
-            options.rng,
-            options.iterations,
-            lambda left: progress(sqrt(lost + unit**2 * left)),
-        )
+        found = cluster(points, weights, sizes.codebook_size, options.rng, options.iterations)
         points -= found.centres[found.codes]
         books.append(found.centres)
-        converged = converged and found.converged
-    return frame._replace(mean=mean), np.stack(books), converged, progress.sweeps
+        converged, sweeps = converged and found.converged, sweeps + found.sweeps
+        if options.callback is not None:
+            options.callback(sweeps, sqrt(lost + unit**2 * squares(points, weights)) / norm)
+    return frame._replace(mean=mean), np.stack(books), converged, sweeps
 
 
 def _kept(rows: Rows, frame: _Frame, books) -> _Stored:
