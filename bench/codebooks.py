@@ -74,18 +74,18 @@ def speed_lines(words: int, columns: int, n_codes: int, folder: Path) -> Iterato
         table[start : start + (1 << 14)] = decaying(len(table[start : start + (1 << 14)]), columns, rng)
     del table
     table = np.load(path, mmap_mode="r")
-    found, sweeps = [], []
+    found, fitted = [], []
 
     def fit():
         found.append(
-            kc.fit_codebooks(table, n_codes, rng=0, callback=lambda *_: sweeps.append(perf_counter()))
+            kc.fit_codebooks(table, n_codes, rng=0, callback=lambda *_: fitted.append(perf_counter()))
         )
 
     before, used = perf_counter(), process_time()
     peak = peak_memory(fit)
-    seconds, used, trained = perf_counter() - before, process_time() - used, sweeps[-1] - before
+    seconds, used, trained = perf_counter() - before, process_time() - used, fitted[-1] - before
     yield f"{words:,} x {columns} in float32, {n_codes} codes: error {found[0].error:.4f}"
-    yield f"{seconds:.1f} s, {trained:.1f} s until the last of {len(sweeps)} sweeps; {used:.1f} s of CPU time"
+    yield f"{seconds:.1f} s, {trained:.1f} s until the last of the codebooks; {used:.1f} s of CPU time"
     taken = stored_bytes(found[0].value)
     yield f"NumPy held {peak / 1e6:.0f} MB at most, {taken / 1e6:.0f} MB of it the result"
 

@@ -259,6 +259,20 @@ def test_more_than_256_vectors_have_codes_of_two_bytes():
     assert kc.fit_codebooks(table, 1, rng=0).value.codebooks[0].shape == (1, 256, 3)
 
 
+@pytest.mark.parametrize(("size", "bits"), [(None, 4), (16, 4), (5, 4), (4, 2), (3, 2), (2, 1), (1, 1)])
+def test_packed_codes_are_the_same_in_fewer_bits(size, bits):
+    table = draw(60, 5)
+    options = {"n_codes": 3, "codebook_size": size or 16, "row_scale": True, "rng": 0}
+    plain = kc.fit_codebooks(table, **options)
+    found = kc.fit_codebooks(table, **options | {"codebook_size": size}, packed=True)
+    assert (found.value.code_width, found.value.codes.shape) == (bits, (1, 3, 60))
+    assert np.array_equal(found.value.codes.unpack(), plain.value.codes)
+    assert found.error == plain.error
+    assert plain.value.nbytes - found.value.nbytes == 60 * (3 - -(-3 * bits // 8))
+    # The codes of a word lie together.
+    assert plain.value.codes.strides[1:] == (1, 3)
+
+
 def test_the_callback_sees_errors_that_fall():
     seen = []
     found = kc.fit_codebooks(
@@ -299,10 +313,13 @@ T = np.arange(12.0).reshape(4, 3)
 ABOVE_0 = "weights must be finite and above 0, got"
 MISTAKES = [
     ({"n_codes": 0}, ValueError, "n_codes must be at least 1, got 0"),
+    ({"n_codes": 193}, ValueError, "n_codes must be at most 64 for each of 3 columns, got 193"),
+    ({"n_codes": 10**6}, ValueError, "n_codes must be at most 64 for each of 3 columns, got 1000000"),
+    ({"packed": 1}, TypeError, "packed must be True or False, got 1"),
     (
-        {"n_codes": 2**62},
-        MemoryError,
-        f"the result must have at most {2**59 - 1} elements, got shape ({2**62}, 12)",
+        {"table": np.ones((20, 3)), "codebook_size": 17, "packed": True},
+        ValueError,
+        "codebook_size must be at most 16 for packed codes, got 17",
     ),
     ({"n_codes": 1.5}, TypeError, "n_codes must be an int, got 1.5"),
     ({"codebook_size": 0}, ValueError, "codebook_size must be at least 1, got 0"),

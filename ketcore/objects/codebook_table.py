@@ -38,6 +38,7 @@ from ketcore.objects import blocks, codebook_lookups, display
 from ketcore.objects.indexing import parse_key
 from ketcore.objects.operands import operand
 from ketcore.objects.operator import Structured
+from ketcore.objects.packed_codes import PackedCodes
 from ketcore.objects.row_blocks import RowBlocks
 from ketcore.ops.codebook_rows import check_decoder
 from ketcore.shapes import (
@@ -65,7 +66,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     codebooks : sequence of N arrays, (R, K_n, q_n)
         Floating or complex, one R for all, while K_n may differ; 2-D ones mean R = 1.  Integers and nested
         lists become floating.
-    codes : array of ints, (N, R, words)
+    codes : array of ints, (N, R, words), or PackedCodes
         Which vector each word takes of each codebook, of any integer dtype, in which it stays: narrow ones
         are never widened as a whole, and what is mapped into memory stays mapped.  Beside codebooks of
         another library they may be an array of NumPy, of which a call moves what it picks.
@@ -77,7 +78,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     Attributes
     ----------
     codebooks : tuple of N arrays, (R, K_n, q_n)
-    codes : array of ints, (N, R, words)
+    codes : array of ints, (N, R, words), or PackedCodes
     row_scale : array, (words,), or None
     decoder : array, (w, Q), or None
 
@@ -128,7 +129,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def __init__(
         self: "CodebookTable[Host]",
         codebooks: Sequence[HostLike],
-        codes: Index,
+        codes: Index | PackedCodes,
         row_scale: HostLike | None = None,
         decoder: HostLike | None = None,
     ) -> None: ...
@@ -136,7 +137,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def __init__(
         self: "CodebookTable[ForeignT]",
         codebooks: Sequence[ForeignT],
-        codes: Index,
+        codes: Index | PackedCodes,
         row_scale: ForeignT | None = None,
         decoder: ForeignT | None = None,
     ) -> None: ...
@@ -201,6 +202,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
     @property
     def code_width(self) -> int:
         """The bits that a stored code takes."""
+        if isinstance(self.codes, PackedCodes):
+            return self.codes.bits
         return int(namespace_of(self.codes).iinfo(self.codes.dtype).bits)
 
     @property
@@ -212,6 +215,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def nbytes(self) -> int:
         """The bytes of codebooks, codes, scale and decoder."""
         numbers = sum(prod(array.shape) * itemsize(array) for array in self._floats())
+        if isinstance(self.codes, PackedCodes):
+            return numbers + self.codes.nbytes
         return numbers + prod(self.codes.shape) * self.code_width // 8
 
     def __len__(self) -> int:
@@ -583,12 +588,16 @@ class CodebookTable(Structured, Generic[ArrayT]):
         dense = prod(self.shape) * self._entry_bytes()
         counts = display.sizes(numbers, self.nbytes, dense)
         counts["ratio"] = display.sizes(self.nbytes, self.nbytes, dense)["ratio"]
-        return {**facts, "codebook_rows": books, "codes": self.codes.dtype, "dtype": self.dtype, **counts}
+        packed = isinstance(self.codes, PackedCodes)
+        codes = f"{self.code_width} bits" if packed else self.codes.dtype
+        return {**facts, "codebook_rows": books, "codes": codes, "dtype": self.dtype, **counts}
 
 
 def _as_codes(codes: Any, books: Any) -> Any:
     """Codes of the right kind and shape, in the memory and the dtype that they have."""
-    if isinstance(codes, np.ndarray) and not isinstance(codes, np.ma.MaskedArray):
+    if isinstance(codes, PackedCodes):
+        pass
+    elif isinstance(codes, np.ndarray) and not isinstance(codes, np.ma.MaskedArray):
         # As a plain array in any byte order: the other one is turned where codes are picked.
         codes = codes.view(np.ndarray)
         if not is_integer(np, codes.dtype):
@@ -599,6 +608,7 @@ def _as_codes(codes: Any, books: Any) -> Any:
     if codes.ndim != 3 or tuple(codes.shape[:2]) != lead or not codes.shape[2]:
         rule = f"have shape (N, R, words), for {lead} and at least one word"
         raise ValueError(f"codes must {rule}, got {tuple(codes.shape)}")
-    if not is_numpy(codes):
-        namespace("codes and codebooks", (codes, books[0]))
+    stored = codes.packed if isinstance(codes, PackedCodes) else codes
+    if not is_numpy(stored):
+        namespace("codes and codebooks", (stored, books[0]))
     return codes
