@@ -3,7 +3,8 @@
 The names, by what they are for; `help(ketcore.rows)` tells of one of them::
 
     objects        Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Diagonal, Identity,
-                   Permutation, CodebookTable; made by ket, eye, kron, kron_power, swap, commutation
+                   Permutation, CodebookTable, PackedCodes; made by ket, eye, kron, kron_power, swap,
+                   commutation
     structure      khatri_rao, face_splitting, hadamard, embed, partial_trace,
                    partial_transpose, permute_subsystems, allclose
     approximation  from_dense, nearest_kronecker, fit_codebooks, recompress, suggest_dims,
@@ -42,6 +43,7 @@ from ketcore.objects.kronecker_product import Diagonal as Diagonal
 from ketcore.objects.kronecker_product import Identity as Identity
 from ketcore.objects.kronecker_product import KroneckerProduct as KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum as KroneckerSum
+from ketcore.objects.packed_codes import PackedCodes as PackedCodes
 from ketcore.objects.quantization import quantize as quantize
 from ketcore.ops import OPS as OPS
 from ketcore.ops import Op as Op

@@ -39,7 +39,8 @@ def contents(obj):
     elif isinstance(obj, np.ndarray):
         yield obj
     elif isinstance(obj, kc.CodebookTable):
-        yield from (*obj.codebooks, obj.codes)
+        yield from (*obj.codebooks, getattr(obj.codes, "packed", obj.codes))
+        yield obj.code_width
         yield from (each for each in (obj.row_scale, obj.decoder) if each is not None)
     else:
         yield from getattr(obj, "factors", [getattr(obj, "values", None)])
@@ -79,6 +80,7 @@ OBJECTS = {
     "diagonal": kc.Diagonal(np.ones(3, np.float32)),
     "identity": kc.Identity(2**70),
     "codes": kc.CodebookTable([B[None], A], np.arange(10, dtype=np.uint16).reshape(2, 1, 5) % 2),
+    "packed codes": kc.CodebookTable([A, B], kc.PackedCodes.pack([[[0, 1, 1]], [[1, 0, 1]]], 1)),
     "decoded codes": kc.CodebookTable(
         [A[None].astype(np.float32)],
         np.array([[[0, 1, 1]]], np.int8),

@@ -49,6 +49,7 @@ BRIDGES = {
     "peft": "torch.peft_layers",
     "safetensors": "torch.lokr_files",
     "jax": "jax",
+    "sklearn": "fit.kmeans",
     "hypothesis": "testing*",
     "ml_dtypes": "testing*",
     "matplotlib": "demo*",

@@ -193,6 +193,11 @@ def test_layers_start_from_tables(name):
     assert not any(each.requires_grad for each in kind.from_pretrained(table, rng=0).parameters())
     again = kind.from_table(layer.to_table(), padding_idx=3)
     assert torch.equal(again.to_dense(), layer.to_dense())
+    plain = layer.to_table()
+    packed = kc.CodebookTable(
+        list(plain.codebooks), kc.PackedCodes.pack(plain.codes), plain.row_scale, plain.decoder
+    )
+    assert torch.equal(kind.from_table(packed, padding_idx=3).codes, layer.codes)
     with torch.no_grad():
         again.codebooks[0].zero_()
     assert layer.to_dense().abs().sum() > 0

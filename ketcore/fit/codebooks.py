@@ -16,21 +16,24 @@ import numpy as np
 
 from ketcore.array_types import Array, ForeignT, Host, HostLike, Lists, Seed
 from ketcore.arrays.checks import check_constant, check_flag
+from ketcore.arrays.elementary import permuted
 from ketcore.arrays.namespaces import device_of, is_complex, is_numpy, quiet, to_host
 from ketcore.arrays.threads import run_chunks
 from ketcore.fit.flat_leaves import like
-from ketcore.fit.kmeans import Centres, cluster, nearest, piece_rows, prepared
+from ketcore.fit.kmeans import Centres, cluster, k_means, nearest, piece_rows, prepared
 from ketcore.fit.result import Callback, Fit, Options, check_options
 from ketcore.fit.samples import Sample, blocks, components, draw, ordinary, squares
-from ketcore.fit.search import Progress
 from ketcore.fit.sources import Rows, open_rows
 from ketcore.fit.weights import check_row_weights
 from ketcore.objects.codebook_table import CodebookTable
+from ketcore.objects.packed_codes import WIDTHS, PackedCodes, packed_bytes, packed_lines
 from ketcore.shapes import check_addressable, check_int, shown
 
 # Codes of two bytes number so many vectors.
 _MOST_ENTRIES = 1 << 16
 _ENTRIES = 256
+# So many codes of one bit are a number of float64.
+_CODES_OF_A_NUMBER = 64
 _WIDTH = 64
 # NumPy has no finfo of it.
 _LARGEST_BFLOAT16 = (2 - 2.0**-7) * 2.0**127
@@ -85,6 +88,7 @@ def fit_codebooks(
     *,
     weights: Array | Lists | None = None,
     row_scale: bool = False,
+    packed: bool = False,
     iterations: int = 25,
     rng: Seed = None,
     callback: Callback | None = None,
@@ -98,6 +102,7 @@ def fit_codebooks(
     *,
     weights: Array | Lists | None = None,
     row_scale: bool = False,
+    packed: bool = False,
     iterations: int = 25,
     rng: Seed = None,
     callback: Callback | None = None,
@@ -111,6 +116,7 @@ def fit_codebooks(
     *,
     weights: Any = None,
     row_scale: bool = False,
+    packed: bool = False,
     iterations: int = 25,
     rng: Any = None,
     callback: Callback | None = None,
@@ -123,10 +129,10 @@ def fit_codebooks(
         Real, finite.  As A of `nearest_kronecker`: np.memmap and whatever has `shape`, `dtype` and row slices
         is read by blocks, twice.  Integers become float64.
     n_codes : int, default 8
-        How many codebooks, and codes of a word.
+        How many codebooks, and codes of a word; at most 64 for each column.
     codebook_size : int, optional
         The vectors of a codebook, at most 65,536 and at most the words.  Codes are uint8 up to 256 of them,
-        and uint16 beyond.  None: 256, or as many as there are words.
+        and uint16 beyond.  None: 256, or 16 where they are packed, or as many as there are words.
     width : int, optional
         The length of these vectors, at most the columns and the words: the rows lose all but so many of their
         weighted principal components.  None: 64, or as much as may be.
@@ -136,20 +142,23 @@ def fit_codebooks(
     row_scale : bool, default False
         Whether the codebooks are fitted to rows of one length, and each row has a number near 1 beside its
         codes: float16, or bfloat16 beside a table of that, or float32 where the library has no float16.
+    packed : bool, default False
+        Whether codes are `PackedCodes`, of the 1, 2 or 4 bits that up to 2, 4 or 16 vectors need.
     iterations : int, default 25
         The most sweeps of k-means for a codebook.
     rng : int, Generator or None, optional
         As of `nearest_kronecker`: it draws the rows that k-means is trained on, and where it starts.
     callback : callable, optional
-        ``callback(sweeps, error)`` is called after each sweep with the number of sweeps so far, over all
+        ``callback(sweeps, error)`` is called after each codebook with the number of sweeps so far, over all
         codebooks, and the relative error on the rows that k-means is trained on.
 
     Returns
     -------
     Fit, (value, error, converged, iterations)
         `value` has `codebooks`, one array (n_codes, codebook_size, width), and `decoder` (width, columns), in
-        the dtype of the table; `codes` (1, n_codes, words); and `row_scale` (words,), or None.  There is no
-        decoder where `width` is the number of columns.  `error` is
+        the dtype of the table; `codes` (1, n_codes, words), those of a word one after the other in memory;
+        and `row_scale` (words,), or None.  There is no decoder where `width` is the number of columns.
+        `error` is
         ``sqrt(sum_i w_i |A_i - M_i|^2 / sum_i w_i |A_i|^2)`` over all rows; `converged` says whether every
         k-means settled before its limit, `iterations` the number of sweeps in all.
 
@@ -158,6 +167,8 @@ def fit_codebooks(
     TypeError, ValueError
         On kinds, shapes and values; NaN and infinity are refused with the row that has them, complex tables,
         and arrays that derivatives are recorded of.
+    ImportError
+        Without scikit-learn, the extra ``ketcore[codebooks]``, whose k-means this is.
 
     See Also
     --------
@@ -170,7 +181,8 @@ def fit_codebooks(
     most 262,144, or all.  Memory: some copies of these n rows, the codes, and blocks of 8 MB of float32.
     Arrays of other libraries are computed on the host, block by block.
 
-    The same seed gives the same codes, on any number of threads as far as BLAS sums alike on them.  A row is
+    The same seed gives the same codes, on any number of threads as far as BLAS sums alike on them: k-means
+    keeps to one, and the codes of all rows take as many as there are.  A row is
     among the n by a chance that is proportional to its weight, or surely, and counts in k-means by its weight
     over its chance.
 
@@ -199,33 +211,45 @@ def fit_codebooks(
     check_constant("weights", [weights], "fit_codebooks")
     n_codes = check_int("n_codes", n_codes, 1)
     options = check_options(n_codes, None, 0, iterations, rng, callback)
-    scaled = check_flag("row_scale", row_scale)
+    scaled, packed = check_flag("row_scale", row_scale), check_flag("packed", packed)
     rows = open_rows(table, "table")
     if is_complex(rows.xp, rows.dtype):
         raise TypeError(f"table must be real, got {rows.dtype}")
-    sizes = codebook_sizes(rows.shape, n_codes, codebook_size, width)
+    sizes = codebook_sizes(rows.shape, n_codes, codebook_size, width, packed)
     each = check_row_weights(weights, rows.shape[0], positive=True)
+    k_means()
     sample = draw(rows, np.ones(rows.shape[0]) if each is None else each, sizes.codebook_size, options.rng)
     frame, trained, converged, sweeps = _train(sample, sizes, scaled, options)
     stored = _kept(rows, frame, trained)
-    codes, row_scale, error = _encode(rows, each, frame, stored, sizes)
+    bits = next(b for b in WIDTHS if sizes.codebook_size <= 2**b) if packed else None
+    lines, row_scale, error = _encode(rows, each, frame, stored, sizes, bits)
     moved = _moved(rows)
+    codes = _by_term(rows.xp, moved(lines), n_codes, bits)
     scales = None if row_scale is None else moved(row_scale)
     if scales is not None and _is_bfloat16(rows):
         scales = rows.xp.astype(scales, rows.dtype)
-    value: CodebookTable[Any] = CodebookTable((stored.codebooks,), moved(codes), scales, stored.decoder)
+    value: CodebookTable[Any] = CodebookTable((stored.codebooks,), codes, scales, stored.decoder)
     return Fit(value, error, converged, sweeps)
 
 
 def codebook_sizes(
-    shape: tuple[int, int], n_codes: int, codebook_size: int | None, width: int | None
+    shape: tuple[int, int],
+    n_codes: int,
+    codebook_size: int | None,
+    width: int | None,
+    packed: bool = False,
 ) -> CodebookSizes:
     """The sizes of the codebooks of a table (words, columns), as `fit_codebooks` is told them."""
     words, columns = shape
-    most = min(words, _MOST_ENTRIES)
-    count = min(_ENTRIES, words) if codebook_size is None else check_int("codebook_size", codebook_size, 1)
+    if n_codes > _CODES_OF_A_NUMBER * columns:
+        rule = f"at most {_CODES_OF_A_NUMBER} for each of {columns} columns"
+        raise ValueError(f"n_codes must be {rule}, got {shown(n_codes)}")
+    # As many as can be, and as none are asked for.
+    entries, few = (1 << WIDTHS[-1],) * 2 if packed else (_MOST_ENTRIES, _ENTRIES)
+    most = min(words, entries)
+    count = min(few, words) if codebook_size is None else check_int("codebook_size", codebook_size, 1)
     if count > most:
-        rule = f"the number of words, {words}" if most == words else str(most)
+        rule = f"the number of words, {words}" if most == words else f"{most}{' for packed codes' * packed}"
         raise ValueError(f"codebook_size must be at most {rule}, got {shown(count)}")
     most = min(words, columns)
     length = min(_WIDTH, most) if width is None else check_int("width", width, 1)
@@ -250,22 +274,16 @@ def _train(sample: Sample, sizes: CodebookSizes, scaled: bool, options: Options)
     weights = weights if scales is None else weights * scales**2
     mean = weights @ points / (weights.sum() or 1)
     points -= mean
-    progress = Progress(options.callback, sqrt(total) or 1.0)
-    lost = max(total - kept, 0.0)
-    books, converged = [], True
+    norm, lost = sqrt(total) or 1.0, max(total - kept, 0.0)
+    books, converged, sweeps = [], True, 0
     for _ in range(sizes.n_codes):
-        found = cluster(
-            points,
-            weights,
-            sizes.codebook_size,
-            options.rng,
-            options.iterations,
-            lambda left: progress(sqrt(lost + unit**2 * left)),
-        )
+        found = cluster(points, weights, sizes.codebook_size, options.rng, options.iterations)
         points -= found.centres[found.codes]
         books.append(found.centres)
-        converged = converged and found.converged
-    return frame._replace(mean=mean), np.stack(books), converged, progress.sweeps
+        converged, sweeps = converged and found.converged, sweeps + found.sweeps
+        if options.callback is not None:
+            options.callback(sweeps, sqrt(lost + unit**2 * squares(points, weights)) / norm)
+    return frame._replace(mean=mean), np.stack(books), converged, sweeps
 
 
 def _kept(rows: Rows, frame: _Frame, books) -> _Stored:
@@ -352,11 +370,11 @@ def _encoder(rows: Rows, frame: _Frame, stored: _Stored) -> _Encoder:
     return _Encoder(frame, [prepared(book) for book in books], vectors, decoder, _rounding(rows))
 
 
-def _encode(rows: Rows, weights, frame: _Frame, stored: _Stored, sizes: CodebookSizes):
-    """Codes (1, n_codes, words), scales (words,) or None, and the relative error, from one pass."""
-    words = rows.shape[0]
+def _encode(rows: Rows, weights, frame: _Frame, stored: _Stored, sizes: CodebookSizes, bits: int | None):
+    """Codes (words, n_codes), packed or not, scales (words,) or None, and the relative error: one pass."""
+    words, count = rows.shape[0], sizes.n_codes
     narrow = np.uint8 if sizes.codebook_size <= _ENTRIES else np.uint16
-    codes = np.empty((1, sizes.n_codes, words), narrow)
+    codes = np.empty((words, count if bits is None else packed_bytes(count, bits)), narrow)
     scales = np.empty(words, np.float32 if _is_bfloat16(rows) else np.float16) if frame.scaled else None
     weights = np.ones(words) if weights is None else weights / weights.max()
     encoder, step = _encoder(rows, frame, stored), piece_rows(sizes.codebook_size)
@@ -370,7 +388,9 @@ def _encode(rows: Rows, weights, frame: _Frame, stored: _Stored, sizes: Codebook
             for n in range(first, last):
                 piece = block[n * step : (n + 1) * step]
                 here = slice(start + n * step, start + n * step + len(piece))
-                codes[0, :, here], found_scales, found = encoder.encode(piece)
+                found_codes, found_scales, found = encoder.encode(piece)
+                lines = found_codes.T.astype(narrow)
+                codes[here] = lines if bits is None else packed_lines(lines, bits)
                 if scales is not None:
                     scales[here] = found_scales
                 sums[n] = squares(piece - found, weights[here]), squares(piece, weights[here])
@@ -379,6 +399,13 @@ def _encode(rows: Rows, weights, frame: _Frame, stored: _Stored, sizes: Codebook
         total += sums.sum(axis=0)
     gap, norm = total
     return codes, scales, float(np.sqrt(gap / norm)) if norm else 0.0
+
+
+def _by_term(xp, lines, n_codes: int, bits: int | None):
+    """Codes (1, n_codes, words) of those of each word (words, n_codes), which stay together in memory."""
+    if bits is not None:
+        return PackedCodes(lines, 1, n_codes, bits)
+    return permuted(xp, lines, (1, 0))[None, ...]
 
 
 def _moved(rows: Rows) -> Callable[[Any], Any]:

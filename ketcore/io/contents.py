@@ -9,6 +9,7 @@
     CodebookTable                   codebooks.0, codebooks.1, ...
                                     codes                      (words, N, R), those of a word together
                                     row_scale, decoder         where it has them
+                                    code_bits                  (1,), of packed codes (words, bytes)
     Permutation, Identity           nothing but their sizes
 
 Leaves, codebooks and decoders stand there as they are kept, and may be quantized.
@@ -31,6 +32,7 @@ from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
 from ketcore.objects.kronecker_product import KroneckerProduct
 from ketcore.objects.kronecker_sum import KroneckerSum
+from ketcore.objects.packed_codes import PackedCodes
 from ketcore.objects.parts import Diagonal, Identity, is_sparse
 from ketcore.objects.permutation import Permutation
 
@@ -48,12 +50,12 @@ SIZES: dict[type, tuple[str, ...]] = {
 # Tensors that a file of a kind may have or not.
 OPTIONAL: dict[type, tuple[str, ...]] = {
     KroneckerMatrix: ("identities",),
-    CodebookTable: ("row_scale", "decoder"),
+    CodebookTable: ("row_scale", "decoder", "code_bits"),
 }
 _SPARSE = ("csr_array", "csc_array", "csr_matrix", "csc_matrix")
 _PARTS = ("dense", "diagonal", "identity", *_SPARSE)
 # What is no number of the object, and stays in the host's memory.
-_COUNTS = ("identities", "indices", "indptr", "codes")
+_COUNTS = ("identities", "indices", "indptr", "codes", "code_bits")
 
 
 def is_count(name: str) -> bool:
@@ -85,7 +87,10 @@ def named_arrays(obj: Any) -> dict[str, AnyArray]:
 def _of_codebooks(table):
     """The arrays of a table of codes."""
     found = {f"codebooks.{n}": book for n, book in enumerate(table.stored)}
-    found["codes"] = permuted(namespace_of(table.codes), table.codes, (2, 0, 1))
+    if isinstance(table.codes, PackedCodes):
+        found |= {"codes": table.codes.packed, "code_bits": np.array([table.codes.bits], np.uint8)}
+    else:
+        found["codes"] = permuted(namespace_of(table.codes), table.codes, (2, 0, 1))
     named = {"row_scale": table.row_scale, "decoder": table.stored_decoder}
     return found | {name: array for name, array in named.items() if array is not None}
 
@@ -180,11 +185,18 @@ def _made(kind, sizes, parts, arrays):
 
 def _codebook_table(sizes, arrays):
     """A table of codes, of which it keeps the memory that they lie in."""
-    codes = arrays["codes"]
-    if codes.ndim != 3:
-        raise ValueError(f"codes must have shape (words, N, R), got {codes.shape}")
+    codes, bits = arrays["codes"], arrays.get("code_bits")
     codebooks = [arrays[f"codebooks.{n}"] for n in range(len(sizes["dims"]))]
-    return CodebookTable(codebooks, codes.transpose(1, 2, 0), arrays.get("row_scale"), arrays.get("decoder"))
+    if bits is None:
+        if codes.ndim != 3:
+            raise ValueError(f"codes must have shape (words, N, R), got {codes.shape}")
+        codes = codes.transpose(1, 2, 0)
+    else:
+        if bits.shape != (1,) or bits.dtype != np.uint8:
+            raise ValueError(f"code_bits must be one uint8, got {bits.dtype} {bits.shape}")
+        rank = codebooks[0].shape[0] if codebooks and codebooks[0].ndim == 3 else 1
+        codes = PackedCodes(codes, len(codebooks), rank, int(bits[0]))
+    return CodebookTable(codebooks, codes, arrays.get("row_scale"), arrays.get("decoder"))
 
 
 def _identities(arrays, factors):

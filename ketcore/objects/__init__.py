@@ -3,6 +3,7 @@
     ket, kronecker_matrix, kronecker_sum, kronecker_product, permutation    one class each, or what makes it
     codebook_table  a table that is stored as codes; by
       codebook_lookups  its rows, bags and scores
+      packed_codes      codes of fewer than 8 bits
     quantization   arrays and objects whose numbers take 8 or 4 bits
     parts          what a KroneckerProduct is made of: `Diagonal`, `Identity`, dense and sparse matrices
     part_operators  linear operators among them

@@ -27,6 +27,7 @@ from ketcore.arrays.namespaces import (
 from ketcore.arrays.sums import sum_by_index
 from ketcore.objects.blocks import check_broadcast, shape_of
 from ketcore.objects.indexing import Selector, take
+from ketcore.objects.packed_codes import PackedCodes, unpacked
 from ketcore.ops import codebook_rows, gather_kron
 from ketcore.shapes import shown
 
@@ -88,30 +89,39 @@ def _picked(table, ids):
     """The codes (N, R, ...) and the scales (...) of some words, in narrow dtypes as they are stored."""
     if isinstance(ids, range) and ids.step > 0:
         key = slice(ids.start, ids.stop, ids.step)
-        codes = table.codes[:, :, key]
-        scale = None if table.row_scale is None else table.row_scale[key]
-        return native(codes) if is_numpy(codes) else codes, scale
+        return _codes_of(table, key), None if table.row_scale is None else table.row_scale[key]
     if isinstance(ids, range):
         ids = np.arange(ids.start, ids.stop, ids.step)
-    if is_numpy(table.codes):
+    return _codes_of(table, ids), None if table.row_scale is None else _taken(table.row_scale, ids, 0)
+
+
+def _codes_of(table, ids):
+    """The codes (N, R, ...) of some words, by a slice or an array; packed ones a byte each."""
+    packed = table.codes if isinstance(table.codes, PackedCodes) else None
+    stored = table.codes if packed is None else packed.packed
+    if isinstance(ids, slice):
+        found = stored[:, :, ids] if packed is None else stored[ids, :]
+    elif is_numpy(stored):
         if not is_numpy(ids):
             namespace("ids and codebooks", (ids, table.codebooks[0]))
         # One piece of memory a word where codes are stored so; NumPy's `take` copies what is not in C order.
-        found = table.codes.transpose(2, 0, 1)[to_host(ids)]
-        codes = native(np.moveaxis(found, (-2, -1), (0, 1)))
+        lines = stored.transpose(2, 0, 1) if packed is None else stored
+        found = lines[to_host(ids)]
+        found = np.moveaxis(found, (-2, -1), (0, 1)) if packed is None else found
     else:
-        codes = _taken(table.codes, ids, 2)
-    return codes, None if table.row_scale is None else _taken(table.row_scale, ids, 0)
+        found = _taken(stored, ids, 2 if packed is None else 0)
+    found = found if packed is None else unpacked(found, packed)
+    return native(found) if is_numpy(found) else found
 
 
 def _taken(array, ids, axis):
-    """What ids of any shape pick from the last axis."""
+    """What ids of any shape pick from the first or the last axis."""
     xp = namespace_of(array)
     ids = to_namespace_of(ids, xp, array)
     if is_numpy(array):
         return array[ids] if axis == 0 else array[:, :, ids]
     found = xp.take(array, flattened(xp, ids), axis=axis)
-    return reshaped(xp, found, (*array.shape[:axis], *ids.shape))
+    return reshaped(xp, found, (*array.shape[:axis], *ids.shape, *array.shape[axis + 1 :]))
 
 
 def _check_codes(table, codes, ids):

@@ -46,6 +46,7 @@ from ketcore.objects import blocks, codebook_lookups, display
 from ketcore.objects.indexing import parse_key
 from ketcore.objects.operands import operand
 from ketcore.objects.operator import Structured
+from ketcore.objects.packed_codes import PackedCodes
 from ketcore.objects.row_blocks import RowBlocks
 from ketcore.ops.codebook_rows import check_decoder
 from ketcore.shapes import (
@@ -73,7 +74,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     codebooks : sequence of N arrays, (R, K_n, q_n)
         Floating or complex, one R for all, while K_n may differ; 2-D ones mean R = 1.  Integers and nested
         lists become floating.
-    codes : array of ints, (N, R, words)
+    codes : array of ints, (N, R, words), or PackedCodes
         Which vector each word takes of each codebook, of any integer dtype, in which it stays: narrow ones
         are never widened as a whole, and what is mapped into memory stays mapped.  Beside codebooks of
         another library they may be an array of NumPy, of which a call moves what it picks.
@@ -88,7 +89,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         The codebooks as they are kept; some may be of the kind QuantizedArray.
     codebooks : tuple of N arrays, (R, K_n, q_n)
         The same as arrays: where they are quantized, decoded at each use of the attribute.
-    codes : array of ints, (N, R, words)
+    codes : array of ints, (N, R, words), or PackedCodes
     row_scale : array, (words,), or None
     stored_decoder, decoder : array, (w, Q), or None
         The decoder as it is kept, and as an array.
@@ -140,7 +141,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def __init__(
         self: "CodebookTable[Host]",
         codebooks: Sequence[HostLike],
-        codes: Index,
+        codes: Index | PackedCodes,
         row_scale: HostLike | None = None,
         decoder: HostLike | None = None,
     ) -> None: ...
@@ -148,7 +149,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def __init__(
         self: "CodebookTable[ForeignT]",
         codebooks: Sequence[ForeignT],
-        codes: Index,
+        codes: Index | PackedCodes,
         row_scale: ForeignT | None = None,
         decoder: ForeignT | None = None,
     ) -> None: ...
@@ -225,6 +226,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
     @property
     def code_width(self) -> int:
         """The bits that a stored code takes."""
+        if isinstance(self.codes, PackedCodes):
+            return self.codes.bits
         return int(namespace_of(self.codes).iinfo(self.codes.dtype).bits)
 
     @property
@@ -236,6 +239,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def nbytes(self) -> int:
         """The bytes of codebooks, codes, scale and decoder, as they are stored."""
         numbers = sum(map(nbytes_of, self._stored()))
+        if isinstance(self.codes, PackedCodes):
+            return numbers + self.codes.nbytes
         return numbers + prod(self.codes.shape) * self.code_width // 8
 
     def __len__(self) -> int:
@@ -629,16 +634,19 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def _facts(self):
         """What `repr` shows; the ratio is one of bytes."""
         facts = {"shape": self.shape, "order": self.order, "rank": self.rank, "dims": self.dims}
-        facts["codebook_rows"] = tuple(book.shape[1] for book in self.stored)
+        books = tuple(book.shape[1] for book in self.stored)
         numbers = sum(prod(array.shape) for array in self._stored())
         counts = display.sizes(numbers, self.nbytes, prod(self.shape) * self._entry_bytes())
-        kinds = {"codes": self.codes.dtype, "dtype": self.dtype, **display.storage(self._stored())}
-        return facts | kinds | counts
+        codes = f"{self.code_width} bits" if isinstance(self.codes, PackedCodes) else self.codes.dtype
+        kinds = {"codes": codes, "dtype": self.dtype, **display.storage(self._stored())}
+        return {**facts, "codebook_rows": books, **kinds, **counts}
 
 
 def _as_codes(codes: Any, books: Any) -> Any:
     """Codes of the right kind and shape, in the memory and the dtype that they have."""
-    if isinstance(codes, np.ndarray) and not isinstance(codes, np.ma.MaskedArray):
+    if isinstance(codes, PackedCodes):
+        pass
+    elif isinstance(codes, np.ndarray) and not isinstance(codes, np.ma.MaskedArray):
         # As a plain array in any byte order: the other one is turned where codes are picked.
         codes = codes.view(np.ndarray)
         if not is_integer(np, codes.dtype):
@@ -649,6 +657,7 @@ def _as_codes(codes: Any, books: Any) -> Any:
     if codes.ndim != 3 or tuple(codes.shape[:2]) != lead or not codes.shape[2]:
         rule = f"have shape (N, R, words), for {lead} and at least one word"
         raise ValueError(f"codes must {rule}, got {tuple(codes.shape)}")
-    if not is_numpy(codes):
-        namespace("codes and codebooks", (codes, books[0]))
+    stored = codes.packed if isinstance(codes, PackedCodes) else codes
+    if not is_numpy(stored):
+        namespace("codes and codebooks", (stored, books[0]))
     return codes

@@ -102,7 +102,8 @@ class CodeTable(SharedTable):
             self._set_row_scale(books[0], trained)
         else:
             self.row_scale = nn.Parameter(parameter(table.row_scale), requires_grad=trained)
-        codes = table.codes if isinstance(table.codes, Tensor) else torch.from_numpy(host_codes(table.codes))
+        codes = table.codes.unpack() if isinstance(table.codes, kc.PackedCodes) else table.codes
+        codes = codes if isinstance(codes, Tensor) else torch.from_numpy(host_codes(codes))
         codes = codes.to(books[0].device)
         self.register_buffer("codes", as_bytes(codes.permute(2, 0, 1), max(b.shape[1] for b in books)))
 

@@ -237,6 +237,8 @@ class EmbeddingCodebook(CodeTable):
         ------
         TypeError, ValueError
             On kinds and shapes, and on NaN and infinity.
+        ImportError
+            Without scikit-learn, the extra ``ketcore[codebooks]``.
 
         Examples
         --------
@@ -504,6 +506,8 @@ class EmbeddingBagCodebook(CodeTable):
         ------
         TypeError, ValueError
             On kinds and shapes, and on NaN and infinity.
+        ImportError
+            Without scikit-learn, the extra ``ketcore[codebooks]``.
         """
         options: dict[str, Any] = {"n_codes": n_codes, "codebook_size": codebook_size, "width": width}
         options |= {"weights": weights, "row_scale": row_scale, "rng": rng}
