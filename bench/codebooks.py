@@ -163,9 +163,11 @@ def _of_one_thread(path, codes, picked):
 
 def _write_codes(path, words, codes, rng):
     """A file of random codes of a byte, those of each word together; progress on the error stream."""
+    # Where larger pieces were let go, the allocator would keep them, and what is resident say less.
+    step = 1 << 19
     with open(path, "wb") as file:
-        for start in range(0, words, 1 << 22):
-            file.write(rng.bytes(min(1 << 22, words - start) * codes))
+        for start in range(0, words, step):
+            file.write(rng.bytes(min(step, words - start) * codes))
             print(f"\rwords written: {start:,} of {words:,}", end="", file=sys.stderr, flush=True)
         file.flush()
         os.fsync(file.fileno())
