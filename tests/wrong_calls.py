@@ -144,8 +144,7 @@ def functions() -> dict[str, Call]:
     sizes = {"dims": (2, 3), "rank": 2, "batch_shape": (4,), "std": 1.0, "rng": 0, "dtype": "float64"}
     shapes = {"shape": (6, 6), "order": None, "rank": 2, "std": 1.0, "rng": 0, "dtype": "float64"}
     codebooks = {"table": dense, "n_codes": 1, "codebook_size": 2, "width": 2, "row_scale": False}
-    codebooks |= {"packed": False}
-    codebooks |= {"weights": None, "iterations": 2, "rng": 0, "callback": None}
+    codebooks |= {"packed": False, "weights": None, "iterations": 2, "rng": 0, "callback": None}
     packed = {"source": np.ones((2, 3, 10, 4)), "shape": (95, 16), "layer": None}
     return {
         "CodebookTable": Call(
