@@ -3,9 +3,13 @@
 python -m bench.codebooks table FILE     relative errors at some sizes, of a table in a file of NumPy
 python -m bench.codebooks speed          1,000,000 x 256 numbers in a file: seconds and memory
 python -m bench.codebooks kmeans         k-means as called here, and those of SciPy and scikit-learn
+python -m bench.codebooks scale          rows of 100,000,000 words, their codes mapped from a file, on Linux
 """
 
 import argparse
+import mmap
+import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -120,6 +124,79 @@ def kmeans_contestants(points: np.ndarray, centres: int) -> Iterator[tuple[str, 
     yield "sklearn MiniBatchKMeans", lambda: MiniBatchKMeans(**batches).fit(points).cluster_centers_
 
 
+def scale_lines(words: int, folder: Path, codes=8, width=64, columns=256, ids=16_384) -> Iterator[str]:
+    """Seconds and memory of rows of a table whose codes are mapped: from the disk, and from memory."""
+    path, rng = folder / "codes", np.random.default_rng(0)
+    _write_codes(path, words, codes, rng)
+    books = rng.standard_normal((codes, 256, width), np.float32)
+    decoder = rng.standard_normal((width, columns), np.float32)
+    picked, other = rng.integers(0, words, (2, ids))
+
+    def table() -> kc.CodebookTable:
+        stored = _mapped(path).reshape(words, 1, codes)
+        return kc.CodebookTable([books], np.moveaxis(stored, 0, 2), None, decoder)
+
+    yield f"{words:,} words x {columns}: a file of {path.stat().st_size / 1e6:,.0f} MB"
+    table().rows(other[:100])  # what is imported
+    lines = _of_one_thread(path, codes, picked)
+    found, rows = table(), []
+    before = _resident()
+    lines["rows, codes from the disk"] = _time(lambda: rows.append(found.rows(picked)))
+    grown = {name: size - before[name] for name, size in _resident().items()}
+    lines["rows, again"] = min(_time(lambda: found.rows(picked)) for _ in range(9))
+    sums = rows[0] @ decoder.T
+    lines["their decoder alone"] = min(_time(lambda: sums @ decoder) for _ in range(9))
+    yield f"{f'{ids:,} words':<40}{'wall':>10}{'processor':>13}"
+    for name, (wall, used) in lines.items():
+        yield f"{name:<40}{1e3 * wall:>7.0f} ms{1e3 * used:>10.0f} ms"
+    anonymous, pages = grown["RssAnon"] / 1e6, grown["RssFile"] / 1e6
+    yield f"resident memory grew by {anonymous:.0f} MB, and {pages:.0f} MB of pages of the file, which are"
+    yield f"the system's to take back; the rows have {4e-6 * ids * columns:.0f} MB"
+
+
+def _of_one_thread(path, codes, picked):
+    """The times of reading codes; what is mapped here is let go, since the system drops no page that is."""
+    stored = _mapped(path).reshape(-1, codes)
+    first = _time(lambda: stored[picked])
+    return {"codes by one thread, from the disk": first, "again": _time(lambda: stored[picked])}
+
+
+def _write_codes(path, words, codes, rng):
+    """A file of random codes of a byte, those of each word together; progress on the error stream."""
+    # Where larger pieces were let go, the allocator would keep them, and what is resident say less.
+    step = 1 << 19
+    with open(path, "wb") as file:
+        for start in range(0, words, step):
+            file.write(rng.bytes(min(step, words - start) * codes))
+            print(f"\rwords written: {start:,} of {words:,}", end="", file=sys.stderr, flush=True)
+        file.flush()
+        os.fsync(file.fileno())
+    print(f"\rwords written: {words:,} of {words:,}", file=sys.stderr)
+
+
+def _mapped(path):
+    """The bytes of a file, mapped as `ketcore.load` does; the system has none of its pages in memory."""
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    pages.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(pages, np.uint8)
+
+
+def _resident() -> dict[str, int]:
+    """Bytes of this process that are in memory: its own, and those of mapped files."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    found = dict(line.split(":", 1) for line in lines)
+    return {name: 1024 * int(found[name].split()[0]) for name in ("RssAnon", "RssFile")}
+
+
+def _time(call) -> tuple[float, float]:
+    """Seconds of a call, by the clock and of the processor."""
+    before, used = perf_counter(), process_time()
+    call()
+    return perf_counter() - before, process_time() - used
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.codebooks", description=__doc__.partition("\n")[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
@@ -128,12 +205,16 @@ def main() -> None:
     for name, default in (("words", 1_000_000), ("columns", 256), ("codes", 8)):
         speed.add_argument(f"--{name}", type=int, default=default)
     kinds.add_parser("kmeans")
+    scale = kinds.add_parser("scale")
+    scale.add_argument("--words", type=int, default=100_000_000)
+    scale.add_argument("--folder", help="where there is room for 8 bytes a word, for the time of the run")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=getattr(options, "folder", None)) as folder:
         lines = {
             "table": lambda: table_lines(np.load(options.file).astype(np.float16)),
             "speed": lambda: speed_lines(options.words, options.columns, options.codes, Path(folder)),
             "kmeans": kmeans_lines,
+            "scale": lambda: scale_lines(options.words, Path(folder)),
         }[options.kind]()
         for line in lines:
             print(line, flush=True)

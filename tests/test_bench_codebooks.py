@@ -1,5 +1,7 @@
 """The benchmark of codebooks, on tables that take no time."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,18 @@ def test_the_lines_of_a_file(tmp_path):
     assert first.startswith("700 x 8 in float32, 2 codes: error 0.")
     assert second.endswith(" s of CPU time")
     assert " MB at most" in third
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it asks Linux for its pages")
+def test_the_lines_of_mapped_codes(tmp_path, capsys):
+    head, names, *times, resident, rows = codebooks.scale_lines(5000, tmp_path, ids=100)
+    assert head == "5,000 words x 256: a file of 0 MB"
+    assert names.split() == ["100", "words", "wall", "processor"]
+    assert len(times) == 5
+    assert all(line.endswith(" ms") for line in times)
+    assert resident.startswith("resident memory grew by ")
+    assert rows.endswith("the rows have 0 MB")
+    assert capsys.readouterr().err.endswith("words written: 5,000 of 5,000\n")
 
 
 def test_every_k_means_comes_as_near():

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 import ketcore as kc
 from ketcore import testing
+from ketcore.arrays import threads
+from ketcore.objects import codebook_lookups
 from ketcore.testing import assert_dense_equal, to_numpy
 from ketcore.testing.values import dtype_name
 from tests import generic
@@ -138,8 +140,8 @@ def test_logits_and_the_largest_of_them(xp):
 
 @pytest.mark.parametrize("count", [1, 12])
 def test_the_largest_of_many_blocks(monkeypatch, count):
-    monkeypatch.setattr(kc.objects.codebook_lookups, "_LEAST_WORDS", 16)
-    monkeypatch.setattr(kc.objects.codebook_lookups, "_BLOCK_NUMBERS", 16)
+    monkeypatch.setattr(codebook_lookups, "_LEAST_WORDS", 16)
+    monkeypatch.setattr(codebook_lookups, "_BLOCK_NUMBERS", 16)
     books, codes = RNG.standard_normal((3, 5, 4)), RNG.integers(0, 5, (1, 3, 203)).astype(np.uint8)
     table, x = kc.CodebookTable([books], codes, RNG.standard_normal(203)), RNG.standard_normal((count, 4))
     dense = table.to_dense()
@@ -177,6 +179,14 @@ def test_what_it_is_and_what_it_keeps():
             getattr(table, name)
     with pytest.raises(TypeError, match="must be made dense by to_dense"):
         np.asarray(table)
+    with pytest.raises(
+        TypeError, match=r"value must be looked for in to_dense\(\), not in a Codeb.*, got 3$"
+    ):
+        _ = 3 in table
+    with pytest.raises(
+        TypeError, match=r"value must be looked for in to_dense\(\), not in a KroneckerMatrix"
+    ):
+        _ = 3 in kc.eye((2, 3))
     with pytest.raises(
         MemoryError, match=r"max_bytes must be at least 40 .* to hold the dense \(2, 5\) array"
     ):
@@ -339,6 +349,30 @@ def test_files_map_codes_word_by_word(tmp_path):
     assert isinstance(beside.codes, np.ndarray)
     for ids in (np.array([3, 49]), torch.tensor([3, 49])):
         assert np.array_equal(beside.rows(ids).numpy(), table.rows([3, 49]))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_many_words_of_a_file_are_read_by_threads(tmp_path, monkeypatch, packed):
+    codes = RNG.integers(0, 3, (1, 2, 500)).astype(np.uint8)
+    table = kc.CodebookTable([BOOKS], kc.PackedCodes.pack(codes) if packed else codes)
+    kc.save(tmp_path / "table", table)
+    found, started = kc.load(tmp_path / "table", mmap_mode="r"), []
+    monkeypatch.setattr(codebook_lookups, "_LEAST_READ", 3)
+
+    def watched():
+        started.append(True)
+        return threads.readers()
+
+    monkeypatch.setattr(codebook_lookups, "readers", watched)
+    ids = RNG.integers(0, 500, (2, 50))
+    assert np.array_equal(found.rows(ids), table.rows(ids))
+    assert len(started) == 1
+
+    def ended():
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(codebook_lookups, "readers", ended)
+    assert np.array_equal(found.rows(ids), table.rows(ids))
 
 
 def test_a_hundred_million_words_that_are_mapped(tmp_path):

@@ -144,8 +144,7 @@ def functions() -> dict[str, Call]:
     sizes = {"dims": (2, 3), "rank": 2, "batch_shape": (4,), "std": 1.0, "rng": 0, "dtype": "float64"}
     shapes = {"shape": (6, 6), "order": None, "rank": 2, "std": 1.0, "rng": 0, "dtype": "float64"}
     codebooks = {"table": dense, "n_codes": 1, "codebook_size": 2, "width": 2, "row_scale": False}
-    codebooks |= {"packed": False}
-    codebooks |= {"weights": None, "iterations": 2, "rng": 0, "callback": None}
+    codebooks |= {"packed": False, "weights": None, "iterations": 2, "rng": 0, "callback": None}
     packed = {"source": np.ones((2, 3, 10, 4)), "shape": (95, 16), "layer": None}
     return {
         "CodebookTable": Call(
@@ -162,6 +161,10 @@ def functions() -> dict[str, Call]:
         "KroneckerMatrix.random": Call(kc.KroneckerMatrix.random, shapes | dims),
         "KroneckerSum": Call(kc.KroneckerSum, {"factors": SUM.factors}),
         "KroneckerProduct": Call(kc.KroneckerProduct, {"parts": PRODUCT.parts}),
+        "PackedCodes": Call(
+            kc.PackedCodes, {"packed": np.zeros((3, 1), np.uint8), "order": 1, "rank": 2, "bits": 4}
+        ),
+        "PackedCodes.pack": Call(kc.PackedCodes.pack, {"codes": [[[0, 1]], [[1, 0]]], "bits": 4}),
         "Permutation": Call(kc.Permutation, {"dims": (2, 3), "order": (1, 0)}),
         "Diagonal": Call(kc.Diagonal, {"values": [1.0, 2.0]}),
         "Identity": Call(kc.Identity, {"size": 2}),
@@ -192,6 +195,7 @@ def functions() -> dict[str, Call]:
         "save": Call(kc.save, {"path": saved(), "obj": MATRIX}),
         "suggest_dims": Call(kc.suggest_dims, {"n": 6, "order": 2}),
         "swap": Call(kc.swap, {"dims": (2, 3, 2), "i": 0, "j": 2}),
+        "vocabulary_permutation": Call(kc.vocabulary_permutation, {"table": dense, "weights": None} | dims),
     }
 
 

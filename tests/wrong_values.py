@@ -98,6 +98,7 @@ RIGHT: dict[str, set[str]] = {
     # Which.
     "axes": {"None", "[]"},
     "axis": {"None", "0", "-1"},
+    "bits": {"2"},
     "callback": {"None", "int", "len"},
     "i": {"0", "2", "-1"},
     "identities": {"[]", "list of 100"},
@@ -170,6 +171,7 @@ RIGHT_HERE: dict[str, set[str]] = {
     "digits index": {"0", "2", "[]", "list of 100"},
     "eye dims": {"2"},
     "face_splitting matrices": {"sparse"},
+    "fit_codebooks packed": {"True"},
     "from_dense rank": {"10**5000"},
     "khatri_rao matrices": {"sparse"},
     "kron matrices": _KINDS | {"sparse"},

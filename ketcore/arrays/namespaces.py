@@ -1,6 +1,7 @@
 """What differs between array libraries: namespaces, dtypes, where values lie."""
 
 from collections.abc import Sequence
+from mmap import mmap
 from types import ModuleType
 from typing import Any
 
@@ -117,6 +118,14 @@ def extremes(array: AnyArray) -> tuple[int, int] | None:
         return None
     xp = namespace_of(array)
     return int(xp.min(array)), int(xp.max(array))
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    """Whether an array of NumPy lies in a file that is mapped into memory."""
+    base: Any = array
+    while base is not None and not isinstance(base, mmap):
+        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+    return base is not None
 
 
 def to_host(array: AnyArray) -> np.ndarray:

@@ -16,6 +16,8 @@ from threadpoolctl import ThreadpoolController
 
 from ketcore.arrays.namespaces import quiet
 
+READERS = 16
+
 
 @lru_cache(maxsize=1)
 def _blas() -> ThreadpoolController:
@@ -30,6 +32,12 @@ def thread_count() -> int:
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="ketcore")
+
+
+@lru_cache(maxsize=1)
+def readers() -> ThreadPoolExecutor:
+    """Threads that wait for a disk, more than there are cores: it answers many of them in the time of one."""
+    return ThreadPoolExecutor(READERS, thread_name_prefix="ketcore-read")
 
 
 class _OneBlasThread:
@@ -59,6 +67,7 @@ _one_blas_thread = _OneBlasThread()
 def _forget_threads():
     """A forked child has none of its parent's threads: it makes its own pool when it first needs one."""
     _pool.cache_clear()
+    readers.cache_clear()
     _one_blas_thread.__init__()
 
 

@@ -16,6 +16,7 @@ from ketcore.arrays.namespaces import (
     device_of,
     extremes,
     index_dtype,
+    is_mapped,
     is_numpy,
     is_writeable_in_place,
     namespace,
@@ -25,6 +26,7 @@ from ketcore.arrays.namespaces import (
     to_host,
 )
 from ketcore.arrays.sums import sum_by_index
+from ketcore.arrays.threads import READERS, readers
 from ketcore.objects.blocks import check_broadcast, shape_of
 from ketcore.objects.indexing import Selector, take
 from ketcore.objects.packed_codes import PackedCodes, unpacked
@@ -38,6 +40,8 @@ _BLOCK_NUMBERS = 1 << 18
 _MANY = 8
 # Words of a block of scores, at least: each call of a lookup takes some microseconds.
 _LEAST_WORDS = 1 << 10
+# Words whose codes one thread reads of a mapped file at a time: from memory in tens of microseconds.
+_LEAST_READ = 1 << 8
 
 
 def checked_ids(table: Any, ids: Any, check: bool | None) -> tuple[AnyArray, AnyArray | None]:
@@ -106,12 +110,29 @@ def _codes_of(table, ids):
             namespace("ids and codebooks", (ids, table.codebooks[0]))
         # One piece of memory a word where codes are stored so; NumPy's `take` copies what is not in C order.
         lines = stored.transpose(2, 0, 1) if packed is None else stored
-        found = lines[to_host(ids)]
+        found = _lines_at(lines, to_host(ids))
         found = np.moveaxis(found, (-2, -1), (0, 1)) if packed is None else found
     else:
         found = _taken(stored, ids, 2 if packed is None else 0)
     found = found if packed is None else unpacked(found, packed)
     return native(found) if is_numpy(found) else found
+
+
+def _lines_at(lines, ids):
+    """Lines of an array of NumPy; of a mapped file by threads, each of which waits for its own pages."""
+    if ids.size < READERS * _LEAST_READ or not is_mapped(lines):
+        return lines[ids]
+    found, flat = np.empty((ids.size, *lines.shape[1:]), lines.dtype), ids.reshape(-1)
+
+    def read(start):
+        piece = slice(start, start + _LEAST_READ)
+        found[piece] = lines[flat[piece]]
+
+    try:
+        list(readers().map(read, range(0, len(flat), _LEAST_READ)))
+    except RuntimeError:  # there are no more threads where Python ends
+        return lines[ids]
+    return found.reshape(*ids.shape, *lines.shape[1:])
 
 
 def _taken(array, ids, axis):

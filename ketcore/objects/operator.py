@@ -65,6 +65,11 @@ class Structured:
     # Checkers are told of + and - in the classes that have them, and of no attribute that is not there.
     if not TYPE_CHECKING:
 
+        def __contains__(self, value):
+            """Python would compare rows, whose equality is no truth value."""
+            kind = type(self).__name__
+            raise TypeError(f"value must be looked for in to_dense(), not in a {kind}, got {shown(value)}")
+
         def __getattr__(self, name):
             kind, way = type(self).__name__, self._INSTEAD.get(name)
             if way is None:

@@ -84,7 +84,8 @@ class PackedCodes:
         order, rank, bits = check_int("order", order, 1), check_int("rank", rank, 1), check_bits(bits)
         size = packed_bytes(order * rank, bits)
         if packed.ndim != 2 or packed.shape[1] != size or not packed.shape[0]:
-            rule = f"have shape (words, {size}), for {order * rank} codes of {bits} bits, and a word"
+            codes = f"{shown(order * rank)} codes of {bits} bits"
+            rule = f"have shape (words, {shown(size)}), for {codes}, and a word"
             raise ValueError(f"packed must {rule}, got {tuple(packed.shape)}")
         object.__setattr__(self, "packed", packed)
         object.__setattr__(self, "order", order)
