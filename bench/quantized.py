@@ -2,7 +2,7 @@
 
 `python -m bench.quantized TABLE.npy` reads an array (words, columns); without a file it trains the dense
 table of the demo.  The forms are a Kronecker matrix of order 2, in the order of `vocabulary_permutation`, and
-a table of codes.  Errors are relative: of the form as against the table, and what is lost as against the form in
+a table of codes.  Errors are relative: of the form to the table, and what is lost of the form in
 float32.
 """
 
