@@ -234,6 +234,14 @@ def test_a_ket_picks_before_it_decodes():
         assert np.array_equal(kets[key].packed, kets.dequantize()[key].packed)
 
 
+def test_a_ket_whose_lines_are_of_the_batch_too_is_decoded():
+    flat = kc.quantize(RNG.standard_normal(40))
+    small = kc.QuantizedArray(flat.values, flat.scales, (5, 2, 4))
+    kets = kc.Ket.from_packed(small, (1, 3))
+    assert np.array_equal(kets[3].packed, small.dequantize()[3])
+    assert np.array_equal(kets[[1, -1]].packed, small.dequantize()[[1, -1]])
+
+
 def test_beside_wider_factors_it_is_decoded():
     small, wide = kc.quantize(np.ones((1, 3, 3))), np.ones((1, 2, 2))
     assert kc.KroneckerMatrix([small, wide]).dtype == np.float64
