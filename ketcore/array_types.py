@@ -56,6 +56,14 @@ class Nested(Protocol[T_co]):
         ...
 
 
+class Quantized(Protocol[T_co]):
+    """What decodes to an array, as a QuantizedArray does."""
+
+    def dequantize(self) -> T_co:
+        """The array."""
+        ...
+
+
 class SupportsCSR(Protocol):
     """A sparse matrix: all those of SciPy and CuPy can be made CSR matrices."""
 
@@ -93,7 +101,7 @@ AnyArray: TypeAlias = Any
 Host: TypeAlias = NDArray[Any]
 Number: TypeAlias = complex | np.number[Any] | np.bool
 Lists: TypeAlias = Nested["Host | Number | Lists"]
-HostLike: TypeAlias = Host | Number | Lists
+HostLike: TypeAlias = Host | Number | Lists | Quantized[Host]
 HostFactor: TypeAlias = HostLike | SupportsCSR
 
 # Numbers and arrays without dimensions; ids; keys of `[...]`; seeds.

@@ -75,6 +75,7 @@ def of_objects(value):
         **{name: call for M in (A, S, D) for name, call in of_operators(M, x, many).items()},
         **of_functions(a, b, A),
         **of_codebooks(a, b, x),
+        **of_small_numbers(x),
         **{
             f"linalg.{name}": call
             for name, call in of_linalg(A, S, D, A + kc.KroneckerMatrix([b, b]), x).items()
@@ -148,6 +149,15 @@ def of_codebooks(a, b, x):
         "CodebookTable.iter_row_blocks": lambda: list(table.iter_row_blocks(1)),
         "CodebookTable.logits": lambda: [table.logits(x[:2]), table.topk(x[:2], 2)],
         "CodebookTable.topk": lambda: kc.CodebookTable([a], [[[0, 1]]]).topk(x[:2], 1),
+    }
+
+
+def of_small_numbers(x):
+    values = np.ones((1, len(x)), np.int8)
+    small = kc.QuantizedArray(values, np.array(x[None, :], np.float32), values.shape, block=1)
+    return {
+        "QuantizedArray.dequantize": small.dequantize,
+        "quantize": lambda: kc.quantize(np.ones(3)).dequantize() * np.nan,
     }
 
 
@@ -258,7 +268,7 @@ def test_objects_and_linear_algebra_are_silent(name, spoil):
 COMPUTE_NOTHING = {
     *("Diagonal", "Identity", "Ket", "KroneckerMatrix", "KroneckerProduct", "KroneckerSum", "Permutation"),
     *("Op", "commutation", "digits", "engines", "eye", "ket", "linalg", "load_word2ket", "suggest_dims"),
-    *("load", "save"),
+    *("load", "save", "PackedCodes", "PackedCodes.pack", "PackedCodes.unpack"),
     *("as_linear_operator", "cost", "from_packed", "from_terms", "random", "swap"),
 }
 

@@ -1,6 +1,7 @@
 """Arrays of 8 or 4 bits a number: what they decode to, on every operation, object, engine and file."""
 
 import copy
+import json
 import pickle
 from dataclasses import replace
 from math import prod
@@ -14,6 +15,7 @@ import ketcore as kc
 from ketcore.array_types import AnyArray
 from ketcore.lookups import gather
 from ketcore.ops import OPS
+from tests.file_problems import FILE
 from tests.problems import drawn
 
 RNG = np.random.default_rng(5)
@@ -159,6 +161,42 @@ def test_files_carry_it(name, bits, tmp_path):
         assert np.array_equal(found.to_dense(), small.to_dense())
 
 
+BROKEN_FILES = {
+    "text": ("8", "quantized must be a list, got 8"),
+    "short": ('[["factors.0", 8, 32]]', "quantized must be lists .name, bits, block, shape. with names"),
+    "kind": ('[["identities", 8, 32, [1]]]', "quantized must be lists .* with names of packed, factors"),
+    "twice": ('[["factors.0", 8, 2, [1, 2, 3]], ["factors.0", 8, 2, [1, 2, 3]]]', "must have each name once"),
+    "none": ("[]", "the tensors must be those of a KroneckerMatrix"),
+    "more": (
+        '[["factors.0", 8, 2, [1, 2, 3]], ["factors.1", 8, 2, [1]]]',
+        "tensor factors.1.values must be there",
+    ),
+    "block": ('[["factors.0", 8, 3, [1, 2, 3]]]', r"scales must have shape \(1, 2\) .*, got \(1, 3\)"),
+    "zero": ('[["factors.0", 8, 0, [1, 2, 3]]]', "block must be at least 1, got 0"),
+    "bits": ('[["factors.0", 4, 2, [1, 2, 3]]]', "values must have dtype uint8 with 4 bits, got int8"),
+    "no bits": ('[["factors.0", true, 2, [1, 2, 3]]]', "bits must be an int, got True"),
+    "shape": ('[["factors.0", 8, 2, [1, 2, 2]]]', r"values must have shape \(1, 4\)"),
+    "huge": ('[["factors.0", 8, 2, [1, 9223372036854775807, 3]]]', "values must have shape"),
+    "sizes": ('[["factors.0", 8, 2, [1, -2, 3]]]', "shape must be at least 0, got -2"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_FILES)
+def test_what_is_wrong_with_a_file_is_said(name, tmp_path):
+    path = tmp_path / "object.safetensors"
+    kc.save(path, kc.quantize(kc.KroneckerMatrix([np.ones((2, 3))]), 8, 2))
+    text = path.read_bytes()
+    size = int.from_bytes(text[:8], "little")
+    header = json.loads(text[8 : 8 + size])
+    assert json.loads(header["__metadata__"]["quantized"]) == [["factors.0", 8, 2, [1, 2, 3]]]
+    assert header["__metadata__"]["ketcore_format"] == "2"
+    header["__metadata__"]["quantized"], rule = BROKEN_FILES[name]
+    made = json.dumps(header).encode()
+    path.write_bytes(len(made).to_bytes(8, "little") + made + text[8 + size :])
+    with pytest.raises(ValueError, match=FILE + ".*" + rule):
+        kc.load(path)
+
+
 CALLS = {
     "Ket": lambda v: [
         v.factors[0], v[[2, -1]].to_dense(), v[1:].packed, (2 * v).to_dense(), v.inner(v), v.norm(),
@@ -194,6 +232,14 @@ def test_a_ket_picks_before_it_decodes():
     for key in (3, slice(1, 9, 2), ([4, -1], 1), np.arange(100).reshape(50, 2) % 7 == 0):
         assert isinstance(kets[key].stored, kc.QuantizedArray)
         assert np.array_equal(kets[key].packed, kets.dequantize()[key].packed)
+
+
+def test_a_ket_whose_lines_are_of_the_batch_too_is_decoded():
+    flat = kc.quantize(RNG.standard_normal(40))
+    small = kc.QuantizedArray(flat.values, flat.scales, (5, 2, 4))
+    kets = kc.Ket.from_packed(small, (1, 3))
+    assert np.array_equal(kets[3].packed, small.dequantize()[3])
+    assert np.array_equal(kets[[1, -1]].packed, small.dequantize()[[1, -1]])
 
 
 def test_beside_wider_factors_it_is_decoded():

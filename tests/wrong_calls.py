@@ -151,6 +151,17 @@ def functions() -> dict[str, Call]:
             kc.CodebookTable,
             {"codebooks": FACTORS, "codes": [[[0, 1]], [[2, 0]]], "row_scale": None, "decoder": None},
         ),
+        "QuantizedArray": Call(
+            kc.QuantizedArray,
+            {
+                "values": np.zeros((2, 3), np.int8),
+                "scales": np.zeros((2, 1), np.float32),
+                "shape": (2, 3),
+                "bits": 8,
+                "block": 32,
+            },
+        ),
+        "quantize": Call(kc.quantize, {"x": dense, "bits": 8, "block": 32}),
         "Ket": Call(kc.Ket, {"factors": KET.factors}),
         "Ket.from_packed": Call(kc.Ket.from_packed, {"packed": KET.packed, "dims": KET.dims}),
         "Ket.random": Call(kc.Ket.random, sizes),

@@ -150,6 +150,20 @@ RIGHT: dict[str, set[str]] = {
 
 # What is right for an argument of one function alone, beside that.
 RIGHT_HERE: dict[str, set[str]] = {
+    "quantize x": {
+        "[]",
+        "[True, 2]",
+        "[1.5]",
+        "[-9]",
+        "list of 100",
+        "array (7, 7, 7)",
+        "array of bools",
+        "Ket",
+        "KroneckerMatrix",
+        "KroneckerSum",
+    },
+    "quantize block": {"2", "10**5000"},
+    "QuantizedArray block": {"10**5000"},
     "CodebookTable.bag weights": {"None", "[True, 2]", "array of bools"},
     "CodebookTable[...] key": {"array of bools"},
     "GaussianPosterior.sample size": {"None", "0"},

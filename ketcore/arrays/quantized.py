@@ -109,6 +109,8 @@ class QuantizedArray(Generic[ArrayT]):
         self, values: ArrayT, scales: ArrayT, shape: Sequence[int], bits: int = 8, block: int = 32
     ) -> None:
         bits, block = check_bits(bits), check_int("block", block, 1)
+        if not isinstance(shape, list | tuple):
+            raise TypeError(f"shape must be a tuple of ints, got {shown(shape)}")
         shape = tuple([check_int("shape", size, 0) for size in shape])
         for name, array in (("values", values), ("scales", scales)):
             if not is_array(array) or isinstance(array, np.ma.MaskedArray):

@@ -26,7 +26,7 @@ def described(arrays: Mapping[str, Any]) -> list[list[Any]]:
 
 def split(arrays: Mapping[str, Any]) -> dict[str, AnyArray]:
     """The arrays by name, with two for each that is quantized."""
-    found = {}
+    found: dict[str, AnyArray] = {}
     for name, array in arrays.items():
         quantized = isinstance(array, QuantizedArray)
         found |= {f"{name}.{part}": getattr(array, part) for part in _DTYPES} if quantized else {name: array}
@@ -35,7 +35,7 @@ def split(arrays: Mapping[str, Any]) -> dict[str, AnyArray]:
 
 def check_described(entries: Sequence[Any], tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
     """Bits, block and shape by the names of quantized arrays; ValueError on tensors."""
-    found = {}
+    found: dict[str, tuple[Any, ...]] = {}
     for entry in entries:
         named = isinstance(entry, list) and len(entry) == 4 and isinstance(entry[0], str)
         if not named or entry[0].partition(".")[0] not in _MAY_BE or not isinstance(entry[3], list):

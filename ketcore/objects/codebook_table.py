@@ -466,7 +466,11 @@ class CodebookTable(Structured, Generic[ArrayT]):
         """
         if not is_quantized(self._stored()):
             return self
-        return CodebookTable(self.codebooks, self.codes, self.row_scale, self.decoder)
+        books: Any = self.codebooks
+        decoder: Any = self.decoder
+        row_scale: Any = self.row_scale
+        table: Any = CodebookTable(books, self.codes, row_scale, decoder)
+        return table
 
     def expand(self: Any, max_bytes: float = 2**30) -> "CodebookTable[ArrayT]":
         """The same table with all rows made, but for the decoder: they are vectors of one codebook.

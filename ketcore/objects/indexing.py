@@ -148,10 +148,11 @@ def take(array: AnyArray, selectors: Sequence[Selector]) -> AnyArray:
 
 
 def take_stored(array: Any, selectors: Sequence[Selector]) -> Any:
-    """`take` of an array, or of a QuantizedArray along its leading axes, of which no more is decoded."""
+    """`take` of an array, or of a QuantizedArray, whose lines are picked where selectors choose whole ones."""
     if not isinstance(array, QuantizedArray):
         return take(array, selectors)
-    if not all(isinstance(each, int | range) or on_host(each) for each in selectors):
+    known = all(isinstance(each, int | range) or on_host(each) for each in selectors)
+    if not known or len(selectors) >= array.values.ndim:
         return take(array.dequantize(), selectors)
     return recast(array, lambda xp, part: take(part, selectors))
 

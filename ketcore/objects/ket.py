@@ -116,10 +116,12 @@ class Ket(Scalable, Generic[ArrayT]):
     def from_packed(cls, packed: Untyped, dims: Sequence[int]) -> "Ket[Any]": ...
     @overload
     @classmethod
-    def from_packed(cls, packed: Host | Lists, dims: Sequence[int]) -> "Ket[Host]": ...
+    def from_packed(cls, packed: Host | Lists | QuantizedArray[Host], dims: Sequence[int]) -> "Ket[Host]": ...
     @overload
     @classmethod
-    def from_packed(cls, packed: ForeignT, dims: Sequence[int]) -> "Ket[ForeignT]": ...
+    def from_packed(
+        cls, packed: ForeignT | QuantizedArray[ForeignT], dims: Sequence[int]
+    ) -> "Ket[ForeignT]": ...
     @classmethod
     def from_packed(cls, packed: Any, dims: Sequence[int]) -> "Ket[Any]":
         """A ket around an array that is already packed; nothing is copied.
@@ -423,7 +425,10 @@ class Ket(Scalable, Generic[ArrayT]):
         >>> quantize(ket([1.0, 0.0], [0.0, 1.0])).dequantize().to_dense().round(2).tolist()
         [0.0, 1.0, 0.0, 0.0]
         """
-        return Ket.from_packed(self.packed, self.dims) if is_quantized((self.stored,)) else self
+        if not is_quantized((self.stored,)):
+            return self
+        packed: Any = self.packed
+        return Ket.from_packed(packed, self.dims)
 
     def inner(self: Any, other: "Ket[ArrayT]") -> ArrayT:
         """The inner product <self, other>, the first conjugated as in `np.vdot`; batch shapes broadcast.

@@ -704,7 +704,8 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         """
         if not is_quantized(self.stored):
             return self
-        return KroneckerMatrix(self.factors, self.shape, self.term_identities)
+        factors: Any = self.factors
+        return KroneckerMatrix(factors, self.shape, self.term_identities)
 
     @quiet
     def balance(self) -> "KroneckerMatrix[ArrayT]":

@@ -193,7 +193,8 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> quantize(KroneckerSum([[[1.0]], [[2.0, 3.0], [4.0, 5.0]]])).dequantize().dtype
         dtype('float32')
         """
-        return KroneckerSum(self.factors) if is_quantized(self.stored) else self
+        factors: Any = self.factors
+        return KroneckerSum(factors) if is_quantized(self.stored) else self
 
     def __getitem__(self, key: Key) -> ArrayT:
         """The dense row, rows, element or block that NumPy's rules choose.
