@@ -37,7 +37,8 @@ _INDEX = {
 _ROWS, _GRADIENTS, _RECORDS, _GROUPS = range(4)
 _MAX_ORDER = 32
 
-# Up to so many numbers tables are copied for tangents, even where there are fewer in the rows.
+# For tangents tables are copied up to this share of the numbers of the rows, and up to so many in any case.
+_STACKED_SHARE = 4
 _FEW_STACKED = 1 << 15
 
 _FAILED = "there is no memory to multiply out the halves of rows"
@@ -120,7 +121,7 @@ def push(lookup: Lookup, tangents: Sequence[np.ndarray]) -> np.ndarray:
     if lookup.layernorm or not exact:
         return on_numpy.push(lookup, tangents)
     numbers = lookup.batch * lookup.columns
-    if _stacked_size(lookup) <= max(numbers, _FEW_STACKED):
+    if _stacked_size(lookup) <= max(numbers // _STACKED_SHARE, _FEW_STACKED):
         return expand(_stacked(lookup, tangents), None)
     # Of more modes and rows the halves, which on NumPy tangents have in common, cost less than all products;
     # and 16-bit rows are rounded once.
