@@ -159,14 +159,15 @@ def _refusal(name):
 
 
 def _argsort(dtype, to, values, keys, shape):
-    """What thrust.argsort does for one dimension, where values and result lie in memory."""
+    """What thrust.argsort does for one dimension, where values and result lie in memory: it sorts both."""
     if len(shape) != 1:
         _refusal("cupy.cuda.thrust.argsort of several dimensions")()
     _driver().stand_in_note(b"thrust::argsort", b"", 0, None)
     if _driver().stand_in_does_nothing():
         return
-    found = _view(to, np.dtype(np.int64), shape, (8,))
-    found[...] = np.argsort(_view(values, dtype, shape, (dtype.itemsize,)), kind="stable")
+    found, given = _view(to, np.dtype(np.int64), shape, (8,)), _view(values, dtype, shape, (dtype.itemsize,))
+    found[...] = np.argsort(given, kind="stable")
+    given[...] = given[found]
 
 
 def _view(address: int, dtype: np.dtype, shape, strides) -> np.ndarray:
