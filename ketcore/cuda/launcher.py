@@ -4,9 +4,9 @@ A launcher is called as
 
     launch(source, kernel, types, grid, block, args, shared)
 
-with args of device arrays, of memory that `workspace` gave, of NumPy scalars, and of structs as `structs.passed` makes
-them; `launch.xp` is the namespace of its arrays and `launch.shared_limit` the shared memory in bytes that a
-block may ask for.  Tests have another one, which runs the same sources on the CPU.
+with args of device arrays, of what `launch.workspace` gave, of NumPy scalars, and of structs as `passed` of
+`ketcore.cuda.structs` makes them; `launch.xp` is the namespace of its arrays and `launch.shared_limit` the
+shared memory in bytes that a block may ask for.  Tests have others, which run the same sources on the CPU.
 
 What a call takes before a kernel starts is what `python -m bench.host_time` measures.
 """

@@ -288,32 +288,40 @@ def filled_plan(
 
     It is an argument of a launch.
     """
-    plan = bytearray(launch.packed)
-    words = memoryview(plan).cast("q")
-    for at, where in zip(_MODES, _addresses(tables), strict=False):
-        words[at] = where
+    packed = launch.packed
     if gradients:
-        any_of_them = gradients.packed if type(gradients) is PackedTables else gradients[0]
-        size = any_of_them.dtype.itemsize
-        steps = table_strides(gradients)
-        for at, where, (term, row, column) in zip(_MODES, _addresses(gradients), steps, strict=False):
-            words[at + 1] = where
-            words[at + 5], words[at + 6], words[at + 7] = term // size, row // size, column // size
+        size = (gradients.packed if type(gradients) is PackedTables else gradients[0]).dtype.itemsize
+        packed = _strided(launch, table_strides(gradients), size)
+    plan = bytearray(packed)
+    words = memoryview(plan).cast("q")
+    _put_addresses(words, 0, tables)
+    _put_addresses(words, 1, gradients)
     if keys is not None:
         words[_KEYS] = address(keys)
     return passed(plan)
 
 
-def _addresses(tables):
-    """Where each of the tables begins."""
-    if type(tables) is not PackedTables:
-        return [address(table) for table in tables]
-    first, step = address(tables.packed), tables.packed.strides[2]
-    return [first + place * step for place in tables.places]
+@lru_cache(maxsize=1024)
+def _strided(launch, steps, size):
+    """The plan with the strides of gradients, in bytes, whose entries have this size."""
+    plan, order = launch.plan.copy(), len(steps)
+    for axis, name in enumerate(("rank", "row", "column")):
+        plan["modes"][f"gradient_{name}"][:order] = [step[axis] // size for step in steps]
+    return plan.tobytes()
 
 
-# Where the modes of a plan begin, in words of eight bytes: the addresses of a table and of its gradient, then
-# three strides of either.
+def _put_addresses(words, after, tables):
+    """Write where each of the tables begins so many words behind where its mode begins."""
+    if type(tables) is PackedTables:
+        first, step = address(tables.packed), tables.packed.strides[2]
+        for at, place in zip(_MODES, tables.places, strict=False):
+            words[at + after] = first + place * step
+    else:
+        for at, table in zip(_MODES, tables, strict=False):
+            words[at + after] = address(table)
+
+
+# Where the modes of a plan begin, in words of eight bytes, by the addresses of a table and of its gradient.
 _FIELDS: Any = PLAN.fields
 _MODES = tuple([(_FIELDS["modes"][1] + n * MODE.itemsize) // 8 for n in range(MAX_ORDER)])
 _KEYS = _FIELDS["keys"][1] // 8

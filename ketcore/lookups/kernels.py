@@ -5,9 +5,9 @@
                 deterministic: records, private sums of fixed chunks of rows, their sum        3 launches
                 a large table whose modes all take the same leaf: records, sorted by leaf      5 launches
 
-One launch more where an index is not contiguous.  In the last case CuPy's sort is one of the five, whatever
-it launches itself, and zeros are another: where `fills` says no, gradients are filled with them first.  Launchers are those of `ketcore.cuda.launcher`;
-`multiply` of `matmul.cu` is launched by `ketcore.products.fused`.
+One launch more where an index is not contiguous.  In the last case a sort by CuPy is one of the five, whatever
+that launches, and a fill another: where `fills` says no, gradients are filled with zeros first.
+Launchers are those of `ketcore.cuda.launcher`; `multiply` is launched by `ketcore.products.fused`.
 """
 
 from collections.abc import Sequence
