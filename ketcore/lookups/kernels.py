@@ -5,8 +5,8 @@
                 deterministic: records, private sums of fixed chunks of rows, their sum        3 launches
                 a large table whose modes all take the same leaf: records, sorted by leaf      5 launches
 
-One launch more where an index is not contiguous.  In the last case a sort by CuPy is one of the five, whatever
-that launches, and a fill another: where `fills` says no, gradients are filled with zeros first.
+One launch more where an index is not contiguous.  In the last case a sort by CuPy is one of the five, and
+a fill another: where `fills` says no, gradients are filled with zeros first.
 Launchers are those of `ketcore.cuda.launcher`; `multiply` is launched by `ketcore.products.fused`.
 """
 
