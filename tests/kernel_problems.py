@@ -15,7 +15,7 @@ from ketcore.lookups.lookup import make_lookup, remade
 from ketcore.products.fused_plan import Limits
 from ketcore.shapes import halves_split
 from tests.cusim import ORDERS, SimLauncher
-from tests.cusim.launcher import MODE
+from tests.cusim.launcher import MODE, OnHost
 
 CUDA = Path(launcher.__file__).parent
 FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -28,10 +28,8 @@ def simulator():
     return SimLauncher(CUDA, table.TABLE)
 
 
-class Launcher:
+class Launcher(OnHost):
     """The simulator with another grid, order of threads or shared memory, and what was launched."""
-
-    xp = np
 
     def __init__(self, grid=None, order="forward", seed=0, shared_limit=SHARED_FLOOR):
         self.grid, self.order, self.seed, self.shared_limit = grid, order, seed, shared_limit

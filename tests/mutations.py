@@ -60,7 +60,7 @@ def few_blocks(launch):
     def limited(source, kernel, types, grid, *rest):
         launch(source, kernel, types, min(grid, 3), *rest)
 
-    limited.xp = launch.xp
+    limited.xp, limited.workspace, limited.sort = launch.xp, launch.workspace, launch.sort
     return limited
 
 
@@ -217,6 +217,14 @@ BUGS = (
         "atomicAdd(gradient_at<A>(mode, k, leaf_index(plan, own, n, k), column - mode.first_column), slope);",
         "*gradient_at<A>(mode, k, leaf_index(plan, own, n, k), column - mode.first_column) += slope;",
         {"tsan": RACE},
+    ),
+    Bug(
+        "contract: the index that is sorted is that of the first row",
+        SORTED,
+        "gather.cu",
+        "[row] = index[row];",
+        "[row] = index[0];",
+        {"plain": WRONG},
     ),
     Bug(
         "accumulate: sums start from what is in shared memory",

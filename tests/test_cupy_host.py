@@ -6,7 +6,10 @@ from tests.cupy_host import process, wheels
 from tests.require import imported
 
 TESTS = (
-    *(f"tests/cupy_host/{name}.py" for name in ("values", "counts", "captures", "binding", "dtypes")),
+    *(
+        f"tests/cupy_host/{name}.py"
+        for name in ("values", "counts", "captures", "objects", "binding", "dtypes")
+    ),
     "tests/test_gpu.py::test_small_products",
 )
 # cuSOLVER, which these take, has no stand-in.

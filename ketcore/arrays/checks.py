@@ -238,7 +238,8 @@ def to_namespace_of(array: AnyArray, xp: ModuleType, like: AnyArray) -> AnyArray
         if xp is np:
             return array
         return xp.asarray(array, device=device_of(like))
-    namespace("ids and factors", (array, like))
+    if not on_one_device((array, like)):
+        namespace("ids and factors", (array, like))
     return array
 
 

@@ -90,8 +90,9 @@ def plain_type(arrays: Sequence[Any]) -> tuple[ModuleType, np.dtype[Any]] | None
     if type(arrays[0]) is not np.ndarray:
         if not on_one_device(arrays):
             return None
-        dtypes = {array.dtype for array in arrays}
-        return (device_namespace(), dtypes.pop()) if len(dtypes) == 1 and dtypes <= COMMON else None
+        dtype = arrays[0].dtype
+        same = all([array.dtype is dtype for array in arrays])  # noqa: C419 - half the time
+        return (device_namespace(), dtype) if same and dtype in COMMON else None
     dtype, mixed = arrays[0].dtype, False
     for array in arrays:
         if type(array) is not np.ndarray:

@@ -326,6 +326,7 @@ __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
   const Scratch<A> own = open_block<T, A>(plan, shared);
   const int length = plan.rank * plan.width;
   for (i64 row = first_row(); row < plan.rows; row += row_step()) {
+    if (plan.keys && own.lane == 0) reinterpret_cast<I*>(plan.keys)[row] = index[row];
     if (find_leaves(plan, own, index, row)) {
       fetch_leaves<T>(plan, own);
       grow_tree(plan, own);

@@ -145,6 +145,7 @@ struct Plan {
   i64 chunk, chunks, sums;   // rows a chunk, number of chunks, entries of all tables
   double eps;
   u64 per_width;
+  u64 keys;  // where `contract` copies the index for a sort, or 0
   int order, rank, width, kind;
   int root, layernorm, kept, vector;  // kept: entries of the left half within the columns; 16-byte stores
   int staged, atomic;                 // tables are copied to shared memory; gradients are added with atomics
@@ -158,7 +159,7 @@ struct Plan {
 };
 
 // structs.py asserts the same number, so that the two descriptions cannot drift apart unnoticed.
-static_assert(sizeof(Plan) == 2848, "the layout of Plan");
+static_assert(sizeof(Plan) == 2856, "the layout of Plan");
 
 // e / d for inverse = 2**32 / d + 1, exact while e * d < 2**32, which the host sees to.
 __device__ inline unsigned quotient(unsigned e, u64 inverse) { return unsigned((e * inverse) >> 32); }

@@ -4,12 +4,13 @@ A launcher is called as
 
     launch(source, kernel, types, grid, block, args, shared)
 
-with args of device arrays and NumPy scalars, structs among them; `launch.xp` is the namespace of its arrays
-and `launch.shared_limit` the shared memory in bytes that a block may ask for.  Tests have another one, which
-runs the same sources on the CPU.
+with args of device arrays, of what `launch.workspace` gave, of NumPy scalars, and of structs as `passed` of
+`ketcore.cuda.structs` makes them; `launch.xp` is the namespace of its arrays and `launch.shared_limit` the
+shared memory in bytes that a block may ask for.  Tests have others, which run the same sources on the CPU.
+
+What a call takes before a kernel starts is what `python -m bench.host_time` measures.
 """
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ketcore.cuda.library import is_cupy
+from ketcore.cuda.structs import address
 
 
 def launcher_for(array: Any) -> "CupyLauncher | None":
@@ -31,30 +33,36 @@ class CupyLauncher:
 
     def __init__(self, device: int):
         import cupy
+        from cupy.cuda import thrust
 
         self.xp = cupy
         self.device = device
         # Bytes of shared memory that a block may ask for; beyond 48 KiB a kernel must be told.
         self.shared_limit = cupy.cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"]
+        self._argsort = thrust.argsort
 
     def __call__(self, source, kernel, types, grid, block, args, shared):
-        """Launch `kernel<types>` of `source`.cu on a 1-D grid; `args` as in `kernel_arguments`."""
-        function = _cupy_function(self.device, self.shared_limit, source, kernel, types)
-        function((grid,), (block,), kernel_arguments(args), shared_mem=shared)
+        """Launch `kernel<types>` of `source`.cu on a 1-D grid.
+
+        Of a Python number among the `args` CuPy would guess the C type; tests see to it that there is none.
+        """
+        _cupy_function(self.device, self.shared_limit, source, kernel, types)((grid,), (block,), args, shared)
+
+    def workspace(self, count: int, dtype: np.dtype) -> Any:
+        """Memory for so many numbers: to make an array of it would take three times as long."""
+        return self.xp.cuda.alloc(count * dtype.itemsize)
+
+    def sort(self, keys: Any, count: int, dtype: np.dtype) -> Any:
+        """Sort so many `keys` in their place; the int64 positions that they had, a workspace.
+
+        What `argsort` calls, which would sort a copy of the keys and give none of them.
+        """
+        order = self.workspace(count, _POSITION)
+        self._argsort(dtype, order.ptr, address(keys), 0, (count,))
+        return order
 
 
-def kernel_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
-    """The `args` as CuPy wants them: device arrays, exact NumPy scalars, structures as 0-d arrays.
-
-    TypeError for a Python number, of which CuPy would silently guess the C type.
-    """
-    if not _NUMBERS.isdisjoint(map(type, args)):
-        position, kind = next((i, type(arg)) for i, arg in enumerate(args) if type(arg) in _NUMBERS)
-        raise TypeError(f"kernel argument {position} must be a NumPy scalar, got {kind.__name__}")
-    return tuple([np.asarray(arg) if isinstance(arg, np.void) else arg for arg in args])
-
-
-_NUMBERS = {bool, int, float, complex}
+_POSITION = np.dtype(np.int64)
 
 
 def kernel_source(source: str) -> str:
@@ -75,7 +83,7 @@ def _launcher_on(device):
 
 @cache
 def _cupy_function(device, shared_limit, source, kernel, types):
-    """The compiled kernel of a source, with these arguments of its template."""
+    """The compiled kernel of a source with these arguments of its template, as it is on this device."""
     import cupy
 
     name = f"{kernel}<{','.join(types)}>"
@@ -86,4 +94,4 @@ def _cupy_function(device, shared_limit, source, kernel, types):
         function = module.get_function(name)
         # Once, and not per launch, so that threads which launch with different sizes do not race.
         function.max_dynamic_shared_size_bytes = shared_limit
-        return function
+        return function.kernel

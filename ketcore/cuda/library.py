@@ -28,8 +28,12 @@ def on_one_device(arrays: Sequence[Any]) -> bool:
     cupy = sys.modules.get("cupy")
     if cupy is None or type(arrays[0]) is not cupy.ndarray:
         return False
-    device = arrays[0].data.device_id
-    return all([type(each) is cupy.ndarray and each.data.device_id == device for each in arrays])  # noqa: C419
+    kind, device = cupy.ndarray, arrays[0].data.device_id
+    # A loop takes half the time of all(), and every call on a device comes here.
+    for each in arrays:  # noqa: SIM110
+        if type(each) is not kind or each.data.device_id != device:
+            return False
+    return True
 
 
 @cache

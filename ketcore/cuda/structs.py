@@ -4,7 +4,7 @@ MODE, NODE and PLAN are those of kernel.cuh, FACTOR, LINK, SIDE and PASS those o
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ NODE = np.dtype(
 )
 PLAN = np.dtype(
     [(name, np.int64) for name in ("rows", "columns", "bound", "chunk", "chunks", "sums")]
-    + [("eps", np.float64), ("per_width", np.uint64)]
+    + [("eps", np.float64), ("per_width", np.uint64), ("keys", np.uint64)]
     + [(name, np.int32) for name in ("order", "rank", "width", "kind")]
     + [(name, np.int32) for name in ("root", "layernorm", "kept", "vector")]
     + [(name, np.int32) for name in ("staged", "atomic", "panel_rows", "panel_pitch")]
@@ -37,7 +37,7 @@ PLAN = np.dtype(
     + [("single_eps", np.float32)]
     + [("modes", MODE, MAX_ORDER), ("nodes", NODE, MAX_NODES)]
 )
-assert PLAN.itemsize == 2848, "the layout of Plan in kernel.cuh"
+assert PLAN.itemsize == 2856, "the layout of Plan in kernel.cuh"
 
 # The sides of a factor, and of the matrix of a link.
 LARGEST_SIDE = 16
@@ -68,9 +68,11 @@ PASS = np.dtype(
 assert PASS.itemsize == 1064, "the layout of Pass in matmul.cu"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Launch:
     """A plan without addresses, and the sizes of its launch.
+
+    There is one object for the same sizes, so that what is kept for it is found at once.
 
     Attributes
     ----------
@@ -87,8 +89,18 @@ class Launch:
 
     @cached_property
     def packed(self) -> bytes:
-        """The plan as it lies in memory: to copy a struct, NumPy and CuPy go through all of its fields."""
+        """The plan as it lies in memory: to copy a struct, NumPy goes through all of its fields."""
         return self.plan.tobytes()
+
+
+def passed(struct: bytes | bytearray) -> np.ndarray:
+    """A struct as an argument of a kernel, by value: of one with fields CuPy would go through all of them."""
+    return np.ndarray((), _bytes(len(struct)), struct)
+
+
+@cache
+def _bytes(size):
+    return np.dtype(f"V{size}")
 
 
 def reciprocal(divisor: int) -> int:
@@ -97,5 +109,7 @@ def reciprocal(divisor: int) -> int:
 
 
 def address(array: Any) -> int:
-    """Where the first element of a NumPy or CuPy array lies."""
-    return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
+    """Where the first element of a NumPy or CuPy array lies, or memory of CuPy's pool begins."""
+    if type(array) is np.ndarray:
+        return array.__array_interface__["data"][0]
+    return getattr(array, "data", array).ptr

@@ -190,7 +190,7 @@ def expanded(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], out: AnyArr
         check_addressable(shape)
         rows = gather(lookup)
         return rows if len(shape) == 2 else reshaped(xp, rows, shape)
-    found = check_out(out, shape, lookup.dtype, lookup.tables[0], xp)
+    found = check_out(out, shape, lookup.dtype, lookup.like, xp)
     gather(lookup, found.reshape((lookup.batch, lookup.columns)))
     return found
 
@@ -198,7 +198,7 @@ def expanded(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], out: AnyArr
 def as_rows(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], cotangent: Any) -> AnyArray:
     """The cotangent (*batch, columns) of a lookup, checked, as (B, columns)."""
     shape = (*batch, lookup.columns)
-    cotangent = check_like("cotangent", cotangent, shape, xp, lookup.tables[0], lookup.dtype)
+    cotangent = check_like("cotangent", cotangent, shape, xp, lookup.like, lookup.dtype)
     return cotangent if len(shape) == 2 else reshaped(xp, cotangent, (lookup.batch, lookup.columns))
 
 
@@ -237,9 +237,9 @@ def ids_vjp(lookup: Lookup, cotangent: AnyArray) -> tuple[AnyArray, AnyArray]:
 def _on_device(function, lookup, *arguments):
     """What a function of an engine gives while new arrays lie on the device of the tables."""
     # A context that does nothing takes half a microsecond.
-    if is_numpy(lookup.tables[0]):
+    if is_numpy(lookup.index):
         return function(lookup, *arguments)
-    with on_device_of(lookup.tables[0]):
+    with on_device_of(lookup.index):
         return function(lookup, *arguments)
 
 

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from ketcore.cuda.structs import MAX_ORDER, MODE, PLAN, SHARED_FLOOR, Launch, address, reciprocal
+from ketcore.cuda.structs import MAX_ORDER, MODE, PLAN, SHARED_FLOOR, Launch, address, passed, reciprocal
+from ketcore.lookups.leaves import PackedTables, table_strides
 from ketcore.lookups.lookup import Lookup, form
 from ketcore.shapes import offsets, strides, tree_split
 
@@ -67,8 +68,7 @@ class Geometry:
 def geometry(lookup: Lookup) -> Geometry:
     """The geometry of a lookup, which remembers it."""
     if lookup.geometry is None:
-        steps = tuple([table.strides for table in lookup.tables])
-        lookup.geometry = _geometry(lookup.form, lookup.batch, steps)
+        lookup.geometry = _geometry(lookup.form, lookup.batch, table_strides(lookup.tables))
     return lookup.geometry
 
 
@@ -251,8 +251,8 @@ _MAX_GRID = 1 << 16
 
 
 @lru_cache(maxsize=256)
-def chunk_launches(shape: Geometry) -> tuple[Launch, Launch]:
-    """The launches of `accumulate` and of `reduce`."""
+def chunk_launches(shape: Geometry) -> tuple[Launch, Launch, int]:
+    """The launches of `accumulate` and of `reduce`, and how many partial sums there are."""
     plan, order = _common(shape), len(shape.widths)
     tile = max(1, min(_DIGIT_TILE, max(shape.counts)))
     chunk = max(_LEAST_CHUNK, _HITS * max(shape.counts), -(-shape.rows // _CHUNKS))
@@ -268,6 +268,7 @@ def chunk_launches(shape: Geometry) -> tuple[Launch, Launch]:
     return (
         Launch(plan, min(blocks, _MAX_GRID), 32, 8 * 32 * tile),
         Launch(plan, min(-(-sums[-1] // 256), _MAX_GRID), 256, 0),
+        int(plan["chunks"]) * sums[-1],
     )
 
 
@@ -280,23 +281,47 @@ def segment_launch(shape: Geometry) -> Launch:
 # ---- the arrays of a launch ----
 
 
-def filled_plan(launch: Launch, tables: Sequence[Any] = (), gradients: Sequence[Any] = ()) -> np.void:
-    """The plan with the addresses of tables, and those and the strides of gradients (R, t_n, q_n).
+def filled_plan(
+    launch: Launch, tables: Sequence[Any] = (), gradients: Sequence[Any] = (), keys: Any = None
+) -> np.ndarray:
+    """The plan with the addresses of tables and keys, and those and the strides of gradients (R, t_n, q_n).
 
-    It is bytes, to be passed by value.
+    It is an argument of a launch.
     """
-    plan = bytearray(launch.packed)
+    packed = launch.packed
+    if gradients:
+        size = (gradients.packed if type(gradients) is PackedTables else gradients[0]).dtype.itemsize
+        packed = _strided(launch, table_strides(gradients), size)
+    plan = bytearray(packed)
     words = memoryview(plan).cast("q")
-    for at, table in zip(_MODES, tables, strict=False):
-        words[at] = address(table)
-    for at, gradient in zip(_MODES, gradients, strict=False):
-        words[at + 1] = address(gradient)
-        size = gradient.dtype.itemsize
-        words[at + 5], words[at + 6], words[at + 7] = [step // size for step in gradient.strides]
-    return np.void(bytes(plan))
+    _put_addresses(words, 0, tables)
+    _put_addresses(words, 1, gradients)
+    if keys is not None:
+        words[_KEYS] = address(keys)
+    return passed(plan)
 
 
-# Where the modes of a plan begin, in words of eight bytes: the addresses of a table and of its gradient, then
-# three strides of either.
+@lru_cache(maxsize=1024)
+def _strided(launch, steps, size):
+    """The plan with the strides of gradients, in bytes, whose entries have this size."""
+    plan, order = launch.plan.copy(), len(steps)
+    for axis, name in enumerate(("rank", "row", "column")):
+        plan["modes"][f"gradient_{name}"][:order] = [step[axis] // size for step in steps]
+    return plan.tobytes()
+
+
+def _put_addresses(words, after, tables):
+    """Write where each of the tables begins so many words behind where its mode begins."""
+    if type(tables) is PackedTables:
+        first, step = address(tables.packed), tables.packed.strides[2]
+        for at, place in zip(_MODES, tables.places, strict=False):
+            words[at + after] = first + place * step
+    else:
+        for at, table in zip(_MODES, tables, strict=False):
+            words[at + after] = address(table)
+
+
+# Where the modes of a plan begin, in words of eight bytes, by the addresses of a table and of its gradient.
 _FIELDS: Any = PLAN.fields
 _MODES = tuple([(_FIELDS["modes"][1] + n * MODE.itemsize) // 8 for n in range(MAX_ORDER)])
+_KEYS = _FIELDS["keys"][1] // 8

@@ -5,14 +5,16 @@
                 deterministic: records, private sums of fixed chunks of rows, their sum        3 launches
                 a large table whose modes all take the same leaf: records, sorted by leaf      5 launches
 
-One launch more where an index is not contiguous, and in the last case for the copy that CuPy sorts.  Where
-`fills` says no, gradients are filled with zeros first.  Launchers are those of `ketcore.cuda.launcher`;
-`multiply` of `matmul.cu` is launched by `ketcore.products.fused`.
+One launch more where an index is not contiguous.  In the last case a sort by CuPy is one of the five, and
+a fill another: where `fills` says no, gradients are filled with zeros first.
+Launchers are those of `ketcore.cuda.launcher`; `multiply` is launched by `ketcore.products.fused`.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.cuda.structs import MAX_ORDER, SHARED_FLOOR, Launch, address
@@ -69,16 +71,18 @@ def expand(launch: Any, lookup: Lookup, out: Any = None) -> AnyArray:
 
     They are written into `out` where it is given, a C-contiguous array.
     """
+    form = lookup.form
+    dtype, columns = form.dtypes[0], form.columns
     if out is None:
-        out = launch.xp.empty((lookup.batch, lookup.columns), dtype=lookup.tables[0].dtype)
+        out = launch.xp.empty((lookup.batch, columns), dtype)
     if not lookup.batch:
         return out
-    shape, lanes = geometry(lookup), 16 // out.dtype.itemsize
-    vector = lookup.columns % lanes == 0 and shape.right % lanes == 0 and address(out) % 16 == 0
+    shape, lanes = geometry(lookup), 16 // dtype.itemsize
+    vector = columns % lanes == 0 and shape.right % lanes == 0 and address(out) % 16 == 0
     found = gather_launch(shape, False, _shared_limit(launch), vector)
     assert found is not None  # or there would be an obstacle
     index = _index(launch, lookup)
-    types = c_type(out.dtype), c_type(index.dtype)
+    types = c_type(dtype), c_type(index.dtype)
     _run(launch, found, "gather", "expand", types, filled_plan(found, lookup.tables), index, out)
     return out
 
@@ -89,9 +93,9 @@ def leaf_cotangents(launch: Any, lookup: Lookup, cotangent: AnyArray) -> AnyArra
     It is read in the dtype of the tables, any other as the dtype that sums run in.  Zero where an index is
     bad.
     """
-    shape = (lookup.batch, lookup.rank, sum(lookup.widths))
-    records = launch.xp.empty(shape, dtype=_sum_dtype(lookup))
-    _contract(launch, lookup, cotangent, records, ())
+    records = launch.xp.empty((lookup.batch, lookup.rank, sum(lookup.widths)), sum_dtype(lookup))
+    if lookup.batch:
+        _contract(launch, lookup, _index(launch, lookup), cotangent, records)
     return records
 
 
@@ -121,59 +125,61 @@ def contract(
     """
     if not lookup.batch:
         return
+    index, dtype = _index(launch, lookup), sum_dtype(lookup)
     if not deterministic:
-        _contract(launch, lookup, cotangent, launch.xp.empty(0, dtype=_sum_dtype(lookup)), gradients)
+        _contract(launch, lookup, index, cotangent, launch.workspace(0, dtype), gradients)
         return
-    records = leaf_cotangents(launch, lookup, cotangent)
+    shape = geometry(lookup)
+    records = launch.workspace(shape.rows * shape.rank * shape.width, dtype)
     if _is_sorted(lookup):
-        _sum_segments(launch, lookup, records, gradients)
+        keys = launch.workspace(shape.rows, index.dtype)
+        _contract(launch, lookup, index, cotangent, records, keys=keys)
+        _sorted_sums(launch, shape, keys, index.dtype, records, dtype, gradients)
     else:
-        _sum_chunks(launch, lookup, records, gradients)
+        _contract(launch, lookup, index, cotangent, records)
+        _sum_chunks(launch, shape, index, records, dtype, gradients)
 
 
-def _contract(launch, lookup, cotangent, records, gradients):
-    """Write `records`, or where there are gradients add to them with atomics."""
-    if not lookup.batch:
-        return
-    storage, index = lookup.tables[0].dtype, _index(launch, lookup)
-    if cotangent.dtype != storage:
-        cotangent = cotangent.astype(records.dtype, copy=False)
+def _contract(launch, lookup, index, cotangent, records, gradients=(), keys=None):
+    """Write `records`, or where there are gradients add to them with atomics; copy the index to `keys`."""
+    storage, wide = lookup.form.dtypes[0], sum_dtype(lookup)
+    if cotangent.dtype != storage and cotangent.dtype != wide:
+        cotangent = cotangent.astype(wide)
     cotangent = launch.xp.ascontiguousarray(cotangent)
     found = gather_launch(geometry(lookup), True, _shared_limit(launch), False, bool(gradients))
     assert found is not None  # or there would be an obstacle
-    plan = filled_plan(found, lookup.tables, gradients)
+    plan = filled_plan(found, lookup.tables, gradients, keys)
     types = c_type(storage), c_type(cotangent.dtype), c_type(index.dtype)
     _run(launch, found, "gather", "contract", types, plan, index, cotangent, records)
 
 
-def _sum_chunks(launch, lookup, records, gradients):
+def _sum_chunks(launch, shape, index, records, dtype, gradients):
     """Gradients through sums over chunks of the batch, and then over the chunks."""
-    accumulate, reduce = chunk_launches(geometry(lookup))
-    chunks, sums = int(accumulate.plan["chunks"]), int(accumulate.plan["sums"])
-    if not sums:  # tables without rows
+    accumulate, reduce, partial = chunk_launches(shape)
+    if not partial:  # tables without rows
         return
-    index, name = _index(launch, lookup), c_type(records.dtype)
-    partials = launch.xp.empty((chunks, sums), dtype=records.dtype)
-    types = name, c_type(index.dtype)
+    partials, name = launch.workspace(partial, dtype), c_type(dtype)
+    plan = filled_plan(accumulate)
     _run(
-        launch, accumulate, "scatter", "accumulate", types, filled_plan(accumulate), index, records, partials
+        launch,
+        accumulate,
+        "scatter",
+        "accumulate",
+        (name, c_type(index.dtype)),
+        plan,
+        index,
+        records,
+        partials,
     )
     _run(launch, reduce, "scatter", "reduce", (name,), filled_plan(reduce, (), gradients), partials)
 
 
-def _sum_segments(launch, lookup, records, gradients):
-    index = _index(launch, lookup).reshape(-1)
-    _sorted_sums(launch, segment_launch(geometry(lookup)), index, records, gradients)
-
-
-def _sorted_sums(launch, found, index, records, gradients):
-    """Gradients through sums over runs of equal ids, which sorting makes."""
-    order = launch.xp.argsort(index, kind="stable")
-    ids = index.take(order)
-    types = c_type(records.dtype), c_type(index.dtype)
-    plan = filled_plan(found, (), gradients)
+def _sorted_sums(launch, shape, keys, kind, records, dtype, gradients):
+    """Gradients through sums over runs of equal ids, which sorting makes of the keys, of dtype `kind`."""
+    found, order = segment_launch(shape), launch.sort(keys, shape.rows, kind)
+    plan, types = filled_plan(found, (), gradients), (c_type(dtype), c_type(kind))
     for kernel in ("pieces", "segments"):
-        _run(launch, found, "scatter", kernel, types, plan, ids, order, records)
+        _run(launch, found, "scatter", kernel, types, plan, keys, order, records)
 
 
 def segment_sum(launch: Any, values: AnyArray, index: AnyArray, count: int) -> AnyArray:
@@ -182,9 +188,10 @@ def segment_sum(launch: Any, values: AnyArray, index: AnyArray, count: int) -> A
     sums = launch.xp.zeros((count, width), dtype=values.dtype)
     if not batch or not width:
         return sums
-    found = segment_launch(segment_geometry(batch, width, count, values.dtype))
-    # The kernels put partial sums into the rows that they read.
-    _sorted_sums(launch, found, index, launch.xp.array(values, order="C"), (sums[None],))
+    shape = segment_geometry(batch, width, count, values.dtype)
+    # The kernels sort the keys, and put partial sums into the rows that they read.
+    keys, values = launch.xp.array(index, order="C"), launch.xp.array(values, order="C")
+    _sorted_sums(launch, shape, keys, index.dtype, values, values.dtype, (sums[None],))
     return sums
 
 
@@ -195,13 +202,21 @@ def _run(launch, found: Launch, source, kernel, types, *args):
 def _index(launch, lookup):
     """The index as the kernels read it: contiguous, of 32 or 64 bits."""
     index = lookup.index
-    if c_type(index.dtype) not in INDEX.values():
+    if c_type(index.dtype) not in _INDICES:
         index = index.astype("int64")
     return launch.xp.ascontiguousarray(index)
 
 
-def _sum_dtype(lookup):
-    return "float64" if lookup.tables[0].dtype.itemsize == 8 else "float32"
+# An index of CuPy may have another dtype where nothing looked at it.
+_INDICES = frozenset(INDEX.values())
+
+
+def sum_dtype(lookup: Lookup) -> np.dtype:
+    """The dtype that sums run in, and that gradients have."""
+    return _DOUBLE if lookup.form.dtypes[0].itemsize == 8 else _SINGLE
+
+
+_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def _shared_limit(launch):

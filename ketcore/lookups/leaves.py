@@ -10,16 +10,18 @@ Letters: N order, R rank, b rows, t_n and q_n rows and columns of table n.
 from collections.abc import Sequence
 from itertools import pairwise
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.elementary import as_dtype, permuted, reshaped
-from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_numpy
+from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_numpy, namespace_of
 from ketcore.lookups.digits import split_digits
-from ketcore.lookups.lookup import Lookup
+from ketcore.lookups.lookup import Lookup, cut
 from ketcore.shapes import offsets
+from ketcore.tracing import kept
 
 
 def leaves(
@@ -56,6 +58,53 @@ def packed_views(xp: ModuleType, packed: AnyArray, widths: Sequence[int]) -> tup
     """The tables (R, t, q_n) that lie side by side in `packed` (t, R, sum q_n)."""
     ends, terms_first = offsets(widths), permuted(xp, packed, (1, 0, 2))
     return tuple([terms_first[:, :, start:stop] for start, stop in pairwise(ends)])
+
+
+class PackedTables(Sequence[AnyArray]):
+    """The tables that lie side by side in packed kets, as views that are made once somebody asks for one.
+
+    CuPy takes a microsecond for each step to a view; where a table begins its kernels know without them.
+
+    Attributes
+    ----------
+    packed : array, (t, R, sum dims)
+        The records.
+    dims : tuple of N ints
+        How long each leaf is.
+    widths : tuple of N ints
+        How much of it belongs to its table.
+    """
+
+    def __init__(self, packed: AnyArray, dims: tuple[int, ...], widths: tuple[int, ...]):
+        self.packed, self.dims, self.widths = packed, dims, widths
+        self._views: Sequence[AnyArray] | None = None
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where in a record each leaf begins."""
+        return _places(self.dims)
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    def __getitem__(self, n: Any) -> Any:
+        if self._views is None:
+            whole = packed_views(namespace_of(self.packed), self.packed, self.dims)
+            self._views = cut(whole, self.widths)
+        return self._views[n]
+
+
+@kept(128)
+def _places(dims):
+    return offsets(dims)[:-1]
+
+
+def table_strides(tables: Sequence[AnyArray]) -> tuple[tuple[int, int, int], ...]:
+    """The strides of tables (R, t_n, q_n) in bytes."""
+    if type(tables) is not PackedTables:
+        return tuple([table.strides for table in tables])
+    word, term, entry = tables.packed.strides
+    return ((term, word, entry),) * len(tables)
 
 
 def chosen_leaves(lookup: Lookup, index: AnyArray) -> Sequence[AnyArray]:

@@ -101,7 +101,7 @@ class Lookup:
     Attributes
     ----------
     tables : sequence of N arrays, (R, t_n, q_n)
-        Of any strides.
+        Of any strides; the views of packed kets may not be made yet.
     index : array of ints
         By the kind; valid in [0, bound), those of "modes" and "terms" in [0, t_n).
     checked : bool
@@ -115,12 +115,17 @@ class Lookup:
         What `ketcore.lookups.kernel_plan` makes of all that is no array, once it is asked.
     """
 
-    tables: tuple[AnyArray, ...]
+    tables: Sequence[AnyArray]
     index: AnyArray
     checked: bool
     form: Form
     records: AnyArray | None = None
     geometry: Any = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def like(self) -> AnyArray:
+        """An array of the library, the device and the dtype of the first table."""
+        return self.tables[0] if self.records is None else self.records
 
     @property
     def kind(self) -> str:

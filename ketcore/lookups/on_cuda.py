@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays import namespaces
-from ketcore.arrays.namespaces import accumulation_dtype, namespace_of
+from ketcore.arrays.namespaces import namespace_of
 from ketcore.cuda import launcher, library
 from ketcore.lookups import kernels
-from ketcore.lookups.leaves import packed_views
+from ketcore.lookups.leaves import PackedTables
 from ketcore.lookups.lookup import Lookup
 from ketcore.lookups.on_arrays import push
 from ketcore.lookups.segments import sum_by_id
@@ -26,9 +26,8 @@ def missing() -> str:
 
 def obstacle(lookup: Lookup) -> str:
     """Why this lookup cannot run here."""
-    table = lookup.tables[0]
-    if launcher.launcher_for(table) is None:
-        return f"must be arrays of CuPy, got {namespaces.library_of(table)}"
+    if launcher.launcher_for(lookup.index) is None:
+        return f"must be arrays of CuPy, got {namespaces.library_of(lookup.index)}"
     return kernels.obstacle(lookup)
 
 
@@ -50,15 +49,13 @@ def pull_packed(lookup: Lookup, dims: Sequence[int], cotangent: AnyArray, determ
     # Zero stays the gradient of what was cut from the tables.
     fills = kernels.fills(lookup, deterministic) and lookup.widths == tuple(dims)
     (packed,) = _new(lookup, [(lookup.bound, lookup.rank, sum(dims))], fills)
-    views = packed_views(namespace_of(packed), packed, dims)
-    cut = tuple(view[:, :, :width] for view, width in zip(views, lookup.widths, strict=True))
-    _contract(lookup, cotangent, deterministic, cut)
+    _contract(lookup, cotangent, deterministic, PackedTables(packed, tuple(dims), lookup.widths))
     return packed
 
 
 def pull_ids(lookup: Lookup, cotangent: AnyArray) -> tuple[AnyArray, AnyArray]:
     """The cotangent of rows back to the leaves of each id."""
-    return sum_by_id(namespace_of(lookup.tables[0]), lookup, records(lookup, cotangent))
+    return sum_by_id(namespace_of(lookup.index), lookup, records(lookup, cotangent))
 
 
 def records(lookup: Lookup, cotangent: AnyArray) -> AnyArray:
@@ -67,14 +64,14 @@ def records(lookup: Lookup, cotangent: AnyArray) -> AnyArray:
 
 
 def _launcher(lookup):
-    return launcher.launcher_for(lookup.tables[0])
+    return launcher.launcher_for(lookup.index)
 
 
 def _new(lookup, shapes, fills):
     """Gradients: of zeros, which are one launch more for each, unless the kernels fill all of them."""
-    xp = _launcher(lookup).xp
-    made, dtype = xp.empty if fills else xp.zeros, accumulation_dtype(xp, lookup.dtype)
-    return tuple([made(shape, dtype=dtype) for shape in shapes])
+    xp, dtype = _launcher(lookup).xp, kernels.sum_dtype(lookup)
+    made = xp.empty if fills else xp.zeros
+    return tuple([made(shape, dtype) for shape in shapes])
 
 
 def _contract(lookup, cotangent, deterministic, gradients):

@@ -100,7 +100,7 @@ def scaled_rows(
         return expanded(xp, lookup, batch, out)
     shape = (*batch, lookup.columns)
     check_addressable(shape)
-    found = None if out is None else check_out(out, shape, scale.dtype, lookup.tables[0], xp)
+    found = None if out is None else check_out(out, shape, scale.dtype, lookup.like, xp)
     column = _column(xp, lookup, scale, scale.given)
     if found is not None and scale.dtype == lookup.dtype and is_numpy(found):
         # The scale may lie in the memory that rows are written to.

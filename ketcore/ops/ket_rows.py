@@ -29,8 +29,9 @@ from ketcore.arrays.checks import (
 )
 from ketcore.arrays.elementary import flattened
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, is_complex, quiet
+from ketcore.cuda import launcher
 from ketcore.lookups.gather import ids_vjp, packed_vjp
-from ketcore.lookups.leaves import packed_views
+from ketcore.lookups.leaves import PackedTables, packed_views
 from ketcore.lookups.lookup import Lookup, cut, form, narrowed, narrowed_widths, restored_records
 from ketcore.lookups.row_scales import (
     beside_tables,
@@ -531,8 +532,12 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check, row_scale):
     ids = to_namespace_of(ids, xp, leaves)
     columns = check_columns("columns", columns, width)
     found = _form(type(leaves), tuple(leaves.shape), dims, columns, layernorm, eps, dtype, own)
-    tables = cut(packed_views(xp, leaves, dims), None if found.widths == dims else found.widths)
-    records = leaves if found.widths == dims else None
+    whole = found.widths == dims
+    if launcher.launcher_for(leaves) is not None:
+        tables: Any = PackedTables(leaves, dims, found.widths)
+    else:
+        tables = cut(packed_views(xp, leaves, dims), None if whole else found.widths)
+    records = leaves if whole else None
     lookup, batch = Lookup(tables, flattened(xp, ids), checked, found, records), tuple(ids.shape)
     return xp, leaves, dims, scaled_lookup(xp, lookup, batch, scale), batch, scale
 

@@ -27,6 +27,7 @@ from ketcore.cuda.structs import (
     SHARED_FLOOR,
     Launch,
     address,
+    passed,
     reciprocal,
 )
 from ketcore.shapes import offsets
@@ -363,8 +364,8 @@ def _fill_chain(chain, group, buffers):
         matrix += p * _padded(q)
 
 
-def filled_pass(step: FusedStep, factors: Sequence[Any], wide_source: bool, wide_target: bool) -> np.void:
-    """The plan of a pass with addresses and strides of its factors (R, p_n, q_n): bytes, passed by value."""
+def filled_pass(step: FusedStep, factors: Sequence[Any], wide_source: bool, wide_target: bool) -> np.ndarray:
+    """The plan of a pass with addresses and strides of its factors (R, p_n, q_n), for a launch."""
     plan: Any = step.launch.plan.copy()
     used = factors[step.start : step.stop]
     plan["source"]["wide"], plan["target"]["wide"] = wide_source, wide_target
@@ -373,4 +374,4 @@ def filled_pass(step: FusedStep, factors: Sequence[Any], wide_source: bool, wide
     steps = np.array([factor.strides for factor in used]) // used[0].dtype.itemsize
     for axis, name in enumerate(("term", "row", "column")):
         entries[name] = steps[:, axis]
-    return np.void(plan.tobytes())
+    return passed(plan.tobytes())

@@ -16,7 +16,7 @@ Kernels, of ketcore and of CuPy, are run by the simulator, from the PTX that NVR
     plugin.py, process.py      pytest in such a process
     shim/                      on PYTHONPATH, makes every process one that imports CuPy
     problems.py                a call of every kind of lookup, for
-    values.py, counts.py, captures.py, binding.py, dtypes.py
+    values.py, counts.py, captures.py, objects.py, binding.py, dtypes.py
                                tests that run here alone, named as arguments; and, with torch,
     tensors.py
 

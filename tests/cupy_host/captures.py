@@ -1,4 +1,4 @@
-"""While a graph is being captured: nothing waits, no call of cuBLAS, no copy between host and device."""
+"""Graphs: in a capture nothing waits, calls cuBLAS or copies between host and device; and what they give."""
 
 from contextlib import contextmanager
 from functools import partial
@@ -33,7 +33,7 @@ def calls():
         yield pytest.param(problem.backward, id=f"{name}, backward")
         atomics = partial(problem.backward, deterministic=False)
         yield pytest.param(atomics, id=f"{name}, atomics")
-    yield pytest.param(product, id="fused product")
+    yield pytest.param(partial(product), id="fused product")
 
 
 @contextmanager
@@ -60,6 +60,36 @@ def test_what_is_captured(call):
         assert note.detail not in ("to the host", "from the host")
         # CuPy tells thrust the stream on the way that the stand-in replaces.
         assert note.stream == stream.ptr or note.function == "thrust::argsort"
+
+
+def arrays_of(call):
+    """The arrays that a call reads; ids are integers."""
+    tables, *others = call.args or (FACTORS, X)
+    return [*(tables if isinstance(tables, list) else [tables]), *others]
+
+
+@pytest.mark.parametrize("call", list(calls()))
+def test_a_graph_takes_the_values_of_its_launch(call):
+    pool = cupy.cuda.MemoryPool()
+    with cupy.cuda.Stream(non_blocking=True) as stream, cupy.cuda.using_allocator(pool.malloc):
+        before = values_of(call())
+        stream.begin_capture()
+        captured = call()
+        graph = stream.end_capture()
+        for array in arrays_of(call):
+            values = array.get()
+            array.set(values[..., ::-1].copy() if values.dtype.kind == "i" else values * np.float32(-1.5))
+        graph.launch(stream)
+        expected = values_of(call())
+        # Atomics add in the order in which threads happen to run, here always the same.
+        for found, right, old in zip(values_of(captured), expected, before, strict=True):
+            np.testing.assert_array_equal(found, right)
+            assert not np.array_equal(right, old)
+
+
+def values_of(results):
+    """What a call gave, as arrays of NumPy."""
+    return [array.get() for array in (results if isinstance(results, tuple) else (results,))]
 
 
 def test_products_take_the_kernel():

@@ -10,10 +10,10 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -80,8 +80,50 @@ class Note:
 
 def _run(launch):
     """Run a kernel of ketcore or of CuPy from the PTX of its module; what went wrong, or an empty string."""
+    entry, name = _module(launch.ptx)[launch.symbol.decode()], launch.name.decode()
     made = simulator.Launch(launch.grid, launch.block, launch.shared, 0, 0)
-    return _module(launch.ptx)[launch.symbol.decode()](ctypes.byref(made), launch.arguments)
+    if _captured is None:
+        return entry(ctypes.byref(made), launch.arguments)
+    given = (ctypes.c_void_p * len(entry.sizes)).from_address(launch.arguments)
+    pairs = zip(given, entry.sizes, strict=True)
+    values = [ctypes.create_string_buffer(ctypes.string_at(*each), each[1]) for each in pairs]
+    addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+
+    def again(kept=values):
+        error = entry(ctypes.byref(made), ctypes.addressof(addresses))
+        assert not error, f"{name}: {error}"
+
+    _captured.append(again)
+    return ""
+
+
+# What is to be done by the graph that is being captured, and by those that were: functions without arguments.
+_captured: list[Callable[[], object]] | None = None
+_graphs: list[list[Callable[[], object]]] = []
+# As in notes.h.
+_BEGIN, _END, _LAUNCH, _FILL, _COPY = range(5)
+
+
+def _graph(what, to, from_, size):
+    """What stand_in_graph of notes.h says of graphs; a graph is its number, counted from one."""
+    global _captured
+    if what == _BEGIN:
+        _captured = []
+    elif what == _END:
+        _graphs.append(_captured)
+        _captured = None
+        return len(_graphs)
+    elif what == _LAUNCH:
+        try:
+            for work in _graphs[to - 1]:
+                work()
+        except Exception as error:
+            _driver().stand_in_complain(str(error).encode())
+            return _LAUNCH_FAILED
+    elif _captured is not None:
+        function = ctypes.memset if what == _FILL else ctypes.memmove
+        _captured.append(partial(function, to, from_ or 0, size))
+    return 0
 
 
 @cache
@@ -159,14 +201,22 @@ def _refusal(name):
 
 
 def _argsort(dtype, to, values, keys, shape):
-    """What thrust.argsort does for one dimension, where values and result lie in memory."""
+    """What thrust.argsort does for one dimension, where values and result lie in memory: it sorts both."""
     if len(shape) != 1:
         _refusal("cupy.cuda.thrust.argsort of several dimensions")()
     _driver().stand_in_note(b"thrust::argsort", b"", 0, None)
     if _driver().stand_in_does_nothing():
         return
-    found = _view(to, np.dtype(np.int64), shape, (8,))
-    found[...] = np.argsort(_view(values, dtype, shape, (dtype.itemsize,)), kind="stable")
+    if _captured is not None:
+        _captured.append(partial(_sort, dtype, to, values, shape))
+    else:
+        _sort(dtype, to, values, shape)
+
+
+def _sort(dtype, to, values, shape):
+    found, given = _view(to, np.dtype(np.int64), shape, (8,)), _view(values, dtype, shape, (dtype.itemsize,))
+    found[...] = np.argsort(given, kind="stable")
+    given[...] = given[found]
 
 
 def _view(address: int, dtype: np.dtype, shape, strides) -> np.ndarray:
@@ -186,6 +236,9 @@ def _driver():
     library.callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Launch))(_launched)
     library.stand_in_does_nothing.restype = ctypes.c_bool
     library.stand_in_launcher(library.callback)
+    numbers = ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
+    library.keep_graphs = ctypes.CFUNCTYPE(ctypes.c_size_t, *numbers)(_graph)
+    library.stand_in_graphs(library.keep_graphs)
     return library
 
 

@@ -47,6 +47,7 @@ struct Note {
 int context;
 void* current_context;
 int (*launcher)(const Launch*);
+size_t (*graphs)(int, void*, const void*, size_t);
 bool does_nothing, is_capturing, is_noting;
 std::string complaint;
 std::vector<Note> notes;
@@ -78,6 +79,8 @@ bool stand_in_capturing() { return is_capturing; }
 bool stand_in_does_nothing() { return does_nothing; }
 
 STAND_IN void stand_in_launcher(int (*function)(const Launch*)) { launcher = function; }
+STAND_IN void stand_in_graphs(size_t (*function)(int, void*, const void*, size_t)) { graphs = function; }
+size_t stand_in_graph(int what, void* to, const void* from, size_t bytes) { return graphs(what, to, from, bytes); }
 STAND_IN void stand_in_do_nothing(bool value) { does_nothing = value; }
 STAND_IN void stand_in_set_capturing(bool value) { is_capturing = value; }
 STAND_IN void stand_in_set_noting(bool value) {

@@ -19,5 +19,10 @@ STAND_IN const char* stand_in_complaint();
 STAND_IN bool stand_in_capturing();
 STAND_IN void stand_in_set_capturing(bool value);
 
+// Graphs are kept by Python: that a capture begins, that it ends (gives the graph), that a graph (`to`) is to be
+// done, and that a fill with a byte (`from`) or a copy is to be done whenever the graph is.
+enum { kBeginGraph, kEndGraph, kLaunchGraph, kFill, kCopy };
+STAND_IN size_t stand_in_graph(int what, void* to, const void* from, size_t bytes);
+
 // Whether what a GPU would do is to be left out: what is left is the time of the host.
 STAND_IN bool stand_in_does_nothing();

@@ -146,7 +146,10 @@ RUNTIME cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
 RUNTIME cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   stand_in_note("cudaMemcpyAsync", direction(kind), bytes, stream);
   if (kind == cudaMemcpyDeviceToDevice && stand_in_does_nothing()) return cudaSuccess;
-  memmove(to, from, bytes);
+  if (stand_in_capturing())
+    stand_in_graph(kCopy, to, from, bytes);
+  else
+    memmove(to, from, bytes);
   return cudaSuccess;
 }
 RUNTIME cudaMemset(void* to, int value, size_t bytes) {
@@ -157,7 +160,10 @@ RUNTIME cudaMemset(void* to, int value, size_t bytes) {
 RUNTIME cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
   stand_in_note("cudaMemsetAsync", "", bytes, stream);
   if (stand_in_does_nothing()) return cudaSuccess;
-  memset(to, value, bytes);
+  if (stand_in_capturing())
+    stand_in_graph(kFill, to, reinterpret_cast<void*>(size_t(value)), bytes);
+  else
+    memset(to, value, bytes);
   return cudaSuccess;
 }
 
@@ -190,21 +196,27 @@ RUNTIME cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t
 }
 RUNTIME cudaEventSynchronize(cudaEvent_t) { return forbidden_in_a_capture("cudaEventSynchronize"); }
 
-// ---- graphs: what is captured is done at once, and a launch of the graph does nothing ----
+// ---- graphs: what is captured is done when the graph is launched ----
 
 RUNTIME cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode mode) {
   is_relaxed = mode == cudaStreamCaptureModeRelaxed;
   stand_in_set_capturing(true);
+  stand_in_graph(kBeginGraph, nullptr, nullptr, 0);
   return cudaSuccess;
 }
 RUNTIME cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
   is_relaxed = false;
   stand_in_set_capturing(false);
-  return new_handle(graph);
+  *graph = reinterpret_cast<cudaGraph_t>(stand_in_graph(kEndGraph, nullptr, nullptr, 0));
+  return cudaSuccess;
 }
-RUNTIME cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t, unsigned long long) { return new_handle(made); }
-RUNTIME cudaGraphLaunch(cudaGraphExec_t, cudaStream_t stream) {
-  return stand_in_note("cudaGraphLaunch", "", 0, stream), cudaSuccess;
+RUNTIME cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {
+  return *made = reinterpret_cast<cudaGraphExec_t>(graph), cudaSuccess;
+}
+RUNTIME cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+  stand_in_note("cudaGraphLaunch", "", 0, stream);
+  // 0 where all of it went well, as the launch of a kernel.
+  return stand_in_graph(kLaunchGraph, graph, nullptr, 0) ? cudaErrorLaunchFailure : cudaSuccess;
 }
 RUNTIME cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
 RUNTIME cudaGraphExecDestroy(cudaGraphExec_t) { return cudaSuccess; }

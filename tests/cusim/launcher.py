@@ -34,7 +34,25 @@ _ARCHITECTURE = 90
 _STRUCTS = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16"}
 
 
-class SimLauncher:
+class OnHost:
+    """What launchers on arrays of NumPy share: where kernels find room, and what sorts."""
+
+    xp = np
+
+    @staticmethod
+    def workspace(count, dtype):
+        # Whatever a kernel reads of it without having written it shows.
+        return np.full(count, np.nan if dtype.kind == "f" else np.iinfo(dtype).min, dtype)
+
+    @staticmethod
+    def sort(keys, count, dtype):
+        assert (keys.shape, keys.dtype) == ((count,), dtype)
+        order = np.argsort(keys, kind="stable")
+        keys[:] = keys[order]
+        return order
+
+
+class SimLauncher(OnHost):
     """Launches kernels on the simulator.
 
     directory      where the .cu files and kernel.cuh are
@@ -47,7 +65,6 @@ class SimLauncher:
     launches       names of the kernels launched so far
     """
 
-    xp = np
     # The most that a block gets on any supported architecture.
     shared_limit = 227 << 10
 
@@ -62,6 +79,9 @@ class SimLauncher:
     def __call__(self, source, kernel, types, grid, block, args, shared):
         name = f"{kernel}<{', '.join(types)}>" if types else kernel
         found = self._find(source, kernel, tuple(types), name)
+        # Structs, which CuPy takes as arrays.
+        structs = [isinstance(arg, np.ndarray) and arg.dtype.type is np.void for arg in args]
+        args = [arg[()] if struct else arg for arg, struct in zip(args, structs, strict=True)]
         values, keep = _marshal(name, found, args)
         launch = Launch((grid, 1, 1), (block, 1, 1), shared, ORDERS.index(self.order), self.seed)
         self.launches.append(kernel)
