@@ -158,6 +158,18 @@ def in_few_bytes(permutation: Tensor) -> Tensor:
     return permutation
 
 
+def stored_bytes(module: nn.Module) -> int:
+    """The bytes of the parameters and buffers of a layer, of a permutation those of a state dict.
+
+    >>> stored_bytes(nn.Embedding(10, 4))
+    160
+    """
+    buffers = dict(module.named_buffers())
+    if isinstance(order := buffers.get("permutation"), Tensor):
+        buffers["permutation"] = in_few_bytes(order)
+    return sum(each.numel() * each.element_size() for each in (*module.parameters(), *buffers.values()))
+
+
 def refuse_weight(module: nn.Module) -> NoReturn:
     """AttributeError in place of a dense table that nobody asked for."""
     kind = type(module).__name__
