@@ -11,11 +11,13 @@ Letters: N order, R rank, p_n and q_n rows and columns of factor n.
 """
 
 from collections.abc import Sequence
-from math import floor, inf, log2, log10
+from itertools import product
+from math import floor, log2, log10
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ketcore.divisors import suggest_dims
 from ketcore.fit.codebooks import CodebookSizes, codebook_sizes
 from ketcore.shapes import check_size
 
@@ -65,31 +67,51 @@ def check_alone(name: str, **others: Any) -> None:
             raise ValueError(f"{other} must be None where {name} is given, got {value!r}")
 
 
+def kronecker_dims(words: int, columns: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The dims of rows and of columns of a matrix of order 2.
+
+    >>> kronecker_dims(30000, 300)
+    ((150, 200), (15, 20))
+    """
+    return suggest_dims(words, 2), suggest_dims(columns, 2)
+
+
 def kronecker_rank(
     sizes: Sizes, ratio: float, row_dims: Sequence[int], col_dims: Sequence[int], permuted: bool
 ) -> int:
     """The most terms that the ratio leaves.
 
-    >>> kronecker_rank(Sizes(30000, 300, 4), 100, (174, 174), (18, 18), permuted=False)
+    >>> kronecker_rank(Sizes(30000, 300, 4), 100, (150, 200), (15, 20), permuted=False)
     14
     """
     fixed = sizes.scale_bytes + permutation_bytes(sizes.words) * permuted
-    term = sizes.itemsize * sum(p * q for p, q in zip(row_dims, col_dims, strict=True))
+    term = _term_bytes(sizes, row_dims, col_dims)
     rank = _count(sizes, ratio, fixed, term)
     if rank < 1:
-        raise _unreachable(sizes, ratio, fixed + term)
+        raise unreachable(sizes, ratio, sizes.nbytes / (fixed + term))
     return rank
 
 
-def is_permuted(sizes: Sizes, ratio: float, row_dims: Sequence[int], col_dims: Sequence[int]) -> bool:
-    """Whether a ratio leaves room for the order of the words beside a term.
+def is_permuted(sizes: Sizes, ratio: float) -> bool:
+    """Whether a ratio leaves room for the order of the words beside a term of `kronecker_dims`.
 
-    >>> [is_permuted(Sizes(30000, 300, 4), ratio, (174, 174), (18, 18)) for ratio in (100, 1000)]
+    >>> [is_permuted(Sizes(30000, 300, 4), ratio) for ratio in (100, 1000)]
     [True, False]
     """
-    fixed = sizes.scale_bytes + permutation_bytes(sizes.words)
-    term = sizes.itemsize * sum(p * q for p, q in zip(row_dims, col_dims, strict=True))
-    return _count(sizes, ratio, fixed, term) >= 1
+    term = _term_bytes(sizes, *kronecker_dims(sizes.words, sizes.columns))
+    return _count(sizes, ratio, sizes.scale_bytes + permutation_bytes(sizes.words), term) >= 1
+
+
+def greatest_ratio(sizes: Sizes, method: str) -> float:
+    """That of one term of `kronecker_dims`, or of the smallest codebooks.
+
+    >>> round(greatest_ratio(Sizes(30000, 300, 4), "kronecker"))
+    1440
+    """
+    if method == "kronecker":
+        term = _term_bytes(sizes, *kronecker_dims(sizes.words, sizes.columns))
+        return sizes.nbytes / (sizes.scale_bytes + term)
+    return sizes.nbytes / min(fixed + each for fixed, each, _ in _codebooks(sizes, None, None))
 
 
 def permutation_bytes(words: int) -> int:
@@ -109,24 +131,46 @@ def sizes_of_codes(
     >>> sizes_of_codes(Sizes(50000, 300, 4), 100)
     CodebookSizes(n_codes=8, codebook_size=128, width=32)
     """
-    given = codebook_sizes((sizes.words, sizes.columns), 1, codebook_size, width)
-    most = min(sizes.words, sizes.columns)
-    widths = _powers(most) if width is None else (given.width,)
-    counts = _vectors(given.codebook_size) if codebook_size is None else (given.codebook_size,)
+    choices = [*_codebooks(sizes, codebook_size, width)]
     found: list[tuple[float, CodebookSizes]] = []
-    least = inf
-    for length in widths:
-        fixed = sizes.scale_bytes + sizes.itemsize * length * sizes.columns * (length < sizes.columns)
-        for count in counts:
-            each = sizes.words * (1 if count <= 256 else 2) + count * length * sizes.itemsize
-            least = min(least, fixed + each)
-            number = min(_count(sizes, ratio, fixed, each), _MOST_CODES)
-            if number >= 1:
-                lost = _lost(sizes.columns, length, number * log2(count))
-                found.append((lost, CodebookSizes(number, count, length)))
+    for fixed, each, one in choices:
+        number = min(_count(sizes, ratio, fixed, each), _MOST_CODES)
+        if number >= 1:
+            lost = _lost(sizes.columns, one.width, number * log2(one.codebook_size))
+            found.append((lost, one._replace(n_codes=number)))
     if not found:
-        raise _unreachable(sizes, ratio, least)
+        raise unreachable(sizes, ratio, sizes.nbytes / min(fixed + each for fixed, each, _ in choices))
     return min(found)[1]
+
+
+def unreachable(sizes: Sizes, ratio: float, greatest: float) -> ValueError:
+    """The error of a ratio beyond the greatest one.
+
+    >>> str(unreachable(Sizes(4, 2, 4), 8.0, 16 / 3))
+    'ratio must lie in [1, 5.333] for a table (4, 2), got 8.0'
+    """
+    # Rounded down, such that what is said can be reached.
+    step = 10.0 ** (floor(log10(greatest)) - 3)
+    most = f"{floor(greatest / step) * step:.4g}"
+    return ValueError(
+        f"ratio must lie in [1, {most}] for a table {(sizes.words, sizes.columns)}, got {ratio}"
+    )
+
+
+def _term_bytes(sizes, row_dims, col_dims):
+    return sizes.itemsize * sum(p * q for p, q in zip(row_dims, col_dims, strict=True))
+
+
+def _codebooks(sizes, codebook_size, width):
+    """Bytes of what is there in any case, and of a codebook and its codes, for all that may be chosen."""
+    given = codebook_sizes((sizes.words, sizes.columns), 1, codebook_size, width)
+    widths = _powers(min(sizes.words, sizes.columns)) if width is None else (given.width,)
+    counts = _vectors(given.codebook_size) if codebook_size is None else (given.codebook_size,)
+    for length, count in product(widths, counts):
+        decoder = length * sizes.columns * (length < sizes.columns)
+        code = 1 if count <= 256 else 2
+        each = sizes.words * code + count * length * sizes.itemsize
+        yield sizes.scale_bytes + sizes.itemsize * decoder, each, CodebookSizes(1, count, length)
 
 
 def _powers(most):
@@ -142,15 +186,6 @@ def _vectors(most):
 def _count(sizes, ratio, fixed, each):
     """How many parts of so many bytes fit, beside what is there in any case."""
     return int((sizes.nbytes / ratio - fixed) // each)
-
-
-def _unreachable(sizes, ratio, least):
-    """The error of a ratio beyond that of the smallest layer."""
-    most = sizes.nbytes / least
-    # Rounded down, such that what is said can be reached.
-    step = 10.0 ** (floor(log10(most)) - 3)
-    shape = (sizes.words, sizes.columns)
-    return ValueError(f"ratio must lie in [1, {floor(most / step) * step:.4g}] for {shape}, got {ratio}")
 
 
 def _lost(columns, width, bits):
