@@ -191,7 +191,8 @@ def given_parameter(value: Any, shape: Sequence[int], name: str, device: Any, dt
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
     table_dtype(tensor.dtype, name)
-    return tensor
+    # What saves models asks for it.
+    return tensor.contiguous()
 
 
 def take_word2ket(state_dict: dict[str, Any], prefix: str, errors: list[str]) -> Tensor | None:
