@@ -84,10 +84,9 @@ def _scaled_factors(table, row_dims, col_dims, rank, rng, permutation):
     factors, _ = near_factors(table, row_dims, col_dims, rank, rng, permutation)
     wide = torch.complex128 if table.is_complex() else torch.float64
     scale, lost, given = table.new_ones(table.shape[0]), 0.0, 0.0
-    places = (
-        torch.arange(table.shape[0]) if permutation is None else torch.as_tensor(permutation).long().cpu()
-    )
-    for ids in torch.arange(table.shape[0]).split(max(_CHUNK // table.shape[1], 1)):
+    words = torch.arange(table.shape[0])
+    places = words if permutation is None else torch.as_tensor(permutation).long().cpu()
+    for ids in words.split(max(_CHUNK // table.shape[1], 1)):
         found = rows_of(factors, places[ids].to(table.device), table.shape).to(wide)
         block = table[ids].to(wide)
         squares = found.abs().square().sum(1)
