@@ -120,13 +120,13 @@ class KetifyReport:
             lines = [(_shown(each.name), each.kind, each.reason) for each in self.skipped]
             parts.append(_table([("left", "layer", "reason"), *lines]))
         size, ratio = _sizes(self)
-        lines = [
+        totals = [
             f"parameters of the model: {self.parameters_before:,} -> {self.parameters_after:,}",
             f"bytes of the model: {size}, {ratio}",
         ]
         if self.error is not None:
-            lines.append(f"relative error of what was factorised: {self.error:.3g}")
-        parts.append("\n".join(lines))
+            totals.append(f"relative error of what was factorised: {self.error:.3g}")
+        parts.append("\n".join(totals))
         return "\n\n".join(parts)
 
 

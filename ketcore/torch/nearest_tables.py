@@ -24,7 +24,7 @@ from ketcore.shapes import check_dims, check_int
 from ketcore.torch.embedding_tables import leaf_std
 from ketcore.torch.functional import rows as rows_of
 from ketcore.torch.inputs import mode_dims, order_of
-from ketcore.torch.ratios import Sizes, check_alone, check_ratio, kronecker_rank, sizes_of_codes
+from ketcore.torch.ratios import check_alone, check_ratio, kronecker_rank, sizes_of_codes, table_sizes
 
 # Alternating least squares end after so many sweeps, or with one that adds less than this part of the rows.
 _SWEEPS, _GAIN = 100, 1e-7
@@ -67,7 +67,7 @@ def fitted_factors(
         rank = check_int("rank", _RANK if rank is None else rank, 1)
     else:
         check_alone("ratio", rank=rank)
-        sizes = Sizes(*table.shape, table.element_size(), row_scale)
+        sizes = table_sizes(table, row_scale)
         rank = kronecker_rank(sizes, check_ratio(ratio), rows, columns, permutation is not None)
     if not row_scale:
         factors, error = near_factors(table, rows, columns, rank, rng, permutation)
@@ -160,7 +160,7 @@ def fitted_codebooks(
         sizes: Sequence[int | None] = (_CODES if n_codes is None else n_codes, codebook_size, width)
     else:
         check_alone("ratio", n_codes=n_codes)
-        dense = Sizes(*table.shape, table.element_size(), row_scale)
+        dense = table_sizes(table, row_scale)
         sizes = sizes_of_codes(dense, check_ratio(ratio), codebook_size, width)
     fit = kc.fit_codebooks(table, *sizes, row_scale=row_scale, **options)
     return fit.value, float(fit.error)

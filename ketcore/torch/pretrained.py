@@ -26,6 +26,7 @@ from ketcore.torch.ratios import (
     kronecker_dims,
     kronecker_rank,
     sizes_of_codes,
+    table_sizes,
     unreachable,
 )
 
@@ -142,7 +143,7 @@ def from_pretrained(
 
 def near_layer(table: Tensor, ratio: float, method: Method, options: dict[str, Any], bags: bool) -> Any:
     """The layer for a table that is checked; `options` are those of the layers' `from_pretrained`."""
-    sizes = Sizes(*table.shape, table.element_size(), bool(options.get("row_scale")))
+    sizes = table_sizes(table, bool(options.get("row_scale")))
     if method == "auto":
         methods = _reachable(sizes, ratio, table.is_complex())
         layers = [near_layer(table, ratio, each, options, bags) for each in methods]
@@ -151,7 +152,7 @@ def near_layer(table: Tensor, ratio: float, method: Method, options: dict[str, A
         kind = EmbeddingBagCodebook if bags else EmbeddingCodebook
         return kind.from_pretrained(table, ratio=ratio, **options)
     permutation = None
-    row_dims, col_dims = kronecker_dims(*table.shape)
+    row_dims, col_dims = kronecker_dims(sizes.words, sizes.columns)
     if is_permuted(sizes, ratio):
         # NumPy has no bfloat16, and to find an order float32 is enough.
         wide = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
@@ -176,9 +177,9 @@ def drawn_layer(sizes: Sizes, ratio: float, method: Method, options: dict[str, A
     return kind(*shape, rank=rank, **place, **options)
 
 
-def _reachable(sizes, ratio, is_complex):
+def _reachable(sizes: Sizes, ratio: float, is_complex: bool) -> list[Method]:
     """The methods that reach a ratio; ValueError where none does."""
-    greatest = {"kronecker": greatest_ratio(sizes, "kronecker")}
+    greatest: dict[Method, float] = {"kronecker": greatest_ratio(sizes, "kronecker")}
     if not is_complex:
         greatest["codebooks"] = greatest_ratio(sizes, "codebooks")
     most = max(greatest.values())

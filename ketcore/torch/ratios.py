@@ -16,6 +16,7 @@ from math import floor, log2, log10
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from torch import Tensor
 
 from ketcore.divisors import suggest_dims
 from ketcore.fit.codebooks import CodebookSizes, codebook_sizes
@@ -46,6 +47,16 @@ class Sizes(NamedTuple):
     def scale_bytes(self) -> int:
         """What the scales of rows take."""
         return self.words * self.itemsize * self.row_scale
+
+
+def table_sizes(table: Tensor, row_scale: bool = False) -> Sizes:
+    """Those of a table that is there.
+
+    >>> table_sizes(Tensor([[1.0, 2.0], [3.0, 4.0]]))
+    Sizes(words=2, columns=2, itemsize=4, row_scale=False)
+    """
+    rows, columns = table.shape
+    return Sizes(rows, columns, table.element_size(), row_scale)
 
 
 def check_ratio(ratio: Any) -> float:

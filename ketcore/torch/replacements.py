@@ -19,7 +19,7 @@ from ketcore.torch.head import TiedHead
 from ketcore.torch.linear import KroneckerLinear
 from ketcore.torch.module_groups import Group
 from ketcore.torch.pretrained import drawn_layer, near_layer
-from ketcore.torch.ratios import Method, Sizes, greatest_ratio
+from ketcore.torch.ratios import Method, greatest_ratio, table_sizes
 
 Kind: TypeAlias = Literal["xs", "ket"]
 
@@ -65,12 +65,6 @@ def table_class(options: LayerOptions, kind: type[nn.Module]) -> type[nn.Module]
     if options.method == "codebooks":
         return EmbeddingCodebook if kind is nn.Embedding else EmbeddingBagCodebook
     return TABLES[options.kind][kind]
-
-
-def table_sizes(weight: Tensor) -> Sizes:
-    """What decides the sizes of a layer in the place of a table."""
-    rows, columns = weight.shape
-    return Sizes(rows, columns, weight.element_size())
 
 
 def ratio_obstacle(weight: Tensor, options: LayerOptions) -> str:
@@ -147,7 +141,7 @@ def _factorised(module: nn.Module, options: LayerOptions) -> tuple[Any, float | 
 def _others(group: Group, first: Any, options: LayerOptions) -> Iterator[Any]:
     """The layers of all members but the first, with the parameters of `first`."""
     # What was fitted by whichever method was nearer is of one of them.
-    options = options._replace(method="codebooks" if isinstance(first, CodeTable) else "kronecker")
+    options = options._replace(method="codebooks" if hasattr(first, "codebooks") else "kronecker")
     for member in group.members[1:]:
         if isinstance(member.module, nn.Linear) and group.has_table:
             yield TiedHead(first)
