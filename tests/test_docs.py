@@ -18,7 +18,13 @@ FOLDERS = (".", "docs", "docs/how-to", "docs/reference", "bench", "examples")
 PAGES = sorted(path for folder in FOLDERS for path in (ROOT / folder).iterdir() if path.suffix in KINDS)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
-OF_TORCH_NAMES = ("torch.md", "transformers.md", "how-to/torch_layer.md", "reference/torch.rst")
+OF_TORCH_NAMES = (
+    "torch.md",
+    "transformers.md",
+    "how-to/teacher.md",
+    "how-to/torch_layer.md",
+    "reference/torch.rst",
+)
 OF_TORCH = {ROOT / "docs" / name for name in OF_TORCH_NAMES}
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 

@@ -17,6 +17,7 @@ from torch import nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from ketcore.torch import (  # noqa: E402
+    EmbeddingCodebook,
     EmbeddingKet,
     EmbeddingKetXS,
     TiedHead,
@@ -37,6 +38,8 @@ KINDS = {
     "Ket": (EmbeddingKet, {"order": 2, "padding_idx": 3}),
     "Ket LayerNorm": (EmbeddingKet, {"order": 2, "rank": 2, "layernorm": True}),
     "Ket sparse": (EmbeddingKet, {"order": 2, "sparse": True, "padding_idx": 3}),
+    "Codes": (EmbeddingCodebook, {"n_codes": 3, "width": 4, "row_scale": True, "padding_idx": 3}),
+    "Codes max_norm": (EmbeddingCodebook, {"n_codes": 2, "max_norm": 0.5}),
     "Ket max_norm": (EmbeddingKet, {"order": 2, "max_norm": 100.0}),
 }
 
@@ -327,7 +330,7 @@ HIDDEN = torch.ones(2, COLUMNS, dtype=torch.float64)
         (
             lambda e: TiedHead(nn.Embedding(3, 2)),
             TypeError,
-            "embedding must be an EmbeddingKet or EmbeddingKetXS, got Embedding",
+            "embedding must be an EmbeddingKet, EmbeddingKetXS or EmbeddingCodebook, got Embedding",
         ),
         (
             lambda e: logits(e, HIDDEN.float()),

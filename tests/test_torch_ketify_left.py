@@ -154,7 +154,9 @@ def test_a_model_without_embeddings_is_refused():
 def test_weights_that_cannot_be_factorised_leave_the_model_alone(value):
     model = nn.ModuleDict({"good": nn.Embedding(60, 16), "bad": nn.Embedding(60, 16)})
     model["bad"].weight.data[5, 3] = value
-    with pytest.raises(ValueError, match=r"weights must be finite to be factorised, got others in 'bad'"):
+    with pytest.raises(
+        ValueError, match=r"weights must be finite to be factorised, got \w+ in row 5 of 'bad'"
+    ):
         ketify(model)
     model["bad"].to("meta")
     with pytest.raises(

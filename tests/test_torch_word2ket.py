@@ -258,7 +258,7 @@ BAD_TABLES = [
     ),
     (torch.ones(0, 3), ValueError, r"embeddings must have shape .* and entries, got \(0, 3\)"),
     (torch.ones(2, 3).int(), TypeError, "embeddings must have a floating or complex dtype, got torch.int32"),
-    (torch.full((2, 3), float("nan")), ValueError, "embeddings must hold finite values, got NaN or infinity"),
+    (torch.full((2, 3), float("nan")), ValueError, "embeddings must hold finite values, got nan in row 0"),
     (torch.ones(2, 3, device="meta"), ValueError, "embeddings must have values, got a tensor on meta"),
 ]
 

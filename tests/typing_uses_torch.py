@@ -34,6 +34,8 @@ def right() -> None:
     reveal_type(kt.ketify(torch.nn.Sequential())[1])  # KetifyReport
     reveal_type(kt.functional.rows(K.factors, torch.arange(4)))  # Tensor
     reveal_type(kt.functional.kron_matmul([t, t], x))  # Tensor
+    reveal_type(kt.from_pretrained(t, 2.0))  # EmbeddingKetXS | EmbeddingCodebook
+    reveal_type(kt.from_pretrained(t, 2, mode="sum"))  # EmbeddingBagKetXS | EmbeddingBagCodebook
     reveal_type(kt.EmbeddingKetXS(4, 2).matrix())  # KroneckerMatrix[Tensor]
     reveal_type(kt.EmbeddingKet(4, 2).ket())  # Ket[Tensor]
     reveal_type(kt.KroneckerLinear.from_linear(torch.nn.Linear(4, 2)))  # KroneckerLinear

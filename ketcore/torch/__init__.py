@@ -10,6 +10,8 @@ shared_table        options of tables whose words share parameters
 xs_table            the parameters and rows of a table that is a Kronecker matrix
 code_table          the parameters, codes and rows of a table of codes
 nearest_tables      parameters whose tables are near given ones
+ratios              sizes of tables for a ratio of bytes
+pretrained          from_pretrained: a small table near one that is given
 embeddings          EmbeddingKet and EmbeddingKetXS, in the place of torch.nn.Embedding
 bags                sums, means and maxima of rows
 embedding_bag       EmbeddingBagKet and EmbeddingBagKetXS, in the place of torch.nn.EmbeddingBag
@@ -45,6 +47,7 @@ from ketcore.torch.linear import KroneckerLinear
 from ketcore.torch.lokr import LoKrLinear, LoKrWeights, lokr_conv2d, lokr_linear
 from ketcore.torch.lokr_files import load_lokr, read_lokr
 from ketcore.torch.peft_patch import PeftPatch, patch_peft
+from ketcore.torch.pretrained import from_pretrained
 from ketcore.torch.word2ket import from_word2ket
 
 __all__ = [
@@ -63,6 +66,7 @@ __all__ = [
     "Skipped",
     "TiedHead",
     "TopK",
+    "from_pretrained",
     "from_word2ket",
     "functional",
     "ketify",

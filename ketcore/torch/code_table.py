@@ -135,11 +135,6 @@ class CodeTable(SharedTable):
         """The vectors K_n of each codebook."""
         return tuple([book.shape[1] for book in self.codebooks])
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes of parameters and codes."""
-        return sum(each.numel() * each.element_size() for each in (*self.parameters(), self.codes))
-
     def reset_parameters(self) -> None:
         """Draw codebooks and decoder such that entries of the table have standard deviation `std`.
 

@@ -194,11 +194,12 @@ class EmbeddingCodebook(CodeTable):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
         *,
-        n_codes: int = 8,
+        n_codes: int | None = None,
         codebook_size: int | None = None,
         width: int | None = None,
         weights: Array | Lists | None = None,
         row_scale: bool = False,
+        ratio: float | None = None,
         rng: Seed = None,
     ) -> Self:
         """A layer near a given table, by `ketcore.fit_codebooks`: see what `relative_error` says.
@@ -217,14 +218,17 @@ class EmbeddingCodebook(CodeTable):
             As of the constructor.
         scale_grad_by_freq, sparse : bool, default False
             As of the constructor.
-        n_codes : int, default 8
-            As of the constructor.
+        n_codes : int, optional
+            As of the constructor; 8 if left out, unless there is a `ratio`.
         codebook_size, width : int, optional
             As of the constructor.
         weights : array, (num_embeddings,), optional
             Real, above 0: how much a row counts, such as the square root of how often its word occurs.
         row_scale : bool, default False
             Whether each row has a number, near 1, beside its codes.
+        ratio : float, optional
+            At least 1: sizes that are not given are chosen, such that `nbytes` is at most the bytes of the
+            table over this.
         rng : int, Generator or None, optional
             As of `ketcore.fit_codebooks`.
 
@@ -236,7 +240,8 @@ class EmbeddingCodebook(CodeTable):
         Raises
         ------
         TypeError, ValueError
-            On kinds and shapes, and on NaN and infinity.
+            On kinds and shapes, on NaN and infinity, with the row that has them, and on a ratio beyond that
+            of the smallest layer, which is said.
         ImportError
             Without scikit-learn, the extra ``ketcore[codebooks]``.
 
@@ -249,9 +254,9 @@ class EmbeddingCodebook(CodeTable):
         """
         options: dict[str, Any] = {"n_codes": n_codes, "codebook_size": codebook_size, "width": width}
         options |= {"weights": weights, "row_scale": row_scale, "rng": rng}
-        table, error = fitted_codebooks(embeddings, **options)
+        table, error = fitted_codebooks(embeddings, ratio, **options)
         layer = cls.from_table(table, freeze, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
-        layer.relative_error = error
+        layer._take_fit(None, error)
         return layer
 
 
@@ -459,11 +464,12 @@ class EmbeddingBagCodebook(CodeTable):
         include_last_offset: bool = False,
         padding_idx: int | None = None,
         *,
-        n_codes: int = 8,
+        n_codes: int | None = None,
         codebook_size: int | None = None,
         width: int | None = None,
         weights: Array | Lists | None = None,
         row_scale: bool = False,
+        ratio: float | None = None,
         rng: Seed = None,
     ) -> Self:
         """A layer near a given table, as `EmbeddingCodebook.from_pretrained`.
@@ -486,13 +492,15 @@ class EmbeddingBagCodebook(CodeTable):
             As of the constructor.
         padding_idx : int, optional
             As of the constructor.
-        n_codes : int, default 8
-            As of the constructor.
+        n_codes : int, optional
+            As of the constructor; 8 if left out, unless there is a `ratio`.
         codebook_size, width : int, optional
             As of the constructor.
         weights : array, (num_embeddings,), optional
             As of `EmbeddingCodebook.from_pretrained`.
         row_scale : bool, default False
+            As of `EmbeddingCodebook.from_pretrained`.
+        ratio : float, optional
             As of `EmbeddingCodebook.from_pretrained`.
         rng : int, Generator or None, optional
             As of `EmbeddingCodebook.from_pretrained`.
@@ -511,7 +519,7 @@ class EmbeddingBagCodebook(CodeTable):
         """
         options: dict[str, Any] = {"n_codes": n_codes, "codebook_size": codebook_size, "width": width}
         options |= {"weights": weights, "row_scale": row_scale, "rng": rng}
-        table, error = fitted_codebooks(embeddings, **options)
+        table, error = fitted_codebooks(embeddings, ratio, **options)
         layer = cls.from_table(
             table,
             freeze,
@@ -523,7 +531,7 @@ class EmbeddingBagCodebook(CodeTable):
             include_last_offset,
             padding_idx,
         )
-        layer.relative_error = error
+        layer._take_fit(None, error)
         return layer
 
 

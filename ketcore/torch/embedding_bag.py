@@ -166,10 +166,12 @@ class EmbeddingBagKetXS(XSTable):
         padding_idx: int | None = None,
         *,
         order: int = 2,
-        rank: int = 10,
+        rank: int | None = None,
         row_dims: Sequence[int] | None = None,
         col_dims: Sequence[int] | None = None,
         permutation: Any = None,
+        row_scale: bool = False,
+        ratio: float | None = None,
         rng: Seed = None,
     ) -> Self:
         """A layer near a given table, as `EmbeddingKetXS.from_pretrained`.
@@ -194,12 +196,16 @@ class EmbeddingBagKetXS(XSTable):
             As of the constructor.
         order : int, default 2
             As of the constructor.
-        rank : int, default 10
-            As of the constructor.
+        rank : int, optional
+            As of the constructor; 10 if left out, unless there is a `ratio`.
         row_dims, col_dims : sequence of N ints, optional
             As of the constructor.
         permutation : tensor or array of num_embeddings ints, optional
             As of the constructor.
+        row_scale : bool, default False
+            As of `EmbeddingKetXS.from_pretrained`.
+        ratio : float, optional
+            As of `EmbeddingKetXS.from_pretrained`.
         rng : int, Generator or None, optional
             As of `EmbeddingKetXS.from_pretrained`.
 
@@ -213,7 +219,7 @@ class EmbeddingBagKetXS(XSTable):
         TypeError, ValueError
             On kinds and shapes, and on NaN and infinity.
         """
-        factors, error = fitted_factors(embeddings, order, rank, row_dims, col_dims, permutation, rng)
+        fit = fitted_factors(embeddings, order, rank, row_dims, col_dims, permutation, rng, row_scale, ratio)
         layer = cls(
             embeddings.shape[0],
             embeddings.shape[1],
@@ -222,13 +228,14 @@ class EmbeddingBagKetXS(XSTable):
             scale_grad_by_freq,
             mode,
             sparse,
-            factors,
+            fit.factors,
             include_last_offset,
             padding_idx,
+            row_scale=fit.row_scale is not None,
             permutation=permutation,
             _freeze=freeze,
         )
-        layer.relative_error = error
+        layer._take_fit(fit.row_scale, fit.error)
         return layer
 
 

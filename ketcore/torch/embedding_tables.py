@@ -158,6 +158,18 @@ def in_few_bytes(permutation: Tensor) -> Tensor:
     return permutation
 
 
+def stored_bytes(module: nn.Module) -> int:
+    """The bytes of the parameters and buffers of a layer, of a permutation those of a state dict.
+
+    >>> stored_bytes(nn.Embedding(10, 4))
+    160
+    """
+    buffers = dict(module.named_buffers())
+    if isinstance(order := buffers.get("permutation"), Tensor):
+        buffers["permutation"] = in_few_bytes(order)
+    return sum(each.numel() * each.element_size() for each in (*module.parameters(), *buffers.values()))
+
+
 def refuse_weight(module: nn.Module) -> NoReturn:
     """AttributeError in place of a dense table that nobody asked for."""
     kind = type(module).__name__
@@ -179,7 +191,8 @@ def given_parameter(value: Any, shape: Sequence[int], name: str, device: Any, dt
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
     table_dtype(tensor.dtype, name)
-    return tensor
+    # What saves models asks for it.
+    return tensor.contiguous()
 
 
 def take_word2ket(state_dict: dict[str, Any], prefix: str, errors: list[str]) -> Tensor | None:

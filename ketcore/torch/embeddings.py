@@ -139,10 +139,12 @@ class EmbeddingKetXS(XSTable):
         sparse: bool = False,
         *,
         order: int = 2,
-        rank: int = 10,
+        rank: int | None = None,
         row_dims: Sequence[int] | None = None,
         col_dims: Sequence[int] | None = None,
         permutation: Any = None,
+        row_scale: bool = False,
+        ratio: float | None = None,
         rng: Seed = None,
     ) -> Self:
         """A layer near a given table, which mostly is not near: see what `relative_error` says.
@@ -163,12 +165,17 @@ class EmbeddingKetXS(XSTable):
             As of the constructor.
         order : int, default 2
             As of the constructor.
-        rank : int, default 10
-            As of the constructor.
+        rank : int, optional
+            As of the constructor; 10 if left out, unless there is a `ratio`.
         row_dims, col_dims : sequence of N ints, optional
             As of the constructor.
         permutation : tensor or array of num_embeddings ints, optional
             As of the constructor; row ``permutation[i]`` of the factors is near row i of the table.
+        row_scale : bool, default False
+            Whether each row is scaled by the number that brings it nearest to that of the table.
+        ratio : float, optional
+            At least 1: the layer has as many terms as it may, such that `nbytes` is at most the bytes of the
+            table over this.
         rng : int, Generator or None, optional
             As of `ketcore.nearest_kronecker`.
 
@@ -182,7 +189,8 @@ class EmbeddingKetXS(XSTable):
         Raises
         ------
         TypeError, ValueError
-            On kinds and shapes, and on NaN and infinity.
+            On kinds and shapes, on NaN and infinity, with the row that has them, and on a ratio beyond that
+            of one term, which is said.
 
         Examples
         --------
@@ -191,7 +199,7 @@ class EmbeddingKetXS(XSTable):
         >>> layer.relative_error < 1e-6
         True
         """
-        factors, error = fitted_factors(embeddings, order, rank, row_dims, col_dims, permutation, rng)
+        fit = fitted_factors(embeddings, order, rank, row_dims, col_dims, permutation, rng, row_scale, ratio)
         layer = cls(
             embeddings.shape[0],
             embeddings.shape[1],
@@ -200,11 +208,12 @@ class EmbeddingKetXS(XSTable):
             norm_type,
             scale_grad_by_freq,
             sparse,
+            row_scale=fit.row_scale is not None,
             permutation=permutation,
-            _weight=factors,
+            _weight=fit.factors,
             _freeze=freeze,
         )
-        layer.relative_error = error
+        layer._take_fit(fit.row_scale, fit.error)
         return layer
 
 

@@ -2,28 +2,33 @@
 
     logits = h T^T + b,   T the table (words, columns) that the embedding layer stores in factors
 
-The table of an EmbeddingKetXS is never formed: T^T is a Kronecker matrix too.  That of an EmbeddingKet, or
-one with `max_norm`, is read by blocks of rows.  T is the table as the layer gives it, with its `row_scale`
-and `permutation`, and a row of zeros at the `padding_idx` of an EmbeddingKetXS; gradients reach the same
-parameters from both ends of a model.
+The table of an EmbeddingKetXS is never formed: T^T is a Kronecker matrix too.  For that of an
+EmbeddingCodebook hidden vectors meet each vector of each codebook once, and the score of a word is a sum of
+numbers that its codes pick.  That of an EmbeddingKet, or one with `max_norm`, is read by blocks of rows.  T
+is the table as the layer gives it, with its `row_scale` and `permutation`, and a row of zeros at the
+`padding_idx` of all but an EmbeddingKet; gradients reach the same parameters from both ends of a model.
 """
 
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ketcore.shapes import check_int
+from ketcore.torch.code_table import joined
+from ketcore.torch.codebook_embeddings import EmbeddingCodebook
 from ketcore.torch.embeddings import EmbeddingKet, EmbeddingKetXS
-from ketcore.torch.functional import ket_rows, kron_matmul
+from ketcore.torch.functional import codebook_rows, ket_rows, kron_matmul
 from ketcore.torch.inputs import check_agree
 from ketcore.torch.sampled_softmax import Distribution, sampled_loss
 
 # Numbers in a block of rows or of scores: 16 MB of float32, beside which a call costs little.
 _BLOCK = 1 << 22
+
+Table: TypeAlias = EmbeddingKet | EmbeddingKetXS | EmbeddingCodebook
 
 
 class TopK(NamedTuple):
@@ -46,14 +51,14 @@ class TiedHead(nn.Module):
 
     Parameters
     ----------
-    embedding : EmbeddingKet or EmbeddingKetXS
+    embedding : EmbeddingKet, EmbeddingKetXS or EmbeddingCodebook
         It stays a module of its own, and its parameters are those of both.
     bias : bool, default False
         Whether a learned number is added to the score of each word; it starts at zero.
 
     Attributes
     ----------
-    embedding : EmbeddingKet or EmbeddingKetXS
+    embedding : EmbeddingKet, EmbeddingKetXS or EmbeddingCodebook
         As given.
     bias : Parameter, (num_embeddings,), or None
         What is added to the scores.
@@ -81,7 +86,7 @@ class TiedHead(nn.Module):
 
     bias: nn.Parameter | None
 
-    def __init__(self, embedding: EmbeddingKet | EmbeddingKetXS, bias: bool = False) -> None:
+    def __init__(self, embedding: Table, bias: bool = False) -> None:
         super().__init__()
         like = _parameter(embedding)
         self.embedding = embedding
@@ -173,12 +178,12 @@ class TiedHead(nn.Module):
         return f"bias={self.bias is not None}"
 
 
-def logits(embedding: EmbeddingKet | EmbeddingKetXS, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
+def logits(embedding: Table, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
     """The scores of all words: hidden T^T + bias.
 
     Parameters
     ----------
-    embedding : EmbeddingKet or EmbeddingKetXS
+    embedding : EmbeddingKet, EmbeddingKetXS or EmbeddingCodebook
         The layer whose table T is (num_embeddings, embedding_dim).
     hidden : tensor, (..., embedding_dim)
         Vectors in the dtype and on the device of the parameters.
@@ -200,7 +205,8 @@ def logits(embedding: EmbeddingKet | EmbeddingKetXS, hidden: Tensor, bias: Tenso
     EmbeddingKetXS: time `O(rank |hidden| sum p_n)` where modes are square, as `kron_matmul`; with `max_norm`,
     and for an EmbeddingKet, that of all rows and of a dense product, in the memory of the result and of a
     block of rows, whose derivative makes the rows again. `max_norm` scales rows of an EmbeddingKet where they
-    are looked up, and not here.
+    are looked up, and not here. EmbeddingCodebook of order 1: `O(|hidden| (rank (w K + words) + w columns))`
+    with codebooks (K, w), of other orders as an EmbeddingKet.
 
     Examples
     --------
@@ -210,7 +216,11 @@ def logits(embedding: EmbeddingKet | EmbeddingKetXS, hidden: Tensor, bias: Tenso
     True
     """
     _check(embedding, hidden, bias)
-    if _is_multilinear(embedding):
+    if _is_coded(embedding, hidden):
+        books = _book_scores(embedding, hidden)
+        words = torch.arange(embedding.num_embeddings, device=hidden.device)
+        found = _of_codes(embedding, books, words).reshape(*hidden.shape[:-1], -1)
+    elif _is_multilinear(embedding):
         found = _of_matrix(embedding, tuple(embedding.factors), hidden, embedding.num_embeddings)
         if embedding.permutation is not None:
             found = found.index_select(-1, embedding.permutation.long())
@@ -222,7 +232,7 @@ def logits(embedding: EmbeddingKet | EmbeddingKetXS, hidden: Tensor, bias: Tenso
 
 
 def top_k(
-    embedding: EmbeddingKet | EmbeddingKetXS,
+    embedding: Table,
     hidden: Tensor,
     k: int,
     bias: Tensor | None = None,
@@ -233,7 +243,7 @@ def top_k(
 
     Parameters
     ----------
-    embedding : EmbeddingKet or EmbeddingKetXS
+    embedding : EmbeddingKet, EmbeddingKetXS or EmbeddingCodebook
         As of `logits`.
     hidden : tensor, (..., embedding_dim)
         As of `logits`.
@@ -284,7 +294,7 @@ def top_k(
 
 
 def sampled_softmax_loss(
-    embedding: EmbeddingKet | EmbeddingKetXS,
+    embedding: Table,
     hidden: Tensor,
     targets: Tensor,
     num_sampled: int,
@@ -299,7 +309,7 @@ def sampled_softmax_loss(
 
     Parameters
     ----------
-    embedding : EmbeddingKet or EmbeddingKetXS
+    embedding : EmbeddingKet, EmbeddingKetXS or EmbeddingCodebook
         As of `logits`.
     hidden : tensor, (..., embedding_dim)
         As of `logits`.
@@ -369,7 +379,10 @@ def _parameter(embedding: object) -> Tensor:
         return embedding.factors[0]
     if isinstance(embedding, EmbeddingKet):
         return embedding.leaves
-    raise TypeError(f"embedding must be an EmbeddingKet or EmbeddingKetXS, got {type(embedding).__name__}")
+    if isinstance(embedding, EmbeddingCodebook):
+        return embedding.codebooks[0]
+    kinds = "EmbeddingKet, EmbeddingKetXS or EmbeddingCodebook"
+    raise TypeError(f"embedding must be an {kinds}, got {type(embedding).__name__}")
 
 
 def _check(embedding, hidden, bias):
@@ -389,9 +402,28 @@ def _check_real(hidden, function):
         raise TypeError(f"hidden must be real for {function}, whose scores are ordered, got {hidden.dtype}")
 
 
-def _is_multilinear(embedding: EmbeddingKet | EmbeddingKetXS) -> TypeGuard[EmbeddingKetXS]:
+def _is_multilinear(embedding: Table) -> TypeGuard[EmbeddingKetXS]:
     """Whether the table is a Kronecker matrix, up to scales and the order of its rows."""
     return isinstance(embedding, EmbeddingKetXS) and embedding.max_norm is None
+
+
+def _is_coded(embedding: Table, hidden: Tensor) -> TypeGuard[EmbeddingCodebook]:
+    """Whether scores are sums of numbers that codes pick, of which there are some."""
+    coded = isinstance(embedding, EmbeddingCodebook) and embedding.order == 1
+    return coded and embedding.max_norm is None and hidden.numel() > 0
+
+
+def _book_scores(embedding: EmbeddingCodebook, hidden: Tensor) -> Tensor:
+    """The scores (R, K, B) of the vectors of the codebooks against B hidden ones."""
+    flat = hidden.reshape(-1, embedding.embedding_dim)
+    flat = flat if embedding.decoder is None else flat @ embedding.decoder.mT
+    return embedding.codebooks[0] @ flat.mT
+
+
+def _of_codes(embedding: EmbeddingCodebook, books: Tensor, words: Tensor) -> Tensor:
+    """The scores (B, n) of n words, given those of the vectors that their codes pick."""
+    codes = joined(embedding.codes[words]).movedim((-2, -1), (0, 1))
+    return _scaled(embedding, codebook_rows((books,), None, None, codes).mT, words)
 
 
 def _of_matrix(embedding: EmbeddingKetXS, factors: Sequence[Tensor], hidden: Tensor, rows: int) -> Tensor:
@@ -400,8 +432,8 @@ def _of_matrix(embedding: EmbeddingKetXS, factors: Sequence[Tensor], hidden: Ten
     return kron_matmul(turned, hidden, (embedding.embedding_dim, rows))
 
 
-def _scaled(embedding: EmbeddingKetXS, scores: Tensor, words: Tensor) -> Tensor:
-    """Scores of rows of the matrix as those of the words that lie there."""
+def _scaled(embedding: EmbeddingKetXS | EmbeddingCodebook, scores: Tensor, words: Tensor) -> Tensor:
+    """Scores of rows that are not scaled as those of the words that lie there."""
     if embedding.row_scale is not None:
         scores = scores * embedding.row_scale[words].to(scores.dtype)
     if embedding.padding_idx is not None:
@@ -409,9 +441,9 @@ def _scaled(embedding: EmbeddingKetXS, scores: Tensor, words: Tensor) -> Tensor:
     return scores
 
 
-def _rows(embedding: EmbeddingKet | EmbeddingKetXS, words: Tensor) -> Tensor:
+def _rows(embedding: Table, words: Tensor) -> Tensor:
     """Rows of a table that is read by blocks, each word once."""
-    if isinstance(embedding, EmbeddingKetXS):
+    if not isinstance(embedding, EmbeddingKet):
         return embedding(words)
     found = ket_rows(
         embedding.leaves, words, embedding.dims, embedding.layernorm,
@@ -422,7 +454,7 @@ def _rows(embedding: EmbeddingKet | EmbeddingKetXS, words: Tensor) -> Tensor:
     return torch.where((words == embedding.padding_idx)[..., None], found.detach(), found)
 
 
-def _looked_up(embedding: EmbeddingKet | EmbeddingKetXS, words: Tensor) -> Tensor:
+def _looked_up(embedding: Table, words: Tensor) -> Tensor:
     """Rows of words that may repeat, with the sparse gradient of an embedding that has one."""
     if isinstance(embedding, EmbeddingKet) and (embedding.max_norm is not None or not embedding.sparse):
         return _rows(embedding, words)
@@ -442,7 +474,7 @@ def _row_blocks(embedding):
     ]
 
 
-def _of_rows(embedding: EmbeddingKet | EmbeddingKetXS, hidden: Tensor, words: Tensor) -> Tensor:
+def _of_rows(embedding: Table, hidden: Tensor, words: Tensor) -> Tensor:
     """Scores by the rows of `words`, which the backward makes again where there are more blocks than one."""
 
     def scores(hidden):
@@ -456,6 +488,11 @@ def _of_rows(embedding: EmbeddingKet | EmbeddingKetXS, hidden: Tensor, words: Te
 def _score_blocks(embedding, hidden, size) -> Iterator[tuple[Tensor, Tensor]]:
     """Scores (batch, n) of about `size` words at a time, and the words (n,)."""
     words = torch.arange(embedding.num_embeddings, device=hidden.device)
+    if _is_coded(embedding, hidden):
+        books = _book_scores(embedding, hidden)
+        for block in words.split(size):
+            yield _of_codes(embedding, books, block), block
+        return
     if not _is_multilinear(embedding):
         size = min(size, max(1, _BLOCK // embedding.embedding_dim))
         for block in words.split(size):
@@ -503,9 +540,7 @@ def _merged(best, scores, words, k):
     return TopK(values, indices.gather(-1, places))
 
 
-def _paired(
-    embedding: EmbeddingKet | EmbeddingKetXS, hidden: Tensor, words: Tensor, bias: Tensor | None
-) -> Tensor:
+def _paired(embedding: Table, hidden: Tensor, words: Tensor, bias: Tensor | None) -> Tensor:
     """The scores (..., k) of the words (..., k) of each hidden vector, by their rows."""
     found = (_looked_up(embedding, words) @ hidden[..., None])[..., 0]
     return found if bias is None else found + bias[words].to(found.dtype)

@@ -29,6 +29,7 @@ from ketcore.torch.embedding_tables import (
     packed_word2ket,
     padding_row,
     refuse_weight,
+    stored_bytes,
     table_size,
     take_word2ket,
 )
@@ -90,6 +91,11 @@ class KetTable(nn.Module):
         else:
             leaves = given_parameter(weight, shape, "_weight", device, dtype)
         self.leaves = nn.Parameter(leaves, requires_grad=trained)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the parameters."""
+        return stored_bytes(self)
 
     def reset_parameters(self) -> None:
         """Draw the leaves such that entries of the table have standard deviation `std`.

@@ -7,16 +7,30 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import chain
-from typing import TypeAlias, TypeVar, overload
+from math import hypot
+from typing import Any, TypeAlias, TypeVar, overload
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ketcore.shapes import check_int
+from ketcore.shapes import check_choice, check_int
+from ketcore.torch.embedding_tables import in_few_bytes
 from ketcore.torch.ketify_report import KetifyReport, Replaced, Skipped
 from ketcore.torch.module_groups import Group, Member, grouped, is_own, located, obstacle
-from ketcore.torch.replacements import TABLES, Kind, LayerOptions, empty_layer, new_layers
+from ketcore.torch.nearest_tables import first_not_finite
+from ketcore.torch.ratios import METHODS, Method, check_alone, check_ratio
+from ketcore.torch.replacements import (
+    TABLES,
+    Kind,
+    LayerOptions,
+    Made,
+    empty_layer,
+    new_layers,
+    ratio_obstacle,
+    table_class,
+)
 from ketcore.torch.tied_names import rename_tied, tied_names
+from ketcore.torch.xs_table import XSTable
 
 __all__ = ["Selection", "ketify"]
 
@@ -38,6 +52,8 @@ def ketify(
     linear_order: int = 2,
     linear_rank: int = 1,
     factorise: bool = True,
+    ratio: float | None = None,
+    method: Method | None = None,
     include: Selection = "*",
     exclude: Selection = (),
     min_parameters: int = 0,
@@ -53,6 +69,8 @@ def ketify(
     linear_order: int = 2,
     linear_rank: int = 1,
     factorise: bool = True,
+    ratio: float | None = None,
+    method: Method | None = None,
     include: Selection = "*",
     exclude: Selection = (),
     min_parameters: int = 0,
@@ -67,6 +85,8 @@ def ketify(
     linear_order: int = 2,
     linear_rank: int = 1,
     factorise: bool = True,
+    ratio: float | None = None,
+    method: Method | None = None,
     include: Selection = "*",
     exclude: Selection = (),
     min_parameters: int = 0,
@@ -94,6 +114,12 @@ def ketify(
         and much longer at higher orders.
         False: they are drawn, with entries of the size of the old ones; for a model that is to be trained,
         or loaded.
+    ratio : float, optional
+        Tables take at most 1 / `ratio` of their bytes, by `from_pretrained`, which chooses their sizes: of
+        `kind` "xs", and without `order` and `rank`.  A table that cannot become so small is left.
+    method : {"auto", "kronecker", "codebooks"}, optional
+        As of `from_pretrained`, with a ratio alone; "auto", which fits both, if left out.  Without
+        `factorise` it must be one of the two others.
     include : str, iterable of str, or callable (name, module) -> bool, default "*"
         Which modules: patterns of their names as those of `fnmatch` ("transformer.wte", "*.mlp.*"), or a
         predicate. A module is chosen by any of its names.
@@ -107,7 +133,8 @@ def ketify(
     model : nn.Module
         The model, or what replaces it: `model, report = ketify(model)`.
     report : KetifyReport
-        What was replaced, what was left and why, the parameters before and after; `print` shows a table.
+        What was replaced, what was left and why, parameters and bytes before and after, relative errors;
+        `print` shows a table.
 
     Raises
     ------
@@ -138,12 +165,14 @@ def ketify(
     >>> model = nn.Sequential(nn.Embedding(1000, 64), nn.Linear(64, 2))
     >>> model, report = ketify(model, rank=4, factorise=False)
     >>> print(report)
-    replaced  layer                        shape      parameters       error
-    0         Embedding -> EmbeddingKetXS  1000 x 64  64,000 -> 2,080
+    replaced  layer                        shape      parameters       bytes             ratio  error
+    0         Embedding -> EmbeddingKetXS  1000 x 64  64,000 -> 2,080  256,000 -> 8,320  30.8x
     <BLANKLINE>
     parameters of the model: 64,130 -> 2,210
+    bytes of the model: 256,520 -> 8,840, 29x
     """
     options = _options(kind, order, rank, linears, linear_order, linear_rank, factorise)
+    options = _with_ratio(options, ratio, method)
     choice = _Choice(include, exclude, check_int("min_parameters", min_parameters, 0))
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -156,14 +185,16 @@ def ketify(
     # Everything is made before anything is replaced: an error leaves the model as it was.
     _check_weights(kept, options)
     made = [new_layers(group, options) for group in kept]
-    before, ties = _count(model), tied_names(model)
+    before, ties = (_count(model), _bytes(model)), tied_names(model)
     replaced = tuple(
-        each for group, layers in zip(kept, made, strict=True) for each in _lines(group, *layers)
+        each for group, one in zip(kept, made, strict=True) for each in _lines(group, one.layers, one.error)
     )
-    for group, (layers, _) in zip(kept, made, strict=True):
-        model = _replace(model, group, layers)
+    for group, one in zip(kept, made, strict=True):
+        model = _replace(model, group, one.layers)
     rename_tied(model, ties, [name for group in kept for member in group.members for name in member.names])
-    report = KetifyReport(replaced, tuple(chain.from_iterable(left.values())), before, _count(model))
+    skipped, after = tuple(chain.from_iterable(left.values())), (_count(model), _bytes(model))
+    counts = (*zip(before, after, strict=True),)
+    report = KetifyReport(replaced, skipped, *counts[0], *counts[1], _total_error(made))
     _warn(report, done)
     return model, report
 
@@ -207,7 +238,22 @@ def _options(kind, order, rank, linears, linear_order, linear_rank, factorise) -
         "order": check_int("linear_order", linear_order, 1),
         "rank": check_int("linear_rank", linear_rank, 1),
     }
-    return LayerOptions(kind, table, linear, factorise)
+    return LayerOptions(kind, table, linear, factorise, None, "auto")
+
+
+def _with_ratio(options: LayerOptions, ratio: Any, method: Any) -> LayerOptions:
+    """The options with a ratio, which decides what others say otherwise."""
+    if ratio is None:
+        if method is not None:
+            raise ValueError(f"ratio must be given with a method, got None and {method!r}")
+        return options
+    check_alone("ratio", order=options.table.get("order"), rank=options.table.get("rank"))
+    if options.kind != "xs":
+        raise ValueError(f"kind must be 'xs' where ratio is given, got {options.kind!r}")
+    method = check_choice("method", "auto" if method is None else method, METHODS)
+    if method == "auto" and not options.factorise:
+        raise ValueError("method must be 'kronecker' or 'codebooks' unless factorise is True, got 'auto'")
+    return options._replace(ratio=check_ratio(ratio), method=method)
 
 
 def _check_groups(model, groups, done, linears, choice) -> None:
@@ -245,9 +291,9 @@ def _own_reason(model, member: Member, choice: _Choice, options: LayerOptions) -
         return "excluded"
     if reason := obstacle(model, member):
         return reason
-    kinds = TABLES[options.kind]
     if options.kind == "xs" and getattr(member.module, "sparse", False):
-        return f"its gradients are sparse, those of {kinds[type(member.module)].__name__} are not"
+        name = table_class(options, type(member.module)).__name__
+        return f"its gradients are sparse, those of {name} are not"
     return ""
 
 
@@ -260,9 +306,12 @@ def _group_reason(group: Group, choice: _Choice, options: LayerOptions) -> str:
     kinds = [type(member.module) for member in group.members]
     if nn.Linear in kinds and nn.Embedding not in kinds and group.has_table:
         return "its weight is that of a linear layer too, whose logits need an embedding"
-    before = group.members[0].module.get_parameter("weight").numel()
+    weight = group.members[0].module.get_parameter("weight")
+    before = weight.numel()
     if before < choice.least:
         return f"its {before:,} parameters are fewer than {choice.least:,}"
+    if options.ratio and group.has_table:
+        return ratio_obstacle(weight, options)
     after = _count(empty_layer(group, options))
     return "" if after < before else f"its {before:,} parameters would become {after:,}"
 
@@ -274,8 +323,8 @@ def _check_weights(groups: list[Group], options: LayerOptions) -> None:
         weight = member.module.get_parameter("weight").detach()
         if weight.is_meta:
             raise ValueError(f"factorise must be False for weights on the meta device, got {member.name!r}")
-        if not weight.isfinite().all():
-            raise ValueError(f"weights must be finite to be factorised, got others in {member.name!r}")
+        if bad := first_not_finite(weight):
+            raise ValueError(f"weights must be finite to be factorised, got {bad} of {member.name!r}")
 
 
 def _lines(group: Group, layers: list[nn.Module], error: float | None) -> Iterator[Replaced]:
@@ -292,7 +341,27 @@ def _lines(group: Group, layers: list[nn.Module], error: float | None) -> Iterat
             _count(layer),
             None if member is first else first.name,
             error,
+            _bytes(member.module),
+            _bytes(layer),
         )
+
+
+def _total_error(made: list[Made]) -> float | None:
+    """The relative error of all weights that were factorised."""
+    pairs = [(one.error, one.norm) for one in made if one.error is not None]
+    given = hypot(*(norm for _, norm in pairs))
+    if not pairs or not given:
+        return 0.0 if pairs else None
+    return hypot(*(error * norm for error, norm in pairs)) / given
+
+
+def _bytes(module: nn.Module) -> int:
+    """Bytes of parameters and buffers, as `_count`, of permutations those of a state dict."""
+    tables = [each for each in module.modules() if isinstance(each, XSTable)]
+    orders = {id(each.permutation): each.permutation for each in tables if each.permutation is not None}
+    tensors = [*module.parameters(), *(each for each in module.buffers() if id(each) not in orders)]
+    tensors += map(in_few_bytes, orders.values())
+    return sum(each.numel() * each.element_size() for each in tensors if not is_lazy(each))
 
 
 def _count(module: nn.Module) -> int:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ketcore.objects import display
+
 __all__ = ["KetifyReport", "Replaced", "Skipped"]
 
 
@@ -23,6 +25,8 @@ class Replaced:
         The name of the module whose weight this one shared, and whose factors it shares now.
     error : float or None
         `|weight - factors| / |weight|` in the Frobenius norm; None where nothing was factorised.
+    bytes_before, bytes_after : int
+        Those of parameters and buffers.
     """
 
     names: tuple[str, ...]
@@ -33,6 +37,13 @@ class Replaced:
     parameters_after: int
     tied_to: str | None
     error: float | None
+    bytes_before: int
+    bytes_after: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times fewer bytes the layer takes."""
+        return self.bytes_before / self.bytes_after
 
 
 @dataclass(frozen=True)
@@ -66,35 +77,56 @@ class KetifyReport:
         One for each module that could have been.
     parameters_before, parameters_after : int
         Parameters of the whole model, those that modules share counted once.
+    bytes_before, bytes_after : int
+        Bytes of its parameters and buffers, likewise.
+    error : float or None
+        The relative error of all weights that were factorised, as of one; None where there are none.
 
     Examples
     --------
-    >>> table = Replaced(("words",), "Embedding", "EmbeddingKetXS", (1000, 64), 64000, 5000, None, 0.25)
-    >>> bag = Skipped("tags", "Embedding", "its 40 parameters would become 60")
-    >>> print(KetifyReport((table,), (bag,), 64040, 5040))
-    replaced  layer                        shape      parameters      error
-    words     Embedding -> EmbeddingKetXS  1000 x 64  64,000 -> 5,000 0.25
+    >>> words = ("words",), "Embedding", "EmbeddingKetXS", (1000, 64), 64000, 5000, None, 0.25, 256000, 20000
+    >>> tags = Skipped("tags", "Embedding", "its 40 parameters would become 60")
+    >>> print(KetifyReport((Replaced(*words),), (tags,), 64040, 5040, 256160, 20160, 0.25))
+    replaced  layer                        shape      parameters       bytes              ratio  error
+    words     Embedding -> EmbeddingKetXS  1000 x 64  64,000 -> 5,000  256,000 -> 20,000  12.8x  0.25
     <BLANKLINE>
     left      layer      reason
     tags      Embedding  its 40 parameters would become 60
     <BLANKLINE>
     parameters of the model: 64,040 -> 5,040
+    bytes of the model: 256,160 -> 20,160, 12.7x
+    relative error of what was factorised: 0.25
     """
 
     replaced: tuple[Replaced, ...]
     skipped: tuple[Skipped, ...]
     parameters_before: int
     parameters_after: int
+    bytes_before: int
+    bytes_after: int
+    error: float | None
+
+    @property
+    def ratio(self) -> float:
+        """How many times fewer bytes the model takes."""
+        return self.bytes_before / self.bytes_after
 
     def __str__(self) -> str:
         parts: list[str] = []
         if self.replaced:
-            titles = ("replaced", "layer", "shape", "parameters", "error")
+            titles = ("replaced", "layer", "shape", "parameters", "bytes", "ratio", "error")
             parts.append(_table([titles, *map(_replaced_line, self.replaced)]))
         if self.skipped:
             lines = [(_shown(each.name), each.kind, each.reason) for each in self.skipped]
             parts.append(_table([("left", "layer", "reason"), *lines]))
-        parts.append(f"parameters of the model: {self.parameters_before:,} -> {self.parameters_after:,}")
+        size, ratio = _sizes(self)
+        totals = [
+            f"parameters of the model: {self.parameters_before:,} -> {self.parameters_after:,}",
+            f"bytes of the model: {size}, {ratio}",
+        ]
+        if self.error is not None:
+            totals.append(f"relative error of what was factorised: {self.error:.3g}")
+        parts.append("\n".join(totals))
         return "\n\n".join(parts)
 
 
@@ -103,7 +135,14 @@ def _replaced_line(each: Replaced) -> tuple[str, ...]:
     error = "" if each.error is None else f"{each.error:.3g}"
     error = error if each.tied_to is None else f"tied to {_shown(each.tied_to)}"
     names = ", ".join(map(_shown, each.names))
-    return names, f"{each.before} -> {each.after}", "{} x {}".format(*each.shape), parameters, error
+    shape = "{} x {}".format(*each.shape)
+    return names, f"{each.before} -> {each.after}", shape, parameters, *_sizes(each), error
+
+
+def _sizes(each: "Replaced | KetifyReport") -> tuple[str, str]:
+    """Bytes before and after, and how many times fewer."""
+    ratio = display.sizes(each.bytes_after, each.bytes_after, each.bytes_before)["ratio"]
+    return f"{each.bytes_before:,} -> {each.bytes_after:,}", ratio
 
 
 def _shown(name: str) -> str:

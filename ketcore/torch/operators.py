@@ -219,7 +219,9 @@ class TorchOperator:
         found = *found, *[None] * (len(ctx.kinds) - len(found))
         # torch takes a list of gradients for a list, and a tuple for a tuple.
         pairs = zip(found, ctx.kinds, strict=True)
-        return tuple([kind(one) if isinstance(one, tuple) else one for one, kind in pairs])
+        found = [kind(one) if isinstance(one, tuple) else one for one, kind in pairs]
+        # A compiled graph leaves off a last None, of which torch then wants no gradient.
+        return tuple(found[: len(ctx.needs_input_grad)])
 
 
 def _no_second_derivative(ctx, *cotangents):

@@ -11,11 +11,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from ketcore.torch.code_table import CodeTable
+from ketcore.torch.codebook_embeddings import EmbeddingBagCodebook, EmbeddingCodebook
 from ketcore.torch.embedding_bag import EmbeddingBagKet, EmbeddingBagKetXS
 from ketcore.torch.embeddings import EmbeddingKet, EmbeddingKetXS
 from ketcore.torch.head import TiedHead
 from ketcore.torch.linear import KroneckerLinear
 from ketcore.torch.module_groups import Group
+from ketcore.torch.pretrained import drawn_layer, near_layer
+from ketcore.torch.ratios import Method, greatest_ratio, table_sizes
 
 Kind: TypeAlias = Literal["xs", "ket"]
 
@@ -36,6 +40,19 @@ class LayerOptions(NamedTuple):
     table: dict[str, Any]
     linear: dict[str, Any]
     factorise: bool
+    ratio: float | None
+    method: Method
+
+
+class Made(NamedTuple):
+    """The layers of a group, one for each member, and where the weight was factorised its relative error.
+
+    `norm` is that of the weight.
+    """
+
+    layers: list[nn.Module]
+    error: float | None
+    norm: float
 
 
 def empty_layer(group: Group, options: LayerOptions) -> nn.Module:
@@ -43,13 +60,31 @@ def empty_layer(group: Group, options: LayerOptions) -> nn.Module:
     return _drawn(group.members[0].module, options, 1.0, torch.device("meta"))
 
 
-def new_layers(group: Group, options: LayerOptions) -> tuple[list[nn.Module], float | None]:
-    """The layers of a group, one for each member, and the relative error where the weight was factorised."""
+def table_class(options: LayerOptions, kind: type[nn.Module]) -> type[nn.Module]:
+    """The layer in the place of a table, with "auto" the first one that is tried."""
+    if options.method == "codebooks":
+        return EmbeddingCodebook if kind is nn.Embedding else EmbeddingBagCodebook
+    return TABLES[options.kind][kind]
+
+
+def ratio_obstacle(weight: Tensor, options: LayerOptions) -> str:
+    """Why no layer of the method takes so small a part of the bytes of a table; empty where one does."""
+    assert options.ratio is not None
+    if options.method == "codebooks" and weight.is_complex():
+        return "it is complex, and there are no codes of such"
+    methods = ["kronecker"] if weight.is_complex() else ["kronecker", "codebooks"]
+    methods = methods if options.method == "auto" else [options.method]
+    greatest = max(greatest_ratio(table_sizes(weight), method) for method in methods)
+    return f"its bytes can be divided by {greatest:.3g} at most" if options.ratio > greatest else ""
+
+
+def new_layers(group: Group, options: LayerOptions) -> Made:
+    """The layers of a group."""
     module = group.members[0].module
     weight = module.get_parameter("weight")
     # What was never written may hold anything.
     norm = None if weight.is_meta or not isfinite(_norm(weight)) else _norm(weight)
-    if options.factorise and norm:
+    if options.factorise and (norm or (options.ratio and group.has_table)):
         first, error = _factorised(module, options)
     else:
         # A drawn weight has entries of the size of those that it replaces; one of zeros stays so.
@@ -64,7 +99,7 @@ def new_layers(group: Group, options: LayerOptions) -> tuple[list[nn.Module], fl
         if isinstance(member.module, nn.Linear):
             layer.bias = member.module.bias
         layer.train(member.module.training)
-    return layers, error
+    return Made(layers, error, norm or 0.0)
 
 
 def _drawn(module: nn.Module, options: LayerOptions, std: float, device: torch.device) -> Any:
@@ -72,9 +107,12 @@ def _drawn(module: nn.Module, options: LayerOptions, std: float, device: torch.d
     weight = module.get_parameter("weight")
     place: dict[str, Any] = {"device": device, "dtype": weight.dtype}
     if not isinstance(module, nn.Linear):
-        size = module.num_embeddings, module.embedding_dim
+        told = {**_told(module), "std": std, **place}
+        if options.ratio:
+            is_bag = isinstance(module, nn.EmbeddingBag)
+            return drawn_layer(table_sizes(weight), options.ratio, options.method, told, is_bag)
         kind = TABLES[options.kind][type(module)]
-        return kind(*size, **_told(module), **options.table, std=std, **place)
+        return kind(module.num_embeddings, module.embedding_dim, **told, **options.table)
     layer = KroneckerLinear(module.in_features, module.out_features, bias=False, **options.linear, **place)
     if device.type != "meta":
         scale = std * weight.numel() ** 0.5 / _norm(layer.to_dense())
@@ -90,15 +128,20 @@ def _factorised(module: nn.Module, options: LayerOptions) -> tuple[Any, float | 
     if isinstance(module, nn.Linear):
         linear = KroneckerLinear.from_linear(module, **options.linear)
         return linear, _norm(weight - linear.to_dense()) / _norm(weight)
-    kind = TABLES[options.kind][type(module)]
     # The same model gives the same factors.
-    seed = {"rng": 0} if options.kind == "xs" else {}
-    table = kind.from_pretrained(weight, freeze=False, **_told(module), **options.table, **seed)
+    told = {"freeze": False, **_told(module), **({"rng": 0} if options.kind == "xs" else {})}
+    if options.ratio:
+        is_bag = isinstance(module, nn.EmbeddingBag)
+        table = near_layer(weight, options.ratio, options.method, told, is_bag)
+    else:
+        table = TABLES[options.kind][type(module)].from_pretrained(weight, **told, **options.table)
     return table, table.relative_error
 
 
 def _others(group: Group, first: Any, options: LayerOptions) -> Iterator[Any]:
     """The layers of all members but the first, with the parameters of `first`."""
+    # What was fitted by whichever method was nearer is of one of them.
+    options = options._replace(method="codebooks" if hasattr(first, "codebooks") else "kronecker")
     for member in group.members[1:]:
         if isinstance(member.module, nn.Linear) and group.has_table:
             yield TiedHead(first)
@@ -108,6 +151,8 @@ def _others(group: Group, first: Any, options: LayerOptions) -> Iterator[Any]:
             setattr(layer, name, child)
         for name, parameter in first.named_parameters(recurse=False):
             setattr(layer, name, parameter)
+        for name, buffer in first.named_buffers(recurse=False):
+            setattr(layer, name, buffer)
         yield layer
 
 
@@ -123,7 +168,7 @@ def _zero_first_mode(layer: Any) -> None:
         if hasattr(layer, "leaves"):
             layer.leaves[..., : layer.dims[0]] = 0
         else:
-            layer.factors[0].zero_()
+            (layer.codebooks if isinstance(layer, CodeTable) else layer.factors)[0].zero_()
 
 
 def _norm(weight: Tensor) -> float:

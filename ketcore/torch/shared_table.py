@@ -15,6 +15,7 @@ from ketcore.torch.embedding_tables import (
     norm_scale,
     padding_row,
     refuse_weight,
+    stored_bytes,
     table_size,
 )
 
@@ -47,6 +48,18 @@ class SharedTable(nn.Module):
         self.std = check_size("std", std)
         self.row_scale_start = _start("row_scale", row_scale)
         self.relative_error: float | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of parameters and buffers, as a state dict has them."""
+        return stored_bytes(self)
+
+    def _take_fit(self, row_scale: Tensor | None, error: float) -> None:
+        """Take the scales and the error of a fit to a given table."""
+        if row_scale is not None and self.row_scale is not None:
+            with torch.no_grad():
+                self.row_scale.copy_(row_scale)
+        self.relative_error = error
 
     def _set_row_scale(self, like: Tensor, trained: bool) -> None:
         """The scales of rows, where they are asked for."""

@@ -49,15 +49,14 @@ def _renamed(module, start, before, weights):
         if start + source not in weights:
             # They were said to be tied, and were not.
             continue
-        shared = {id(value): name for name, value in _parameters(module, source)}
-        after |= {
-            name: shared[id(value)] for name, value in _parameters(module, target) if id(value) in shared
-        }
+        shared = {id(value): name for name, value in _tensors(module, source)}
+        after |= {name: shared[id(value)] for name, value in _tensors(module, target) if id(value) in shared}
     return after
 
 
-def _parameters(module, weight):
-    """The parameters of the layer that had `weight`, by their names in `module`."""
+def _tensors(module, weight):
+    """The parameters and buffers of the layer that had `weight`, by their names in `module`."""
     name = weight.removesuffix(".weight")
     layer = module.get_submodule(name)
-    return layer.named_parameters(prefix=name, remove_duplicate=False)
+    yield from layer.named_parameters(prefix=name, remove_duplicate=False)
+    yield from layer.named_buffers(prefix=name, remove_duplicate=False)

@@ -133,7 +133,9 @@ class XSTable(SharedTable):
         -------
         str
         """
-        return described(self, "order", "rank", "row_dims", "col_dims")
+        facts = described(self, "order", "rank", "row_dims", "col_dims")
+        names = [name for name in ("row_scale", "permutation") if getattr(self, name) is not None]
+        return ", ".join([facts, *(f"{name}=True" for name in names)])
 
     def balance(self) -> None:
         """Give the factors of each term equal norms, for weight decay and half precision; no row changes."""
@@ -147,11 +149,13 @@ class XSTable(SharedTable):
         shape = (self.num_embeddings, self.embedding_dim)
         factors: tuple[Tensor, ...] = tuple(self.factors)
         with own_precision(factors[0]):
-            found: Tensor = rows(factors, moved(ids, self.permutation), shape)
-            if self.row_scale is not None:
-                # One number a row is a matrix of one column: what is out of range has no gradient either.
-                scale = rows((self.row_scale[None, :, None],), ids, (self.num_embeddings, 1))
-                found = found * scale
+            scale, places = self.row_scale, moved(ids, self.permutation)
+            if scale is None or self.permutation is None:
+                found: Tensor = rows(factors, places, shape, row_scale=scale)
+            else:
+                # Scales lie in the order of the words: one number a row is a matrix of one column.
+                scales: Tensor = rows((scale[None, :, None],), ids, (self.num_embeddings, 1))
+                found = rows(factors, places, shape) * scales
             found = self._normed(found)
         return self._divided(self._padded(found, ids), ids)
 
