@@ -534,7 +534,7 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check, row_scale):
     found = _form(type(leaves), tuple(leaves.shape), dims, columns, layernorm, eps, dtype, own)
     whole = found.widths == dims
     if launcher.launcher_for(leaves) is not None:
-        tables: Any = PackedTables(leaves, dims, found.widths)
+        tables = PackedTables(leaves, dims, found.widths)
     else:
         tables = cut(packed_views(xp, leaves, dims), None if whole else found.widths)
     records = leaves if whole else None
