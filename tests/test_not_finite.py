@@ -154,10 +154,20 @@ def of_codebooks(a, b, x):
 
 def of_small_numbers(x):
     values = np.ones((1, len(x)), np.int8)
-    small = kc.QuantizedArray(values, np.array(x[None, :], np.float32), values.shape, block=1)
+    with np.errstate(all="ignore"):
+        scales = x[None, :].astype(np.float32)
+    small = kc.QuantizedArray(values, scales, values.shape, block=1)
+    kets = kc.Ket.from_packed(small, (len(x),))
+    matrix, summed = (
+        kc.KroneckerMatrix([small]),
+        kc.KroneckerSum([kc.QuantizedArray(values[0], scales[0], (2, 2), 8, 1)]),
+    )
     return {
         "QuantizedArray.dequantize": small.dequantize,
-        "quantize": lambda: kc.quantize(np.ones(3)).dequantize() * np.nan,
+        "Ket.dequantize": lambda: kets.dequantize(),
+        "KroneckerMatrix.dequantize": lambda: matrix.dequantize(),
+        "KroneckerSum.dequantize": lambda: summed.dequantize(),
+        "quantize": lambda: kc.quantize(x),
     }
 
 
@@ -267,6 +277,7 @@ def test_objects_and_linear_algebra_are_silent(name, spoil):
 # Nothing is computed by these: they look at shapes, hold arrays, or make arrays of zeros and ones.
 COMPUTE_NOTHING = {
     *("Diagonal", "Identity", "Ket", "KroneckerMatrix", "KroneckerProduct", "KroneckerSum", "Permutation"),
+    "QuantizedArray",
     *("Op", "commutation", "digits", "engines", "eye", "ket", "linalg", "load_word2ket", "suggest_dims"),
     *("load", "save", "PackedCodes", "QuantizedArray"),
     *("as_linear_operator", "cost", "from_packed", "from_terms", "random", "swap"),

@@ -25,6 +25,16 @@ P = kc.KroneckerProduct([kc.Diagonal([1.0, 2.0]), kc.Identity(2)])
 v = kc.ket([1.0, 2.0], [3.0, 4.0])
 
 
+def small_numbers() -> None:
+    small = kc.quantize(K.factors[0])
+    reveal_type(small)  # QuantizedArray[ndarray]
+    reveal_type(small.dequantize())  # ndarray
+    reveal_type(kc.quantize(K, 4))  # KroneckerMatrix[ndarray]
+    reveal_type(kc.quantize(v).dequantize())  # Ket[ndarray]
+    reveal_type(kc.KroneckerMatrix([small, a]))  # KroneckerMatrix[ndarray]
+    reveal_type(kc.rows([small, small], [0]))  # ndarray
+
+
 def right() -> None:
     reveal_type(K)  # KroneckerMatrix[ndarray]
     reveal_type(kc.KroneckerMatrix([[[1.0, 2.0]], a]))  # KroneckerMatrix[ndarray]
@@ -57,13 +67,6 @@ def right() -> None:
     reveal_type(P.to_kronecker())  # KroneckerMatrix[ndarray]
     reveal_type(kc.rows(K.factors, [0, 1]))  # ndarray
     reveal_type(kc.rows([[[[1.0, 2.0]]]], [0]))  # ndarray
-    small = kc.quantize(K.factors[0])
-    reveal_type(small)  # QuantizedArray[ndarray]
-    reveal_type(small.dequantize())  # ndarray
-    reveal_type(kc.quantize(K, 4))  # KroneckerMatrix[ndarray]
-    reveal_type(kc.quantize(v).dequantize())  # Ket[ndarray]
-    reveal_type(kc.KroneckerMatrix([small, a]))  # KroneckerMatrix[ndarray]
-    reveal_type(kc.rows([small, small], [0]))  # ndarray
     reveal_type(kc.rows_vjp(K.factors, [0], np.ones((1, 4))))  # tuple[ndarray, ...]
     reveal_type(kc.ket_inner(v.factors, v.factors))  # ndarray
     reveal_type(kc.kron_matmul(K.factors, x))  # ndarray

@@ -136,6 +136,16 @@ def _named(known, names):
     return {name: known[name] for name in names}
 
 
+def small_numbers() -> dict[str, Call]:
+    """Of arrays that are quantized."""
+    values, scales = np.zeros((2, 3), np.int8), np.zeros((2, 1), np.float32)
+    parts = {"values": values, "scales": scales, "shape": (2, 3), "bits": 8, "block": 32}
+    return {
+        "QuantizedArray": Call(kc.QuantizedArray, parts),
+        "quantize": Call(kc.quantize, {"x": SQUARE.to_dense(), "bits": 8, "block": 32}),
+    }
+
+
 def functions() -> dict[str, Call]:
     """The functions of ketcore that are no operations, and the constructors."""
     dense = SQUARE.to_dense()
@@ -151,17 +161,7 @@ def functions() -> dict[str, Call]:
             kc.CodebookTable,
             {"codebooks": FACTORS, "codes": [[[0, 1]], [[2, 0]]], "row_scale": None, "decoder": None},
         ),
-        "QuantizedArray": Call(
-            kc.QuantizedArray,
-            {
-                "values": np.zeros((2, 3), np.int8),
-                "scales": np.zeros((2, 1), np.float32),
-                "shape": (2, 3),
-                "bits": 8,
-                "block": 32,
-            },
-        ),
-        "quantize": Call(kc.quantize, {"x": dense, "bits": 8, "block": 32}),
+        **small_numbers(),
         "Ket": Call(kc.Ket, {"factors": KET.factors}),
         "Ket.from_packed": Call(kc.Ket.from_packed, {"packed": KET.packed, "dims": KET.dims}),
         "Ket.random": Call(kc.Ket.random, sizes),

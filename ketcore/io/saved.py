@@ -25,7 +25,7 @@ from ketcore.array_types import ForeignT, Host
 from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.namespaces import is_array, is_numpy, library_of
 from ketcore.io.contents import OPTIONAL, SIZES, is_count, named_arrays, part_kinds, rebuilt, tensor_names
-from ketcore.io.small_numbers import check_described, described, joined, parts_of, split
+from ketcore.io.small_numbers import check_described, parts_of, quantized_entries, split, with_quantized
 from ketcore.io.tensor_bytes import read_arrays, replacing
 from ketcore.io.tensor_header import layout, parsed, read_header, written_header
 from ketcore.io.tensor_values import are_pairs, as_numbers, bytes_of, stored_as
@@ -96,7 +96,7 @@ def save(path: str | PathLike[str], obj: Saved) -> None:
     if kind is None:
         raise TypeError(f"obj must be one of {', '.join(_KINDS)}, got {type(obj).__name__}")
     given = named_arrays(obj)
-    arrays, quantized = split(given), described(given)
+    arrays, quantized = split(given), quantized_entries(given)
     if any(is_array(array) and is_traced(array) for array in arrays.values()):
         raise TypeError(f"obj must be known by its values for save, got a {kind.__name__} that is traced")
     metadata = {"ketcore_format": "2" if quantized else "1", "kind": kind.__name__}
@@ -218,7 +218,7 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
         for name, array in found.items()
     }
     with _naming(source):
-        return rebuilt(kind, sizes, parts, joined(arrays, quantized))
+        return rebuilt(kind, sizes, parts, with_quantized(arrays, quantized))
 
 
 def _checked_path(path):

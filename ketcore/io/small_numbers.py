@@ -1,7 +1,7 @@
 """Arrays of 8 or 4 bits a number as tensors of a file, and back.
 
-A QuantizedArray named `factors.0` is two tensors, `factors.0.values` and `factors.0.scales`, and an entry
-["factors.0", bits, block, shape] of the metadata `quantized`.
+factors.0.values, factors.0.scales      of a QuantizedArray in the place of factors.0, with
+["factors.0", bits, block, shape]       in the list `quantized` of the metadata
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +18,7 @@ _MAY_BE = ("packed", "factors", "codebooks", "decoder")
 _DTYPES = {"values": ("I8", "U8"), "scales": ("F16", "F32")}
 
 
-def described(arrays: Mapping[str, Any]) -> list[list[Any]]:
+def quantized_entries(arrays: Mapping[str, Any]) -> list[list[Any]]:
     """The entries of the metadata, one for each array that is quantized."""
     found = {name: array for name, array in arrays.items() if isinstance(array, QuantizedArray)}
     return [[name, array.bits, array.block, list(array.shape)] for name, array in found.items()]
@@ -58,7 +58,7 @@ def parts_of(names: Collection[str]) -> set[str]:
     return {f"{name}.{part}" for name in names for part in _DTYPES}
 
 
-def joined(arrays: Mapping[str, AnyArray], known: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+def with_quantized(arrays: Mapping[str, AnyArray], known: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
     """The arrays by name, of what a file has; ValueError or TypeError on sizes that do not fit."""
     found: dict[str, Any] = {name: array for name, array in arrays.items() if name not in parts_of(known)}
     for name, (bits, block, shape) in known.items():

@@ -148,7 +148,7 @@ def take(array: AnyArray, selectors: Sequence[Selector]) -> AnyArray:
 
 
 def take_stored(array: Any, selectors: Sequence[Selector]) -> Any:
-    """`take` of an array, or of a QuantizedArray: its lines, where selectors choose whole ones."""
+    """`take` of an array, or of a QuantizedArray, of which lines are picked where they are chosen whole."""
     if not isinstance(array, QuantizedArray):
         return take(array, selectors)
     known = all(isinstance(each, int | range) or on_host(each) for each in selectors)
