@@ -122,16 +122,16 @@ class PackedCodes:
         >>> PackedCodes.pack([[[1, 0, 1]], [[0, 1, 1]]], bits=1).packed.tolist()
         [[1], [2], [3]]
         """
-        bits, codes = check_bits(bits), as_integers("codes", codes)
-        if codes.ndim != 3 or 0 in codes.shape:
+        bits, given = check_bits(bits), as_integers("codes", codes)
+        if given.ndim != 3 or 0 in given.shape:
             rule = "have shape (N, R, words), with at least one of each"
-            raise ValueError(f"codes must {rule}, got {tuple(codes.shape)}")
-        found = extremes(codes)
+            raise ValueError(f"codes must {rule}, got {tuple(given.shape)}")
+        found = extremes(given)
         if found is not None and not 0 <= found[0] <= found[1] < 2**bits:
             got = found[0] if found[0] < 0 else found[1]
             raise IndexError(f"codes must lie in [0, {2**bits}), got {got}")
-        xp, (order, rank, words) = namespace_of(codes), codes.shape
-        lines = reshaped(xp, permuted(xp, codes, (2, 0, 1)), (words, order * rank))
+        xp, (order, rank, words) = namespace_of(given), given.shape
+        lines = reshaped(xp, permuted(xp, given, (2, 0, 1)), (words, order * rank))
         return cls(packed_lines(xp.astype(lines, xp.uint8), bits), order, rank, bits)
 
     @property
