@@ -124,12 +124,12 @@ class QuantizedArray(Generic[ArrayT]):
         lead, last = shape[: values.ndim - 1], prod(shape[values.ndim - 1 :])
         if not 0 < values.ndim <= len(shape):
             rule = f"have at least as many axes as values, {max(values.ndim, 1)}"
-            raise ValueError(f"shape must {rule}, got {shape}")
+            raise ValueError(f"shape must {rule}, got {shown(shape)}")
         lengths = {"values": last if bits == 8 else -(-last // 2), "scales": -(-last // block)}
         for name, array in (("values", values), ("scales", scales)):
             if tuple(array.shape) != (*lead, lengths[name]):
-                rule = f"have shape {(*lead, lengths[name])}"
-                why = f"for shape {shape}, {bits} bits and block {shown(block)}"
+                rule = f"have shape {shown((*lead, lengths[name]))}"
+                why = f"for shape {shown(shape)}, {bits} bits and block {shown(block)}"
                 raise ValueError(f"{name} must {rule} {why}, got {tuple(array.shape)}")
         named = {"values": values, "scales": scales, "shape": shape, "bits": bits, "block": block}
         for name, value in named.items():

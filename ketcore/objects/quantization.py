@@ -15,7 +15,7 @@ from ketcore.objects.kronecker_sum import KroneckerSum
 from ketcore.objects.operator import Structured
 from ketcore.shapes import check_int
 
-_ObjectT = TypeVar("_ObjectT", Ket[Any], KroneckerMatrix[Any], KroneckerSum[Any], CodebookTable[Any])
+_ObjectT = TypeVar("_ObjectT", bound=Ket[Any] | KroneckerMatrix[Any] | KroneckerSum[Any] | CodebookTable[Any])
 
 
 @overload
