@@ -17,7 +17,7 @@ from torch import nn  # noqa: E402
 
 import ketcore.torch as kt  # noqa: E402
 from ketcore.torch.pretrained import drawn_layer  # noqa: E402
-from ketcore.torch.ratios import Sizes  # noqa: E402
+from ketcore.torch.ratios import TableSizes  # noqa: E402
 from tests.ketify_models import IDS, Shared, Tied, reason  # noqa: E402
 
 
@@ -61,7 +61,7 @@ def quiet_ketify(model, **options):
 def test_layers_take_the_bytes_that_they_may(words, columns, dtype, ratio, method, bags):
     def made(ratio):
         options = {"device": "meta", "dtype": dtype}
-        return drawn_layer(Sizes(words, columns, dtype.itemsize), ratio, method, options, bags)
+        return drawn_layer(TableSizes(words, columns, dtype.itemsize), ratio, method, options, bags)
 
     try:
         layer = made(ratio)

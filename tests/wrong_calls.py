@@ -137,10 +137,13 @@ def _named(known, names):
 
 
 def small_numbers() -> dict[str, Call]:
-    """Of arrays that are quantized."""
+    """Of arrays that are quantized, and of packed codes."""
     values, scales = np.zeros((2, 3), np.int8), np.zeros((2, 1), np.float32)
     parts = {"values": values, "scales": scales, "shape": (2, 3), "bits": 8, "block": 32}
+    packed = {"packed": np.zeros((3, 1), np.uint8), "order": 1, "rank": 2, "bits": 4}
     return {
+        "PackedCodes": Call(kc.PackedCodes, packed),
+        "PackedCodes.pack": Call(kc.PackedCodes.pack, {"codes": [[[0, 1]], [[1, 0]]], "bits": 4}),
         "QuantizedArray": Call(kc.QuantizedArray, parts),
         "quantize": Call(kc.quantize, {"x": SQUARE.to_dense(), "bits": 8, "block": 32}),
     }
@@ -172,10 +175,6 @@ def functions() -> dict[str, Call]:
         "KroneckerMatrix.random": Call(kc.KroneckerMatrix.random, shapes | dims),
         "KroneckerSum": Call(kc.KroneckerSum, {"factors": SUM.factors}),
         "KroneckerProduct": Call(kc.KroneckerProduct, {"parts": PRODUCT.parts}),
-        "PackedCodes": Call(
-            kc.PackedCodes, {"packed": np.zeros((3, 1), np.uint8), "order": 1, "rank": 2, "bits": 4}
-        ),
-        "PackedCodes.pack": Call(kc.PackedCodes.pack, {"codes": [[[0, 1]], [[1, 0]]], "bits": 4}),
         "Permutation": Call(kc.Permutation, {"dims": (2, 3), "order": (1, 0)}),
         "Diagonal": Call(kc.Diagonal, {"values": [1.0, 2.0]}),
         "Identity": Call(kc.Identity, {"size": 2}),

@@ -81,7 +81,7 @@ class PackedCodes:
             packed = as_integers("packed", packed)
         if packed.dtype != namespace_of(packed).uint8:
             raise TypeError(f"packed must have dtype uint8, got {packed.dtype}")
-        order, rank, bits = check_int("order", order, 1), check_int("rank", rank, 1), check_bits(bits)
+        order, rank, bits = check_int("order", order, 1), check_int("rank", rank, 1), check_width(bits)
         size = packed_bytes(order * rank, bits)
         if packed.ndim != 2 or packed.shape[1] != size or not packed.shape[0]:
             codes = f"{shown(order * rank)} codes of {bits} bits"
@@ -122,7 +122,7 @@ class PackedCodes:
         >>> PackedCodes.pack([[[1, 0, 1]], [[0, 1, 1]]], bits=1).packed.tolist()
         [[1], [2], [3]]
         """
-        bits, given = check_bits(bits), as_integers("codes", codes)
+        bits, given = check_width(bits), as_integers("codes", codes)
         if given.ndim != 3 or 0 in given.shape:
             rule = "have shape (N, R, words), with at least one of each"
             raise ValueError(f"codes must {rule}, got {tuple(given.shape)}")
@@ -185,7 +185,7 @@ def unpacked(lines: Any, like: PackedCodes) -> Any:
     return permuted(xp, codes, (last, last + 1, *range(last)))
 
 
-def check_bits(bits: Any) -> int:
+def check_width(bits: Any) -> int:
     """`bits` as one of `WIDTHS`."""
     found = check_int("bits", bits, 1)
     if found not in WIDTHS:

@@ -157,7 +157,11 @@ def fitted_codebooks(
     """
     table, row_scale = checked_table(embeddings), check_flag("row_scale", row_scale)
     if ratio is None:
-        sizes: Sequence[int | None] = (_CODES if n_codes is None else n_codes, codebook_size, width)
+        sizes: tuple[int, int | None, int | None] = (
+            _CODES if n_codes is None else n_codes,
+            codebook_size,
+            width,
+        )
     else:
         check_alone("ratio", n_codes=n_codes)
         dense = table_sizes(table, row_scale)

@@ -19,7 +19,7 @@ from ketcore.torch.nearest_tables import checked_table
 from ketcore.torch.ratios import (
     METHODS,
     Method,
-    Sizes,
+    TableSizes,
     check_ratio,
     greatest_ratio,
     is_permuted,
@@ -32,6 +32,12 @@ from ketcore.torch.ratios import (
 
 One: TypeAlias = EmbeddingKetXS | EmbeddingCodebook
 Bag: TypeAlias = EmbeddingBagKetXS | EmbeddingBagCodebook
+
+# The layers of rows and of bags.
+_KINDS: dict[str, tuple[type[One], type[Bag]]] = {
+    "kronecker": (EmbeddingKetXS, EmbeddingBagKetXS),
+    "codebooks": (EmbeddingCodebook, EmbeddingBagCodebook),
+}
 
 
 @overload
@@ -148,8 +154,8 @@ def near_layer(table: Tensor, ratio: float, method: Method, options: dict[str, A
         methods = _reachable(sizes, ratio, table.is_complex())
         layers = [near_layer(table, ratio, each, options, bags) for each in methods]
         return min(layers, key=lambda layer: layer.relative_error)
+    kind: Any = _KINDS[method][bags]
     if method == "codebooks":
-        kind = EmbeddingBagCodebook if bags else EmbeddingCodebook
         return kind.from_pretrained(table, ratio=ratio, **options)
     permutation = None
     row_dims, col_dims = kronecker_dims(sizes.words, sizes.columns)
@@ -157,27 +163,25 @@ def near_layer(table: Tensor, ratio: float, method: Method, options: dict[str, A
         # NumPy has no bfloat16, and to find an order float32 is enough.
         wide = table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
         permutation = kc.vocabulary_permutation(wide.cpu(), row_dims, col_dims=col_dims)
-    kind = EmbeddingBagKetXS if bags else EmbeddingKetXS
     place = {"row_dims": row_dims, "col_dims": col_dims, "permutation": permutation}
     return kind.from_pretrained(table, ratio=ratio, **place, **options)
 
 
-def drawn_layer(sizes: Sizes, ratio: float, method: Method, options: dict[str, Any], bags: bool) -> Any:
+def drawn_layer(sizes: TableSizes, ratio: float, method: Method, options: dict[str, Any], bags: bool) -> Any:
     """A layer of the sizes of `near_layer`, with random parameters; `options` are those of constructors."""
+    kind: Any = _KINDS[method][bags]
     shape = sizes.words, sizes.columns
     if method == "codebooks":
-        kind = EmbeddingBagCodebook if bags else EmbeddingCodebook
         return kind(*shape, **sizes_of_codes(sizes, ratio)._asdict(), **options)
     row_dims, col_dims = kronecker_dims(*shape)
     permuted = is_permuted(sizes, ratio)
     rank = kronecker_rank(sizes, ratio, row_dims, col_dims, permuted)
-    kind = EmbeddingBagKetXS if bags else EmbeddingKetXS
     permutation = torch.arange(sizes.words, device=options["device"]) if permuted else None
     place = {"row_dims": row_dims, "col_dims": col_dims, "permutation": permutation}
     return kind(*shape, rank=rank, **place, **options)
 
 
-def _reachable(sizes: Sizes, ratio: float, is_complex: bool) -> list[Method]:
+def _reachable(sizes: TableSizes, ratio: float, is_complex: bool) -> list[Method]:
     """The methods that reach a ratio; ValueError where none does."""
     greatest: dict[Method, float] = {"kronecker": greatest_ratio(sizes, "kronecker")}
     if not is_complex:

@@ -30,7 +30,7 @@ _MOST_CODES = 64
 _SMALL = 4
 
 
-class Sizes(NamedTuple):
+class TableSizes(NamedTuple):
     """A table: rows, columns, bytes of a number, and whether each row is to have a scale."""
 
     words: int
@@ -49,14 +49,14 @@ class Sizes(NamedTuple):
         return self.words * self.itemsize * self.row_scale
 
 
-def table_sizes(table: Tensor, row_scale: bool = False) -> Sizes:
+def table_sizes(table: Tensor, row_scale: bool = False) -> TableSizes:
     """Those of a table that is there.
 
     >>> table_sizes(Tensor([[1.0, 2.0], [3.0, 4.0]]))
-    Sizes(words=2, columns=2, itemsize=4, row_scale=False)
+    TableSizes(words=2, columns=2, itemsize=4, row_scale=False)
     """
     rows, columns = table.shape
-    return Sizes(rows, columns, table.element_size(), row_scale)
+    return TableSizes(rows, columns, table.element_size(), row_scale)
 
 
 def check_ratio(ratio: Any) -> float:
@@ -88,11 +88,11 @@ def kronecker_dims(words: int, columns: int) -> tuple[tuple[int, ...], tuple[int
 
 
 def kronecker_rank(
-    sizes: Sizes, ratio: float, row_dims: Sequence[int], col_dims: Sequence[int], permuted: bool
+    sizes: TableSizes, ratio: float, row_dims: Sequence[int], col_dims: Sequence[int], permuted: bool
 ) -> int:
     """The most terms that the ratio leaves.
 
-    >>> kronecker_rank(Sizes(30000, 300, 4), 100, (150, 200), (15, 20), permuted=False)
+    >>> kronecker_rank(TableSizes(30000, 300, 4), 100, (150, 200), (15, 20), permuted=False)
     14
     """
     fixed = sizes.scale_bytes + permutation_bytes(sizes.words) * permuted
@@ -103,20 +103,20 @@ def kronecker_rank(
     return rank
 
 
-def is_permuted(sizes: Sizes, ratio: float) -> bool:
+def is_permuted(sizes: TableSizes, ratio: float) -> bool:
     """Whether a ratio leaves room for the order of the words beside a term of `kronecker_dims`.
 
-    >>> [is_permuted(Sizes(30000, 300, 4), ratio) for ratio in (100, 1000)]
+    >>> [is_permuted(TableSizes(30000, 300, 4), ratio) for ratio in (100, 1000)]
     [True, False]
     """
     term = _term_bytes(sizes, *kronecker_dims(sizes.words, sizes.columns))
     return _count(sizes, ratio, sizes.scale_bytes + permutation_bytes(sizes.words), term) >= 1
 
 
-def greatest_ratio(sizes: Sizes, method: str) -> float:
+def greatest_ratio(sizes: TableSizes, method: str) -> float:
     """That of one term of `kronecker_dims`, or of the smallest codebooks.
 
-    >>> round(greatest_ratio(Sizes(30000, 300, 4), "kronecker"))
+    >>> round(greatest_ratio(TableSizes(30000, 300, 4), "kronecker"))
     1440
     """
     if method == "kronecker":
@@ -135,11 +135,11 @@ def permutation_bytes(words: int) -> int:
 
 
 def sizes_of_codes(
-    sizes: Sizes, ratio: float, codebook_size: int | None = None, width: int | None = None
+    sizes: TableSizes, ratio: float, codebook_size: int | None = None, width: int | None = None
 ) -> CodebookSizes:
     """The codebooks that lose least of those that the ratio leaves, by `_lost`; sizes that are given stay.
 
-    >>> sizes_of_codes(Sizes(50000, 300, 4), 100)
+    >>> sizes_of_codes(TableSizes(50000, 300, 4), 100)
     CodebookSizes(n_codes=8, codebook_size=128, width=32)
     """
     choices = [*_codebooks(sizes, codebook_size, width)]
@@ -154,10 +154,10 @@ def sizes_of_codes(
     return min(found)[1]
 
 
-def unreachable(sizes: Sizes, ratio: float, greatest: float) -> ValueError:
+def unreachable(sizes: TableSizes, ratio: float, greatest: float) -> ValueError:
     """The error of a ratio beyond the greatest one.
 
-    >>> str(unreachable(Sizes(4, 2, 4), 8.0, 16 / 3))
+    >>> str(unreachable(TableSizes(4, 2, 4), 8.0, 16 / 3))
     'ratio must lie in [1, 5.333] for a table (4, 2), got 8.0'
     """
     # Rounded down, such that what is said can be reached.
