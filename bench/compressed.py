@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 import ketcore as kc
 from ketcore.demo.data import Corpus, load
-from ketcore.demo.tables import COLUMNS, Table, count, dense_table, xs_table
+from ketcore.demo.tables import COLUMNS, Table, dense_table, stored_bytes, xs_table
 from ketcore.demo.train import fit, measure, train_epochs
 
 Array = np.ndarray
@@ -71,7 +71,8 @@ def starts(dense: Array, counts: Array, size: tuple[int, int], seed: int) -> Ite
     """Everyone at the bytes of the XS table of this order and rank."""
     words = len(dense)
     table = xs_table(words, *size)
-    budget = 4 * count(table)
+    drawn = table.start(np.random.default_rng(seed), None)
+    budget = stored_bytes(drawn)
     for name, weights in (("from_dense", None), ("from_dense, weights", counts)):
         if weights is not None and size[0] > 2:
             # Their fit takes as long again, and leaves next to nothing either.
@@ -80,7 +81,7 @@ def starts(dense: Array, counts: Array, size: tuple[int, int], seed: int) -> Ite
         gain = None if weights is None and size[0] == 2 else GAIN
         near = kc.from_dense(dense, *size, weights=weights, restarts=0, gain=gain, rng=seed).value
         yield Start(name, table, near.factors, budget)
-    yield Start("XS from scratch", table, table.start(np.random.default_rng(seed)), budget, fresh=True)
+    yield Start("XS from scratch", table, drawn, budget, fresh=True)
     # To the nearest rank, which may be a little over the budget; below a half there is none.
     rank = round(budget / 4 / (words + COLUMNS))
     for name, weights in (("SVD", np.ones(words)), ("SVD, weights", counts)):
@@ -114,7 +115,7 @@ def low_rank_table(words: int, rank: int) -> Table:
         np.add.at(left, ids, cotangent @ parameters[1].T)
         return left, parameters[0][ids].T @ cotangent
 
-    return Table(f"rank {rank}", None, rank, RATES[0], _no_start, rows, vjp)
+    return Table(f"rank {rank}", None, rank, (RATES[0],), _no_start, rows, vjp)
 
 
 def product_quantised(dense: Array, budget: int, seed: int) -> Start | None:
@@ -162,7 +163,7 @@ def codes_table(codes: Array) -> Table:
         sums = np.bincount(places.ravel(), cotangent.ravel(), minlength=centroids.size)
         return (sums.reshape(centroids.shape).astype(cotangent.dtype),)
 
-    return Table("codes", None, None, RATES[0], _no_start, rows, vjp)
+    return Table("codes", None, None, (RATES[0],), _no_start, rows, vjp)
 
 
 def with_codebooks(name: str, dense: Array, weights: Array | None, budget: int, seed: int) -> Start | None:
@@ -195,10 +196,10 @@ def codebooks_table(codes: Array) -> Table:
             np.add.at(d_book, code, d_sums)
         return d_books, sums(books, picked).T @ cotangent
 
-    return Table("codebooks", None, None, RATES[0], _no_start, rows, vjp)
+    return Table("codebooks", None, None, (RATES[0],), _no_start, rows, vjp)
 
 
-def _no_start(rng):
+def _no_start(rng, teacher):
     raise AssertionError("these tables start from another")
 
 
@@ -208,7 +209,7 @@ def few_epochs(
     """Validation and test accuracy of the best of some epochs of training, on from `start` and `head`."""
     head = [np.zeros_like(each) if start.fresh else each for each in head]
     parameters = [each.copy() for each in (*start.parameters, *head)]
-    table, data, best = replace(start.table, rate=rate), corpus(), (-1.0, -1.0)
+    table, data, best = replace(start.table, rates=(rate,) * len(start.parameters)), corpus(), (-1.0, -1.0)
     for _ in train_epochs(table, parameters, data.train, epochs, np.random.default_rng(seed)):
         validation = measure(table, parameters, data.validation)
         if validation > best[0]:

@@ -4,24 +4,58 @@ import dataclasses
 import json
 import re
 import sys
+from argparse import Namespace
 from importlib.resources import files
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from ketcore import cli
-from ketcore.demo import data, job, report, tables, train
+from ketcore import PackedCodes, QuantizedArray, cli, quantize
+from ketcore.demo import choice, data, equal_bytes, job, report, tables, train
 from ketcore.testing import assert_vjp
 
 FIELDS = ["name", "order", "rank", "params", "bytes", "ratio", "val_acc", "test_acc", "seconds"]
 SMALL = {
     "dense": tables.dense_table(7),
-    "hashed": tables.hashed_table(7, 3),
+    "hash": equal_bytes.hash_table(7, 3),
     "XS": tables.xs_table(7, 2, 3),
     "XS of odd order": tables.xs_table(7, 3, 2),
+    "XS with a scale": tables.scaled_xs_table(7, 2, 3),
     "word2ket": tables.ket_table(7, 4, 2),
+    "codes": equal_bytes.code_table(1),
+    "narrow": equal_bytes.narrow_table(7),
 }
+# The bytes of the tables of the report.
+SIZES = {
+    "dense": 5177344,
+    "XS 2/30": 274560,
+    "XS 2/10": 91520,
+    "XS 3/10": 13920,
+    "XS 4/8": 4352,
+    "XS 4/1": 544,
+    "word2ket 4/1": 323584,
+    "XS 2/10 scaled": 55872,
+    "hash embedding": 55552,
+    "narrow int4": 58752,
+    "codes": 59008,
+    "codes tuned": 59008,
+}
+# Seven words are few: each has its own codes, which fit them as they are.
+TEACHER = tables.Teacher(np.random.default_rng(4).standard_normal((7, 256), dtype=np.float32), np.arange(7))
+
+
+@pytest.fixture(autouse=True)
+def few_codes(monkeypatch, request):
+    """Sizes of codes that tables of seven words allow, where they are small."""
+    if "name" in request.fixturenames:
+        for name, size in (("CODES", 3), ("CODEBOOK_SIZE", 4), ("CODE_WIDTH", 5)):
+            monkeypatch.setattr(equal_bytes, name, size)
+
+
+def floats(parameters):
+    """What is trained of parameters: codes, which come last, are not."""
+    return [parameter for parameter in parameters if not isinstance(parameter, PackedCodes)]
 
 
 @pytest.fixture(scope="module")
@@ -57,49 +91,120 @@ def test_data_match_their_text(corpus):
         assert corpus.intents[corpus.validation.intents[number]] == intents[number]
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "narrow"])
 def test_gradient_of_the_classifier(name):
     table, rng = SMALL[name], np.random.default_rng(1)
     # Some words twice, some never; the whole in float64, for finite differences.
     averages = csr_array(rng.dirichlet(np.ones(4), size=5) @ np.eye(7)[[0, 2, 2, 6]])
     intents = np.array([0, 2, 1, 1, 0])
-    start = [parameter.astype(np.float64) for parameter in table.start(rng)]
-    parameters = (*start, 0.1 * rng.standard_normal((tables.COLUMNS, 3)), rng.standard_normal(3))
+    start = table.start(rng, TEACHER)
+    # Codes stay as they are.
+    learned = [parameter.astype(np.float64) for parameter in floats(start)]
+    codes = start[len(learned) :]
+    parameters = (*learned, 0.1 * rng.standard_normal((tables.COLUMNS, 3)), rng.standard_normal(3))
+
+    def whole(parameters):
+        return (*parameters[:-2], *codes, *parameters[-2:])
 
     def loss(*parameters):
-        return np.asarray(train.loss_and_gradients(table, parameters, averages, intents)[0])
+        return np.asarray(train.loss_and_gradients(table, whole(parameters), averages, intents)[0])
 
     def loss_vjp(*arguments):
         *parameters, cotangent = arguments
-        gradients = train.loss_and_gradients(table, parameters, averages, intents)[1]
-        return tuple(cotangent * gradient for gradient in gradients)
+        gradients = train.loss_and_gradients(table, whole(parameters), averages, intents)[1]
+        return tuple(cotangent * gradient for gradient in gradients if gradient is not None)
 
     assert_vjp(loss, loss_vjp, parameters, multilinear=False)
+
+
+def test_gradients_pass_the_rounding_of_narrow_rows_as_they_are():
+    rng, ids = np.random.default_rng(1), np.array([2, 5, 2])
+    values, matrix = SMALL["narrow"].start(rng, None)
+    cotangent = rng.standard_normal((3, tables.COLUMNS), dtype=np.float32)
+    rounded = quantize(values, 4, values.shape[1]).dequantize()
+    to_values, to_matrix = SMALL["narrow"].vjp((values, matrix), ids, cotangent)
+    expected = np.zeros_like(values)
+    np.add.at(expected, ids, cotangent @ matrix.T)
+    np.testing.assert_allclose(to_values, expected, rtol=1e-5)
+    np.testing.assert_allclose(to_matrix, rounded[ids].T @ cotangent, rtol=1e-4, atol=1e-5)
+    assert np.abs(values - rounded).max() > 0.01
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_repeated_ids_of_a_table_add_up(name):
     table, rng = SMALL[name], np.random.default_rng(2)
-    parameters = table.start(rng)
+    parameters = table.start(rng, TEACHER)
     ids, cotangent = np.array([3, 3, 5]), rng.standard_normal((3, tables.COLUMNS), dtype=np.float32)
     assert table.rows(parameters, ids).shape == cotangent.shape
     both = table.vjp(parameters, ids, cotangent)
     single = [table.vjp(parameters, ids[[n]], cotangent[[n]]) for n in range(3)]
+    assert len(both) == len(table.rates) == len(parameters)
     for gradient, parameter, *parts in zip(both, parameters, *single, strict=True):
+        if gradient is None:
+            continue
         assert gradient.dtype == parameter.dtype == np.float32
         np.testing.assert_allclose(gradient, sum(parts), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_rows_of_what_is_stored_are_those_of_parameters_to_its_rounding(name):
+    table, rng = SMALL[name], np.random.default_rng(2)
+    parameters = table.start(rng, TEACHER)
+    stored = table.stored(parameters)
+    assert len(stored) == len(parameters)
+    for kept, mine in zip(stored, floats(parameters), strict=False):
+        assert not np.shares_memory(kept.values if isinstance(kept, QuantizedArray) else kept, mine)
+    rows, ids = table.rows(stored, np.arange(7)), np.array([6, 0, 0])
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, table.rows(parameters, np.arange(7)), atol=2e-3, rtol=2e-3)
+    np.testing.assert_allclose(table.rows(stored, ids), rows[ids], rtol=1e-5, atol=1e-6)
+
+
 def test_tables_start_with_the_same_spread_and_the_promised_sizes():
-    every = {table.name: table for table in tables.all_tables(5056)}
+    every = {table.name: table for table in choice.all_tables(5056) if table.lessons is None}
     ids = np.arange(0, 5056, 10)
+    size = {}
     for name, table in every.items():
         # The entries of a product of few leaves share them: their spread varies a lot from seed to seed.
-        starts = [table.start(np.random.default_rng(seed)) for seed in range(10)]
+        starts = [table.start(np.random.default_rng(seed), None) for seed in range(10)]
+        size[name] = tables.stored_bytes(table.stored(starts[0]))
         variance = np.mean([np.square(table.rows(start, ids)).mean() for start in starts])
         assert variance**0.5 == pytest.approx(tables.START_STD, rel=0.3), name
-    assert tables.count(every["hashed"]) == pytest.approx(tables.count(every["XS 2/10"]), rel=0.01)
-    assert tables.count(every["dense"]) == 16 * tables.count(every["word2ket 4/1"]) == 5056 * 256
+    assert size["dense"] == 16 * size["word2ket 4/1"] == 4 * 5056 * 256
+    for name in ("hash embedding", "narrow int4"):
+        assert size[name] == pytest.approx(size["XS 2/10 scaled"], rel=0.06)
+
+
+def test_codes_start_from_the_dense_table_and_take_its_bytes(corpus):
+    rng = np.random.default_rng(0)
+    table = 0.1 * rng.standard_normal((corpus.words, tables.COLUMNS), dtype=np.float32)
+    teacher = tables.Teacher(table, np.bincount(corpus.train.averages.indices, minlength=corpus.words))
+    codes = equal_bytes.code_table(0)
+    stored = codes.stored(codes.start(rng, teacher))
+    scaled = tables.scaled_xs_table(corpus.words, 2, 10)
+    size = tables.stored_bytes(scaled.stored(scaled.start(rng, None)))
+    assert tables.stored_bytes(stored) == pytest.approx(size, rel=0.06)
+    # Of noise few codes keep little, but some.
+    rows = codes.rows(stored, np.arange(corpus.words))
+    assert np.square(rows - table).sum() < 0.95 * np.square(table).sum()
+
+
+def test_words_are_dropped_from_sentences_but_never_all():
+    rng = np.random.default_rng(5)
+    averages = data.average_words(["a b c d", "a a b", "c"], {"a": 1, "b": 2, "c": 3, "d": 4})
+    seen = np.zeros(averages.shape)
+    for _ in range(300):
+        dropped = train.drop_words(averages, 0.25, rng)
+        dense = dropped.toarray()
+        np.testing.assert_allclose(dense.sum(axis=1), 1, rtol=1e-6)
+        assert dropped.dtype == np.float32
+        assert not (dense[averages.toarray() == 0]).any()
+        # What is left keeps its proportions.
+        both = dense[1, 1] > 0 and dense[1, 2] > 0
+        assert not both or dense[1, 1] == pytest.approx(2 * dense[1, 2])
+        seen += dense > 0
+    assert seen[2].tolist() == [0, 0, 0, 300, 0]
+    assert 0.7 < seen[0, 1:].mean() / 300 < 0.8
 
 
 def test_adam_is_that_of_the_paper():
@@ -128,6 +233,20 @@ def test_training_learns_and_repeats(corpus):
     assert first.losses == second.losses
     for one, other in zip(first.parameters, second.parameters, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_codes_are_those_of_the_trained_table_and_training_on_helps(corpus, tmp_path):
+    train_split = data.Split(corpus.train.averages[::5], corpus.train.intents[::5])
+    few = dataclasses.replace(corpus, train=train_split)
+    options = Namespace(epochs=2, seed=3, seeds=1)
+    chosen = choice.choose(choice.all_tables(corpus.words), ["codes", "codes tuned"])
+    (codes,), (tuned,) = job.train_all(chosen, few, options)
+    dense = train.fit(tables.dense_table(corpus.words), few, 2, 3, lambda line: None)
+    np.testing.assert_array_equal(codes.parameters[-2], dense.parameters[-2])
+    assert len(codes.losses) == 1
+    assert len(tuned.losses) == 2
+    assert tuned.validation_accuracy > codes.validation_accuracy
+    assert isinstance(codes.parameters[2], PackedCodes)
 
 
 def test_result_is_that_of_the_best_epoch(corpus, monkeypatch):
@@ -224,20 +343,31 @@ def test_without_tqdm_and_matplotlib(tmp_path, monkeypatch, capsys):
     assert "--plot must have matplotlib, got none installed" in capsys.readouterr().err
 
 
+def test_without_scikit_learn_codes_are_left_out_in_words(monkeypatch, capsys):
+    for name in ("sklearn", "sklearn.cluster"):
+        monkeypatch.setitem(sys.modules, name, None)
+    options = Namespace(epochs=1, seed=0, seeds=1, only=None, ask=None, plot=None, json=None)
+    chosen, _ = job.prepare(options)
+    assert [table.name for table in chosen] == list(SIZES)[:-2]
+    assert "pip install 'ketcore[codebooks]'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "--only", "codes"])
+    assert "--only must name tables without codes: " in capsys.readouterr().err
+
+
 def test_labels_of_the_picture_do_not_overlap():
     agg = pytest.importorskip("matplotlib.backends.backend_agg")
-    accuracies = (0.92, 0.917, 0.91, 0.889, 0.872, 0.855, 0.903, 0.65)
+    accuracies = (0.92, 0.917, 0.913, 0.896, 0.88, 0.86, 0.901, 0.915, 0.85, 0.888, 0.82, 0.9016)
     records = []
-    for table, accuracy in zip(tables.all_tables(5056), accuracies, strict=True):
-        size = 4 * tables.count(table)
-        ratio = 5056 * 1024 / size
-        records.append({"name": table.name, "bytes": size, "ratio": ratio, "test_acc": accuracy})
+    for (name, size), accuracy in zip(SIZES.items(), accuracies, strict=True):
+        records.append({"name": name, "bytes": size, "ratio": 5056 * 1024 / size, "test_acc": accuracy})
+    assert list(SIZES) == [table.name for table in choice.all_tables(5056)]
     figure = report.draw_picture(records)
     canvas = agg.FigureCanvasAgg(figure)
     canvas.draw()
     (axes,) = figure.axes
     boxes = [text.get_window_extent(canvas.get_renderer()) for text in axes.texts]
-    assert len(boxes) == 8
+    assert len(boxes) == 12
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:number])
         assert axes.bbox.contains(*box.min)

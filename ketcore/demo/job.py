@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ketcore.demo import report
+from ketcore.demo.choice import all_tables, choose
 from ketcore.demo.data import Corpus, average_words, load, tokenize
 from ketcore.demo.output import Company
-from ketcore.demo.tables import COLUMNS, Table, all_tables
-from ketcore.demo.train import Result, fit
+from ketcore.demo.tables import COLUMNS, Table, dense_table
+from ketcore.demo.train import Result, epochs_of, fit
+from ketcore.fit.kmeans import k_means
 
 
 def prepare(options: Namespace) -> tuple[list[Table], Corpus]:
@@ -37,19 +39,21 @@ def prepare(options: Namespace) -> tuple[list[Table], Corpus]:
     corpus = load()
     if options.ask is not None and not any(word in corpus.vocabulary for word in tokenize(options.ask)):
         raise ValueError(f"--ask must have a word of the training split, got {options.ask!r}")
-    return choose(all_tables(corpus.words), options.only), corpus
+    return _possible(choose(all_tables(corpus.words), options.only), options.only), corpus
 
 
-def choose(tables: Sequence[Table], names: Sequence[str] | None) -> list[Table]:
-    """The tables with these names, in upper or lower case; all of them for None."""
-    if names is None:
-        return list(tables)
-    known = {table.name.lower(): table for table in tables}
-    for name in names:
-        if name.lower() not in known:
-            listed = ", ".join(repr(table.name) for table in tables)
-            raise ValueError(f"--only must name tables among {listed}, got {name!r}")
-    return [known[name] for name in dict.fromkeys(name.lower() for name in names)]
+def _possible(tables, only):
+    """The tables that can be made: codes need an extra, and are left out unless somebody names them."""
+    try:
+        k_means()
+    except ImportError as error:
+        possible = [table for table in tables if table.lessons is None]
+        if only is not None and len(possible) < len(tables):
+            raise ValueError(f"--only must name tables without codes: {error}") from None
+        if len(possible) < len(tables):
+            print(f"The tables of codes are left out: {error}", file=sys.stderr)
+        return possible
+    return tables
 
 
 def run(tables: Sequence[Table], corpus: Corpus, options: Namespace) -> str:
@@ -109,10 +113,20 @@ def _write_picture(records, path):
 
 
 def train_all(tables: Sequence[Table], corpus: Corpus, options: Namespace) -> list[list[Result]]:
-    """For each table a list of results, one per seed."""
-    seeds = range(options.seed, options.seed + options.seeds)
-    with progress_bar(len(tables) * len(seeds) * options.epochs) as progress:
-        return [[fit(table, corpus, options.epochs, seed, progress) for seed in seeds] for table in tables]
+    """For each table a list of results, one per seed; others may start from a dense table, not shown then."""
+    dense = dense_table(corpus.words)
+    chosen = list(tables)
+    if any(table.lessons is not None for table in tables):
+        chosen = [dense, *(table for table in tables if table.name != dense.name)]
+    total = options.seeds * sum(epochs_of(table, options.epochs) for table in chosen)
+    found: dict[str, list[Result]] = {table.name: [] for table in chosen}
+    with progress_bar(total) as progress:
+        for table in chosen:
+            for number in range(options.seeds):
+                teacher = None if table.lessons is None else found[dense.name][number]
+                seed = options.seed + number
+                found[table.name].append(fit(table, corpus, options.epochs, seed, progress, teacher))
+    return [found[table.name] for table in tables]
 
 
 @contextmanager

@@ -1,22 +1,38 @@
 """What the demo shows: a table of results, JSON records, the answers to a sentence, a picture."""
 
 from collections.abc import Sequence
+from math import prod
 from statistics import mean, stdev
 from typing import Any
 
 from scipy.sparse import csr_array
 
+from ketcore.demo.tables import stored_bytes
 from ketcore.demo.train import Result, predict
 
 Record = dict[str, Any]
 
-# The picture has a colour for each kind of table, and labels above or below (in points) so that none overlap.
-KINDS = {
-    "dense": ("black", -28),
-    "XS": ("tab:blue", 8),
-    "word2ket": ("tab:green", -28),
-    "hashed": ("tab:red", -28),
+# The picture has a colour for each kind of table, and labels where none overlaps another.
+COLOURS = {
+    "dense": "black",
+    "XS": "tab:blue",
+    "word2ket": "tab:green",
+    "hash": "tab:red",
+    "narrow": "tab:brown",
+    "codes": "tab:purple",
 }
+# By the name of the table: offset in points, and which side of the label is there.  Others are above.
+LABELS = {
+    "dense": ((0, -8), "center", "top"),
+    "XS 4/1": ((8, 0), "left", "center"),
+    "word2ket 4/1": ((8, 0), "left", "center"),
+    "XS 2/10 scaled": ((-8, 0), "right", "center"),
+    "codes tuned": ((8, 0), "left", "center"),
+    "codes": ((8, 0), "left", "center"),
+    "narrow int4": ((8, 0), "left", "center"),
+    "hash embedding": ((8, 0), "left", "center"),
+}
+ABOVE = ((0, 8), "center", "bottom")
 
 
 def make_record(results: Sequence[Result], dense_bytes: int) -> Record:
@@ -36,14 +52,14 @@ def make_record(results: Sequence[Result], dense_bytes: int) -> Record:
     table = results[0].table
     # The last two parameters are the linear classifier, the same for every table.
     embedding = results[0].parameters[:-2]
-    size = sum(array.nbytes for array in embedding)
+    size = stored_bytes(embedding)
     validation = [result.validation_accuracy for result in results]
     test = [result.test_accuracy for result in results]
     record = {
         "name": table.name,
         "order": table.order,
         "rank": table.rank,
-        "params": sum(array.size for array in embedding),
+        "params": sum(prod(array.shape) for array in embedding),
         "bytes": size,
         "ratio": round(dense_bytes / size, 1),
         "val_acc": mean(validation),
@@ -97,17 +113,18 @@ def draw_picture(records: Sequence[Record]):
     """A matplotlib Figure of test accuracy against the bytes of the table, on a log axis."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.add_subplot()
     for record in records:
-        colour, offset = KINDS[record["name"].split()[0]]
+        colour = COLOURS[record["name"].split()[0]]
+        place, side, edge = LABELS.get(record["name"], ABOVE)
         point = record["bytes"], record["test_acc"]
         axes.errorbar(*point, yerr=record.get("test_acc_std"), fmt="o", color=colour, capsize=3)
         label = f"{record['name']}\n{record['ratio']:,.0f}x"
-        place = (0, offset)
-        axes.annotate(label, point, place, textcoords="offset points", ha="center", fontsize=9, color=colour)
+        shown = {"ha": side, "va": edge, "fontsize": 9, "color": colour}
+        axes.annotate(label, point, place, textcoords="offset points", **shown)
     axes.set_xscale("log")
-    axes.margins(x=0.1, y=0.2)
+    axes.margins(x=0.1, y=0.12)
     axes.set(xlabel="bytes of the embedding table", ylabel="test accuracy")
     axes.set_title("CLINC150: 150 intents, one classifier, one table of word vectors each", fontsize=11)
     axes.grid(alpha=0.3)

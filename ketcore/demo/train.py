@@ -10,28 +10,34 @@ a rate that falls linearly to 0.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from ketcore.demo.data import Corpus, Split
-from ketcore.demo.tables import COLUMNS, Table
+from ketcore.demo.tables import COLUMNS, Table, Teacher, copied
 
 Array = np.ndarray
 
 # Chosen on the validation split.
 BATCH = 256
 LINEAR_RATE = 0.004
+# Of a linear layer that is trained already.
+TAUGHT_RATE = 0.001
 LAYERNORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
 class Result:
-    """A trained classifier, as it was after the epoch with the best validation accuracy."""
+    """A trained classifier, as it was after the epoch with the best validation accuracy.
+
+    Its table is what a file holds of it, in the types that it has there; accuracies are those of that.
+    """
 
     table: Table
-    parameters: tuple[Array, ...]
+    parameters: tuple[Any, ...]
     losses: tuple[float, ...]
     validation_accuracy: float
     test_accuracy: float
@@ -41,14 +47,19 @@ class Result:
 # These matrices are too small to share: a second thread of the BLAS costs more than it brings.
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def fit(
-    table: Table, corpus: Corpus, epochs: int, seed: int, progress: Callable[[str], None] = print
+    table: Table,
+    corpus: Corpus,
+    epochs: int,
+    seed: int,
+    progress: Callable[[str], None] = print,
+    teacher: Result | None = None,
 ) -> Result:
     """Train a classifier whose word vectors come from `table`.
 
     Parameters
     ----------
     table : Table
-        The table and its learning rate.
+        The table, its learning rates and its word dropout.
     corpus : Corpus
         The sentences of all splits.
     epochs : int
@@ -56,7 +67,9 @@ def fit(
     seed : int
         At least 0; the same seed gives the same result.
     progress : callable, default print
-        Called with one line of text after each epoch.
+        Called with one line of text after each of `epochs_of(table, epochs)`.
+    teacher : Result, optional
+        The dense classifier that a table with `lessons` starts from.
 
     Returns
     -------
@@ -65,17 +78,41 @@ def fit(
     """
     begin = perf_counter()
     rng = np.random.default_rng(seed)
-    intents = len(corpus.intents)
-    parameters = (*table.start(rng), np.zeros((COLUMNS, intents), np.float32), np.zeros(intents, np.float32))
-    losses, best_accuracy, best = [], -1.0, parameters
-    for epoch, loss in enumerate(train_epochs(table, parameters, corpus.train, epochs, rng), start=1):
+    parameters = _start(table, corpus, rng, teacher)
+    losses, best_accuracy, best = [], -1.0, ()
+    for epoch, loss in enumerate(_trained(table, parameters, corpus.train, epochs, rng), start=1):
         losses.append(loss)
-        accuracy = measure(table, parameters, corpus.validation)
+        stored = (*table.stored(parameters[:-2]), *copied(parameters[-2:]))
+        accuracy = measure(table, stored, corpus.validation)
         if accuracy > best_accuracy:
-            best_accuracy, best = accuracy, tuple(parameter.copy() for parameter in parameters)
+            best_accuracy, best = accuracy, stored
         progress(f"{table.name}: epoch {epoch}, loss {loss:.2f}, validation accuracy {accuracy:.3f}")
     test_accuracy = measure(table, best, corpus.test)
     return Result(table, best, tuple(losses), best_accuracy, test_accuracy, perf_counter() - begin)
+
+
+def epochs_of(table: Table, epochs: int) -> int:
+    """How many times `fit` calls its progress: once for a table that is not trained."""
+    return epochs if table.lessons is None else max(1, min(table.lessons, epochs))
+
+
+def _start(table, corpus, rng, teacher):
+    """The parameters before training: those of the table, then of the linear layer."""
+    intents = len(corpus.intents)
+    if table.lessons is None:
+        linear = np.zeros((COLUMNS, intents), np.float32), np.zeros(intents, np.float32)
+        return *table.start(rng, None), *linear
+    trained, *linear = teacher.parameters
+    counts = np.bincount(corpus.train.averages.indices, minlength=corpus.words)
+    return *table.start(rng, Teacher(trained, counts)), *copied(linear)
+
+
+def _trained(table, parameters, split, epochs, rng):
+    """The mean loss of each epoch; of a table that is not trained once the loss that it has."""
+    if table.lessons == 0:
+        yield loss_and_gradients(table, parameters, split.averages, split.intents)[0]
+    else:
+        yield from train_epochs(table, parameters, split, epochs_of(table, epochs), rng)
 
 
 def train_epochs(
@@ -84,12 +121,15 @@ def train_epochs(
     """Update `parameters` in place, one epoch at a time, and yield the mean loss of each."""
     sentences = len(split.intents)
     batches = -(-sentences // BATCH)
-    rates = [table.rate] * (len(parameters) - 2) + [LINEAR_RATE] * 2
-    moments = [(np.zeros_like(parameter), np.zeros_like(parameter)) for parameter in parameters]
+    linear_rate = LINEAR_RATE if table.lessons is None else TAUGHT_RATE
+    rates = [*table.rates, linear_rate, linear_rate]
+    moments = [np.zeros((2, *parameter.shape), np.float32) for parameter in parameters]
     for epoch in range(epochs):
         losses = []
         for number, batch in enumerate(np.array_split(rng.permutation(sentences), batches), start=1):
             averages, intents = split.averages[batch], split.intents[batch]
+            if table.dropout:
+                averages = drop_words(averages, table.dropout, rng)
             loss, gradients = loss_and_gradients(table, parameters, averages, intents)
             losses.append(loss)
             step = epoch * batches + number
@@ -100,7 +140,7 @@ def train_epochs(
 
 def loss_and_gradients(
     table: Table, parameters: Sequence[Array], averages: csr_array, intents: Array
-) -> tuple[float, tuple[Array, ...]]:
+) -> tuple[float, tuple[Array | None, ...]]:
     """Mean cross-entropy of a batch of sentences, and its gradient in every parameter.
 
     The second half goes back through the first in reverse order; ketcore's part is the call `table.vjp`.
@@ -121,7 +161,7 @@ def loss_and_gradients(
     loss : float
         Mean over the sentences.
     gradients : tuple of arrays
-        One for each parameter.
+        One for each parameter, None of codes.
     """
     *embedding, weight, bias = parameters
     ids, averages = pick_words(averages)
@@ -136,6 +176,19 @@ def loss_and_gradients(
     d_means = layernorm_vjp(means, d_logits @ weight.T)
     d_embedding = table.vjp(embedding, ids, averages.T @ d_means)
     return loss, (*d_embedding, features.T @ d_logits, d_logits.sum(axis=0))
+
+
+def drop_words(averages: csr_array, share: float, rng: np.random.Generator) -> csr_array:
+    """An averaging matrix that has lost this share of words; a sentence that would lose all keeps all."""
+    kept = rng.random(averages.nnz) >= share
+    starts, lengths = averages.indptr[:-1], np.diff(averages.indptr)
+    sentence = np.repeat(np.arange(averages.shape[0]), lengths)
+    left = np.bincount(sentence, kept, len(starts))
+    kept |= left[sentence] == 0
+    weights = np.bincount(sentence, averages.data * kept, len(starts))
+    data = (averages.data[kept] / weights[sentence[kept]]).astype(np.float32)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(sentence[kept], minlength=len(starts)))])
+    return csr_array((data, averages.indices[kept], indptr), shape=averages.shape)
 
 
 def predict(table: Table, parameters: Sequence[Array], averages: csr_array) -> Array:
@@ -177,8 +230,8 @@ def softmax(logits: Array) -> Array:
 
 def adam_step(
     parameters: Sequence[Array],
-    gradients: Sequence[Array],
-    moments: Sequence[tuple[Array, Array]],
+    gradients: Sequence[Array | None],
+    moments: Sequence[Array],
     step: int,
     rates: Sequence[float],
 ) -> None:
@@ -187,9 +240,9 @@ def adam_step(
     Parameters
     ----------
     parameters, gradients : sequence of arrays
-        One gradient for each parameter.
-    moments : sequence of pairs of arrays
-        One (mean, mean square) for each parameter, zeros before the first step.
+        One gradient for each parameter; None for one that stays as it is.
+    moments : sequence of arrays, (2, ...)
+        The mean and the mean square of each gradient, zeros before the first step.
     step : int
         1, 2, ...
     rates : sequence of float
@@ -198,6 +251,8 @@ def adam_step(
     # Pieces that stay in the cache; a dense table in one piece takes several times as long.
     piece = 1 << 15
     for parameter, gradient, (mean, square), rate in zip(parameters, gradients, moments, rates, strict=True):
+        if gradient is None:
+            continue
         scale = rate * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
         flat = [array.reshape(-1) for array in (parameter, gradient, mean, square)]
         for begin in range(0, parameter.size, piece):
