@@ -117,3 +117,19 @@ def test_scales_that_do_not_fit():
     assert np.array_equal(still, kc.rows_jvp(FACTORS, ids, FACTORS))
     empty = kc.ket_rows(LEAVES[:0], np.zeros(0, int), DIMS, row_scale=np.ones(0))
     assert empty.shape == (0, 12)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_scales_may_be_quantized(bits):
+    factors = [factor.astype("float32") for factor in FACTORS]
+    scale = kc.quantize(RNG.standard_normal(15), bits, block=7)
+    decoded, cotangent = scale.dequantize(), np.ones((2, 3, 12), np.float32)
+    found = kc.rows(factors, IDS, row_scale=scale)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, kc.rows(factors, IDS, row_scale=decoded))
+    assert np.array_equal(kc.KroneckerMatrix(factors).rows(IDS, row_scale=scale), found)
+    both = [kc.rows_vjp(factors, IDS, cotangent, row_scale=each) for each in (scale, decoded)]
+    assert np.array_equal(both[0][1], both[1][1])
+    leaves, few = LEAVES.astype("float32"), kc.quantize(SCALE, bits)
+    expected = kc.ket_rows(leaves, IDS, DIMS, row_scale=few.dequantize())
+    assert np.array_equal(kc.ket_rows(leaves, IDS, DIMS, row_scale=few), expected)
