@@ -168,5 +168,5 @@ def test_dir_shows_public_names_only(package):
         require("torch", find_spec("torch") is not None, "torch is not installed")
     shown = set(dir(import_module(package)))
     packages = {name for name in shown if inspect.ismodule(getattr(import_module(package), name))}
-    assert packages <= {"linalg", "testing", "torch", "functional"}
+    assert packages <= {"linalg", "testing", "torch", "jax", "functional"}
     assert not {name for name in shown - {"__version__"} if name.startswith("_")}

@@ -34,7 +34,7 @@ FLOORS = (
     ("fit",),
     ("linalg",),
     ("", "data"),
-    ("testing", "demo", "torch", "environment"),
+    ("testing", "demo", "torch", "jax", "environment"),
     ("cli",),
     ("__main__",),
 )
@@ -48,7 +48,7 @@ BRIDGES = {
     "torch": "torch*",
     "peft": "torch.peft_layers",
     "safetensors": "torch.lokr_files",
-    "jax": "jax",
+    "jax": "jax*",
     "sklearn": "fit.kmeans",
     "hypothesis": "testing*",
     "ml_dtypes": "testing*",

@@ -99,9 +99,9 @@ CHECKERS = pytest.mark.parametrize("checker", ["mypy", "pyright"])
 @CHECKERS
 def test_the_package_and_the_pages_have_no_errors(found, checker):
     errors = [each for each in found(checker) if each[2] and each[0] not in USES.values()]
-    if find_spec("torch") is None:
-        # What derives from classes of PyTorch cannot be read without them.
-        errors = [each for each in errors if Path(each[0]).parent != ROOT / "ketcore" / "torch"]
+    # What derives from classes of a framework cannot be read without them.
+    missing = [ROOT / "ketcore" / name for name in ("torch", "jax") if find_spec(name) is None]
+    errors = [each for each in errors if Path(each[0]).parent not in missing]
     assert not errors, "\n".join(f"{file}:{line}: {text} [{code}]" for file, line, code, text in errors)
 
 

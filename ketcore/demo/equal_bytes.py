@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import ketcore as kc
-from ketcore.demo.tables import COLUMNS, START_STD, Array, Table, Teacher, halved, normal, wide
+from ketcore.demo.tables import COLUMNS, START_STD, Array, Table, halved, normal, wide
 
 # Of the tables below: sizes and rates, chosen on the validation split.
 NARROW_WIDTH, NARROW_RATES = 16, (1.0, 0.01)
@@ -87,7 +87,7 @@ def hash_table(words: int, buckets: int, dropout: float = 0.0) -> Table:
 def code_table(lessons: int, dropout: float = 0.0) -> Table:
     """Codes fitted to the trained dense table; codebooks and decoder, in float16, may be trained on."""
 
-    def start(rng, teacher: Teacher):
+    def start(rng, teacher):
         # A word that the training split lacks counts as half a word.
         weights = np.sqrt(np.maximum(teacher.counts, 0.5))
         options = {"weights": weights, "packed": True, "rng": rng}

@@ -121,7 +121,7 @@ def draw_picture(records: Sequence[Record]):
         point = record["bytes"], record["test_acc"]
         axes.errorbar(*point, yerr=record.get("test_acc_std"), fmt="o", color=colour, capsize=3)
         label = f"{record['name']}\n{record['ratio']:,.0f}x"
-        shown = {"ha": side, "va": edge, "fontsize": 9, "color": colour}
+        shown: dict[str, Any] = {"ha": side, "va": edge, "fontsize": 9, "color": colour}
         axes.annotate(label, point, place, textcoords="offset points", **shown)
     axes.set_xscale("log")
     axes.margins(x=0.1, y=0.12)
