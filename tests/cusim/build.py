@@ -46,9 +46,24 @@ def available() -> str:
 
 def library(text: str, mode: str) -> Path:
     """The shared library of C++ source `text`."""
-    return built(
-        text, ("-shared", *FLAGS, *KERNEL_FLAGS, *MODES[mode], f"-I{HERE}"), ".so", core(sanitizer(mode))
-    )
+    flags = (*FLAGS, *KERNEL_FLAGS, *MODES[mode], f"-I{HERE}")
+    header = precompiled("ptx.h" if mode.startswith("ptx") else "cuda.h", flags)
+    return built(text, ("-shared", f"-I{header.parent}", *flags), ".so", core(sanitizer(mode)))
+
+
+@cache
+def precompiled(header: str, flags: tuple[str, ...]) -> Path:
+    """A header of the simulator as g++ has read it, which takes longer than most kernels.
+
+    What is compiled with the same flags, and begins with the header, finds it in the folder; what does not
+    finds the header itself.
+    """
+
+    def make(folder):
+        folder.mkdir()
+        _compile((*flags, "-x", "c++-header", str(HERE / header)), folder / f"{header}.gch")
+
+    return kept((header, *flags, _surroundings()), ".pch", make) / f"{header}.gch"
 
 
 def sanitizer(mode: str) -> str:
@@ -70,12 +85,16 @@ def built(text: str, flags: tuple[str, ...], suffix: str, *objects: Path) -> Pat
     def compile_to(target):
         source = target.with_name(target.name.split(".")[0] + ".cpp")
         source.write_text(text, encoding="utf-8")
-        command = [COMPILER, *flags, str(source), *map(str, objects), "-o", str(target)]
-        result = call(command)
-        if result.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed\n{result.stderr[:6000]}")
+        _compile((*flags, str(source), *map(str, objects)), target)
 
     return kept((text, *flags, *map(str, objects), _surroundings()), suffix, compile_to)
+
+
+def _compile(arguments, target):
+    command = [COMPILER, *arguments, "-o", str(target)]
+    result = call(command)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed\n{result.stderr[:6000]}")
 
 
 def kept(ingredients: tuple[str, ...], suffix: str, make: Callable[[Path], None]) -> Path:
