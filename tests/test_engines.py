@@ -95,6 +95,23 @@ def test_tangents_by_compiled_kernels(size, lookup):
         np.testing.assert_allclose(found.astype(np.float64), wide, rtol=0, atol=allowed)
 
 
+@pytest.mark.parametrize("size", [0, 1 << 60], ids=["stacked", "mode by mode"])
+def test_tangents_that_are_not_finite_are_sums_over_modes(size, monkeypatch):
+    """NaN, and each infinity, where the sum of rows has them, each of one mode with its tangents."""
+    require("native", not on_native.missing(), on_native.missing())
+    monkeypatch.setattr(on_native, "_stacked_size", lambda _: size)
+    rng, ids = np.random.default_rng(0), np.arange(8)
+    for _ in range(40):
+        factors, tangents = ([rng.standard_normal((2, 2, 3)) for _ in range(3)] for _ in range(2))
+        for table in (*factors, *tangents):
+            table.flat[rng.integers(12)] = rng.choice([np.inf, -np.inf, np.nan, 0, 0, 1])
+        found = kc.rows_jvp(factors, ids, tangents)
+        places = [[*factors[:n], tangents[n], *factors[n + 1 :]] for n in range(3)]
+        with np.errstate(invalid="ignore"):
+            expected = sum(kc.ops.rows_dense(tables, ids) for tables in places)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_rows_are_written_into_out_by_every_engine():
     leaves = np.arange(12.0).reshape(3, 1, 4)
     tables = packed_views(np, leaves, (2, 2))

@@ -1,8 +1,12 @@
 """Work on several threads, whatever the environment says: pieces, errors, and the ends of processes."""
 
+import gc
 import os
+import signal
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
@@ -150,6 +154,65 @@ def test_an_interrupt_waits_for_those_who_write(monkeypatch):
     assert pieces_of(6, 1, 3) == [(n, n + 1) for n in range(6)]
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals do not reach a thread that waits")
+def test_an_interrupt_of_a_caller_who_waits_is_told_afterwards(monkeypatch):
+    monkeypatch.setattr(threads, "thread_count", lambda: 2)
+    out, caller, begun = np.zeros(2), threading.get_ident(), threading.Barrier(2, timeout=60)
+
+    def work(start, stop):
+        begun.wait()
+        if threading.get_ident() != caller:
+            for _ in range(2):
+                threading.Event().wait(0.05)
+                signal.pthread_kill(caller, signal.SIGINT)
+            threading.Event().wait(0.05)
+        out[start] = 1
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.run_chunks(work, 2, 1)
+    assert out.tolist() == [1, 1]
+
+
+def test_an_interrupt_of_a_caller_who_asks_for_threads_waits(monkeypatch):
+    monkeypatch.setattr(threads, "thread_count", lambda: 2)
+    out, begun, offer = [], threading.Event(), threads._offer
+
+    def interrupted(function, count):
+        offer(function, count)
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+
+    def work(start, stop):
+        begun.set()
+        threading.Event().wait(0.05)
+        out.append(start)
+
+    monkeypatch.setattr(threads, "_offer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        threads.run_chunks(work, 2, 1)
+    assert out == [0]
+
+
+def test_an_error_of_a_thread_keeps_no_arrays(monkeypatch):
+    monkeypatch.setattr(threads, "thread_count", lambda: 2)
+    caller, begun, array = threading.get_ident(), threading.Barrier(2, timeout=60), np.zeros(1)
+    kept = weakref.ref(array)
+
+    def work(start, stop, array=array):
+        begun.wait()
+        if threading.get_ident() != caller:
+            raise MemoryError(start)
+
+    gc.disable()
+    try:
+        with suppress(MemoryError):
+            threads.run_chunks(work, 2, 1)
+        del work, array
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
 def test_the_first_of_several_errors_is_raised(monkeypatch):
     monkeypatch.setattr(threads, "thread_count", lambda: 3)
     together = threading.Barrier(3, timeout=60)
@@ -211,6 +274,7 @@ def words_of(code, *options):
 PREPARED = """
 import atexit, os, threading, time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 import numpy as np
 import ketcore as kc

@@ -84,18 +84,39 @@ class _Pieces:
         # Of threads of the pool: how many have a piece, and what failed.
         self.changed, self.running, self.errors = Condition(), 0, []
 
-    def do(self):
-        """Take part as the caller; afterwards no thread writes any more, and the first error leaves."""
+    def do(self, helpers):
+        """Take part as the caller, beside so many threads: when it returns or fails, none writes any more."""
         try:
+            _offer(self.help, helpers)
             while (piece := self._next()) is not None:
                 self.work(*piece)
         finally:
-            self.left.clear()
-            with self.changed:
-                while self.running:
-                    self.changed.wait()
+            self._wait()
+            # The pool may keep this for a while: not what it works on.
+            self.work = None
         if self.errors:
-            raise min(self.errors, key=lambda error: error[0])[1]
+            error = min(self.errors, key=lambda error: error[0])[1]
+            # An error knows this frame: in a circle it would keep arrays of the caller.
+            self.errors.clear()
+            try:
+                raise error
+            finally:
+                del error
+
+    def _wait(self):
+        """Let nobody begin, until those who write are done: what interrupts the caller leaves after that."""
+        interrupt = None
+        while True:
+            try:
+                self.left.clear()
+                with self.changed:
+                    while self.running:
+                        self.changed.wait()
+                break
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
     # The threads of the pool do not inherit the state of the caller.
     @quiet
@@ -143,8 +164,7 @@ def run_chunks(
     count = min(total, workers * -(-total // (workers * chunk)))
     pieces = _Pieces(work, [total * i // count for i in range(count + 1)])
     with _one_blas_thread if limit_blas else nullcontext():
-        _offer(pieces.help, workers - 1)
-        pieces.do()
+        pieces.do(workers - 1)
 
 
 def _offer(function, count):

@@ -9,7 +9,7 @@ import pytest
 
 import ketcore as kc
 from tests.cupy_host import device
-from tests.cupy_host.problems import problems
+from tests.cupy_host.problems import BATCH, problems
 
 PROBLEMS = problems()
 # All of it is done on a stream.
@@ -85,6 +85,25 @@ def test_a_graph_takes_the_values_of_its_launch(call):
         for found, right, old in zip(values_of(captured), expected, before, strict=True):
             np.testing.assert_array_equal(found, right)
             assert not np.array_equal(right, old)
+
+
+def test_a_graph_of_its_own_pool_writes_over_no_other_array():
+    """Its intermediate results lie in memory that the pool would give to the next array."""
+    call, written = PROBLEMS["kets, many"].backward, []
+    for own in (True, False):
+        pool, graph_pool = cupy.cuda.MemoryPool(), cupy.cuda.MemoryPool()
+        with cupy.cuda.Stream(non_blocking=True) as stream, cupy.cuda.using_allocator(pool.malloc):
+            with cupy.cuda.using_allocator(graph_pool.malloc if own else pool.malloc):
+                kept = call()
+                stream.begin_capture()
+                kept = call()
+                graph = stream.end_capture()
+            # As many numbers as there are in what is handed from one kernel to the next.
+            others = [cupy.zeros(BATCH * 2 * 16, "float32") for _ in range(3)]
+            graph.launch(stream)
+            written.append(any(other.get().any() for other in others))
+            del kept
+    assert written == [False, True]
 
 
 def values_of(results):
