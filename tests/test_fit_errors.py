@@ -11,6 +11,7 @@ from ketcore.fit import sources
 
 A = np.arange(24.0).reshape(4, 6)
 KET = kc.Ket([np.ones((2, 3)), np.ones((2, 2))])
+KETS = kc.Ket.random((2, 3), batch_shape=(4,), rng=0)
 
 MISTAKES = [
     (((2, 2), (2, 3)), {}, ValueError, "rank or tol must be given, got None for both"),
@@ -80,6 +81,7 @@ def test_arguments_of_nearest_kronecker(args, options, error, text):
         (A[:0], ValueError, "A must be a matrix of at least one row and one column, got shape (0, 6)"),
         ([[1.0], [1.0, 2.0]], ValueError, "A must be arrays or regular nested lists, got ragged lists"),
         (3, TypeError, "A must be an array, a linear operator or sliceable by rows, got int"),
+        (KETS, TypeError, "A must be dense, got Ket (see to_dense)"),
         (KET, ValueError, "A must be a matrix of at least one row and one column, got shape (6,)"),
     ],
 )

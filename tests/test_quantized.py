@@ -242,6 +242,15 @@ def test_a_ket_whose_lines_are_of_the_batch_too_is_decoded():
     assert np.array_equal(kets[[1, -1]].packed, small.dequantize()[[1, -1]])
 
 
+def test_it_is_fitted_as_what_it_decodes_to():
+    table = kc.quantize(RNG.standard_normal((12, 6)))
+    for fit in (
+        lambda x: kc.nearest_kronecker(x, (3, 4), (2, 3), 2, rng=0).value.to_dense(),
+        lambda x: kc.vocabulary_permutation(x, (3, 4)),
+    ):
+        assert np.array_equal(fit(table), fit(table.dequantize()))
+
+
 def test_beside_wider_factors_it_is_decoded():
     small, wide = kc.quantize(np.ones((1, 3, 3))), np.ones((1, 2, 2))
     assert kc.KroneckerMatrix([small, wide]).dtype == np.float64

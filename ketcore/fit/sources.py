@@ -17,6 +17,7 @@ from ketcore.array_types import AnyArray, Host
 from ketcore.arrays.checks import check_dtype
 from ketcore.arrays.conversions import as_array, as_floating
 from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_array, namespace_of, opts_out
+from ketcore.arrays.quantized import QuantizedArray
 
 # Elements of the columns of the identity that an operator is given at a time: 4 MB of float64.
 _IDENTITY = 1 << 19
@@ -77,7 +78,7 @@ def open_rows(matrix: Any, name: str = "A", order: Host | None = None) -> Rows:
         read = _operator_rows(name, matrix)
     elif is_array(matrix) and not isinstance(matrix, np.memmap):
         held = matrix
-    elif isinstance(matrix, list | tuple) or (not opts_out(matrix) and _is_whole(matrix)):
+    elif isinstance(matrix, list | tuple | QuantizedArray) or (not opts_out(matrix) and _is_whole(matrix)):
         held = as_array(name, matrix)
     else:
         read = _sliced(name, matrix)
@@ -164,6 +165,6 @@ def _sliced(name, matrix):
     def block_of(where):
         block = matrix[where]
         block = block.toarray() if hasattr(block, "toarray") else block
-        return block if is_array(block) and not isinstance(block, np.memmap) else np.asarray(block)
+        return as_array(name, block)
 
     return read
