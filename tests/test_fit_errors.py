@@ -99,9 +99,12 @@ def test_nan_and_infinity(value):
     bad = A.copy()
     bad[3, 5] = value
     for dims in (((2, 2), (2, 3)), ((2, 2, 1), (2, 3, 1)), ((4,), (6,))):
-        for matrix in (bad, scipy.sparse.linalg.aslinearoperator(bad)):
-            with raises(ValueError, "A must hold finite values, got NaN or infinity"):
-                kc.nearest_kronecker(matrix, *dims, 1)
+        # Every row that an operator gives is a product with all of its rows.
+        operator, order = scipy.sparse.linalg.aslinearoperator(bad), [2, 0, 3, 1]
+        for matrix, got in ((bad, f"{value} in row 3"), (operator, "NaN or infinity")):
+            for permutation in (None, order):
+                with raises(ValueError, f"A must hold finite values, got {got}"):
+                    kc.nearest_kronecker(matrix, *dims, 1, permutation=permutation)
     for x in (kc.KroneckerMatrix([bad, A]), kc.Ket([bad, A])):
         with raises(ValueError, "x must hold finite values, got NaN or infinity"):
             kc.recompress(x, 1)
