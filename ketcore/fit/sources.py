@@ -63,17 +63,17 @@ class Rows:
         words, columns = self.shape
         step = max(1, _IDENTITY // columns)
         for start in range(0, words if self.alone else 0, step):
-            found = first_not_finite(to_host(self.read(start, min(start + step, words))))
+            found = place_not_finite(to_host(self.read(start, min(start + step, words))))
             if found is not None:
                 row = start + found[0]
                 return f"{found[1]} in row {row if self.order is None else self.order[row]}"
         return "NaN or infinity"
 
 
-def first_not_finite(block: np.ndarray) -> tuple[int, Any] | None:
+def place_not_finite(block: np.ndarray) -> tuple[int, Any] | None:
     """The first row with an entry that is NaN or infinite, and that entry.
 
-    >>> row, value = first_not_finite(np.array([[1.0, 2.0], [np.inf, 0.0]]))
+    >>> row, value = place_not_finite(np.array([[1.0, 2.0], [np.inf, 0.0]]))
     >>> row, float(value)
     (1, inf)
     """
