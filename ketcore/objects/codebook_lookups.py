@@ -105,7 +105,7 @@ def _picked(table, ids):
 def _codes_of(table, ids):
     """The codes (N, R, ...) of some words, by a slice or an array; packed ones a byte each."""
     packed = table.codes if isinstance(table.codes, PackedCodes) else None
-    stored = table.codes if packed is None else packed.packed
+    stored: Any = table.codes if packed is None else packed.packed
     if isinstance(ids, slice):
         found = stored[:, :, ids] if packed is None else stored[ids, :]
     elif is_numpy(stored):
