@@ -80,6 +80,15 @@ def test_blocks_of_zeros_are_exact_and_have_the_scale_0():
     assert q.values.tolist() == [[0, 0, 127, -127]]
 
 
+@BITS
+def test_what_is_decoded_is_exact_and_stored_as_it_was(bits):
+    for size in (1e-9, 1.0, 1e30):
+        q = kc.quantize(size * RNG.standard_normal((500, 3)), bits)
+        found = q.dequantize()
+        assert np.array_equal(found, decoded_dense(kc.quantize(found, bits)))
+        assert np.array_equal(found[:, 0] / q.scales[:, 0].astype(float) % 1, np.zeros(500))
+
+
 def test_the_largest_numbers_stay_finite():
     most = float(np.finfo(np.float32).max)
     for x in ([most * (1 - 2.0**-15), 1.0], [-most * (1 - 2.0**-15)]):

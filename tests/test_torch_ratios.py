@@ -117,7 +117,7 @@ def test_auto_keeps_the_nearer_layer():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128, torch.bfloat16])
 @pytest.mark.parametrize("permuted", [False, True])
 def test_scales_bring_each_row_nearest(dtype, permuted):
-    table = teacher(31, 6).to(dtype)
+    table = teacher(31, 6, dtype=dtype)
     table[7] = 0
     options = {"rank": 2, "rng": 0, "permutation": torch.randperm(31) if permuted else None}
     layer = kt.EmbeddingKetXS.from_pretrained(table, row_scale=True, freeze=False, **options)
