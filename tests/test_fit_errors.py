@@ -11,6 +11,7 @@ from ketcore.fit import sources
 
 A = np.arange(24.0).reshape(4, 6)
 KET = kc.Ket([np.ones((2, 3)), np.ones((2, 2))])
+KETS = kc.Ket.random((2, 3), batch_shape=(4,), rng=0)
 
 MISTAKES = [
     (((2, 2), (2, 3)), {}, ValueError, "rank or tol must be given, got None for both"),
@@ -80,6 +81,7 @@ def test_arguments_of_nearest_kronecker(args, options, error, text):
         (A[:0], ValueError, "A must be a matrix of at least one row and one column, got shape (0, 6)"),
         ([[1.0], [1.0, 2.0]], ValueError, "A must be arrays or regular nested lists, got ragged lists"),
         (3, TypeError, "A must be an array, a linear operator or sliceable by rows, got int"),
+        (KETS, TypeError, "A must be dense, got Ket (see to_dense)"),
         (KET, ValueError, "A must be a matrix of at least one row and one column, got shape (6,)"),
     ],
 )
@@ -97,9 +99,12 @@ def test_nan_and_infinity(value):
     bad = A.copy()
     bad[3, 5] = value
     for dims in (((2, 2), (2, 3)), ((2, 2, 1), (2, 3, 1)), ((4,), (6,))):
-        for matrix in (bad, scipy.sparse.linalg.aslinearoperator(bad)):
-            with raises(ValueError, "A must hold finite values, got NaN or infinity"):
-                kc.nearest_kronecker(matrix, *dims, 1)
+        # Every row that an operator gives is a product with all of its rows.
+        operator, order = scipy.sparse.linalg.aslinearoperator(bad), [2, 0, 3, 1]
+        for matrix, got in ((bad, f"{value} in row 3"), (operator, "NaN or infinity")):
+            for permutation in (None, order):
+                with raises(ValueError, f"A must hold finite values, got {got}"):
+                    kc.nearest_kronecker(matrix, *dims, 1, permutation=permutation)
     for x in (kc.KroneckerMatrix([bad, A]), kc.Ket([bad, A])):
         with raises(ValueError, "x must hold finite values, got NaN or infinity"):
             kc.recompress(x, 1)

@@ -24,7 +24,7 @@ def problems(draw):
     sizes = [draw(st.integers(1, 2**bits)) for _ in range(order)]
     books = [rng.integers(-4, 5, (rank, size, draw(st.integers(1, 3)))).astype(np.float32) for size in sizes]
     codes = np.stack([rng.integers(0, size, (rank, words)) for size in sizes])
-    return books, codes.astype(draw(st.sampled_from(("uint8", "int64")))), bits
+    return books, codes.astype(draw(st.sampled_from(("uint8", "uint16", "int64")))), bits
 
 
 def test_a_table_of_packed_codes_is_the_same_table(xp):

@@ -63,16 +63,38 @@ def test_a_number_differs_by_half_a_scale_at_most(bits, x, block):
     assert q.nbytes == q.values.nbytes + q.scales.nbytes
     assert np.array_equal(np.asarray(q), found)
     scales = np.repeat(q.scales.astype(float), min(block, x.shape[-1]), axis=-1)[..., : x.shape[-1]]
-    # The product of the integer and the scale is rounded to float32.
-    bound = scales * (0.5 + LARGEST[bits] * 2.0**-23) + 2e-45
+    bound = scales * (0.5 + 1e-12) + 2e-45
     assert np.all(np.abs(found - x.astype(float)) <= bound)
     assert np.all(found[x == 0] == 0)
+    # What is stored once stays as it is, while scales are normal numbers.
+    if np.all((scales == 0) | (scales >= 2.0**-126)):
+        again = kc.quantize(found, bits, block)
+        assert again.scales.dtype == q.scales.dtype
+        assert np.array_equal(again.scales, q.scales)
+        assert np.array_equal(again.values, q.values)
 
 
 def test_blocks_of_zeros_are_exact_and_have_the_scale_0():
     q = kc.quantize([[0.0, 0.0, 1.0, -1.0]], block=2)
     assert q.scales[0, 0] == 0
     assert q.values.tolist() == [[0, 0, 127, -127]]
+
+
+@BITS
+def test_what_is_decoded_is_exact_and_stored_as_it_was(bits):
+    for size in (1e-9, 1.0, 1e30):
+        q = kc.quantize(size * RNG.standard_normal((500, 3)), bits)
+        found = q.dequantize()
+        assert np.array_equal(found, decoded_dense(kc.quantize(found, bits)))
+        assert np.array_equal(found[:, 0] / q.scales[:, 0].astype(float) % 1, np.zeros(500))
+
+
+def test_the_largest_numbers_stay_finite():
+    most = float(np.finfo(np.float32).max)
+    for x in ([most * (1 - 2.0**-15), 1.0], [-most * (1 - 2.0**-15)]):
+        assert np.isfinite(kc.quantize(x).dequantize()).all()
+    with pytest.raises(ValueError, match=r"x must be finite, and within the range of float32"):
+        kc.quantize([most])
 
 
 def test_scales_are_float16_where_that_loses_nothing():
@@ -240,6 +262,15 @@ def test_a_ket_whose_lines_are_of_the_batch_too_is_decoded():
     kets = kc.Ket.from_packed(small, (1, 3))
     assert np.array_equal(kets[3].packed, small.dequantize()[3])
     assert np.array_equal(kets[[1, -1]].packed, small.dequantize()[[1, -1]])
+
+
+def test_it_is_fitted_as_what_it_decodes_to():
+    table = kc.quantize(RNG.standard_normal((12, 6)))
+    for fit in (
+        lambda x: kc.nearest_kronecker(x, (3, 4), (2, 3), 2, rng=0).value.to_dense(),
+        lambda x: kc.vocabulary_permutation(x, (3, 4)),
+    ):
+        assert np.array_equal(fit(table), fit(table.dequantize()))
 
 
 def test_beside_wider_factors_it_is_decoded():

@@ -104,6 +104,7 @@ def test_codes_are_narrow_wherever_a_layer_goes(name):
     assert layer.codes.shape == (400, 1, 2, 2)
     assert layer.nbytes == layer.to_table().nbytes == 2 * 800 + 4 * (2 * 300 * 3 + 3 * 6 + 400)
     assert layer.to_table().codes.dtype == torch.uint16
+    torch.testing.assert_close(layer.to_table().to_dense(), layer.to_dense())
     ids, file = torch.tensor([[3, 399, 1]]), io.BytesIO()
     torch.save(layer.state_dict(), file)
     file.seek(0)

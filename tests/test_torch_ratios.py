@@ -17,7 +17,7 @@ from torch import nn  # noqa: E402
 
 import ketcore.torch as kt  # noqa: E402
 from ketcore.torch.pretrained import drawn_layer  # noqa: E402
-from ketcore.torch.ratios import TableSizes  # noqa: E402
+from ketcore.torch.ratios import TableSizes, sizes_of_codes  # noqa: E402
 from tests.ketify_models import IDS, Shared, Tied, reason  # noqa: E402
 
 
@@ -77,6 +77,13 @@ def test_layers_take_the_bytes_that_they_may(words, columns, dtype, ratio, metho
         assert layer.nbytes * ratio <= words * columns * dtype.itemsize * (1 + 1e-12)
 
 
+def test_codes_of_two_bytes_count_as_two():
+    sizes = sizes_of_codes(TableSizes(3000, 300, 4), 10, codebook_size=1000, width=1)
+    layer = kt.EmbeddingCodebook(3000, 300, device="meta", **sizes._asdict())
+    assert layer.codes.shape[-1] == 2
+    assert layer.nbytes * 10 <= 3000 * 300 * 4
+
+
 @methods
 @pytest.mark.parametrize("mode", [None, "sum"])
 @pytest.mark.parametrize("row_scale", [False, True])
@@ -110,7 +117,7 @@ def test_auto_keeps_the_nearer_layer():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128, torch.bfloat16])
 @pytest.mark.parametrize("permuted", [False, True])
 def test_scales_bring_each_row_nearest(dtype, permuted):
-    table = teacher(31, 6).to(dtype)
+    table = teacher(31, 6, dtype=dtype)
     table[7] = 0
     options = {"rank": 2, "rng": 0, "permutation": torch.randperm(31) if permuted else None}
     layer = kt.EmbeddingKetXS.from_pretrained(table, row_scale=True, freeze=False, **options)

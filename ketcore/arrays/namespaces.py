@@ -116,6 +116,9 @@ def extremes(array: AnyArray) -> tuple[int, int] | None:
         return array.item(array.argmin()), array.item(array.argmax())
     if is_traced(array):
         return None
+    if is_torch(array) and not array.dtype.is_signed:
+        # PyTorch has no extremes of unsigned integers but those of one byte.
+        return extremes(to_host(array))
     xp = namespace_of(array)
     return int(xp.min(array)), int(xp.max(array))
 

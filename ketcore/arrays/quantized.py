@@ -32,6 +32,11 @@ from ketcore.shapes import check_int, shown
 
 # The largest integer that a number is stored as: -128 and -8 have no opposite, and are not made.
 _LARGEST = {8: 127, 4: 7}
+# Of a scale: times an integer of 7 bits it is a number of float32, so that what is decoded is exact, and is
+# stored as the same integers and scales once more.
+_SCALE_BITS = 17
+# By as much of it a number stays below the largest of float32: its scale is rounded up by less.
+_MARGIN = 2.0**-15
 # Numbers that are encoded at once: what is made of them on the way stays in the cache.
 _CHUNK_NUMBERS = 1 << 16
 
@@ -85,9 +90,10 @@ class QuantizedArray(Generic[ArrayT]):
     Notes
     -----
     Immutable; `==` is identity, and arrays are kept, not copied.  It decodes to float32, whatever it was
-    made of, in one multiplication for each number.  Operations decode it once a call, as a whole: to one of
-    them it is a float32 array, with which sums and derivatives are those of float32.  A gradient is that of
-    the decoded array.  What takes none says so: `dequantize()` serves instead.
+    made of, in one multiplication for each number.  Operations decode it once a call, as a whole, `ket_rows`
+    of few ids too; a `Ket` that holds it picks first.  To an operation it is a float32 array, with which sums
+    and derivatives are those of float32.  A gradient is that of the decoded array.  What takes none says so:
+    `dequantize()` serves instead.
 
     Values are not looked at: scales that are not finite give numbers that are not.
 
@@ -307,7 +313,7 @@ def encoded(name: str, x: Any, bits: int, block: int, lead: int, half: bool) -> 
     for start in range(0, len(lines) if last else 0, step):
         padded = _in_blocks(lines[start : start + step], blocks, width)
         exact[start : start + step] = np.abs(padded).max(axis=-1) / largest
-    _check_finite(name, x, exact * largest)
+    _check_finite(name, x, exact, largest)
     scales = _rounded_up(exact, half)
     for start in range(0, len(lines) if last else 0, step):
         padded = _in_blocks(lines[start : start + step], blocks, width)
@@ -326,22 +332,31 @@ def _in_blocks(lines, blocks, width):
     return padded.reshape((len(lines), blocks, width))
 
 
-def _check_finite(name, x, largest):
-    limit = float(np.finfo(np.float32).max)
-    if np.all(largest <= limit * (1 - 2.0**-20)):
+def _check_finite(name, x, exact, largest):
+    """ValueError, with the place of the first, on numbers whose scales, before they are rounded, are none."""
+    most = float(np.finfo(np.float32).max) * (1 - _MARGIN) / largest
+    if np.all(exact <= most):
         return
-    wrong = np.argwhere(~(np.abs(x) <= limit * (1 - 2.0**-20)))[0].tolist()
+    wrong = np.argwhere(~(np.abs(x.astype(np.float64)) / largest <= most))[0].tolist()
     rule = "be finite, and within the range of float32"
     raise ValueError(f"{name} must {rule}, got {x[tuple(wrong)]} at {wrong}")
 
 
 def _rounded_up(exact, half):
-    """Numbers as the next ones above of float16, where `half` allows it, or of float32."""
-    some = exact[exact > 0]
-    known = np.finfo(np.float16)
-    dtype = np.float16 if half and np.all((some >= known.tiny) & (some <= known.max)) else np.float32
-    found = exact.astype(dtype)
-    return np.where(found < exact, np.nextafter(found, dtype(np.inf)), found)
+    """Numbers as the next ones above, of float16 where `half` allows it, or of float32."""
+    wide, known = _ceiled(exact, _SCALE_BITS), np.finfo(np.float16)
+    some = wide[wide > 0]
+    if half and np.all((some >= known.tiny) & (some <= known.max)):
+        return _ceiled(wide, known.nmant + 1).astype(np.float16)
+    found = wide.astype(np.float32)
+    # Below the normal numbers float32 has fewer bits.
+    return np.where(found < exact, np.nextafter(found, np.float32(np.inf)), found)
+
+
+def _ceiled(numbers, bits):
+    """The next numbers above of so many significant bits."""
+    fractions, exponents = np.frexp(numbers)
+    return np.ldexp(np.ceil(np.ldexp(fractions, bits)), exponents - bits)
 
 
 def _pairs(integers):

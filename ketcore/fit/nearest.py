@@ -369,6 +369,6 @@ def _one_mode(rows, plan, row_dims, col_dims):
     """The matrix itself, with zeros outside."""
     block = rows.read(0, rows.shape[0])
     if not np.isfinite(length(block)):
-        raise ValueError("A must hold finite values, got NaN or infinity")
+        raise ValueError(f"A must hold finite values, got {rows.not_finite()}")
     factor = padded_block(rows.xp, block, (row_dims[0], col_dims[0]))
     return Fit(_matrix(rows, [factor[None, ...]]), 0.0, True, 0)

@@ -93,7 +93,7 @@ class Halves:
     def scaled_to_one(self) -> "Halves":
         """The same T times the power of two that brings its norm near 1; ValueError unless A is finite."""
         if not isfinite(self.norm):
-            raise ValueError("A must hold finite values, got NaN or infinity")
+            raise ValueError(f"A must hold finite values, got {self.rows.not_finite()}")
         if not self.norm:
             return self
         # The power must itself be a number of the dtype.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ketcore.arrays.namespaces import to_host
-from ketcore.fit.sources import Rows
+from ketcore.fit.sources import Rows, place_not_finite
 
 # Numbers of the table that are read at a time: 8 MB of float32.
 _BLOCK = 1 << 21
@@ -81,10 +81,8 @@ def _chances(weights: np.ndarray, count: int) -> np.ndarray:
 def peak_of(block, start):
     """The largest magnitude of a block; ValueError with the row where there is none."""
     peak = max(float(block.max()), -float(block.min()))
-    if not np.isfinite(peak):
-        finite = np.isfinite(block)
-        row = int(np.argmin(finite.all(axis=1)))
-        value = block[row, np.argmin(finite[row])]
+    if (found := None if np.isfinite(peak) else place_not_finite(block)) is not None:
+        row, value = found
         raise ValueError(f"table must hold finite values, got {value} in row {start + row}")
     return peak
 

@@ -16,7 +16,8 @@ import numpy as np
 from ketcore.array_types import AnyArray, Host
 from ketcore.arrays.checks import check_dtype
 from ketcore.arrays.conversions import as_array, as_floating
-from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_array, namespace_of, opts_out
+from ketcore.arrays.namespaces import accumulation_dtype, device_of, is_array, namespace_of, opts_out, to_host
+from ketcore.arrays.quantized import QuantizedArray
 
 # Elements of the columns of the identity that an operator is given at a time: 4 MB of float64.
 _IDENTITY = 1 << 19
@@ -38,6 +39,10 @@ class Rows:
         That of the matrix: a fit is returned in it.
     held : bool
         Whether all rows lie in memory as one array.
+    order : array of NumPy, (rows,), or None
+        Which row of the matrix each row is; None where it is the same one.
+    alone : bool
+        Whether a row has no numbers but those of its own: those of an operator come from products.
     """
 
     shape: tuple[int, int]
@@ -45,11 +50,36 @@ class Rows:
     sample: AnyArray
     dtype: Any
     held: bool
+    order: Host | None
+    alone: bool
 
     @property
     def xp(self) -> ModuleType:
         """The namespace of the rows."""
         return namespace_of(self.sample)
+
+    def not_finite(self) -> str:
+        """An entry that is NaN or infinite with its row in the matrix, as far as that is known."""
+        words, columns = self.shape
+        step = max(1, _IDENTITY // columns)
+        for start in range(0, words if self.alone else 0, step):
+            found = place_not_finite(to_host(self.read(start, min(start + step, words))))
+            if found is not None:
+                row = start + found[0]
+                return f"{found[1]} in row {row if self.order is None else self.order[row]}"
+        return "NaN or infinity"
+
+
+def place_not_finite(block: np.ndarray) -> tuple[int, Any] | None:
+    """The first row with an entry that is NaN or infinite, and that entry.
+
+    >>> row, value = place_not_finite(np.array([[1.0, 2.0], [np.inf, 0.0]]))
+    >>> row, float(value)
+    (1, inf)
+    """
+    finite = np.isfinite(block)
+    row = int(np.argmin(finite.all(axis=1)))
+    return None if finite[row].all() else (row, block[row, np.argmin(finite[row])])
 
 
 def open_rows(matrix: Any, name: str = "A", order: Host | None = None) -> Rows:
@@ -77,7 +107,7 @@ def open_rows(matrix: Any, name: str = "A", order: Host | None = None) -> Rows:
         read = _operator_rows(name, matrix)
     elif is_array(matrix) and not isinstance(matrix, np.memmap):
         held = matrix
-    elif isinstance(matrix, list | tuple) or (not opts_out(matrix) and _is_whole(matrix)):
+    elif isinstance(matrix, list | tuple | QuantizedArray) or (not opts_out(matrix) and _is_whole(matrix)):
         held = as_array(name, matrix)
     else:
         read = _sliced(name, matrix)
@@ -93,7 +123,8 @@ def open_rows(matrix: Any, name: str = "A", order: Host | None = None) -> Rows:
         block = read(slice(start, stop) if order is None else order[start:stop])
         return xp.astype(block, wide, copy=False)
 
-    return Rows(shape, read_wide, xp.astype(first[:0, :], wide, copy=False), first.dtype, held is not None)
+    sample, alone = xp.astype(first[:0, :], wide, copy=False), not hasattr(matrix, "rmatmat")
+    return Rows(shape, read_wide, sample, first.dtype, held is not None, order, alone)
 
 
 def _held_rows(held):
@@ -164,6 +195,6 @@ def _sliced(name, matrix):
     def block_of(where):
         block = matrix[where]
         block = block.toarray() if hasattr(block, "toarray") else block
-        return block if is_array(block) and not isinstance(block, np.memmap) else np.asarray(block)
+        return as_array(name, block)
 
     return read

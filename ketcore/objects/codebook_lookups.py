@@ -4,6 +4,7 @@ Letters: N order, R rank, w = prod q_n numbers of a row before the decoder, Q co
 """
 
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ _MANY = 8
 _LEAST_WORDS = 1 << 10
 # Words whose codes one thread reads of a mapped file at a time: from memory in tens of microseconds.
 _LEAST_READ = 1 << 8
+# Seconds for so many, above which they came from a disk; from memory threads take longer than one does alone.
+_WAIT = 5e-4
 
 
 def checked_ids(table: Any, ids: Any, check: bool | None) -> tuple[AnyArray, AnyArray | None]:
@@ -102,7 +105,7 @@ def _picked(table, ids):
 def _codes_of(table, ids):
     """The codes (N, R, ...) of some words, by a slice or an array; packed ones a byte each."""
     packed = table.codes if isinstance(table.codes, PackedCodes) else None
-    stored = table.codes if packed is None else packed.packed
+    stored: Any = table.codes if packed is None else packed.packed
     if isinstance(ids, slice):
         found = stored[:, :, ids] if packed is None else stored[ids, :]
     elif is_numpy(stored):
@@ -119,19 +122,22 @@ def _codes_of(table, ids):
 
 
 def _lines_at(lines, ids):
-    """Lines of an array of NumPy; of a mapped file by threads, each of which waits for its own pages."""
+    """Lines of an array of NumPy; of a mapped file by threads, once one has waited for a disk."""
     if ids.size < READERS * _LEAST_READ or not is_mapped(lines):
         return lines[ids]
     found, flat = np.empty((ids.size, *lines.shape[1:]), lines.dtype), ids.reshape(-1)
 
     def read(start):
-        piece = slice(start, start + _LEAST_READ)
+        piece, begin = slice(start, start + _LEAST_READ), perf_counter()
         found[piece] = lines[flat[piece]]
+        return perf_counter() - begin > _WAIT
 
-    try:
-        list(readers().map(read, range(0, len(flat), _LEAST_READ)))
-    except RuntimeError:  # there are no more threads where Python ends
-        return lines[ids]
+    starts = iter(range(0, len(flat), _LEAST_READ))
+    if any(map(read, starts)):
+        try:
+            list(readers().map(read, starts))
+        except RuntimeError:  # there are no more threads where Python ends
+            return lines[ids]
     return found.reshape(*ids.shape, *lines.shape[1:])
 
 

@@ -67,7 +67,10 @@ def quantize(x: Any, bits: int = 8, block: int = 32) -> Any:
 
     A number differs from what it decodes to by at most half a scale.  Blocks of zeros have the scale 0, and
     stay exact.  Scales are rounded up: to float16 where none of them is too large or too small for that, else
-    to float32.  With float16 a number takes ``bits + 16 / block`` bits.
+    to 17 significant bits as float32.  With float16 a number takes ``bits + 16 / block`` bits.
+
+    To quantize what it decodes to gives the same integers and scales, unless some scales lie below the normal
+    numbers of float32.
 
     Modes of a KroneckerMatrix that are marked as identities in all terms are kept as float32, and remain so;
     marks of single terms are dropped, since what is decoded is no exact identity.

@@ -12,6 +12,7 @@ code_table          the parameters, codes and rows of a table of codes
 nearest_tables      parameters whose tables are near given ones
 ratios              sizes of tables for a ratio of bytes
 pretrained          from_pretrained: a small table near one that is given
+quantized_training  fake_quantize: training with the numbers that 8 or 4 bits hold
 embeddings          EmbeddingKet and EmbeddingKetXS, in the place of torch.nn.Embedding
 bags                sums, means and maxima of rows
 embedding_bag       EmbeddingBagKet and EmbeddingBagKetXS, in the place of torch.nn.EmbeddingBag
@@ -48,6 +49,7 @@ from ketcore.torch.lokr import LoKrLinear, LoKrWeights, lokr_conv2d, lokr_linear
 from ketcore.torch.lokr_files import load_lokr, read_lokr
 from ketcore.torch.peft_patch import PeftPatch, patch_peft
 from ketcore.torch.pretrained import from_pretrained
+from ketcore.torch.quantized_training import fake_quantize
 from ketcore.torch.word2ket import from_word2ket
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "Skipped",
     "TiedHead",
     "TopK",
+    "fake_quantize",
     "from_pretrained",
     "from_word2ket",
     "functional",

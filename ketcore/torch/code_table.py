@@ -171,7 +171,6 @@ class CodeTable(SharedTable):
         numbers = sum(each.numel() for each in self.parameters())
         dense = self.num_embeddings * self.embedding_dim * self.codebooks[0].element_size()
         sizes = display.sizes(numbers, self.nbytes, dense)
-        sizes["ratio"] = display.sizes(self.nbytes, self.nbytes, dense)["ratio"]
         return ", ".join([described(self, *names), *(f"{name}={size}" for name, size in sizes.items())])
 
     def _rows(self, ids: Tensor) -> Tensor:

@@ -76,11 +76,7 @@ def fitted_factors(
 
 
 def _scaled_factors(table, row_dims, col_dims, rank, rng, permutation):
-    """The nearest Kronecker matrix, and for each of its rows the number that brings it nearest.
-
-    Rows that are scaled to one length before the fit, with their squared lengths as weights, gave an error
-    of 0.7584 where this gives 0.7587 (GloVe, 50,000 words, 9 terms), and 0.7592 without the weights.
-    """
+    """The nearest Kronecker matrix, and for each of its rows the number that brings it nearest."""
     factors, _ = near_factors(table, row_dims, col_dims, rank, rng, permutation)
     wide = torch.complex128 if table.is_complex() else torch.float64
     scale, lost, given = table.new_ones(table.shape[0]), 0.0, 0.0

@@ -202,10 +202,8 @@ def _count(sizes, ratio, fixed, each):
 def _lost(columns, width, bits):
     """What so many bits a word lose of the squares of rows, of which `width` components are kept.
 
-    The squares of component j fall as j^-0.7, and the bits are shared out among the components in the best
-    way there is (reverse water-filling).  The sizes that lose least by this were the best ones, or within
-    half a percent of their errors, of 5 to 24 that were tried of each of seven tables: 2,000, 10,000 and
-    50,000 vectors of GloVe, and random ones of 256 columns, at ratios from 10 to 100.
+    The squares of component j are taken to fall as j^-0.7, and the bits are shared out among the components
+    in the best way there is (reverse water-filling).
     """
     squares = np.arange(1, columns + 1) ** -0.7
     kept, logs = squares[:width], np.cumsum(np.log2(squares[:width]))
