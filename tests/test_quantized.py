@@ -93,8 +93,15 @@ def test_the_largest_numbers_stay_finite():
     most = float(np.finfo(np.float32).max)
     for x in ([most * (1 - 2.0**-15), 1.0], [-most * (1 - 2.0**-15)]):
         assert np.isfinite(kc.quantize(x).dequantize()).all()
-    with pytest.raises(ValueError, match=r"x must be finite, and within the range of float32"):
-        kc.quantize([most])
+    for x in ([most], [most * (1 - 2.0**-20)]):
+        with pytest.raises(ValueError, match=r"x must be finite, and within the range of float32"):
+            kc.quantize(x)
+
+
+def test_a_scale_below_the_normal_numbers_is_rounded_up_as_well():
+    least = 2.0**-149
+    q = kc.quantize([1.4 * 127 * least])
+    assert (q.scales.tolist(), q.values.tolist()) == ([2 * least], [89])
 
 
 def test_scales_are_float16_where_that_loses_nothing():
