@@ -56,8 +56,8 @@ def fake_quantize(module: _ModuleT, bits: int = 8, block: int = 32) -> _ModuleT:
     `torch.nn.utils.parametrize.cached` once.  The gradient is that of the rounded parameters.  Parameters of
     16 bits are rounded to their dtype once more, and are not what is stored.
 
-    In a state dict the names end in ``original``, behind the name of the parametrization.  It is undone, with the rounded
-    numbers kept or not, by `torch.nn.utils.parametrize.remove_parametrizations`.
+    In a state dict the names end in ``original``, behind the name of the parametrization.  It is undone, with
+    the rounded numbers kept or not, by `torch.nn.utils.parametrize.remove_parametrizations`.
 
     Examples
     --------
