@@ -54,11 +54,11 @@ def assert_close(found, expected):
     np.testing.assert_array_equal(np.where(wrong, found, expected), expected)
 
 
-def few_blocks(launch):
-    """The launcher with at most three blocks: warps take several rows, and the sanitizers less time."""
+def few_blocks(launch, most=3):
+    """The launcher with at most so many blocks: warps take several rows, and the sanitizers less time."""
 
     def limited(source, kernel, types, grid, *rest):
-        launch(source, kernel, types, min(grid, 3), *rest)
+        launch(source, kernel, types, min(grid, most), *rest)
 
     limited.xp, limited.workspace, limited.sort = launch.xp, launch.workspace, launch.sort
     return limited

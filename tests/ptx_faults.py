@@ -36,15 +36,7 @@ def large_ids(launch):
 
 def one_block(run):
     """The driver with one block, which does all the work in turn."""
-
-    def alone(launch):
-        def limited(source, kernel, types, grid, *rest):
-            launch(source, kernel, types, 1, *rest)
-
-        limited.xp = launch.xp
-        run(limited)
-
-    return alone
+    return lambda launch: run(few_blocks(launch, 1))
 
 
 DRIVERS = (ROWS, ALIGNED, STAGED, rounds, large_ids, matmul_mutations.ROWS, one_block(STAGED))

@@ -61,7 +61,7 @@ import ketcore as kc
 from ketcore import linalg
 from ketcore.arrays import threads
 for module in pkgutil.walk_packages(kc.__path__, "ketcore.", onerror=lambda name: None):
-    if not module.name.startswith("ketcore.torch"):  # which needs PyTorch
+    if not module.name.startswith(("ketcore.torch", "ketcore.jax")):  # which need PyTorch and JAX
         importlib.import_module(module.name)
 threads.thread_count = lambda: 2
 rng = np.random.default_rng(0)
