@@ -105,7 +105,8 @@ def test_tangents_that_are_not_finite_are_sums_over_modes(size, monkeypatch):
         factors, tangents = ([rng.standard_normal((2, 2, 3)) for _ in range(3)] for _ in range(2))
         for table in (*factors, *tangents):
             table.flat[rng.integers(12)] = rng.choice([np.inf, -np.inf, np.nan, 0, 0, 1])
-        found = kc.rows_jvp(factors, ids, tangents)
+        with gather.only("native"):
+            found = kc.rows_jvp(factors, ids, tangents)
         places = [[*factors[:n], tangents[n], *factors[n + 1 :]] for n in range(3)]
         with np.errstate(invalid="ignore"):
             expected = sum(kc.ops.rows_dense(tables, ids) for tables in places)
