@@ -247,6 +247,25 @@ def test_codes_are_those_of_the_trained_table_and_training_on_helps(corpus, tmp_
     assert len(tuned.losses) == 2
     assert tuned.validation_accuracy > codes.validation_accuracy
     assert isinstance(codes.parameters[2], PackedCodes)
+    # The linear layer learns on, too.
+    assert not np.array_equal(tuned.parameters[-2], dense.parameters[-2])
+
+
+def test_words_are_dropped_where_a_table_says_so(corpus, monkeypatch):
+    shares = []
+
+    def drop_words(averages, share, rng):
+        shares.append(share)
+        return averages
+
+    monkeypatch.setattr(train, "drop_words", drop_words)
+    few = data.Split(corpus.train.averages[:300], corpus.train.intents[:300])
+    for share in (0.0, 0.3):
+        table, rng = tables.xs_table(corpus.words, 4, 1, share), np.random.default_rng(0)
+        linear = np.zeros((tables.COLUMNS, 150), np.float32), np.zeros(150, np.float32)
+        list(train.train_epochs(table, (*table.start(rng, None), *linear), few, 1, rng))
+    # Two batches of the second.
+    assert shares == [0.3, 0.3]
 
 
 def test_result_is_that_of_the_best_epoch(corpus, monkeypatch):

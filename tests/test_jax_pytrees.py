@@ -50,6 +50,14 @@ def objects(asarray):
     }
 
 
+def arrays(value, jax):
+    """All arrays that an object holds, at any depth."""
+    if isinstance(value, jax.Array):
+        return [value]
+    parts = value if isinstance(value, tuple) else vars(value).values() if hasattr(value, "__dict__") else ()
+    return [array for part in parts for array in arrays(part, jax)]
+
+
 NAMES = list(objects(np.asarray))
 
 
@@ -69,6 +77,8 @@ def test_what_is_taken_apart_comes_together(jax, kinds, name):
     assert hash(structure) == hash(jax.tree.structure(again))
     assert jax.tree.structure(again) == structure
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+    # None of them is metadata, which would be a constant of what is compiled.
+    assert {id(leaf) for leaf in leaves} == {id(array) for array in arrays(obj, jax)}
     through = jax.jit(lambda x: x)(obj)
     assert all(np.array_equal(*pair) for pair in zip(jax.tree.leaves(through), leaves, strict=True))
     # Anything may stand in the place of leaves, and nothing is looked at.
