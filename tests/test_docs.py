@@ -21,6 +21,7 @@ TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
 OF_TORCH_NAMES = (
     "torch.md",
     "transformers.md",
+    "how-to/many_machines.md",
     "how-to/teacher.md",
     "how-to/torch_layer.md",
     "reference/torch.rst",

@@ -6,6 +6,7 @@ operators           the operations as operators of torch, for compilers
 inputs              what a module asks of the dims and tensors that it is given
 embedding_tables    what embedding layers share: checks of their arguments, what options do to rows
 ket_table           the parameters and rows of a table of kets
+sharded_table       ShardedEmbeddingKet: a table of kets divided between processes
 shared_table        options of tables whose words share parameters
 xs_table            the parameters and rows of a table that is a Kronecker matrix
 code_table          the parameters, codes and rows of a table of codes
@@ -50,6 +51,7 @@ from ketcore.torch.lokr_files import load_lokr, read_lokr
 from ketcore.torch.peft_patch import PeftPatch, patch_peft
 from ketcore.torch.pretrained import from_pretrained
 from ketcore.torch.quantized_training import fake_quantize
+from ketcore.torch.sharded_table import ShardedEmbeddingKet
 from ketcore.torch.word2ket import from_word2ket
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "LoKrWeights",
     "PeftPatch",
     "Replaced",
+    "ShardedEmbeddingKet",
     "Skipped",
     "TiedHead",
     "TopK",
