@@ -49,6 +49,7 @@ BRIDGES = {
     "peft": "torch.peft_layers",
     "safetensors": "torch.lokr_files",
     "jax": "jax*",
+    "dask": "arrays.tokens",
     "sklearn": "fit.kmeans",
     "hypothesis": "testing*",
     "ml_dtypes": "testing*",

@@ -9,6 +9,7 @@
     scale        products that stay in the range of their dtype
     sums         sums by index
     solvers      the iterative solvers of SciPy and CuPy
+    tokens       names of objects by what they hold, for Dask
     threads      how many, and work in pieces on them
 
 What is CuPy's alone is in `ketcore.cuda`.

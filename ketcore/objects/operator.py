@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, overlo
 import numpy as np
 
 from ketcore.array_types import AnyArray, ArrayT, Host, Lists, Scalar
-from ketcore.arrays import solvers
+from ketcore.arrays import solvers, tokens
 from ketcore.objects import arithmetic, display, numpy_calls, operands
 from ketcore.objects.alignment import aligned_inner
 from ketcore.objects.operands import applied, is_dense, operand, written
@@ -53,6 +53,10 @@ class Structured:
 
         def __array_function__(self, function, types, args, options):
             return numpy_calls.function_answer(self, function, args, options)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        """By what Dask names an object: equal where kind, dtypes, shapes and values are."""
+        return tokens.object_token(self)
 
     # What a class does not have though others do, and what serves instead.
     _INSTEAD: ClassVar[dict[str, str]] = {}

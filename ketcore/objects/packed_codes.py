@@ -14,6 +14,7 @@ from ketcore.array_types import AnyArray, Index
 from ketcore.arrays.checks import as_integers
 from ketcore.arrays.elementary import permuted, reshaped
 from ketcore.arrays.namespaces import device_of, extremes, namespace_of
+from ketcore.arrays.tokens import object_token
 from ketcore.shapes import check_int, shown
 
 # Of these a byte holds a whole number.
@@ -151,6 +152,10 @@ class PackedCodes:
 
     def __repr__(self) -> str:
         return f"PackedCodes(shape={self.shape}, bits={self.bits})"
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        """By what Dask names equal ones."""
+        return object_token(self)
 
     def __array__(self, *args: Any, **options: Any) -> Any:
         """Nothing is unpacked silently."""
