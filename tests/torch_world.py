@@ -281,7 +281,11 @@ def check_checkpoints_between_worlds(folder):
     state = {"model": layer.state_dict(), "moments": optimizer.state[layer.leaves]}
     if dist.get_world_size() == 2:
         checkpoint.save(state, checkpoint_id=path)
+        torch.save(state["model"], folder / f"{dist.get_rank()}.pt")
     else:
+        part_of_two = torch.load(folder / f"{min(dist.get_rank(), 1)}.pt")
+        text = "leaves must be divided between 3 processes, got 2"
+        refuses(RuntimeError, text, layer.load_state_dict, part_of_two)
         checkpoint.load(state, checkpoint_id=path)
         layer.load_state_dict(state["model"])
     found = [full(layer.leaves), full(optimizer.state[layer.leaves]["exp_avg"])]

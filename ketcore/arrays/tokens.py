@@ -68,5 +68,5 @@ def _hash(numbers):
     for start in range(0, length, step):
         key = (*[slice(None)] * axis, slice(start, start + step))
         block = np.ascontiguousarray(numbers[key]).astype(little, copy=False)
-        found.update(block.reshape(-1).view(np.uint8))
+        found.update(block.reshape(-1).view(np.uint8).data)
     return found.hexdigest()

@@ -88,8 +88,9 @@ class ShardedEmbeddingKet(nn.Module):
 
     Its parameter is a DTensor: in an optimizer let it be a group of its own, since some optimizers do not
     mix kinds of tensors.  ``torch.distributed.checkpoint`` saves and loads it between different numbers of
-    processes.  `load_state_dict` also takes the whole tensor `leaves` of an `EmbeddingKet`, of which each
-    process copies its words; `full_tensor` of the parameter gives it.
+    processes; files of ``torch.save``, one a process, are of their number.  `load_state_dict` also takes the
+    whole tensor `leaves` of an `EmbeddingKet`, of which each process copies its words; `full_tensor` of the
+    parameter gives it.
 
     Processes that have the same seed draw different records.  It needs PyTorch 2.5 or later.
 
@@ -202,12 +203,12 @@ class ShardedEmbeddingKet(nn.Module):
             found = torch.where((ids == self.padding_idx)[..., None], found.detach(), found)
         return found
 
-    def _records(self) -> Any:
+    def _records(self) -> Tensor:
         """Those of this process."""
         leaves: Any = self.leaves
         return leaves.to_local()
 
-    def _asked(self, records, wanted):
+    def _asked(self, records: Tensor, wanted: Tensor) -> Tensor:
         """The records of ascending ids, from the processes that hold them."""
         group, processes = self.mesh.get_group(), self.mesh.size()
         starts = [self._first(process) for process in range(processes + 1)]
@@ -242,9 +243,13 @@ class ShardedEmbeddingKet(nn.Module):
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ):
         """Torch's, which also takes the records of all words, as an EmbeddingKet has them."""
-        name, process = f"{prefix}leaves", self.mesh.get_local_rank()
-        given = state_dict.get(name)
-        if isinstance(given, Tensor) and not hasattr(given, "to_local") and given.shape == self.leaves.shape:
+        name, process, processes = f"{prefix}leaves", self.mesh.get_local_rank(), self.mesh.size()
+        given: Any = state_dict.get(name)
+        if hasattr(given, "to_local"):
+            if (found := given.device_mesh.size()) != processes:
+                error_msgs.append(f"{name} must be divided between {processes} processes, got {found}")
+                state_dict[name] = self.leaves.detach()
+        elif isinstance(given, Tensor) and given.shape == self.leaves.shape:
             own = given[self._first(process) : self._first(process + 1)]
             state_dict[name] = self._sharded(own.to(self.mesh.device_type))
         super()._load_from_state_dict(
