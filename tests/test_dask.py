@@ -40,11 +40,15 @@ def objects(dtype="float64"):
         "product": kc.KroneckerProduct([square[0], other[0]]),
         "sparse": kc.KroneckerProduct([scipy.sparse.csr_array(np.eye(3)), other[0]]),
         "sparse and wider": kc.KroneckerProduct([scipy.sparse.csr_array(np.eye(3, 4)), other[0]]),
+        "one part": kc.KroneckerProduct([square.reshape(2, 9)]),
+        "one part of another shape": kc.KroneckerProduct([square.reshape(9, 2)]),
         "parts": kc.KroneckerProduct([kc.Identity(3), kc.Diagonal(other[0, 0])]),
         "permutation": kc.Permutation((3, 3), (1, 0)),
         "diagonal": kc.Diagonal(square[0, 0]),
+        "diagonal of a class of one's own": type("Own", (kc.Diagonal,), {})(square[0, 0]),
         "identity": kc.Identity(3),
         "codes": kc.CodebookTable(books, codes),
+        "signed codes": kc.CodebookTable(books, codes.astype("int8")),
         "codes with scale": kc.CodebookTable(books, codes, square[0, 0, [0, 1, 2, 0, 1]]),
         "packed": kc.CodebookTable(books, kc.PackedCodes.pack(codes)),
         "packed alone": kc.PackedCodes.pack(codes),
@@ -70,8 +74,10 @@ def test_a_token_is_of_values_and_not_of_strides():
     values = RNG.standard_normal((3, 4, 4))
     spread = np.empty((6, 4, 8), order="F")[::-2, :, ::2]
     spread[...] = values
-    swapped = values.astype(values.dtype.newbyteorder())
-    tokens = {tokenize(kc.KroneckerMatrix([each])) for each in (values, spread, swapped)}
+    assert tokenize(kc.KroneckerMatrix([values])) == tokenize(kc.KroneckerMatrix([spread]))
+    codes = RNG.integers(0, 4, (1, 2, 5)).astype("int16")
+    books = [RNG.standard_normal((2, 4, 3))]
+    tokens = {tokenize(kc.CodebookTable(books, each)) for each in (codes, codes.astype(">i2"))}
     assert len(tokens) == 1
     # Dask's own of these is one.
     assert tokenize(kc.KroneckerMatrix([values])) != tokenize(kc.KroneckerMatrix([values.mT]))
@@ -99,7 +105,9 @@ def test_libraries_have_tokens_of_their_own():
         token = tokenize(kc.KroneckerMatrix([tensor.clone().requires_grad_()]))
         assert token == tokenize(kc.KroneckerMatrix([tensor]))
         assert token != tokenize(kc.KroneckerMatrix([tensor + 1]))
-    assert tokenize(kc.KroneckerMatrix([np.ones((2, 3))])) != tokenize(kc.KroneckerMatrix([torch.ones(2, 3)]))
+    assert tokenize(kc.KroneckerMatrix([np.ones((2, 3))])) != tokenize(
+        kc.KroneckerMatrix([torch.ones(2, 3).double()])
+    )
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def token(value: Any) -> Any:
     # Other parts, such as sparse ones, Dask knows, which is there: it is what asks.
     from dask.base import normalize_token
 
-    return tuple(value.shape), normalize_token(value)
+    return normalize_token(value)
 
 
 def _array_token(array):
