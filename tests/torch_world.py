@@ -313,7 +313,7 @@ def run(process, world, folder):
     store = dist.FileStore(str(folder / f"store-{world}"), world)
     # Where one process fails others wait for it, and a check takes less than a second.
     dist.init_process_group(
-        "gloo", store=store, timeout=timedelta(seconds=20), rank=process, world_size=world
+        "gloo", store=store, timeout=timedelta(seconds=60), rank=process, world_size=world
     )
     failed = {}
     for name in CHECKS if world == 2 else OF_THREE:
