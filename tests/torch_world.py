@@ -149,10 +149,10 @@ def check_recipe_of_dtensors():
         close(full(parameter.grad), value.grad)
 
 
-def sharded(whole, **options):
+def sharded(whole):
     """A layer divided between processes, with the records of `whole`."""
     names = ("order", "rank", "dims", "layernorm", "padding_idx")
-    known = {name: getattr(whole, name) for name in names} | {"dtype": whole.leaves.dtype} | options
+    known = {name: getattr(whole, name) for name in names} | {"dtype": whole.leaves.dtype}
     layer = kt.ShardedEmbeddingKet(whole.num_embeddings, whole.embedding_dim, **known)
     layer.load_state_dict(whole.state_dict())
     return layer
