@@ -15,7 +15,7 @@ from operator import index as as_integer
 from sys import float_info, maxsize
 from typing import Any
 
-from ketcore.tracing import decided
+from ketcore.tracing import decided, is_symbol
 
 Box = tuple[tuple[int, int], ...]
 # The modes that are identity matrices in each of R terms.
@@ -291,6 +291,9 @@ def check_addressable(shape: Sequence[int]) -> None:
     most = maxsize // _WIDEST
     # Where no size is zero their product says all.
     elements = prod(shape)
+    if is_symbol(elements):
+        # Symbols, of a shape that is traced, have no order.
+        return
     if (elements or prod([max(size, 1) for size in shape])) > most:
         raise MemoryError(f"the result must have at most {most} elements, got shape {shown(tuple(shape))}")
     if len(shape) > _MOST_AXES:

@@ -7,6 +7,7 @@ is asked of `ketcore.arrays.autodiff`.  PyTorch is looked up and not imported: w
 import sys
 from collections.abc import Callable
 from functools import lru_cache, wraps
+from numbers import Integral
 from operator import index
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,11 @@ def is_compiling() -> bool:
     """Whether torch.compile or torch.export traces this call."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.compiler.is_compiling()
+
+
+def is_symbol(size: Any) -> bool:
+    """Whether a size has no value, in a graph that is made for all of them (`jax.export`, `make_fx`)."""
+    return type(size) is not int and not isinstance(size, Integral)
 
 
 def unless_compiling(function: FunctionT, wrapped: Callable[..., Any]) -> FunctionT:

@@ -282,3 +282,19 @@ def test_the_dtype_of_mixtures(kinds):
 def test_an_array_stays_the_same_object():
     x = np.ones(2, np.float32)
     assert as_array("x", x) is as_floating("x", (x,), ([1.0], A))[0] is x
+
+
+class HalfArray:
+    """What has a namespace, and of an array no more than its sizes."""
+
+    dtype, shape, ndim = np.dtype(np.float64), (2, 2), 2
+
+    def __array_namespace__(self, api_version=None):
+        return np
+
+
+def test_half_an_array_is_refused_by_name():
+    text = "^factors must be arrays that follow the array API as a whole, got those of test"
+    for call in (lambda each: kc.rows([each], [0]), lambda each: kc.KroneckerMatrix([each])):
+        with pytest.raises(TypeError, match=text):
+            call(HalfArray())

@@ -44,7 +44,7 @@ SOURCES = sorted(path for kind in KINDS for path in (ROOT / "ketcore").rglob(f"*
 # Names that begin with one of these are of other packages, or of arguments; these two are so as a whole.
 ELSEWHERE = {"np", "xp", "jax", "torch", "nn", "scipy", "cola", "tests", "bench", "A", "op", "launch"}
 # What modules of torch are called in examples.
-ELSEWHERE |= {"model", "base", "wo"}
+ELSEWHERE |= {"model", "base", "wo", "keras"}
 OF_ARGUMENTS = {"lookup.dtype", "table.vjp"}
 
 
@@ -129,6 +129,9 @@ def test_files_that_sources_speak_of_exist():
     assert not [f"{path.relative_to(ROOT)} speaks of {name}" for path, name in found if name not in files]
 
 
+# What linear_operator does with PyTorch, which warns of it.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_code_runs(page):
     for name in set(IMPORTED.findall(page.read_text(encoding="utf-8"))):

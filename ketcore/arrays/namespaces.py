@@ -68,8 +68,14 @@ def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
     except TypeError:
         libraries = sorted({library_of(a) for a in arrays})
         raise TypeError(f"{name} must be arrays of one library, got {', '.join(libraries)}") from None
-    # An array that JAX traces has no device yet.
-    devices = {str(device_of(a)) for a in arrays} - {"None"}
+    try:
+        # An array that JAX traces has no device yet.
+        devices = {str(device_of(a)) for a in arrays} - {"None"}
+    except AttributeError:
+        # It has a namespace and not the rest, as those that autograd traces.
+        libraries = sorted({library_of(a) for a in arrays})
+        rule = "arrays that follow the array API as a whole"
+        raise TypeError(f"{name} must be {rule}, got those of {', '.join(libraries)}") from None
     if len(devices) > 1:
         raise TypeError(f"{name} must lie on one device, got {', '.join(sorted(devices))}")
     return xp

@@ -511,6 +511,9 @@ def _broadcast(v, w):
     shapes = tuple(v[0].shape[:-2]), tuple(w[0].shape[:-2])
     try:
         return np.broadcast_shapes(*shapes)
+    except TypeError:
+        # Symbols, which NumPy does not take.
+        return broadcast(*shapes)
     except ValueError:
         raise ValueError(
             f"v and w must have batches that broadcast, got {shapes[0]} and {shapes[1]}"

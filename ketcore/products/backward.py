@@ -41,6 +41,7 @@ from ketcore.products.forward import (
     weight_axes,
 )
 from ketcore.products.plans import MatmulPlan, Step, rest_of
+from ketcore.tracing import is_symbol
 
 
 def matmul_vjp(
@@ -207,7 +208,7 @@ def step_vjp(
         to_z = xp.matmul(transposed(weight), c)
         return to_weight, swapped_middle(xp, to_z) if leftward else to_z
     m, k = weight.shape
-    batches = (outer,) if outer > 1 else ()
+    batches = (outer,) if is_symbol(outer) or outer > 1 else ()
     if step.cyclic:
         z, c = reshaped(xp, z, (*batches, k, inner)), transposed(reshaped(xp, c, (*batches, inner, m)))
         to_weight = _matmul(xp, c, transposed(z), None)

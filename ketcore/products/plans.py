@@ -18,10 +18,10 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise, product
 from math import ceil, inf, prod
 from struct import pack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ketcore.shapes import halves_split, reached_dims
-from ketcore.tracing import decided, is_compiling
+from ketcore.tracing import decided, is_compiling, is_symbol
 
 PATHS = ("modes", "halves", "dense")
 
@@ -199,7 +199,7 @@ def matmul_plan(
     ('modes', [16, 16, 16])
     """
     dims, idle = (tuple(row_dims), tuple(col_dims)), frozenset(identities)
-    if is_compiling():
+    if are_symbols(batch, trail):
         plan = _plan(*dims, max(rank, 1), *typical(trail), idle, itemsize, path, False)
         return plan if trail == 1 else with_trail(plan, trail)
     # Sizes that differ little share a plan; what runs are the sizes as they are.
@@ -207,8 +207,13 @@ def matmul_plan(
     return _plan(*dims, max(rank, 1), rounded, max(trail, 1), idle, itemsize, path, native)
 
 
+def are_symbols(*sizes: Any) -> bool:
+    """Whether one of these may have no value: in a graph for all sizes, as while PyTorch compiles."""
+    return is_compiling() or any(map(is_symbol, sizes))
+
+
 def typical(trail: int) -> tuple[int, int]:
-    """The batch and the trail that a product is planned for while PyTorch compiles, when they are symbols."""
+    """The batch and the trail that a product is planned for where they are symbols."""
     return (_TYPICAL, 1) if trail == 1 else (1, _TYPICAL)
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from ketcore.products import plans
 from ketcore.products.plans import Cost, MatmulPlan, Problem
 from ketcore.shapes import Marks, reached_dims
-from ketcore.tracing import decided, is_compiling
+from ketcore.tracing import decided
 
 # The path of products that are added up; the others are those of `plans`.
 TERMS = "terms"
@@ -118,7 +118,7 @@ def terms_plan(
     [(0, 4), (3, 8), (7, 12)]
     """
     dims = tuple(row_dims), tuple(col_dims)
-    if is_compiling():
+    if plans.are_symbols(batch, trail):
         plan = _terms_plan(*dims, identities, *plans.typical(trail), itemsize, path)
         return plan if trail == 1 else _with_trail(plan, trail)
     rounded = 1 << (batch - 1).bit_length() if batch > 1 else 1
