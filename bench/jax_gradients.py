@@ -51,8 +51,8 @@ def cases() -> dict:
     found["ket_inner 1024 kets of 16^2, rank 4"] = "ket_inner", kets, (), {}
     few = [normal(128, 4, 16) for _ in range(2)], [normal(128, 4, 16) for _ in range(2)]
     found["ket_gram 128 kets of 16^2, rank 4"] = "ket_gram", few, (), {}
-    leaves, words = normal(20_000, 2, 64), rng.integers(0, 20_000, 4096)
-    found["ket_rows 16^4, 4096 ids"] = "ket_rows", (leaves, None), (words,), {"dims": (16,) * 4}
+    leaves, words = normal(20_000, 2, 16), rng.integers(0, 20_000, 4096)
+    found["ket_rows 4^4 rank 2, 4096 ids"] = "ket_rows", (leaves, None), (words,), {"dims": (4,) * 4}
     books = [normal(8, 256, 16) for _ in range(2)]
     codes = rng.integers(0, 256, (2, 8, 4096))
     found["codebook_rows 16^2, 8 terms, 4096 rows"] = "codebook_rows", (books, None, None), (codes,), {}
