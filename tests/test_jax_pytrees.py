@@ -156,6 +156,13 @@ def test_a_scan_carries_an_object(jax, kinds):
     assert type(last) is kc.KroneckerMatrix
 
 
+def test_metadata_without_a_hash_is_named(jax, kinds):
+    matrix = kinds["matrix"]
+    vars(matrix)["note"] = [1, 2]
+    with pytest.raises(TypeError, match=r"^note of a KroneckerMatrix must be hashable, got \[1, 2\]"):
+        jax.jit(lambda matrix: matrix.norm())(matrix)
+
+
 def test_ids_out_of_range_are_nan_under_jit(jax, kinds):
     rows = jax.jit(lambda matrix, ids: matrix.rows(ids))(kinds["cropped"], jax.numpy.array([4, 5, -1]))
     assert np.isnan(rows).all(axis=1).tolist() == [False, True, True]

@@ -35,8 +35,9 @@ def code_cells(path):
 def test_a_notebook_runs(path, tmp_path):
     missing = [name for name in ("nbclient", "ipykernel", "matplotlib") if find_spec(name) is None]
     require("notebooks", not missing, f"{', '.join(missing)} not installed")
-    if path.stem.startswith("torch"):
-        require("torch", find_spec("torch") is not None, "torch is not installed")
+    for framework in ("torch", "jax"):
+        if path.stem.startswith(framework):
+            require(framework, find_spec(framework) is not None, f"{framework} is not installed")
     command = [sys.executable, "-c", RUN, str(path), str(tmp_path)]
     # One thread, since threads of BLAS that wait for one another take very long on a busy machine.
     one = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -56,6 +56,12 @@ def device_of(array: AnyArray) -> Any:
     return array.device if is_torch(array) else array_api_compat.device(array)
 
 
+def _devices(array):
+    """The device of an array, or all those that JAX has shared it out to, in whatever way."""
+    found = device_of(array)
+    return sorted(found.device_set, key=str) if hasattr(found, "device_set") else found
+
+
 def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
     """The one namespace of `arrays`; TypeError, naming `name`, where they differ in library or device."""
     if all([isinstance(a, np.ndarray) for a in arrays]):  # noqa: C419 - half the time
@@ -70,7 +76,7 @@ def namespace(name: str, arrays: Sequence[AnyArray]) -> ModuleType:
         raise TypeError(f"{name} must be arrays of one library, got {', '.join(libraries)}") from None
     try:
         # An array that JAX traces has no device yet.
-        devices = {str(device_of(a)) for a in arrays} - {"None"}
+        devices = {str(_devices(a)) for a in arrays} - {"None"}
     except AttributeError:
         # It has a namespace and not the rest, as those that autograd traces.
         libraries = sorted({library_of(a) for a in arrays})

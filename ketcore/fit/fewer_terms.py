@@ -14,7 +14,7 @@ import array_api_compat
 from ketcore.array_types import AnyArray
 from ketcore.arrays import scale
 from ketcore.arrays.elementary import elementwise_product
-from ketcore.arrays.namespaces import device_of, to_host
+from ketcore.arrays.namespaces import device_of, index_dtype, to_host
 from ketcore.fit.als import Found
 from ketcore.fit.flat_leaves import (
     epsilon,
@@ -92,7 +92,7 @@ def _reduced(xp, leaf):
     """An orthonormal basis (r, d) of the span of leaves (R, d), and the leaves (R, r) in it."""
     left, values, right = xp.linalg.svd(leaf, full_matrices=False)
     floor = max(leaf.shape) * epsilon(leaf) * values[0]
-    count = max(1, int(xp.sum(xp.astype(values > floor, xp.int64))))
+    count = max(1, int(xp.sum(xp.astype(values > floor, index_dtype(xp)))))
     return right[:count, :], left[:, :count] * values[None, :count]
 
 

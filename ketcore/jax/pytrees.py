@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 import ketcore as kc
+from ketcore.shapes import shown
 
 # What holds arrays, or objects and tuples of them, by class.
 LEAVES: dict[type, tuple[str, ...]] = {
@@ -34,7 +35,9 @@ def register() -> None:
 
 def _register(kind: type, names: tuple[str, ...]) -> None:
     def metadata(obj: Any) -> tuple[tuple[str, Any], ...]:
-        return tuple([(name, value) for name, value in vars(obj).items() if name not in names])
+        found = tuple([(name, value) for name, value in vars(obj).items() if name not in names])
+        _check_hashes(kind, found)
+        return found
 
     def flatten(obj: Any) -> tuple[Any, Any]:
         return [getattr(obj, name) for name in names], metadata(obj)
@@ -50,3 +53,12 @@ def _register(kind: type, names: tuple[str, ...]) -> None:
         return obj
 
     jax.tree_util.register_pytree_with_keys(kind, flatten_with_keys, unflatten, flatten)
+
+
+def _check_hashes(kind: type, found: tuple[tuple[str, Any], ...]) -> None:
+    """TypeError that names metadata without a hash, of which JAX would say no more than its type."""
+    for name, value in found:
+        try:
+            hash(value)
+        except TypeError:
+            raise TypeError(f"{name} of a {kind.__name__} must be hashable, got {shown(value)}") from None

@@ -21,8 +21,9 @@ converts to.
 Values decide here (a factor may be singular, or not Hermitian), so that these functions wait for a device;
 `assume_a` says what needs no look.  Tensors of PyTorch that require gradients, and arrays under jax.grad, are
 looked at without these, and results have the derivatives of the formula, or a TypeError says that there are
-none; under jax.jit there are no values, and `assume_a` must say what is known.  Factors in 16 bits are
-computed in float32 and the result is cast back.
+none.  Under jax.jit there are no values: where they decide, `assume_a` must say what is known, or a TypeError
+says that they are needed; where they are only checked, what is not finite comes out as NaN.  Factors in 16
+bits are computed in float32 and the result is cast back.
 """
 
 from ketcore.linalg.determinants import SlogdetResult, det, slogdet

@@ -102,7 +102,9 @@ def operator(A: Any, function: str) -> Any:
     return A if isinstance(A, KroneckerSum) else kronecker_matrix(A, function)
 
 
-def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[AnyArray]]:
+def single(
+    A: Any, function: str, look: bool = True, decides: bool = True
+) -> tuple[ModuleType, list[AnyArray]]:
     """The namespace and the N factors (p_n, q_n) of one Kronecker product, in their accumulation dtype.
 
     Factors of opposite scales are brought to one level (`ketcore.arrays.scale`).
@@ -111,11 +113,13 @@ def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[A
     ----------
     look : bool, default True
         Whether values may be read.
+    decides : bool, default True
+        As of `check_finite`.
 
     Raises
     ------
     TypeError
-        Naming a way out, on other types and where A has several terms.
+        Naming a way out, on other types and where A has several terms; and as `check_finite`.
     ValueError
         Where it is cropped.
     LinAlgError
@@ -137,18 +141,23 @@ def single(A: Any, function: str, look: bool = True) -> tuple[ModuleType, list[A
     if A.order == 1:
         matrices = [matrices[0][: A.shape[0], : A.shape[1]]]
     if look:
-        check_finite(xp, matrices, function)
+        check_finite(xp, matrices, function, decides=decides)
         matrices = list(scale.level_matrices(matrices, (A.identities,)))
     return xp, matrices
 
 
-def check_finite(xp: ModuleType, matrices: Sequence[AnyArray], function: str, first: int = 0) -> None:
-    """LinAlgError where a factor holds NaN or infinity, TypeError where it is traced without values.
+def check_finite(
+    xp: ModuleType, matrices: Sequence[AnyArray], function: str, first: int = 0, decides: bool = True
+) -> None:
+    """LinAlgError where a factor holds NaN or infinity.
 
-    `first` is the number of the first factor.
+    Where it is traced, and has no values, a TypeError if these decide what `function` does; if they do not,
+    it is not looked at, and what is not finite comes out as NaN.  `first` is the number of the first factor.
     """
     for n, matrix in enumerate(matrices, first):
         finite = value_of(xp.all(xp.isfinite(matrix)))
+        if finite is None and not decides:
+            continue
         if finite is None:
             known = "its values or by assume_a" if function in _ASSUMING else "its values"
             raise TypeError(f"A must be known by {known} for {function}, got factor {n} that is traced")

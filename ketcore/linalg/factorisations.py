@@ -72,7 +72,7 @@ def qr(A: Matrix[ArrayT], mode: str = "economic") -> QRResult[ArrayT] | Kronecke
     [[5.0, 0.0], [0.0, 10.0]]
     """
     check_choice("mode", mode, ("economic", "full", "r"))
-    xp, matrices = closed_forms.single(A, "qr")
+    xp, matrices = closed_forms.single(A, "qr", decides=False)
     shapes = [tuple(m.shape) for m in matrices]
     if mode == "full" and any(rows > columns for rows, columns in shapes[1:]):
         raise ValueError(

@@ -79,7 +79,7 @@ def matrix_power(A: Matrix[ArrayT], n: int) -> KroneckerMatrix[ArrayT]:
             return reduce(matmul, [A] * n)
         if not n and A.row_dims == A.col_dims:
             return KroneckerMatrix(_eye(A.row_dims, A.factors[0]).factors, A.shape)
-    xp, matrices = closed_forms.single(A, "matrix_power")
+    xp, matrices = closed_forms.single(A, "matrix_power", decides=n < 0)
     if n == 0 and closed_forms.square(matrices, "matrix_power"):
         return _eye([m.shape[0] for m in matrices], matrices[0]).astype(A.dtype)
     if n < 0:
@@ -252,11 +252,11 @@ def expm(A: System[ArrayT]) -> KroneckerMatrix[ArrayT]:
     if isinstance(A, KroneckerSum):
         matrices = [widened(f) for f in A.factors]
         xp = array_api_compat.array_namespace(*matrices)
-        closed_forms.check_finite(xp, matrices, "expm")
+        closed_forms.check_finite(xp, matrices, "expm", decides=False)
         live = list(range(len(matrices)))
     else:
         A = closed_forms.kronecker_matrix(A, "expm")
-        xp, matrices = closed_forms.single(A, "expm")
+        xp, matrices = closed_forms.single(A, "expm", decides=False)
         closed_forms.square_factors(matrices, "expm")
         live = [n for n in range(len(matrices)) if n not in closed_forms.identities_of(A)] or [0]
         if len(live) > 1:

@@ -66,7 +66,7 @@ def norm(A: System[ArrayT], ord: float | str | None = None) -> ArrayT:
         return A.norm()
     if ord == 2 and isinstance(A, KroneckerSum):
         return _spectral_norm_of_sum(A)
-    xp, matrices = closed_forms.single(A, "norm")
+    xp, matrices = closed_forms.single(A, "norm", decides=False)
     found = unboxed(reduce(mul, [_norm(xp, m, ord) for m in matrices]))
     # Of a wide factor times a tall one some singular values are zero beyond those that multiply.
     if ord == -2 and _mixed(matrices):

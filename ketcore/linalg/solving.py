@@ -21,7 +21,7 @@ from ketcore.arrays.autodiff import detached, is_recorded
 from ketcore.arrays.checks import check_flag
 from ketcore.arrays.conversions import as_array
 from ketcore.arrays.elementary import adjoint, conjugated, itemsize, unboxed
-from ketcore.arrays.namespaces import namespace, quiet, value_of
+from ketcore.arrays.namespaces import index_dtype, namespace, quiet, value_of
 from ketcore.linalg import closed_forms, cuts, of_products, of_sums, of_two_terms
 from ketcore.linalg.closed_forms import Matrix, System
 from ketcore.objects.ket import Ket
@@ -357,7 +357,7 @@ def _divided(xp, y, values, threshold, axis):
     # One factor after another, since the product of the largest may overflow.
     for peak in largest:
         y = y / peak
-    return y, value_of(xp.sum(xp.astype(keep, xp.int64)))
+    return y, value_of(xp.sum(xp.astype(keep, index_dtype(xp))))
 
 
 def right_side(A: Any, b: Any) -> tuple[AnyArray, int, bool]:

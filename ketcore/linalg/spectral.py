@@ -235,7 +235,7 @@ def svd(A: Matrix[ArrayT], full_matrices: bool = False) -> SVDResult[ArrayT]:
     [10.0]
     """
     full_matrices = check_flag("full_matrices", full_matrices)
-    xp, matrices = closed_forms.single(A, "svd")
+    xp, matrices = closed_forms.single(A, "svd", decides=False)
     rectangular = [tuple(m.shape) for m in matrices[1:] if m.shape[0] != m.shape[1]]
     if full_matrices and rectangular:
         raise ValueError(
@@ -270,7 +270,7 @@ def svdvals(A: Matrix[ArrayT]) -> Ket[ArrayT]:
     >>> svdvals(KroneckerMatrix([[[0.0, 2.0]], [[3.0], [4.0]]])).to_dense().round(12).tolist()
     [10.0]
     """
-    xp, matrices = closed_forms.single(A, "svdvals")
+    xp, matrices = closed_forms.single(A, "svdvals", decides=False)
     return _ket(singular_values(xp, matrices), A.dtype)
 
 
@@ -354,9 +354,9 @@ def _general_factors(A, function):
     if isinstance(A, KroneckerSum):
         xp = array_api_compat.array_namespace(*A.factors)
         matrices = [widened(f) for f in A.factors]
-        closed_forms.check_finite(xp, matrices, function)
+        closed_forms.check_finite(xp, matrices, function, decides=False)
     else:
-        xp, matrices = closed_forms.single(A, function)
+        xp, matrices = closed_forms.single(A, function, decides=False)
         closed_forms.square_factors(matrices, function)
     return xp, matrices
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import beside, widened
-from ketcore.arrays.namespaces import is_half, namespace_of, to_host
+from ketcore.arrays.namespaces import index_dtype, is_half, namespace_of, to_host
 
 # Rows that differ by more are no multiples: products of several such numbers might leave the range of `op`.
 _LARGEST = 2.0**12
@@ -142,7 +142,7 @@ def svd_split(op: AnyArray, dims: Sequence[int]) -> list[AnyArray]:
 def _rank(xp, values, size):
     """How many singular values are above rounding; at least one."""
     threshold = float(values[0]) * xp.finfo(values.dtype).eps * size
-    return max(1, int(xp.sum(xp.astype(values > threshold, xp.int64))))
+    return max(1, int(xp.sum(xp.astype(values > threshold, index_dtype(xp)))))
 
 
 def linear_split(op: AnyArray, dims: Sequence[int]) -> list[AnyArray]:
