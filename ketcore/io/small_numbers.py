@@ -1,4 +1,4 @@
-"""Arrays of 8 or 4 bits a number as tensors of a file, and back.
+"""Arrays of 8, 4 or 2 bits a number as tensors of a file, and back.
 
 factors.0.values, factors.0.scales      of a QuantizedArray in the place of factors.0, with
 ["factors.0", bits, block, shape]       in the list `quantized` of the metadata
@@ -22,6 +22,11 @@ def quantized_entries(arrays: Mapping[str, Any]) -> list[list[Any]]:
     """The entries of the metadata, one for each array that is quantized."""
     found = {name: array for name, array in arrays.items() if isinstance(array, QuantizedArray)}
     return [[name, array.bits, array.block, list(array.shape)] for name, array in found.items()]
+
+
+def version(entries: Sequence[Sequence[Any]]) -> int:
+    """The oldest version of files that describes these entries."""
+    return 3 if any(bits == 2 for _, bits, *_ in entries) else 2 if entries else 1
 
 
 def split(arrays: Mapping[str, Any]) -> dict[str, AnyArray]:
