@@ -73,8 +73,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
     Parameters
     ----------
     codebooks : sequence of N arrays, (R, K_n, q_n)
-        Floating or complex, one R for all, while K_n may differ; 2-D ones mean R = 1.  Integers and nested
-        lists become floating.
+        Floating or complex, one R for all, while K_n may differ; 2-D ones mean R = 1, and R = 0 rows of
+        zeros.  Integers and nested lists become floating.
     codes : array of ints, (N, R, words), or PackedCodes
         Which vector each word takes of each codebook, of any integer dtype, in which it stays: narrow ones
         are never widened as a whole, and what is mapped into memory stays mapped.  Beside codebooks of
