@@ -185,6 +185,21 @@ def test_methods_decode_what_they_read(name, read, bits, decoded):
     assert np.array_equal(found, READS[read](whole))
 
 
+@pytest.mark.parametrize("engine", [name for name in kc.engines() if name != "cuda"])
+def test_codes_of_one_byte_name_256_vectors(engine):
+    codes = np.arange(256, dtype=np.uint8)[None, None]
+    table = kc.CodebookTable([RNG.standard_normal((1, 256, 6))], codes)
+    small = kc.quantize(table, 8, 4)
+    with gather.only(engine):
+        for check in (None, False):
+            assert np.array_equal(table.rows([255, 3], check=check), table.codebooks[0][0, [255, 3]])
+            expected = small.codebooks[0][0, [255, 3]]
+            assert np.array_equal(small.rows([255, 3], check=check), expected)
+            assert np.array_equal(
+                kc.codebook_rows(small.stored, None, None, codes, check=check)[3], expected[1]
+            )
+
+
 def test_bags_and_kets_of_rows_decode_what_they_read(decoded):
     table, matrix = kc.quantize(TABLES["decoder"], 4, 4), kc.quantize(TABLES["matrix"], 4, 4)
     decoded.clear()

@@ -95,8 +95,9 @@ class QuantizedArray(Generic[ArrayT]):
     Notes
     -----
     Immutable; `==` is identity, and arrays are kept, not copied.  It decodes to float32, whatever it was
-    made of, in one multiplication for each number.  Operations decode it once a call, as a whole, `ket_rows`
-    of few ids too; a `Ket` that holds it picks first.  To an operation it is a float32 array, with which sums
+    made of, in one multiplication for each number.  Operations decode it once a call, as a whole; rows of few
+    ids, of `rows`, `ket_rows`, `gather_kron`, `codebook_rows`, `row_kets` and of objects, decode those that
+    they read alone, and derivatives the whole.  To an operation it is a float32 array, with which sums
     and derivatives are those of float32.  A gradient is that of the decoded array.  What takes none says so:
     `dequantize()` serves instead.
 

@@ -307,18 +307,18 @@ def made_safe(xp: ModuleType, lookup: Lookup) -> tuple[Lookup, AnyArray | None]:
     if lookup.kind in ("digits", "same"):
         bad = outside(xp, index, lookup.bound)
     else:
-        bad = (index < 0) | (index >= _lengths(xp, lookup))
+        bad = (index < 0) | (index >= _lengths(xp, lookup, index))
     safe = replace(lookup, index=xp.where(bad, xp.zeros_like(index), index), checked=True)
     for _ in range(bad.ndim - 1):
         bad = xp.any(bad, axis=0)
     return safe, None if is_numpy(bad) and not bad.any() else bad
 
 
-def _lengths(xp, lookup):
+def _lengths(xp, lookup, index):
     """What the indices of each mode must stay below, shaped to compare with them."""
-    sizes, index = [table.shape[1] for table in lookup.tables], lookup.index
+    sizes = [table.shape[1] for table in lookup.tables]
     lengths = xp.asarray(sizes, dtype=index.dtype, device=device_of(index))
-    return xp.reshape(lengths, (-1,) + (1,) * (lookup.index.ndim - 1))
+    return xp.reshape(lengths, (-1,) + (1,) * (index.ndim - 1))
 
 
 def finished(xp: ModuleType, rows: AnyArray, bad: AnyArray | None, dtype: Any) -> AnyArray:
