@@ -11,6 +11,7 @@ from typing import Any
 
 from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import check_floating
+from ketcore.arrays.conversions import plain_type
 from ketcore.arrays.namespaces import device_of, index_dtype, namespace_of
 from ketcore.arrays.quantized import QuantizedArray, decoded, is_quantized, like_of
 from ketcore.arrays.quantized_lines import are_few, records_of, rows_of_terms
@@ -24,7 +25,12 @@ def check_stored(
     name: str, tables: Any, others: Sequence[Any] = (), stored: bool = True
 ) -> tuple[ModuleType, Sequence[Any], Any, Sequence[AnyArray]]:
     """As `check_floating`, but with `stored` quantized tables stay so; last, arrays of the same kinds."""
-    if not stored or type(tables) not in (tuple, list) or not is_quantized(tables):
+    listed = type(tables) in (tuple, list) and len(tables) > 0
+    known = plain_type(tables) if listed else None
+    if known is not None:  # most of them, of which nothing else is asked
+        found = tuple(tables)
+        return known[0], found, known[1], found
+    if not stored or not listed or not is_quantized(tables):
         xp, found, dtype = check_floating(name, tables, others)
         return xp, found, dtype, found
     xp, kinds, dtype = check_floating(name, [like_of(table) for table in tables], others)
