@@ -28,11 +28,11 @@ def check_stored(
     listed = type(tables) in (tuple, list) and len(tables) > 0
     known = plain_type(tables) if listed else None
     if known is not None:  # most of them, of which nothing else is asked
-        found = tuple(tables)
-        return known[0], found, known[1], found
+        plain = tuple(tables)
+        return known[0], plain, known[1], plain
     if not stored or not listed or not is_quantized(tables):
-        xp, found, dtype = check_floating(name, tables, others)
-        return xp, found, dtype, found
+        xp, arrays, dtype = check_floating(name, tables, others)
+        return xp, arrays, dtype, arrays
     xp, kinds, dtype = check_floating(name, [like_of(table) for table in tables], others)
     pairs = zip(tables, kinds, strict=True)
     found = [table if isinstance(table, QuantizedArray) else kind for table, kind in pairs]
