@@ -1,13 +1,15 @@
-"""What numbers of 16, 8 and 4 bits cost in error, of two small forms of a table of words.
+"""What numbers of 16, 8, 4 and 2 bits cost in error, of two small forms of a table of words.
 
 `python -m bench.quantized TABLE.npy` reads an array (words, columns); without a file it trains the dense
 table of the demo.  The forms are a Kronecker matrix of order 2, in the order of `vocabulary_permutation`, and
 a table of codes.  Errors are relative: of the form to the table, and what is lost of the form in
-float32.
+float32.  The last lines time rows of random ids of a table of random numbers that is stored by rows, in
+milliseconds.
 """
 
 import argparse
 from collections.abc import Iterator, Sequence
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +17,9 @@ import numpy as np
 import ketcore as kc
 from bench.compressed import train_dense
 
-BITS = (16, 8, 4)
+BITS = (16, 8, 4, 2)
+# Ids of a call that is timed, how often, and the table: of words as long as those of a small model.
+IDS, REPEATS, TIMED = (32, 1024), 20, (50_000, 256)
 
 
 class Case(NamedTuple):
@@ -71,10 +75,44 @@ def report(found: Sequence[Case]) -> str:
     return "\n".join(lines)
 
 
+def times(words: int, columns: int, block: int) -> Iterator[tuple[int, int, list[float]]]:
+    """Bits, bytes, and for each number of ids the least time of a call in milliseconds."""
+    rng = np.random.default_rng(0)
+    table = kc.KroneckerMatrix([rng.standard_normal((1, words, columns), dtype=np.float32)])
+    forms = {32: table, **{bits: kc.quantize(table, bits, block) for bits in BITS if bits < 16}}
+    calls = [rng.integers(0, words, number) for number in IDS]
+    spent = {bits: np.full(len(IDS), np.inf) for bits in forms}
+    for _ in range(REPEATS):
+        for bits, form in forms.items():
+            for n, ids in enumerate(calls):
+                start = perf_counter()
+                form.rows(ids)
+                spent[bits][n] = min(spent[bits][n], 1e3 * (perf_counter() - start))
+    for bits, form in forms.items():
+        yield bits, form.nbytes, spent[bits].tolist()
+
+
+def report_times(found: Sequence[tuple[int, int, list[float]]]) -> str:
+    """A line for each number of bits."""
+    form = "{:<18}{:>5}{:>12}" + "{:>8}" * len(IDS)
+    lines = [form.format("rows by ids", "bits", "bytes", *IDS)]
+    lines += [
+        form.format("table", b, f"{size:,}", *(f"{ms:.3f}" for ms in spent)) for b, size, spent in found
+    ]
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.quantized", description=__doc__.splitlines()[0])
     parser.add_argument("table", nargs="?", metavar="TABLE.npy", help="else that of the demo is trained")
-    for name, default in (("rank", 23), ("codes", 8), ("size", 256), ("width", 32), ("block", 32)):
+    for name, default in (
+        ("rank", 23),
+        ("codes", 8),
+        ("size", 256),
+        ("width", 32),
+        ("block", 32),
+        ("words", TIMED[0]),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"({default})")
     options = parser.parse_args(arguments)
     table = train_dense(0)[0] if options.table is None else np.load(options.table)
@@ -82,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{table.shape[0]:,} words, {table.shape[1]} columns")
     sizes = options.rank, options.codes, options.size, options.width, options.block
     print(report(list(cases(table, *sizes))))
+    print(report_times(list(times(options.words, TIMED[1], options.block))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training with the numbers that are stored in 8 or 4 bits: what a layer gives, gradients, mistakes."""
+"""Training with the numbers that are stored in 8, 4 or 2 bits: what a layer gives, gradients, mistakes."""
 
 import copy
 
@@ -39,7 +39,7 @@ def stored(layer, bits, block):
 
 
 @each
-@pytest.mark.parametrize(("bits", "block"), [(8, 32), (4, 5)])
+@pytest.mark.parametrize(("bits", "block"), [(8, 32), (4, 5), (2, 7)])
 def test_a_layer_computes_with_what_is_stored(name, bits, block):
     """Bit for bit, and its parameters have the gradients of a layer of these numbers."""
     plain, layer = made(name), kt.fake_quantize(made(name), bits, block)
@@ -105,7 +105,7 @@ def test_all_layers_of_a_model_once():
 def test_mistakes():
     layer = made("xs")
     for call, kind, text in (
-        (lambda: kt.fake_quantize(layer, 3), ValueError, "bits must be 8 or 4, got 3"),
+        (lambda: kt.fake_quantize(layer, 3), ValueError, "bits must be 8, 4 or 2, got 3"),
         (lambda: kt.fake_quantize(layer, block=0), ValueError, "block must be at least 1, got 0"),
         (lambda: kt.fake_quantize(torch.ones(3)), TypeError, "module must be a Module, got Tensor"),
         (lambda: kt.fake_quantize(nn.Linear(2, 2)), ValueError, "module must be or have .*, got Linear"),

@@ -1,14 +1,18 @@
-"""Arrays of 8 or 4 bits a number, with one scale for each block, and where they are decoded.
+"""Arrays of 8, 4 or 2 bits a number, with one scale for each block, and where they are decoded.
 
-    x[..., i] ~ scales[..., i // block] v[..., i]      v integers, |v| <= 127 of 8 bits, <= 7 of 4 bits
+    x[..., i] ~ scales[..., i // block] v[..., i]
+
+v are integers, |v| <= 127 of 8 bits and <= 7 of 4 bits, and -3, -1, 1 or 3 of 2 bits.
 
 A line is what i counts: the last axis, or several of the last axes in C order.
 
-Of 4 bits two numbers lie in one byte, as v + 8: the even ones in the low half, the odd ones in the high half.
+Of 4 bits two numbers lie in one byte, as v + 8, of 2 bits four, as (v + 3) / 2: the first one in the lowest
+bits.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic
@@ -32,7 +36,7 @@ from ketcore.arrays.tokens import object_token
 from ketcore.shapes import check_int, shown
 
 # The largest integer that a number is stored as: -128 and -8 have no opposite, and are not made.
-_LARGEST = {8: 127, 4: 7}
+_LARGEST = {8: 127, 4: 7, 2: 3}
 # Of a scale: times an integer of 7 bits it is a number of float32, so that what is decoded is exact, and is
 # stored as the same integers and scales once more.
 _SCALE_BITS = 17
@@ -44,7 +48,7 @@ _CHUNK_NUMBERS = 1 << 16
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class QuantizedArray(Generic[ArrayT]):
-    """An array of 8 or 4 bits a number, with one scale for each block of them.
+    """An array of 8, 4 or 2 bits a number, with one scale for each block of them.
 
     With integers v, of which `values` has each in a byte, or two in one, and lines of n numbers that i
     counts::
@@ -56,15 +60,16 @@ class QuantizedArray(Generic[ArrayT]):
 
     Parameters
     ----------
-    values : array, (..., n) or (..., ceil(n / 2))
+    values : array, (..., n), (..., ceil(n / 2)) or (..., ceil(n / 4))
         Of int8 with 8 bits.  With 4 bits of uint8: the number i of a line is v + 8, in the low half of the
-        byte ``i // 2`` where i is even, in its high half where i is odd; a half that is left over counts for
-        nothing.
+        byte ``i // 2`` where i is even, in its high half where i is odd.  With 2 bits of uint8: it is
+        ``(v + 3) / 2``, v one of -3, -1, 1 and 3, in the byte ``i // 4`` from bit ``2 (i % 4)`` on.  Bits
+        that are left over count for nothing.
     scales : array, (..., ceil(n / block))
         Of float16 or float32.
     shape : sequence of ints, (..., n)
         Of what it decodes to.  A line may be several axes, whose sizes multiply to n, in C order.
-    bits : {8, 4}, default 8
+    bits : {8, 4, 2}, default 8
         What a number takes.
     block : int, default 32
         The numbers that share a scale, >= 1; the last block of a line may have fewer.
@@ -91,8 +96,9 @@ class QuantizedArray(Generic[ArrayT]):
     Notes
     -----
     Immutable; `==` is identity, and arrays are kept, not copied.  It decodes to float32, whatever it was
-    made of, in one multiplication for each number.  Operations decode it once a call, as a whole, `ket_rows`
-    of few ids too; a `Ket` that holds it picks first.  To an operation it is a float32 array, with which sums
+    made of, in one multiplication for each number.  Operations decode it once a call, as a whole; rows of few
+    ids, of `rows`, `ket_rows`, `gather_kron`, `codebook_rows`, `row_kets` and of objects, decode those that
+    they read alone, and derivatives the whole.  To an operation it is a float32 array, with which sums
     and derivatives are those of float32.  A gradient is that of the decoded array.  What takes none says so:
     `dequantize()` serves instead.
 
@@ -132,7 +138,7 @@ class QuantizedArray(Generic[ArrayT]):
         if not 0 < values.ndim <= len(shape):
             rule = f"have at least as many axes as values, {max(values.ndim, 1)}"
             raise ValueError(f"shape must {rule}, got {shown(shape)}")
-        lengths = {"values": last if bits == 8 else -(-last // 2), "scales": -(-last // block)}
+        lengths = {"values": -(-last * bits // 8), "scales": -(-last // block)}
         for name, array in (("values", values), ("scales", scales)):
             if tuple(array.shape) != (*lead, lengths[name]):
                 rule = f"have shape {shown((*lead, lengths[name]))}"
@@ -183,8 +189,8 @@ class QuantizedArray(Generic[ArrayT]):
 
         Notes
         -----
-        Cost: one multiplication a number; memory that of the result, and as much again with 4 bits or in
-        other libraries than NumPy.
+        Cost: one multiplication a number; memory that of the result, and as much again with 4 or 2 bits or
+        in other libraries than NumPy.
 
         Examples
         --------
@@ -193,7 +199,7 @@ class QuantizedArray(Generic[ArrayT]):
         array([ 0.  ,  0.86, -2.  ], dtype=float32)
         """
         xp, last = namespace_of(self.values), prod(self.shape[self.values.ndim - 1 :])
-        integers = self.values if self.bits == 8 else _unpacked(xp, self.values, last)
+        integers = self.values if self.bits == 8 else _unpacked(xp, self.values, last, self.bits)
         scales = as_dtype(xp, self.scales, self.dtype)
         width = max(1, min(self.block, last))
         if is_numpy(integers) and last and not last % width:
@@ -241,10 +247,10 @@ class QuantizedArray(Generic[ArrayT]):
 
 
 def check_bits(bits: Any) -> int:
-    """`bits` as 8 or 4; TypeError or ValueError that names it otherwise."""
+    """`bits` as 8, 4 or 2; TypeError or ValueError that names it otherwise."""
     found = check_int("bits", bits, 1)
     if found not in _LARGEST:
-        raise ValueError(f"bits must be 8 or 4, got {shown(bits)}")
+        raise ValueError(f"bits must be 8, 4 or 2, got {shown(bits)}")
     return found
 
 
@@ -268,27 +274,25 @@ def nbytes_of(array: Any) -> int:
     return array.nbytes if isinstance(array, QuantizedArray) else prod(array.shape) * itemsize(array)
 
 
-def as_kept(xp: ModuleType, given: Any, arrays: Sequence[AnyArray], dtype: Any = None) -> tuple[Any, ...]:
-    """What an object keeps of `given`, which was decoded and checked as `arrays` of a promoted `dtype`.
+def as_kept(xp: ModuleType, arrays: Sequence[Any], dtype: Any = None) -> tuple[Any, ...]:
+    """What an object keeps of arrays that promote to `dtype`, some of them quantized: cast to it.
 
-    Those that are quantized and decode to the dtype stay so; the others are cast to it.  With None each has
-    the dtype that it has.
+    Those that are quantized stay so where they decode to it.  With None each has the dtype that it has.
     """
-    dtypes = [array.dtype if dtype is None else dtype for array in arrays]
-    kept = list(given) if isinstance(given, list | tuple) else arrays
-    return tuple(
-        [
-            with_axes(each, array.ndim)
-            if isinstance(each, QuantizedArray) and array.dtype == own
-            else xp.astype(array, own, copy=False)
-            for each, array, own in zip(kept, arrays, dtypes, strict=True)
-        ]
-    )
+    return tuple([array if dtype is None else _cast(xp, array, dtype) for array in arrays])
 
 
-def with_axes(array: QuantizedArray[Any], ndim: int) -> QuantizedArray[Any]:
-    """With axes of one in front, up to `ndim`."""
+def _cast(xp, array, dtype):
+    if isinstance(array, QuantizedArray) and array.dtype == dtype:
+        return array
+    return xp.astype(decoded(array), dtype, copy=False)
+
+
+def with_axes(array: Any, ndim: int) -> Any:
+    """With axes of one in front, up to `ndim`; of any kind of array."""
     ones = (1,) * (ndim - array.ndim)
+    if not isinstance(array, QuantizedArray):
+        return reshaped(namespace_of(array), array, (*ones, *array.shape))
     return recast(array, lambda xp, part: reshaped(xp, part, (*ones, *part.shape))) if ones else array
 
 
@@ -302,31 +306,40 @@ def recast(
 
 
 def encoded(name: str, x: Any, bits: int, block: int, lead: int, half: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Values and scales of a real array of NumPy: each number to the nearest multiple of its scale.
+    """Values and scales of a real array of NumPy: each number to the nearest one that its scale allows.
 
-    Lines are all axes but the first `lead`.  A scale is |max| of its block over the largest integer, rounded
-    up: no number is cut.  With `half` scales are float16 where those that are not zero are normal numbers of
-    that, else float32.  ValueError on what is not finite, and on what float32 does not hold.
+    Lines are all axes but the first `lead`.  A scale is |max| of its block over the largest integer, so that
+    no number is cut, and of 2 bits that of least squares; it is rounded up.  With `half` scales are float16
+    where those that are not zero are normal numbers of that, else float32.  ValueError on what is not finite,
+    and on what float32 does not hold.
     """
     x = np.ascontiguousarray(x)
     sizes, last = x.shape[:lead], prod(x.shape[lead:])
     width, largest = max(1, min(block, last)), _LARGEST[bits]
     lines, blocks = x.reshape((prod(sizes), last)), -(-last // block)
-    exact = np.zeros((len(lines), blocks))
-    values = np.zeros((len(lines), last if bits == 8 else -(-last // 2)), np.int8 if bits == 8 else np.uint8)
+    tops, best = np.zeros((len(lines), blocks)), np.zeros((len(lines), blocks))
+    values = np.zeros((len(lines), -(-last * bits // 8)), np.int8 if bits == 8 else np.uint8)
+    counts = np.minimum(width, last - width * np.arange(blocks))
     step = max(1, _CHUNK_NUMBERS // max(1, last))
     for start in range(0, len(lines) if last else 0, step):
         padded = _in_blocks(lines[start : start + step], blocks, width)
-        exact[start : start + step] = np.abs(padded).max(axis=-1) / largest
-    _check_finite(name, x, exact, largest)
-    scales = _rounded_up(exact, half)
+        tops[start : start + step] = np.abs(padded).max(axis=-1)
+        if bits == 2:
+            best[start : start + step] = _best_of_two_bits(padded, counts)
+    _check_finite(name, x, tops, bits)
+    scales = _rounded_up(best if bits == 2 else tops / largest, half)
     for start in range(0, len(lines) if last else 0, step):
         padded = _in_blocks(lines[start : start + step], blocks, width)
         scale = scales[start : start + step].astype(np.float64)
         # A block of zeros has the scale 0.
         inverse = np.divide(1.0, scale, out=np.zeros(scale.shape), where=scale > 0)
-        rounded = np.rint(padded * inverse[..., None]).reshape((len(padded), blocks * width))[:, :last]
-        values[start : start + step] = rounded if bits == 8 else _pairs(rounded)
+        multiples = (padded * inverse[..., None]).reshape((len(padded), blocks * width))[:, :last]
+        if bits == 2:
+            codes = np.where(multiples < 0, 1 - (multiples < -2), 2 + (multiples > 2))
+            values[start : start + step] = _packed(codes, bits)
+        else:
+            rounded = np.rint(multiples)
+            values[start : start + step] = rounded if bits == 8 else _packed(rounded + 8, bits)
     return values.reshape((*sizes, values.shape[1])), scales.reshape((*sizes, blocks))
 
 
@@ -337,12 +350,33 @@ def _in_blocks(lines, blocks, width):
     return padded.reshape((len(lines), blocks, width))
 
 
-def _check_finite(name, x, exact, largest):
-    """ValueError, with the place of the first, on numbers whose scales, before they are rounded, are none."""
-    most = float(np.finfo(np.float32).max) * (1 - _MARGIN) / largest
-    if np.all(exact <= most):
+def _best_of_two_bits(padded, counts):
+    """The scales (b, blocks) that leave the least sum of squares, of blocks (b, blocks, width).
+
+    Of n numbers let the k largest be 3 times the scale and all others once, in absolute value, and t_k be
+    their sum in which those k count thrice.  The best scale is ``t_k / (n + 8 k)``, and takes
+    ``t_k^2 / (n + 8 k)`` from the sum of squares.  All k are tried but n, which is the same as 0: what is
+    decoded then has these scales once more.
+    """
+    sizes = np.sort(np.abs(padded), axis=-1)[..., ::-1]
+    k = np.arange(sizes.shape[-1])
+    above = np.cumsum(sizes, axis=-1) - sizes
+    weights = counts[:, None] + 8.0 * k
+    scales = (sizes.sum(axis=-1, keepdims=True) + 2 * above) / weights
+    gains = np.where(k < counts[:, None], scales * scales * weights, -1.0)
+    best = np.argmax(gains, axis=-1)[..., None]
+    return np.take_along_axis(scales, best, axis=-1)[..., 0]
+
+
+def _check_finite(name, x, tops, bits):
+    """ValueError, with the place of the first, on numbers, of the largest `tops`, that decode to none."""
+    most = float(np.finfo(np.float32).max) * (1 - _MARGIN)
+    if bits == 2:
+        # Three times a scale is at most 3 / 2 of the largest number.
+        most *= 2 / 3
+    if np.all(tops <= most):
         return
-    wrong = np.argwhere(~(np.abs(x.astype(np.float64)) / largest <= most))[0].tolist()
+    wrong = np.argwhere(~(np.abs(x.astype(np.float64)) <= most))[0].tolist()
     rule = "be finite, and within the range of float32"
     raise ValueError(f"{name} must {rule}, got {x[tuple(wrong)]} at {wrong}")
 
@@ -364,18 +398,21 @@ def _ceiled(numbers, bits):
     return np.ldexp(np.ceil(np.ldexp(fractions, bits)), exponents - bits)
 
 
-def _pairs(integers):
-    """Numbers (b, n) from -7 to 7 as bytes, two in each."""
-    even = np.zeros((len(integers), 2 * -(-integers.shape[1] // 2)), np.uint8)
-    even[:, : integers.shape[1]] = integers + 8
-    return even[:, ::2] | even[:, 1::2] << 4
+def _packed(codes, bits):
+    """Numbers (b, n) of 4 or 2 bits as bytes, the first one in the lowest bits."""
+    number = 8 // bits
+    even = np.zeros((len(codes), number * -(-codes.shape[1] // number)), np.uint8)
+    even[:, : codes.shape[1]] = codes
+    return reduce(np.bitwise_or, [even[:, m::number] << bits * m for m in range(number)])
 
 
-def _unpacked(xp, values, last):
+def _unpacked(xp, values, last, bits):
     """The `last` integers of each line of bytes, as int8."""
-    halves = xp.stack([values & 15, values >> 4], axis=-1)
-    halves = reshaped(xp, halves, (*values.shape[:-1], 2 * values.shape[-1]))[..., :last]
-    return as_dtype(xp, halves, xp.int8) - 8
+    number, mask = 8 // bits, 2**bits - 1
+    parts = xp.stack([(values >> bits * m) & mask for m in range(number)], axis=-1)
+    parts = reshaped(xp, parts, (*values.shape[:-1], number * values.shape[-1]))[..., :last]
+    codes = as_dtype(xp, parts, xp.int8)
+    return codes - 8 if bits == 4 else 2 * codes - 3
 
 
 def _spread(xp, scales, width, last):

@@ -220,8 +220,8 @@ def _arranged(components, shares, digits):
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     sizes = np.diff(starts, append=len(group))
     parts = list(_parts(components, shares, sizes))
-    first, along = np.concatenate([coordinates for _, coordinates in parts], axis=1)
-    order = np.lexsort((first, group))
+    first, along = _coordinates(components, shares, parts)
+    order = _sorted(first, group)
     # The first digit is that of the most rows.
     widths, most = np.sqrt([first @ first, along @ along]), int(sizes[0])
     if second[most - 1] == most - 1:
@@ -231,12 +231,22 @@ def _arranged(components, shares, digits):
     runs = int(second.max()) + 1
     if widths[0] > runs * widths[1]:
         along = first
-    order = order[np.lexsort((along[order], second, group))]
-    return np.concatenate([words for words, _ in parts])[order]
+    order = order[_sorted(along[order], second, group)]
+    return np.concatenate(parts)[order]
+
+
+def _sorted(numbers, *digits):
+    """As np.lexsort, by digits before all numbers."""
+    order = numbers.argsort(kind="stable")
+    for each in digits:
+        # Integers of 16 bits are sorted by radix.
+        narrow = each.astype(np.uint16) if len(each) <= 1 << 16 else each
+        order = order[narrow[order].argsort(kind="stable")]
+    return order
 
 
 def _parts(components, shares, sizes):
-    """Groups of given sizes: of each its words, and their coordinates (2, n) along two components."""
+    """The words of groups of given sizes."""
     generator = np.random.default_rng(0)
     # What is still to be split: words, their components, the sizes of their groups.
     left = [(np.arange(len(components)), components, sizes)]
@@ -247,10 +257,12 @@ def _parts(components, shares, sizes):
         if len(sizes) > 1:
             low, high = _halves(values, weights, sizes, generator)
             middle = len(sizes) // 2
-            left.append((words[high], values[high], sizes[middle:]))
-            left.append((words[low], values[low], sizes[:middle]))
+            # The components of a group are not needed.
+            for part, known in ((high, sizes[middle:]), (low, sizes[:middle])):
+                kept = values.take(part, axis=0) if len(known) > 1 else None
+                left.append((words[part], kept, known))
         else:
-            yield words, _coordinates(values, weights)
+            yield words
 
 
 def _halves(values, shares, sizes, generator):
@@ -261,57 +273,87 @@ def _halves(values, shares, sizes, generator):
         drawn = generator.integers(0, count, _CUT_SAMPLE)
         some, shares = values[drawn], None if shares is None else shares[drawn]
     along = values @ _cut_direction(some, shares, lower / count)
-    cut = np.partition(along, lower)[lower]
+    cut = _ranked(along, lower)
     low = along < cut
     # Of words on the cut the first ones are low.
-    low[np.flatnonzero(along == cut)[: lower - np.count_nonzero(low)]] = True
-    return np.flatnonzero(low), np.flatnonzero(~low)
+    low[(along == cut).nonzero()[0][: lower - np.count_nonzero(low)]] = True
+    return low.nonzero()[0], (~low).nonzero()[0]
 
 
 def _cut_direction(values, shares, part):
     """The difference of the means of two parts, the lower of which has this part of the words."""
     values, roots = _centered(values, shares)
-    direction = _leading(values if roots is None else values * roots)
+    direction = _leading((values if roots is None else values * roots)[None])[0]
     lower = min(max(round(part * len(values)), 1), len(values) - 1)
     counts = np.ones(len(values), np.float32) if shares is None else shares
     for _ in range(_ROUNDS):
         along = values @ direction
-        upper = counts * (along >= np.partition(along, lower)[lower])
+        upper = counts * (along >= _ranked(along, lower))
         # Of centered values the means of both parts lie on one line through 0.
         direction = upper @ values
     return direction
 
 
-def _coordinates(values, shares):
-    """How far along the two leading principal components of a group its words lie, (2, n)."""
+def _ranked(values, place):
+    """The number that stands at this place of the sorted ones."""
+    found = values.copy()
+    found.partition(place)
+    return found[place]
+
+
+def _coordinates(components, shares, parts):
+    """How far along the two leading principal components of their group the words of all lie, (2, n)."""
+    found, start = [], 0
+    while start < len(parts):
+        # Groups of one size are taken together, as many as stay in the cache.
+        size, number = len(parts[start]), 1
+        most = max(1, _CHUNK // (size * components.shape[1]))
+        while number < most and start + number < len(parts) and len(parts[start + number]) == size:
+            number += 1
+        words = np.concatenate(parts[start : start + number])
+        values = components.take(words, axis=0).reshape((number, size, -1))
+        found.append(_of_groups(values, None if shares is None else shares[words].reshape((number, size))))
+        start += number
+    return np.concatenate(found, axis=1)
+
+
+def _of_groups(values, shares):
+    """`_coordinates` (2, g n) of groups of one size (g, n, k)."""
+    if shares is not None:
+        shares = (shares / shares.max(axis=1, keepdims=True)).astype(np.float32)
     values, roots = _centered(values, shares)
     found = []
     for _ in range(2):
         component = _leading(values if roots is None else values * roots)
-        found.append(values @ component)
-        values = values - found[-1][:, None] * component
-    return np.stack(found)
+        found.append(np.matmul(values, component[..., None]))
+        values = values - found[-1] * component[..., None, :]
+    return np.stack(found).reshape((2, -1))
 
 
 def _centered(values, shares):
-    """Values minus their mean, and roots (n, 1) of the weights or None."""
+    """Values (..., n, k) minus their mean, and roots (..., n, 1) of the weights (..., n) or None."""
     if shares is None:
-        return values - values.mean(axis=0), None
-    return values - shares @ values / shares.sum(), np.sqrt(shares)[:, None]
+        count = values.dtype.type(values.shape[-2])
+        return values - np.add.reduce(values, axis=-2, keepdims=True) / count, None
+    mean = np.matmul(shares[..., None, :], values) / shares.sum(axis=-1)[..., None, None]
+    return values - mean, np.sqrt(shares)[..., None]
 
 
 def _leading(values):
-    """The leading principal component (k,) of centered values, of length 1 or 0."""
-    first = values[:_FIRST]
-    squares = np.einsum("ij,ij->i", first, first)
-    if not squares.any():
-        squares = np.einsum("ij,ij->i", values, values)
-    direction = _unit(values[np.argmax(squares)])
+    """The leading principal components (g, k) of centered values (g, n, k), of length 1 or 0."""
+    first = values[:, :_FIRST]
+    squares = np.einsum("gij,gij->gi", first, first)
+    if not squares.any(axis=1).all():
+        squares = np.einsum("gij,gij->gi", values, values)
+    directions = _unit(values[np.arange(len(values)), squares.argmax(axis=1)])
     for _ in range(_POWERS):
-        direction = _unit((values @ direction) @ values)
-    return direction
+        along = np.matmul(values, directions[:, :, None])
+        directions = _unit(np.matmul(along.transpose(0, 2, 1), values)[:, 0])
+    return directions
 
 
-def _unit(vector):
-    size = sqrt(vector @ vector)
-    return vector / size if size else vector
+def _unit(vectors):
+    """Vectors (g, k) of length 1; those of zeros as they are."""
+    sizes = np.sqrt(np.einsum("gi,gi->g", vectors, vectors))
+    sizes[sizes == 0] = 1
+    return vectors / sizes[:, None]

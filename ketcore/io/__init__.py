@@ -2,7 +2,7 @@
 
     saved              objects in files: `save`, `load`
     contents           what a file holds of an object of each kind, and the object that this makes
-    small_numbers      arrays of 8 or 4 bits a number as tensors of a file, and back
+    small_numbers      arrays of 8, 4 or 2 bits a number as tensors of a file, and back
     tensor_values      arrays of any library as tensors of a file, and back
     tensor_header      the header of a file, written and checked
     tensor_bytes       the bytes of tensors: read, mapped into memory, written in the place of an older file

@@ -12,7 +12,7 @@
                                     code_bits                  (1,), of packed codes (words, bytes)
     Permutation, Identity           nothing but their sizes
 
-Leaves, codebooks and decoders stand there as they are kept, and may be quantized.
+Leaves, codebooks, decoders and row scales stand there as they are kept, and may be quantized.
 
 Reading makes an object of what was checked to be there; its constructor checks the rest.
 """
@@ -91,7 +91,7 @@ def _of_codebooks(table):
         found |= {"codes": table.codes.packed, "code_bits": np.array([table.codes.bits], np.uint8)}
     else:
         found["codes"] = permuted(namespace_of(table.codes), table.codes, (2, 0, 1))
-    named = {"row_scale": table.row_scale, "decoder": table.stored_decoder}
+    named = {"row_scale": table.stored_row_scale, "decoder": table.stored_decoder}
     return found | {name: array for name, array in named.items() if array is not None}
 
 

@@ -3,8 +3,9 @@
 The metadata is text: `ketcore_format`, the version of this description; `kind`, the name of the class; its
 sizes (`shape`, `dims`, ...) as lists of JSON, in which an integer of more than 63 bits is a hexadecimal text;
 `parts` of a KroneckerProduct; `complex`, the names of the tensors whose last axis has a real and an imaginary
-part; `quantized`, the arrays of 8 or 4 bits a number, as `small_numbers` says.  What the tensors are is in
-`contents`.  A file has the oldest version that describes it: 2 where something is quantized, else 1.
+part; `quantized`, the arrays of 8, 4 or 2 bits a number, as `small_numbers` says.  What the tensors are is in
+`contents`.  A file has the oldest version that describes it: 3 where numbers take 2 bits or a row scale
+is quantized, 2 where something else is, else 1.
 
 The format is read here, not by its own library: that copies what it reads, maps nothing, and says little of
 what is wrong.  Writing is a header and the bytes behind it, for which nothing new has to be installed.
@@ -25,7 +26,14 @@ from ketcore.array_types import ForeignT, Host
 from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.namespaces import is_array, is_numpy, library_of
 from ketcore.io.contents import OPTIONAL, SIZES, is_count, named_arrays, part_kinds, rebuilt, tensor_names
-from ketcore.io.small_numbers import check_described, parts_of, quantized_entries, split, with_quantized
+from ketcore.io.small_numbers import (
+    check_described,
+    parts_of,
+    quantized_entries,
+    split,
+    version,
+    with_quantized,
+)
 from ketcore.io.tensor_bytes import read_arrays, replacing
 from ketcore.io.tensor_header import layout, parsed, read_header, written_header
 from ketcore.io.tensor_values import are_pairs, as_numbers, bytes_of, stored_as
@@ -49,7 +57,7 @@ Saved: TypeAlias = (
     | Identity
     | CodebookTable[Any]
 )
-_VERSION = 2
+_VERSION = 3
 _KINDS = {kind.__name__: kind for kind in SIZES}
 # What the format calls the dtypes of numbers, and of the parts of complex ones.
 _NUMBERS = ("F64", "F32", "F16", "BF16")
@@ -99,7 +107,7 @@ def save(path: str | PathLike[str], obj: Saved) -> None:
     arrays, quantized = split(given), quantized_entries(given)
     if any(is_array(array) and is_traced(array) for array in arrays.values()):
         raise TypeError(f"obj must be known by its values for save, got a {kind.__name__} that is traced")
-    metadata = {"ketcore_format": "2" if quantized else "1", "kind": kind.__name__}
+    metadata = {"ketcore_format": str(version(quantized)), "kind": kind.__name__}
     metadata |= {name: _as_text(getattr(obj, name)) for name in SIZES[kind]}
     if isinstance(obj, KroneckerProduct):
         metadata["parts"] = json.dumps(part_kinds(obj))

@@ -1,4 +1,4 @@
-"""Arrays of 8 or 4 bits a number as tensors of a file, and back.
+"""Arrays of 8, 4 or 2 bits a number as tensors of a file, and back.
 
 factors.0.values, factors.0.scales      of a QuantizedArray in the place of factors.0, with
 ["factors.0", bits, block, shape]       in the list `quantized` of the metadata
@@ -13,7 +13,7 @@ from ketcore.arrays.quantized import QuantizedArray
 from ketcore.io.tensor_header import Tensor
 
 # The first words of the names of tensors that may be quantized.
-_MAY_BE = ("packed", "factors", "codebooks", "decoder")
+_MAY_BE = ("packed", "factors", "codebooks", "decoder", "row_scale")
 # What the format calls the dtypes of the tensors.
 _DTYPES = {"values": ("I8", "U8"), "scales": ("F16", "F32")}
 
@@ -22,6 +22,13 @@ def quantized_entries(arrays: Mapping[str, Any]) -> list[list[Any]]:
     """The entries of the metadata, one for each array that is quantized."""
     found = {name: array for name, array in arrays.items() if isinstance(array, QuantizedArray)}
     return [[name, array.bits, array.block, list(array.shape)] for name, array in found.items()]
+
+
+def version(entries: Sequence[Sequence[Any]]) -> int:
+    """The oldest version of files that describes these entries."""
+    if any(bits == 2 or name == "row_scale" for name, bits, *_ in entries):
+        return 3
+    return 2 if entries else 1
 
 
 def split(arrays: Mapping[str, Any]) -> dict[str, AnyArray]:

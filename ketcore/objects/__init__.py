@@ -4,7 +4,7 @@
     codebook_table  a table that is stored as codes; by
       codebook_lookups  its rows, bags and scores
       packed_codes      codes of fewer than 8 bits
-    quantization   arrays and objects whose numbers take 8 or 4 bits
+    quantization   arrays and objects whose numbers take 8, 4 or 2 bits
     parts          what a KroneckerProduct is made of: `Diagonal`, `Identity`, dense and sparse matrices
     part_operators  linear operators among them
     part_products  products of parts, with one another and with factors

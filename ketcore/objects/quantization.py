@@ -1,4 +1,4 @@
-"""Arrays and objects whose numbers take 8 or 4 bits."""
+"""Arrays and objects whose numbers take 8, 4 or 2 bits."""
 
 from typing import Any, TypeVar, overload
 
@@ -26,17 +26,18 @@ def quantize(x: HostLike, bits: int = 8, block: int = 32) -> QuantizedArray[Host
 def quantize(x: ForeignT, bits: int = 8, block: int = 32) -> QuantizedArray[ForeignT]: ...
 @quiet
 def quantize(x: Any, bits: int = 8, block: int = 32) -> Any:
-    """An array, or an object, whose numbers take 8 or 4 bits, with one scale for each block of them.
+    """An array, or an object, whose numbers take 8, 4 or 2 bits, with one scale for each block of them.
 
     Each number becomes the nearest multiple of the scale of its block, which is ``|max| / 127`` of 8 bits and
-    ``|max| / 7`` of 4.
+    ``|max| / 7`` of 4.  Of 2 bits it becomes -3, -1, 1 or 3 times a scale, that of least squares.
 
     Parameters
     ----------
     x : array, (..., n), Ket, KroneckerMatrix, KroneckerSum or CodebookTable
         Real; of integers and nested lists the numbers.  Of an object its leaves, or its codebooks and its
-        decoder, become quantized; a row scale stays as it is.
-    bits : {8, 4}, default 8
+        decoder, become quantized; a row scale stays as it is, since one that is rounded to zero loses a row
+        (``quantize(scale)`` stands in its place).
+    bits : {8, 4, 2}, default 8
         What a number takes.
     block : int, default 32
         The neighbouring numbers that share a scale, >= 1; the last block may have fewer.  Of an array they
@@ -53,8 +54,8 @@ def quantize(x: Any, bits: int = 8, block: int = 32) -> Any:
     TypeError
         On other kinds, on complex numbers, and on arrays that require gradients or are traced.
     ValueError
-        On an array without axes, on bits and on block, and on numbers that are not finite or beyond float32,
-        with the place of the first.
+        On an array without axes, on bits and on block, and on numbers that are not finite or beyond float32
+        (of 2 bits beyond two thirds of it), with the place of the first.
 
     See Also
     --------
@@ -63,9 +64,11 @@ def quantize(x: Any, bits: int = 8, block: int = 32) -> Any:
 
     Notes
     -----
-    Cost: two passes on the host; memory that of the result, and some blocks of float64.
+    Cost: two passes on the host, of 2 bits with a sort of each block; memory that of the result, and some
+    blocks of float64.
 
-    A number differs from what it decodes to by at most half a scale.  Blocks of zeros have the scale 0, and
+    A number differs from what it decodes to by at most half a scale; of 2 bits by at most one, but for the
+    largest ones.  Of these zero is none of the four levels: only blocks of zeros, which have the scale 0,
     stay exact.  Scales are rounded up: to float16 where none of them is too large or too small for that, else
     to 17 significant bits as float32.  With float16 a number takes ``bits + 16 / block`` bits.
 
@@ -93,7 +96,7 @@ def quantize(x: Any, bits: int = 8, block: int = 32) -> Any:
     if isinstance(x, CodebookTable):
         books = _several("x.codebooks", x.codebooks, bits, block, 1)
         decoder = None if x.decoder is None else _quantized("x.decoder", x.decoder, bits, block, 0)
-        return CodebookTable(books, x.codes, x.row_scale, decoder)
+        return CodebookTable(books, x.codes, x.stored_row_scale, decoder)
     if isinstance(x, KroneckerSum):
         return KroneckerSum(_several("x.factors", x.factors, bits, block, 0))
     if isinstance(x, KroneckerMatrix):

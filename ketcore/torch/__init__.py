@@ -13,7 +13,7 @@ code_table          the parameters, codes and rows of a table of codes
 nearest_tables      parameters whose tables are near given ones
 ratios              sizes of tables for a ratio of bytes
 pretrained          from_pretrained: a small table near one that is given
-quantized_training  fake_quantize: training with the numbers that 8 or 4 bits hold
+quantized_training  fake_quantize: training with the numbers that 8, 4 or 2 bits hold
 embeddings          EmbeddingKet and EmbeddingKetXS, in the place of torch.nn.Embedding
 bags                sums, means and maxima of rows
 embedding_bag       EmbeddingBagKet and EmbeddingBagKetXS, in the place of torch.nn.EmbeddingBag

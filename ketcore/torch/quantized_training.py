@@ -1,4 +1,4 @@
-"""`fake_quantize`: training of parameters that are stored in 8 or 4 bits afterwards.
+"""`fake_quantize`: training of parameters that are stored in 8, 4 or 2 bits afterwards.
 
     x' = dequantize(quantize(x)),    dx := dx'
 
@@ -30,7 +30,7 @@ def fake_quantize(module: _ModuleT, bits: int = 8, block: int = 32) -> _ModuleT:
     module : Module
         An embedding of ketcore, of rows or of bags, or a model with some, which is changed: factors, leaves,
         codebooks and decoders get a parametrization of torch.  Scales of rows stay as they are.
-    bits : {8, 4}, default 8
+    bits : {8, 4, 2}, default 8
         What a number is to take.
     block : int, default 32
         The neighbouring numbers that share a scale, as of `ketcore.quantize`.
