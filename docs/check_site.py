@@ -16,7 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from sphinx.util.inventory import InventoryFile
 
-MODULES = ("ketcore", "ketcore.linalg", "ketcore.testing", "ketcore.torch", "ketcore.torch.functional")
+MODULES = ("ketcore", "ketcore.linalg", "ketcore.testing", "ketcore.jax", "ketcore.torch")
+MODULES += ("ketcore.torch.functional",)
 # What a browser fetches by itself, by tag; other links are followed by readers.
 FETCHED = {"script", "img", "source", "iframe", "link"}
 # Relations of <link> that are followed and not fetched.
@@ -77,7 +78,7 @@ def missing_names(root):
     inventory = InventoryFile.loads((root / "objects.inv").read_bytes(), uri="")
     known = {name for kind in inventory.data if kind.startswith("py:") for name in inventory.data[kind]}
     for module in MODULES:
-        if module.startswith("ketcore.torch") and find_spec("torch") is None:
+        if any(name in module and find_spec(name) is None for name in ("torch", "jax")):
             continue
         found = import_module(module)
         names = set(getattr(found, "__all__", dir(found))) - {"__version__"}

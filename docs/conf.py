@@ -35,10 +35,11 @@ extensions = [
 ]
 exclude_patterns = ["_extensions", "_templates"]
 suppress_warnings = []
-if find_spec("torch") is None:
-    exclude_patterns += ["reference/torch.rst"]
-    # The reference names that page; `left_out` drops its card.
-    suppress_warnings += ["toc.excluded"]
+for framework in ("torch", "jax"):
+    if find_spec(framework) is None:
+        exclude_patterns += [f"reference/{framework}.rst"]
+        # The reference names that page; `left_out` drops its card.
+        suppress_warnings += ["toc.excluded"]
 templates_path = ["_templates"]
 nitpicky = True
 linkcheck_timeout = 20

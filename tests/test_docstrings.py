@@ -22,7 +22,14 @@ from tests.require import require
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ketcore"
-PUBLIC = ("ketcore", "ketcore.linalg", "ketcore.testing", "ketcore.torch", "ketcore.torch.functional")
+PUBLIC = (
+    "ketcore",
+    "ketcore.linalg",
+    "ketcore.testing",
+    "ketcore.jax",
+    "ketcore.torch",
+    "ketcore.torch.functional",
+)
 
 # The argument tables that the docstrings once had, and what a conversion leaves behind.
 TABLE = re.compile(r"^ *(returns|raises|cost|options)  +\S|\bTODO\b", re.MULTILINE)
@@ -82,13 +89,18 @@ def complaints(name):
             yield f"{name}: {code} {text}"
 
 
+def require_framework(package):
+    for name in ("torch", "jax"):
+        if name in package:
+            require(name, find_spec(name) is not None, f"{name} is not installed")
+
+
 @pytest.mark.parametrize("package", PUBLIC)
 def test_numpydoc_finds_all_parameters_and_returns(package):
     require("numpydoc", find_spec("numpydoc") is not None, "numpydoc is not installed")
-    if "torch" in package:
-        require("torch", find_spec("torch") is not None, "torch is not installed")
+    require_framework(package)
     names = list(public_names(package))
-    assert len(names) > 10
+    assert len(names) > 10 or package == "ketcore.jax"
     wrong = [each for name in names for each in complaints(name)]
     assert not wrong, "\n".join(wrong)
 
@@ -98,10 +110,9 @@ def test_no_docstring_has_a_table_of_its_own():
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("package", PUBLIC[:4])
+@pytest.mark.parametrize("package", PUBLIC[:5])
 def test_public_functions_and_classes_have_an_example(package):
-    if "torch" in package:
-        require("torch", find_spec("torch") is not None, "torch is not installed")
+    require_framework(package)
     module = import_module(package)
     bare = {name for name in exported(module) if ">>>" not in (inspect.getdoc(getattr(module, name)) or "")}
     # Derivatives and definitions have that of their operation.
@@ -154,8 +165,7 @@ def defaults(name, package):
 @pytest.mark.parametrize("package", PUBLIC)
 def test_types_of_parameters_say_their_defaults(package):
     require("numpydoc", find_spec("numpydoc") is not None, "numpydoc is not installed")
-    if "torch" in package:
-        require("torch", find_spec("torch") is not None, "torch is not installed")
+    require_framework(package)
     named = [each for each in public_names(package) if inspect.getdoc(value(each, package))]
     wrong = [each for name in named if callable(value(name, package)) for each in defaults(name, package)]
     assert not wrong, "\n".join(wrong)
@@ -164,8 +174,7 @@ def test_types_of_parameters_say_their_defaults(package):
 @pytest.mark.parametrize("package", PUBLIC)
 def test_dir_shows_public_names_only(package):
     """Also after everything has been imported, so that packages of ours are there by name."""
-    if "torch" in package:
-        require("torch", find_spec("torch") is not None, "torch is not installed")
+    require_framework(package)
     shown = set(dir(import_module(package)))
     packages = {name for name in shown if inspect.ismodule(getattr(import_module(package), name))}
     assert packages <= {"linalg", "testing", "torch", "jax", "functional"}

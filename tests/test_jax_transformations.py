@@ -49,23 +49,46 @@ def test_transformations_of_an_operation_are_its_derivatives_and_a_loop(jax, pro
     outputs, many = problem.forward(*arrays), [np.stack([array, 1.25 * array]) for array in arrays]
     cotangents = tuple(RNG.standard_normal(output.shape) for output in outputs)
 
+    own = kc.jax.custom_vjp(problem.op.forward)
+
+    def with_own(*arrays):
+        return problem.op.flat_outputs(problem.call(own, arrays))
+
     def transformed(arrays, tangents, cotangents, many):
         _, pull = jax.vjp(problem.forward, *arrays)
+        _, own_pull = jax.vjp(with_own, *arrays)
         _, pushed = jax.jvp(problem.forward, arrays, tangents)
         mapped = jax.vmap(problem.forward)(*many)
         _, scanned = jax.lax.scan(lambda carry, each: (carry, problem.forward(*each)), 0, many)
-        return pull(cotangents), pushed, mapped, scanned
+        return pull(cotangents), own_pull(cotangents), pushed, mapped, scanned
 
     with jax.enable_x64(True):
-        pulled, pushed, mapped, scanned = jax.tree.map(
+        pulled, own_pulled, pushed, mapped, scanned = jax.tree.map(
             np.asarray, jax.jit(transformed)(arrays, tangents, cotangents, many)
         )
     loop = [problem.forward(*(array[k] for array in many)) for k in range(2)]
     near(pulled, problem.vjp(*arrays, cotangents))
+    near(own_pulled, problem.vjp(*arrays, cotangents))
     near(pushed, problem.jvp(*arrays, *tangents))
     for found in (mapped, scanned):
         for k in range(2):
             near([output[k] for output in found], loop[k])
+
+
+def test_what_has_no_vjp_of_its_own_is_named(jax):
+    with pytest.raises(
+        TypeError, match=r"operation must be one of ketcore's, gather_kron, .*, got <built-in"
+    ):
+        kc.jax.custom_vjp(len)
+    rows, factors = kc.jax.custom_vjp(kc.rows), [jax.numpy.ones((1, 2, 2))]
+    with pytest.raises(TypeError, match="out must be None for a function that JAX differentiates"):
+        rows(factors, [0], out=np.zeros((1, 2)))
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda factors: rows(factors, [0]), (factors,), (factors,))
+    # It maps, over what differs and beside what does not.
+    gradient = jax.vmap(jax.grad(lambda factor, id: rows([factor], id[None]).sum()), (None, 0))
+    found = gradient(factors[0], jax.numpy.array([1, 0]))
+    assert found[:, 0].tolist() == [[[0, 0], [1, 1]], [[1, 1], [0, 0]]]
 
 
 def near(found, expected, dtype="float64"):

@@ -12,7 +12,14 @@ from ketcore.cli import main
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 # Every name that they export is public; of other modules the reference has what public functions return.
-PUBLIC = ("ketcore", "ketcore.linalg", "ketcore.testing", "ketcore.torch", "ketcore.torch.functional")
+PUBLIC = (
+    "ketcore",
+    "ketcore.linalg",
+    "ketcore.testing",
+    "ketcore.jax",
+    "ketcore.torch",
+    "ketcore.torch.functional",
+)
 # These have a page and no line: modules, and the number of the version.
 ELSEWHERE = {"linalg", "functional", "__version__"}
 
