@@ -24,7 +24,7 @@ def quantized_entries(arrays: Mapping[str, Any]) -> list[list[Any]]:
     return [[name, array.bits, array.block, list(array.shape)] for name, array in found.items()]
 
 
-def version(entries: Sequence[Sequence[Any]]) -> int:
+def quantized_version(entries: Sequence[Sequence[Any]]) -> int:
     """The oldest version of files that describes these entries."""
     return 3 if any(bits == 2 for _, bits, *_ in entries) else 2 if entries else 1
 

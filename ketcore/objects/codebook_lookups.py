@@ -4,6 +4,7 @@ Letters: N order, R rank, w = prod q_n numbers of a row before the decoder, Q co
 """
 
 from collections.abc import Iterator
+from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -26,10 +27,11 @@ from ketcore.arrays.namespaces import (
     on_host,
     to_host,
 )
+from ketcore.arrays.quantized import decoded, like_of
 from ketcore.arrays.sums import sum_by_index
 from ketcore.arrays.threads import READERS, readers
 from ketcore.objects.blocks import check_broadcast, shape_of
-from ketcore.objects.indexing import Selector, take
+from ketcore.objects.indexing import Selector, take, take_stored
 from ketcore.objects.packed_codes import PackedCodes, unpacked
 from ketcore.ops import codebook_rows, gather_kron
 from ketcore.shapes import shown
@@ -69,12 +71,16 @@ def rows_of(
 
     In the dtype of the table, or in its accumulation dtype.
     """
-    xp = namespace_of(table.codebooks[0])
-    codes, row_scale = _picked(table, ids)
-    if check or (check is None and on_host(codes)):
-        _check_codes(table, codes, ids)
-    codebooks, dtype = table.codebooks, table.dtype
-    if decoder is not table.decoder or wide:
+    xp, changed = namespace_of(_like(table)), decoder is not table.decoder
+    if table.codes is None:
+        codebooks, row_scale, codes = _own_vectors(table, ids)
+    else:
+        codes, row_scale = _picked(table, ids)
+        if check or (check is None and on_host(codes)):
+            _check_codes(table, codes, ids)
+        codebooks = table.codebooks
+    dtype = table.dtype
+    if changed or wide:
         dtype = accumulation_dtype(xp, dtype) if wide else dtype
         codebooks = [as_dtype(xp, book, dtype) for book in codebooks]
     return codebook_rows(codebooks, row_scale, decoder, codes, check=False, out=out)
@@ -90,6 +96,52 @@ def with_nan(rows: AnyArray, bad: AnyArray | None) -> AnyArray:
         rows[places] = np.nan
         return rows
     return chosen(xp, places[..., None], xp.full_like(rows, float("nan")), rows)
+
+
+def all_codes(table: Any) -> AnyArray:
+    """The codes (N, R, words) of a table, unpacked, with those that it leaves out.
+
+    >>> from ketcore import CodebookTable
+    >>> all_codes(CodebookTable([[[1.0]], [[1.0], [2.0]]], [[[1, 0, 1]]])).tolist()
+    [[[0, 0, 0]], [[1, 0, 1]]]
+    """
+    if table.codes is not None:
+        return _codes_of(table, slice(None))
+    return _own_codes(table, np.arange(table.shape[0]))
+
+
+def _like(table):
+    """An array of the library and the device of the codebooks, of which none is decoded."""
+    return like_of(table.stored[0])
+
+
+def _own_vectors(table, ids):
+    """Codebooks with the vectors of some words alone, the scales of these, and their codes (N, R, ...)."""
+    if isinstance(ids, range):
+        shape, chosen = (len(ids),), ids
+    else:
+        like = _like(table)
+        ids = to_namespace_of(ids, namespace_of(like), like)
+        shape, chosen = tuple(ids.shape), flattened(namespace_of(ids), ids)
+    # A codebook has at least one vector, also where no word is asked for.
+    some = chosen if prod(shape) else range(1)
+    books = [
+        decoded(take_stored(book, [range(book.shape[0]), some])) if book.shape[1] > 1 else decoded(book)
+        for book in table.stored
+    ]
+    row_scale = None
+    if table.row_scale is not None:
+        row_scale = reshaped(namespace_of(_like(table)), take(table.row_scale, [chosen]), shape)
+    places = np.arange(prod(shape)).reshape(shape)
+    return books, row_scale, _own_codes(table, places)
+
+
+def _own_codes(table, places):
+    """Codes (N, R, ...) of places (...), 0 of codebooks with one vector, beside the codebooks."""
+    many = np.array([[book.shape[1] > 1] * book.shape[0] for book in table.stored])
+    codes = places * many.reshape(many.shape + (1,) * places.ndim)
+    like = _like(table)
+    return to_namespace_of(codes, namespace_of(like), like)
 
 
 def _picked(table, ids):
@@ -110,7 +162,7 @@ def _codes_of(table, ids):
         found = stored[:, :, ids] if packed is None else stored[ids, :]
     elif is_numpy(stored):
         if not is_numpy(ids):
-            namespace("ids and codebooks", (ids, table.codebooks[0]))
+            namespace("ids and codebooks", (ids, _like(table)))
         # One piece of memory a word where codes are stored so; NumPy's `take` copies what is not in C order.
         lines = stored.transpose(2, 0, 1) if packed is None else stored
         found = _lines_at(lines, to_host(ids))
@@ -118,7 +170,18 @@ def _codes_of(table, ids):
     else:
         found = _taken(stored, ids, 2 if packed is None else 0)
     found = found if packed is None else unpacked(found, packed)
-    return native(found) if is_numpy(found) else found
+    found = native(found) if is_numpy(found) else found
+    return _with_left_out(table, found)
+
+
+def _with_left_out(table, codes):
+    """Codes (N, R, ...) with the zeros of codebooks with one vector, where these were left out."""
+    if codes.shape[0] == len(table.stored):
+        return codes
+    xp, lines = namespace_of(codes), iter(range(codes.shape[0]))
+    zeros = xp.zeros_like(codes[:1, ...])
+    parts = [zeros if book.shape[1] == 1 else codes[(n := next(lines)) : n + 1, ...] for book in table.stored]
+    return xp.concat(parts, axis=0)
 
 
 def _lines_at(lines, ids):
@@ -168,9 +231,9 @@ def _check_codes(table, codes, ids):
 
 def dense_block(table: Any, row: Selector, column: Selector) -> AnyArray:
     """The elements of one word, of a range or of an array of them, in such columns: all pairs."""
-    xp, wanted = namespace_of(table.codebooks[0]), (*shape_of(row), *shape_of(column))
+    xp, wanted = namespace_of(_like(table)), (*shape_of(row), *shape_of(column))
     if 0 in wanted:
-        return xp.zeros(wanted, dtype=table.dtype, device=device_of(table.codebooks[0]))
+        return xp.zeros(wanted, dtype=table.dtype, device=device_of(_like(table)))
     ids, bad = _selected(row)
     whole = isinstance(column, range) and column == range(table.shape[1])
     if whole or table.decoder is None:
@@ -197,7 +260,7 @@ def _lines(array, chosen):
 def dense_entries(table: Any, row: AnyArray, column: AnyArray) -> AnyArray:
     """The elements of words and columns that stand side by side, in arrays that broadcast."""
     check_broadcast([tuple(row.shape), tuple(column.shape)])
-    xp = namespace_of(table.codebooks[0])
+    xp = namespace_of(_like(table))
     ids, bad = _selected(row)
     found = with_nan(rows_of(table, ids, wide=True), bad)
     if table.decoder is not None:
@@ -238,7 +301,7 @@ def _blocks(words: int, width: int) -> Iterator[range]:
 
 def bags(table: Any, ids: Any, offsets: Any, mode: str, weights: Any, check: bool | None) -> AnyArray:
     """Sums or means of bags of rows before the decoder, (bags, w), in the accumulation dtype."""
-    xp, like = namespace_of(table.codebooks[0]), table.codebooks[0]
+    xp, like = namespace_of(_like(table)), _like(table)
     ids = as_integers("ids", ids)
     owners, counts = _owners(ids, offsets)
     wide = accumulation_dtype(xp, table.dtype)
@@ -293,11 +356,11 @@ def _owners(ids, offsets):
 def scores(table: Any, x: AnyArray) -> Iterator[AnyArray]:
     """The products of x (B, w), B >= 1, with all rows before the decoder, block by block: (B, block).
 
-    Of order 1 a product with each codebook comes first, and a score is a sum of R picked numbers.  Otherwise
-    the rows of a block are made.
+    Of order 1 with codes a product with each codebook comes first, and a score is a sum of R picked numbers.
+    Otherwise the rows of a block are made.
     """
-    xp, order = namespace_of(x), len(table.codebooks)
-    if order > 1:
+    xp, order = namespace_of(x), len(table.stored)
+    if order > 1 or table.codes is None:
         for block in _blocks(table.shape[0], table.width):
             yield xp.matmul(x, transposed(as_dtype(xp, rows_of(table, block, wide=True), x.dtype)))
         return

@@ -74,10 +74,12 @@ class CodebookTable(Structured, Generic[ArrayT]):
     codebooks : sequence of N arrays, (R, K_n, q_n)
         Floating or complex, one R for all, while K_n may differ; 2-D ones mean R = 1.  Integers and nested
         lists become floating.
-    codes : array of ints, (N, R, words), or PackedCodes
+    codes : array of ints, (N, R, words), PackedCodes, or None
         Which vector each word takes of each codebook, of any integer dtype, in which it stays: narrow ones
         are never widened as a whole, and what is mapped into memory stays mapped.  Beside codebooks of
-        another library they may be an array of NumPy, of which a call moves what it picks.
+        another library they may be an array of NumPy, of which a call moves what it picks.  Codebooks of one
+        vector leave no choice: the lines of all of them may be left out, and N here is the number of others.
+        None: word i takes vector i of each of these others, which then have a vector for each word.
     row_scale : array, (words,), optional
         One number for each row, of any sign; by default there is none.
     decoder : array, (w, Q), optional
@@ -89,7 +91,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
         The codebooks as they are kept; some may be of the kind QuantizedArray.
     codebooks : tuple of N arrays, (R, K_n, q_n)
         The same as arrays: where they are quantized, decoded at each use of the attribute.
-    codes : array of ints, (N, R, words), or PackedCodes
+    codes : array of ints, (N, R, words), PackedCodes, or None
+        As it was given.
     row_scale : array, (words,), or None
     stored_decoder, decoder : array, (w, Q), or None
         The decoder as it is kept, and as an array.
@@ -115,7 +118,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
     ``check=False``, by which its row is NaN.
 
     Codes are read word by word.  Those of one word lie together, so that a row of a mapped file costs one
-    page, where `codes` is ``np.moveaxis(stored, 0, 2)`` of an array (words, N, R).
+    page, where `codes` is ``np.moveaxis(stored, 0, 2)`` of an array (words, N, R).  Without codes the vectors
+    of the words of a call are picked before they are decoded, if a line of a QuantizedArray is one vector.
 
     Examples
     --------
@@ -123,6 +127,11 @@ class CodebookTable(Structured, Generic[ArrayT]):
     >>> table = CodebookTable([books], np.array([[[0, 1, 1], [1, 1, 0]]], np.uint8), [1.0, 2.0, 1.0])
     >>> table.shape, table.rows([1, 2]).tolist()
     ((3, 2), [[0.0, 22.0], [10.0, 1.0]])
+
+    Without codes, a table of few columns and a matrix that makes them more:
+
+    >>> CodebookTable([[[1.0], [3.0], [2.0]]], None, decoder=[[1.0, 10.0]]).rows([1]).tolist()
+    [[3.0, 30.0]]
     """
 
     stored: tuple[ArrayT | QuantizedArray[ArrayT], ...]
@@ -141,7 +150,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def __init__(
         self: "CodebookTable[Host]",
         codebooks: Sequence[HostLike],
-        codes: Index | PackedCodes,
+        codes: Index | PackedCodes | None,
         row_scale: HostLike | None = None,
         decoder: HostLike | None = None,
     ) -> None: ...
@@ -149,7 +158,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def __init__(
         self: "CodebookTable[ForeignT]",
         codebooks: Sequence[ForeignT],
-        codes: Index | PackedCodes,
+        codes: Index | PackedCodes | None,
         row_scale: ForeignT | None = None,
         decoder: ForeignT | None = None,
     ) -> None: ...
@@ -160,11 +169,11 @@ class CodebookTable(Structured, Generic[ArrayT]):
         books = tuple(reshaped(xp, b, (1, *b.shape)) if b.ndim == 2 else b for b in codebooks)
         check_table_shapes("codebooks", shapes_of(books))
         codes = _as_codes(codes, books)
-        others = (*books, *beside)
+        others, words = (*books, *beside), _words(codes, books)
         if row_scale is not None:
             row_scale = check_floating("row_scale", (row_scale,), others)[1][0]
-            if tuple(row_scale.shape) != (codes.shape[2],):
-                rule = f"have shape ({codes.shape[2]},), one number for each word"
+            if tuple(row_scale.shape) != (words,):
+                rule = f"have shape ({words},), one number for each word"
                 raise ValueError(f"row_scale must {rule}, got {tuple(row_scale.shape)}")
         if decoder is not None:
             decoder = check_floating("decoder", (decoder,), others)[1][0]
@@ -201,7 +210,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def shape(self) -> tuple[int, int]:
         """The number of words and of columns."""
         matrix = self.stored_decoder
-        return self.codes.shape[2], self.width if matrix is None else matrix.shape[1]
+        return _words(self.codes, self.stored), self.width if matrix is None else matrix.shape[1]
 
     @property
     def ndim(self) -> int:
@@ -225,7 +234,9 @@ class CodebookTable(Structured, Generic[ArrayT]):
 
     @property
     def code_width(self) -> int:
-        """The bits that a stored code takes."""
+        """The bits that a stored code takes; 0 where there are none."""
+        if self.codes is None:
+            return 0
         if isinstance(self.codes, PackedCodes):
             return self.codes.bits
         return int(namespace_of(self.codes).iinfo(self.codes.dtype).bits)
@@ -241,7 +252,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         numbers = sum(map(nbytes_of, self._stored()))
         if isinstance(self.codes, PackedCodes):
             return numbers + self.codes.nbytes
-        return numbers + prod(self.codes.shape) * self.code_width // 8
+        return numbers if self.codes is None else numbers + prod(self.codes.shape) * self.code_width // 8
 
     def __len__(self) -> int:
         return checked_length(self.shape[0])
@@ -285,7 +296,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         >>> table.rows([0, 1]).tolist()
         [[3.0, 4.0], [1.0, 2.0]]
         """
-        table = self.dequantize()
+        table = self._ready()
         ids, bad = codebook_lookups.checked_ids(table, ids, check)
         found = codebook_lookups.rows_of(table, ids, check, table.decoder, out)
         return codebook_lookups.with_nan(found, bad)
@@ -327,8 +338,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
             found = (*blocks.shape_of(row), *blocks.shape_of(column))
             check_result_size("key", found, self._entry_bytes(), self.dtype, "iter_row_blocks(size)")
         if pairs and not isinstance(row, int) and not isinstance(column, int):
-            return codebook_lookups.dense_entries(self.dequantize(), row, column)
-        return unboxed(codebook_lookups.dense_block(self.dequantize(), row, column))
+            return codebook_lookups.dense_entries(self._ready(), row, column)
+        return unboxed(codebook_lookups.dense_block(self._ready(), row, column))
 
     def to_dense(self: Any, max_bytes: float = 2**30, out: ArrayT | None = None) -> ArrayT:
         """The dense table.
@@ -366,7 +377,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         check_dense_size(words * columns, self._entry_bytes(), what, max_bytes, "iter_row_blocks(size)")
         if out is None and not is_writeable_in_place(like):
             return self._read(0, words)
-        return codebook_lookups.fill(self.dequantize(), check_out(out, self.shape, dtype, like, xp))
+        return codebook_lookups.fill(self._ready(), check_out(out, self.shape, dtype, like, xp))
 
     def iter_row_blocks(self: Any, size: int) -> RowBlocks:
         """All rows as dense blocks of at most `size`, from row 0 on, for what is too large to be held.
@@ -392,10 +403,10 @@ class CodebookTable(Structured, Generic[ArrayT]):
         >>> [block.shape for block in table.iter_row_blocks(2)]
         [(2, 2), (1, 2)]
         """
-        return RowBlocks(self.shape[0], check_int("size", size, 1), self.dequantize()._read)
+        return RowBlocks(self.shape[0], check_int("size", size, 1), self._ready()._read)
 
     def _read(self, start, stop):
-        table = self.dequantize()
+        table = self._ready()
         return codebook_lookups.rows_of(table, range(start, stop), decoder=table.decoder)
 
     @quiet
@@ -447,7 +458,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         ([[4.0, 6.0], [6.0, 8.0]], [[3.0, 4.0], [2.0, 3.0]])
         """
         check_choice("mode", mode, ("sum", "mean"))
-        table = self.dequantize()
+        table = self._ready()
         return table._decoded(codebook_lookups.bags(table, ids, offsets, mode, weights, check))
 
     def dequantize(self) -> "CodebookTable[ArrayT]":
@@ -471,6 +482,10 @@ class CodebookTable(Structured, Generic[ArrayT]):
         row_scale: Any = self.row_scale
         table: Any = CodebookTable(books, self.codes, row_scale, decoder)
         return table
+
+    def _ready(self) -> Any:
+        """The table that lookups take: decoded, but for the vectors of words without codes."""
+        return self if self.codes is None else self.dequantize()
 
     def expand(self: Any, max_bytes: float = 2**30) -> "CodebookTable[ArrayT]":
         """The same table with all rows made, but for the decoder: they are vectors of one codebook.
@@ -545,7 +560,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         >>> table.logits([1.0, 1.0]).tolist()
         [7.0, 3.0, 7.0]
         """
-        table = self.dequantize()
+        table = self._ready()
         xp, vectors, batch, dtype = table._vectors(x)
         words = self.shape[0]
         if not vectors.shape[0]:
@@ -589,7 +604,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         ([7.0, 7.0], [0, 2])
         """
         k = check_int("k", k, 1, self.shape[0])
-        table = self.dequantize()
+        table = self._ready()
         xp, vectors, batch, dtype = table._vectors(x)
         if is_complex(xp, dtype):
             raise TypeError(f"x must be real, as the table, for topk, got {dtype}")
@@ -641,13 +656,20 @@ class CodebookTable(Structured, Generic[ArrayT]):
         books = tuple(book.shape[1] for book in self.stored)
         numbers = sum(prod(array.shape) for array in self._stored())
         counts = display.sizes(numbers, self.nbytes, prod(self.shape) * self._entry_bytes())
-        codes = f"{self.code_width} bits" if isinstance(self.codes, PackedCodes) else self.codes.dtype
+        packed = isinstance(self.codes, PackedCodes)
+        codes = f"{self.code_width} bits" if packed else getattr(self.codes, "dtype", "none")
         kinds = {"codes": codes, "dtype": self.dtype, **display.storage(self._stored())}
         return {**facts, "codebook_rows": books, **kinds, **counts}
 
 
 def _as_codes(codes: Any, books: Any) -> Any:
     """Codes of the right kind and shape, in the memory and the dtype that they have."""
+    if codes is None:
+        counts = [book.shape[1] for book in books]
+        if len({*counts, 1}) > 2:
+            rule = "be there, or all codebooks have as many vectors as there are words, or one"
+            raise ValueError(f"codes must {rule}, got None for {counts}")
+        return None
     if isinstance(codes, PackedCodes):
         pass
     elif isinstance(codes, np.ndarray) and not isinstance(codes, np.ma.MaskedArray):
@@ -657,11 +679,17 @@ def _as_codes(codes: Any, books: Any) -> Any:
             raise TypeError(f"codes must have an integer dtype, got {codes.dtype}")
     else:
         codes = as_integers("codes", codes)
-    lead = (len(books), books[0].shape[0])
-    if codes.ndim != 3 or tuple(codes.shape[:2]) != lead or not codes.shape[2]:
+    lead, coded = (len(books), books[0].shape[0]), sum(book.shape[1] > 1 for book in books)
+    leads = (lead, (coded or lead[0], lead[1]))
+    if codes.ndim != 3 or tuple(codes.shape[:2]) not in leads or not codes.shape[2]:
         rule = f"have shape (N, R, words), for {lead} and at least one word"
         raise ValueError(f"codes must {rule}, got {tuple(codes.shape)}")
     stored = codes.packed if isinstance(codes, PackedCodes) else codes
     if not is_numpy(stored):
         namespace("codes and codebooks", (stored, books[0]))
     return codes
+
+
+def _words(codes: Any, books: Any) -> int:
+    """How many words there are."""
+    return max(book.shape[1] for book in books) if codes is None else codes.shape[2]
