@@ -1,4 +1,4 @@
-"""Tables of codes that leave codes out: of a codebook of one vector, or all where each word has its own vectors."""
+"""Tables of codes that leave codes out: of a codebook of one vector; or all, with a vector for each word."""
 
 import numpy as np
 import pytest
@@ -137,7 +137,7 @@ def test_words_go_into_a_file_and_come_back(tmp_path):
     for wrong, error, match in (
         (words[1:], ValueError, r"^words must be one for each row of obj, of shape \(37, 8\), got 36$"),
         ([*words[1:], "a\nb"], ValueError, r"^words must have no line feeds, got 'a\\nb' for row 36$"),
-        ([*words[1:], "�"], ValueError, r"^words must be text that UTF-8 has"),
+        ([*words[1:], chr(0xD800)], ValueError, r"^words must be text that UTF-8 has"),
         ([*words[1:], 5], TypeError, r"^words must be a list of str, got int for row 36$"),
         ("abc", TypeError, r"^words must be a list of str, got str$"),
     ):
