@@ -2,9 +2,8 @@
 
 The names, by what they are for; `help(ketcore.rows)` tells of one of them::
 
-    objects        Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Diagonal, Identity,
-                   Permutation, CodebookTable, PackedCodes; made by ket, eye, kron, kron_power, swap,
-                   commutation
+    objects        Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Diagonal, Identity, Permutation,
+                   CodebookTable, PackedCodes; made by ket, eye, kron, kron_power, swap, commutation
     structure      khatri_rao, face_splitting, hadamard, embed, partial_trace,
                    partial_transpose, permute_subsystems, allclose
     approximation  from_dense, nearest_kronecker, fit_codebooks, recompress, suggest_dims,
