@@ -1,4 +1,4 @@
-"""What numbers of 16, 8 and 4 bits cost in error, of two small forms of a table of words.
+"""What numbers of 16, 8, 4 and 2 bits cost in error, of two small forms of a table of words.
 
 `python -m bench.quantized TABLE.npy` reads an array (words, columns); without a file it trains the dense
 table of the demo.  The forms are a Kronecker matrix of order 2, in the order of `vocabulary_permutation`, and
@@ -15,7 +15,7 @@ import numpy as np
 import ketcore as kc
 from bench.compressed import train_dense
 
-BITS = (16, 8, 4)
+BITS = (16, 8, 4, 2)
 
 
 class Case(NamedTuple):

@@ -394,3 +394,26 @@ def test_a_hundred_million_words_that_are_mapped(tmp_path):
     assert peak < 1 << 18
     with pytest.raises(MemoryError, match="key must give at most"):
         table[:]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("order", [1, 2])
+def test_no_terms_are_rows_of_zeros(order, packed, tmp_path):
+    """As of a Kronecker matrix and of a ket of rank 0, in all methods, quantized, packed and in files."""
+    books, codes = [np.ones((0, 3, 2))] * order, np.ones((order, 0, 5), np.uint8)
+    codes = kc.PackedCodes.pack(codes) if packed else codes
+    table = kc.CodebookTable(books, codes, np.ones(5), np.ones((2**order, 4)))
+    kc.save(tmp_path / "table.safetensors", table)
+    for each in (table, kc.quantize(table, 2), kc.load(tmp_path / "table.safetensors"), table.expand()):
+        assert (each.shape, each.nbytes >= 0) == ((5, 4), True)
+        for found, shape in (
+            (each.rows([4, 1]), (2, 4)),
+            (each[1:, 2], (4,)),
+            (each[[1, 2], [0, 3]], (2,)),
+            (each.to_dense(), (5, 4)),
+            (each.bag([[0, 1]]), (1, 4)),
+            (each.logits(np.ones(4)), (5,)),
+            (each.topk(np.ones(4), 3)[0], (3,)),
+        ):
+            assert found.shape == shape
+            assert not found.any()

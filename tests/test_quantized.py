@@ -301,6 +301,17 @@ def test_methods_give_what_they_give_of_the_decoded_object(name):
         _ = small.nothing
 
 
+def test_costs_read_leaves_as_they_are_stored():
+    matrix = kc.KroneckerMatrix.random((4096, 4096), order=2, rank=2, rng=0, dtype="float32")
+    small = kc.quantize(matrix, 4)
+    stored, plain = small.nbytes, matrix.nbytes
+    assert stored < plain / 6
+    for name, n, made in (("row_kets", 64, plain), ("gather", 4096, 4096 * 4)):
+        assert matrix.cost(name, n).bytes == made + plain
+        assert small.cost(name, n).bytes == made + stored
+        assert small.cost(name, 0).bytes == 0
+
+
 def test_a_ket_picks_before_it_decodes():
     kets = kc.quantize(kc.Ket.random((4, 6), batch_shape=(50, 2), rng=0), 4)
     for key in (3, slice(1, 9, 2), ([4, -1], 1), np.arange(100).reshape(50, 2) % 7 == 0):
@@ -415,7 +426,9 @@ def test_what_does_not_take_it_names_the_way():
 
 def test_what_requires_gradients_is_not_quantized():
     torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match="x must not require gradients for quantize"):
+    with pytest.raises(
+        TypeError, match=r"x must not require gradients for quantize, .* that does \(see torch.no_grad\)"
+    ):
         kc.quantize(torch.ones(3, requires_grad=True))
     found = kc.quantize(torch.ones(3, 5, dtype=torch.bfloat16), 4)
     assert found.dequantize().dtype == torch.float32

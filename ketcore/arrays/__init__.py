@@ -5,7 +5,8 @@
     conversions  what lists, numbers and integers become beside arrays
     checks       arguments that are arrays, and the texts of their errors
     elementary   small functions of arrays
-    quantized    arrays of 8 or 4 bits a number, and where they are decoded
+    quantized    arrays of 8, 4 or 2 bits a number, and where they are decoded
+    quantized_lines  some lines of one, decoded alone
     scale        products that stay in the range of their dtype
     sums         sums by index
     solvers      the iterative solvers of SciPy and CuPy

@@ -97,7 +97,10 @@ def check_constant(name: str, arrays: Sequence[Any], function: str, what: str = 
     """
     for n, array in enumerate(arrays):
         if is_array(array) and is_recorded([array]):
-            rule, got = f"not require gradients for {function}, which has none", "that does"
+            rule, got = (
+                f"not require gradients for {function}, which has none",
+                "that does (see torch.no_grad)",
+            )
             if is_traced(array):
                 rule, got = f"be known by its values for {function}", "that is traced"
             raise TypeError(f"{name} must {rule}, got {what.format(n=n)} {got}")

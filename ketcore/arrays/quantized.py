@@ -268,27 +268,25 @@ def nbytes_of(array: Any) -> int:
     return array.nbytes if isinstance(array, QuantizedArray) else prod(array.shape) * itemsize(array)
 
 
-def as_kept(xp: ModuleType, given: Any, arrays: Sequence[AnyArray], dtype: Any = None) -> tuple[Any, ...]:
-    """What an object keeps of `given`, which was decoded and checked as `arrays` of a promoted `dtype`.
+def as_kept(xp: ModuleType, arrays: Sequence[Any], dtype: Any = None) -> tuple[Any, ...]:
+    """What an object keeps of arrays that promote to `dtype`, some of them quantized: cast to it.
 
-    Those that are quantized and decode to the dtype stay so; the others are cast to it.  With None each has
-    the dtype that it has.
+    Those that are quantized stay so where they decode to it.  With None each has the dtype that it has.
     """
-    dtypes = [array.dtype if dtype is None else dtype for array in arrays]
-    kept = list(given) if isinstance(given, list | tuple) else arrays
-    return tuple(
-        [
-            with_axes(each, array.ndim)
-            if isinstance(each, QuantizedArray) and array.dtype == own
-            else xp.astype(array, own, copy=False)
-            for each, array, own in zip(kept, arrays, dtypes, strict=True)
-        ]
-    )
+    return tuple([array if dtype is None else _cast(xp, array, dtype) for array in arrays])
 
 
-def with_axes(array: QuantizedArray[Any], ndim: int) -> QuantizedArray[Any]:
-    """With axes of one in front, up to `ndim`."""
+def _cast(xp, array, dtype):
+    if isinstance(array, QuantizedArray) and array.dtype == dtype:
+        return array
+    return xp.astype(decoded(array), dtype, copy=False)
+
+
+def with_axes(array: Any, ndim: int) -> Any:
+    """With axes of one in front, up to `ndim`; of any kind of array."""
     ones = (1,) * (ndim - array.ndim)
+    if not isinstance(array, QuantizedArray):
+        return reshaped(namespace_of(array), array, (*ones, *array.shape))
     return recast(array, lambda xp, part: reshaped(xp, part, (*ones, *part.shape))) if ones else array
 
 

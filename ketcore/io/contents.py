@@ -14,7 +14,7 @@
                                                                (2,) with N, where some have no codes
     Permutation, Identity           nothing but their sizes
 
-Leaves, codebooks and decoders stand there as they are kept, and may be quantized.
+Leaves, codebooks, decoders and row scales stand there as they are kept, and may be quantized.
 
 Reading makes an object of what was checked to be there; its constructor checks the rest.
 """
@@ -95,7 +95,7 @@ def _of_codebooks(table):
         found |= {"codes": table.codes.packed, "code_bits": np.array(counts, np.uint8)}
     elif table.codes is not None:
         found["codes"] = permuted(namespace_of(table.codes), table.codes, (2, 0, 1))
-    named = {"row_scale": table.row_scale, "decoder": table.stored_decoder}
+    named = {"row_scale": table.stored_row_scale, "decoder": table.stored_decoder}
     return found | {name: array for name, array in named.items() if array is not None}
 
 

@@ -5,8 +5,8 @@ sizes (`shape`, `dims`, ...) as lists of JSON, in which an integer of more than 
 `parts` of a KroneckerProduct; `complex`, the names of the tensors whose last axis has a real and an imaginary
 part; `quantized`, the arrays of 8, 4 or 2 bits a number, as `small_numbers` says.  What the tensors are is in
 `contents`; one more, `words`, may have the words of a table, as `file_words` says.  A file has the oldest
-version that describes it: 4 where there are words or codes are left out, 3 where numbers take 2 bits, 2 where
-something else is quantized, else 1.
+version that describes it: 4 where there are words or codes are left out, 3 where numbers take 2 bits or
+a row scale is quantized, 2 where something else is, else 1.
 
 The format is read here, not by its own library: that copies what it reads, maps nothing, and says little of
 what is wrong.  Writing is a header and the bytes behind it, for which nothing new has to be installed.

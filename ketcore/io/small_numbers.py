@@ -13,7 +13,7 @@ from ketcore.arrays.quantized import QuantizedArray
 from ketcore.io.tensor_header import Tensor
 
 # The first words of the names of tensors that may be quantized.
-_MAY_BE = ("packed", "factors", "codebooks", "decoder")
+_MAY_BE = ("packed", "factors", "codebooks", "decoder", "row_scale")
 # What the format calls the dtypes of the tensors.
 _DTYPES = {"values": ("I8", "U8"), "scales": ("F16", "F32")}
 
@@ -26,7 +26,9 @@ def quantized_entries(arrays: Mapping[str, Any]) -> list[list[Any]]:
 
 def quantized_version(entries: Sequence[Sequence[Any]]) -> int:
     """The oldest version of files that describes these entries."""
-    return 3 if any(bits == 2 for _, bits, *_ in entries) else 2 if entries else 1
+    if any(bits == 2 or name == "row_scale" for name, bits, *_ in entries):
+        return 3
+    return 2 if entries else 1
 
 
 def split(arrays: Mapping[str, Any]) -> dict[str, AnyArray]:

@@ -20,7 +20,7 @@ LEAVES: dict[type, tuple[str, ...]] = {
     kc.Diagonal: ("values",),
     kc.Identity: (),
     kc.Permutation: (),
-    kc.CodebookTable: ("stored", "codes", "row_scale", "stored_decoder"),
+    kc.CodebookTable: ("stored", "codes", "stored_row_scale", "stored_decoder"),
     kc.PackedCodes: ("packed",),
     kc.QuantizedArray: ("values", "scales"),
 }

@@ -2,6 +2,7 @@
 
     lookup       the question: which leaf each row takes from each table
     index_lookup  the question of an index that is given
+    stored_tables  of tables that are quantized what a call reads, decoded
     gather       the choice among the engines, and what an engine is
     on_cuda      the engine for arrays of CuPy, by
       kernels      which kernel, when, with what

@@ -19,7 +19,7 @@ from ketcore.arrays.checks import check_like, check_out
 from ketcore.arrays.elementary import reshaped
 from ketcore.arrays.namespaces import is_numpy, namespace_of, to_host
 from ketcore.cuda.library import on_device_of
-from ketcore.lookups import on_arrays, on_cuda, on_native, on_numpy
+from ketcore.lookups import on_arrays, on_cuda, on_native, on_numpy, stored_tables
 from ketcore.lookups.lookup import Lookup, remade
 from ketcore.native import loader
 from ketcore.shapes import check_addressable
@@ -203,7 +203,13 @@ def as_rows(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], cotangent: A
 
 
 def gather(lookup: Lookup, out: AnyArray | None = None) -> AnyArray:
-    """`Engine.expand` by the engine for this lookup, on the device of its tables, as all below."""
+    """`Engine.expand` by the engine for this lookup, on the device of its tables, as all below.
+
+    Tables that are quantized are decoded as far as it reads them.
+    """
+    if lookup.stored:
+        with on_device_of(lookup.index):
+            lookup = stored_tables.with_decoded(lookup)
     return _on_device(engine(lookup).expand, lookup, out)
 
 

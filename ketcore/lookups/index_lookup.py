@@ -10,6 +10,7 @@ import numpy as np
 from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import as_integers, check_columns, check_index, is_within, to_namespace_of
 from ketcore.arrays.elementary import reshaped
+from ketcore.arrays.quantized import is_quantized, like_of
 from ketcore.lookups.lookup import Lookup, make_lookup, narrowed
 from ketcore.shapes import halves_split
 
@@ -36,7 +37,7 @@ def index_lookup(
     xp : module
         The namespace of the tables.
     tables : sequence of N arrays, (R, t_n, q_n)
-        Checked.
+        Checked; some may be quantized.
     dtype : dtype
         Of the rows.
     columns : int, optional
@@ -56,7 +57,7 @@ def index_lookup(
     lead = (len(tables), tables[0].shape[0]) if per_term else (len(tables),)
     lengths = [table.shape[1] for table in tables]
     index, checked = _check_indices(name, index, lead, lengths, check, xp is np)
-    index = to_namespace_of(index, xp, tables[0])
+    index = to_namespace_of(index, xp, like_of(tables[0]))
     batch = tuple(index.shape[len(lead) :])
     columns = check_columns("columns", columns, prod([table.shape[2] for table in tables]))
     cut = narrowed(tables, columns)
@@ -72,6 +73,7 @@ def index_lookup(
         split=halves_split(tuple([table.shape[2] for table in cut])),
         dtype=dtype,
     )
+    lookup.stored = is_quantized(tables)
     return lookup, batch
 
 

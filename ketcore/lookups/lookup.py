@@ -16,6 +16,7 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import check_block, check_table_shapes, is_plain_block, outside, shapes_of
 from ketcore.arrays.elementary import as_dtype, chosen, padded
 from ketcore.arrays.namespaces import cast_gradient, device_of, index_dtype, is_numpy
+from ketcore.arrays.quantized import QuantizedArray, like_of
 from ketcore.shapes import halves_split, offsets, reached_dims
 from ketcore.tracing import kept
 
@@ -111,6 +112,8 @@ class Lookup:
     records : array, (t, R, sum q_n), or None
         Of kind "same" the packed array that the tables are, side by side; None where they are only parts of
         one.
+    stored : bool
+        Whether some of them are quantized, which `gather` alone takes, and decodes.
     geometry : Geometry, or None
         What `ketcore.lookups.kernel_plan` makes of all that is no array, once it is asked.
     """
@@ -120,12 +123,13 @@ class Lookup:
     checked: bool
     form: Form
     records: AnyArray | None = None
+    stored: bool = False
     geometry: Any = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def like(self) -> AnyArray:
         """An array of the library, the device and the dtype of the first table."""
-        return self.tables[0] if self.records is None else self.records
+        return like_of(self.tables[0] if self.records is None else self.records)
 
     @property
     def kind(self) -> str:
@@ -198,7 +202,7 @@ def make_lookup(
 ) -> Lookup:
     """The lookup of these values, as `Lookup` and `Form` name them."""
     dtypes = tuple([table.dtype for table in tables])
-    shapes, array = shapes_of(tables), type(tables[0])
+    shapes, array = shapes_of(tables), type(like_of(tables[0]))
     found = form(array, kind, bound, columns, layernorm, eps, split, dtype, shapes, dtypes)
     return Lookup(tuple(tables), index, checked, found, records)
 
@@ -229,11 +233,16 @@ def narrowed_widths(widths: tuple[int, ...], columns: int) -> tuple[int, ...]:
 
 
 def cut(tables: Sequence[AnyArray], widths: Sequence[int] | None) -> tuple[AnyArray, ...]:
-    """Tables (R, t_n, q_n) up to these widths, None for all: as they are, or views."""
+    """Tables (R, t_n, q_n) up to these widths, None for all: as they are, or views; quantized ones whole."""
     if widths is None:
         return tuple(tables)
     pairs = zip(tables, widths, strict=True)
-    return tuple([table if table.shape[2] == width else table[:, :, :width] for table, width in pairs])
+    return tuple([table if table.shape[2] == width else _cut(table, width) for table, width in pairs])
+
+
+def _cut(table, width):
+    """A view; what is quantized stays whole until it is decoded."""
+    return table if isinstance(table, QuantizedArray) else table[:, :, :width]
 
 
 def matrix_form(

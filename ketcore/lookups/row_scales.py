@@ -25,6 +25,7 @@ from ketcore.arrays.threads import run_chunks
 from ketcore.lookups.gather import as_rows, expanded, gather, gather_jvp
 from ketcore.lookups.lookup import Lookup, made_safe, masked, remade
 from ketcore.lookups.segments import segment_sum, sum_by_id
+from ketcore.lookups.stored_tables import all_decoded
 from ketcore.shapes import check_addressable
 
 # Numbers of rows that one thread scales or sums at once: what is made on the way stays in the cache.
@@ -87,6 +88,7 @@ def scaled_lookup(xp: ModuleType, lookup: Lookup, batch: tuple[int, ...], scale:
     form = lookup.form
     others = any(dtype != form.dtype for dtype in form.dtypes) and not is_complex(xp, form.dtype)
     if others and sum(r * t * q for r, t, q in form.shapes) <= lookup.batch * form.columns:
+        lookup = all_decoded(lookup) if lookup.stored else lookup
         tables = tuple([as_dtype(xp, table, form.dtype) for table in lookup.tables])
         lookup = remade(lookup, tables=tables, records=None)
     return lookup

@@ -19,6 +19,8 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays.checks import check_out, to_namespace_of
 from ketcore.arrays.elementary import itemsize, transposed
 from ketcore.arrays.namespaces import device_of, is_numpy, namespace_of, on_host
+from ketcore.arrays.quantized import decoded
+from ketcore.arrays.quantized_lines import are_few, rows_of_terms
 from ketcore.lookups.digits import split_digits
 from ketcore.objects.indexing import COUNTED, Selector, parse_key
 from ketcore.ops import gather_kron, rows
@@ -71,6 +73,7 @@ def block(factors: Sequence[AnyArray], shape: tuple[int, int], key: Any) -> AnyA
     these are at most four times as large.
     """
     row, column = parse_key(key, shape)
+    factors, row = _decoded(factors, row)
     if not isinstance(row, range) and not isinstance(column, range):
         check_broadcast([tuple(s.shape) for s in (row, column) if not isinstance(s, int)])
         return entries(factors, row, column)
@@ -97,7 +100,28 @@ def row_block(
     factors: Sequence[AnyArray], selected: range, columns: int, out: AnyArray | None = None
 ) -> AnyArray:
     """The rows of a range, in C order: (rows, columns), into `out` where it is given and fits."""
+    factors, selected = _decoded(factors, selected)
     return _read(_lines(factors, selected, range(columns)), out)
+
+
+def _decoded(factors, row):
+    """Factors as arrays, and the row numbers that choose the same of them.
+
+    Of one factor that is quantized, and has many more rows than are chosen, these alone are decoded: row
+    numbers are places among them then.
+    """
+    count = _length(row)
+    if len(factors) > 1 or not are_few(factors[0], count, factors[0].shape[1]):
+        return [*map(decoded, factors)], row
+    table, xp = factors[0], namespace_of(factors[0].values)
+    index = to_namespace_of(as_indices(row), xp, table.values).reshape((-1,))
+    bad = index < 0
+    picked = rows_of_terms(table, xp.where(bad, xp.zeros_like(index), index))
+    if isinstance(row, int | range):
+        return [picked], 0 if isinstance(row, int) else range(count)
+    places = xp.arange(count, dtype=index.dtype, device=device_of(index))
+    # On a device -1 stands for no row.
+    return [picked], xp.reshape(xp.where(bad, index, places), shape_of(row))
 
 
 def shape_of(selector: Selector) -> tuple[int, ...]:

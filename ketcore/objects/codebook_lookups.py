@@ -27,7 +27,8 @@ from ketcore.arrays.namespaces import (
     on_host,
     to_host,
 )
-from ketcore.arrays.quantized import decoded, like_of
+from ketcore.arrays.quantized import QuantizedArray, decoded, like_of
+from ketcore.arrays.quantized_lines import lines_at
 from ketcore.arrays.sums import sum_by_index
 from ketcore.arrays.threads import READERS, readers
 from ketcore.objects.blocks import check_broadcast, shape_of
@@ -71,18 +72,20 @@ def rows_of(
 
     In the dtype of the table, or in its accumulation dtype.
     """
-    xp, changed = namespace_of(_like(table)), decoder is not table.decoder
+    xp, changed = namespace_of(like_of(table.stored[0])), decoder is not table.decoder
     if table.codes is None:
         codebooks, row_scale, codes = _own_vectors(table, ids)
     else:
         codes, row_scale = _picked(table, ids)
         if check or (check is None and on_host(codes)):
             _check_codes(table, codes, ids)
-        codebooks = table.codebooks
+        codebooks = table.stored
     dtype = table.dtype
     if changed or wide:
         dtype = accumulation_dtype(xp, dtype) if wide else dtype
-        codebooks = [as_dtype(xp, book, dtype) for book in codebooks]
+        codebooks = [
+            book if book.dtype == dtype else as_dtype(xp, decoded(book), dtype) for book in codebooks
+        ]
     return codebook_rows(codebooks, row_scale, decoder, codes, check=False, out=out)
 
 
@@ -110,17 +113,15 @@ def all_codes(table: Any) -> AnyArray:
     return _own_codes(table, np.arange(table.shape[0]))
 
 
-def _like(table):
-    """An array of the library and the device of the codebooks, of which none is decoded."""
-    return like_of(table.stored[0])
-
-
 def _own_vectors(table, ids):
     """Codebooks with the vectors of some words alone, the scales of these, and their codes (N, R, ...)."""
+    key = None
     if isinstance(ids, range):
         shape, chosen = (len(ids),), ids
+        key = slice(ids.start, ids.stop, ids.step) if ids.step > 0 else None
+        ids = ids if key else np.arange(ids.start, ids.stop, ids.step)
     else:
-        like = _like(table)
+        like = like_of(table.stored[0])
         ids = to_namespace_of(ids, namespace_of(like), like)
         shape, chosen = tuple(ids.shape), flattened(namespace_of(ids), ids)
     # A codebook has at least one vector, also where no word is asked for.
@@ -129,18 +130,15 @@ def _own_vectors(table, ids):
         decoded(take_stored(book, [range(book.shape[0]), some])) if book.shape[1] > 1 else decoded(book)
         for book in table.stored
     ]
-    row_scale = None
-    if table.row_scale is not None:
-        row_scale = reshaped(namespace_of(_like(table)), take(table.row_scale, [chosen]), shape)
     places = np.arange(prod(shape)).reshape(shape)
-    return books, row_scale, _own_codes(table, places)
+    return books, _scales_of(table, ids, key), _own_codes(table, places)
 
 
 def _own_codes(table, places):
     """Codes (N, R, ...) of places (...), 0 of codebooks with one vector, beside the codebooks."""
     many = np.array([[book.shape[1] > 1] * book.shape[0] for book in table.stored])
     codes = places * many.reshape(many.shape + (1,) * places.ndim)
-    like = _like(table)
+    like = like_of(table.stored[0])
     return to_namespace_of(codes, namespace_of(like), like)
 
 
@@ -148,10 +146,22 @@ def _picked(table, ids):
     """The codes (N, R, ...) and the scales (...) of some words, in narrow dtypes as they are stored."""
     if isinstance(ids, range) and ids.step > 0:
         key = slice(ids.start, ids.stop, ids.step)
-        return _codes_of(table, key), None if table.row_scale is None else table.row_scale[key]
+        return _codes_of(table, key), _scales_of(table, ids, key)
     if isinstance(ids, range):
         ids = np.arange(ids.start, ids.stop, ids.step)
-    return _codes_of(table, ids), None if table.row_scale is None else _taken(table.row_scale, ids, 0)
+    return _codes_of(table, ids), _scales_of(table, ids, None)
+
+
+def _scales_of(table, ids, key):
+    """The scales of some words, by ids or by the slice of these; None where there are none."""
+    stored: Any = table.stored_row_scale
+    if stored is None:
+        return None
+    if not isinstance(stored, QuantizedArray):
+        return _taken(stored, ids, 0) if key is None else stored[key]
+    xp = namespace_of(stored.values)
+    places = to_namespace_of(np.arange(ids.start, ids.stop, ids.step) if key else ids, xp, stored.values)
+    return lines_at(stored, places, 1)[..., 0]
 
 
 def _codes_of(table, ids):
@@ -162,7 +172,7 @@ def _codes_of(table, ids):
         found = stored[:, :, ids] if packed is None else stored[ids, :]
     elif is_numpy(stored):
         if not is_numpy(ids):
-            namespace("ids and codebooks", (ids, _like(table)))
+            namespace("ids and codebooks", (ids, like_of(table.stored[0])))
         # One piece of memory a word where codes are stored so; NumPy's `take` copies what is not in C order.
         lines = stored.transpose(2, 0, 1) if packed is None else stored
         found = _lines_at(lines, to_host(ids))
@@ -218,7 +228,7 @@ def _check_codes(table, codes, ids):
     """IndexError, naming the place in the table, on a code that its codebook has not."""
     if 0 in codes.shape:
         return
-    for n, book in enumerate(table.codebooks):
+    for n, book in enumerate(table.stored):
         found = extremes(codes[n, ...])
         if found is None or (found[0] >= 0 and found[1] < book.shape[1]):
             continue
@@ -231,9 +241,9 @@ def _check_codes(table, codes, ids):
 
 def dense_block(table: Any, row: Selector, column: Selector) -> AnyArray:
     """The elements of one word, of a range or of an array of them, in such columns: all pairs."""
-    xp, wanted = namespace_of(_like(table)), (*shape_of(row), *shape_of(column))
+    xp, wanted = namespace_of(like_of(table.stored[0])), (*shape_of(row), *shape_of(column))
     if 0 in wanted:
-        return xp.zeros(wanted, dtype=table.dtype, device=device_of(_like(table)))
+        return xp.zeros(wanted, dtype=table.dtype, device=device_of(like_of(table.stored[0])))
     ids, bad = _selected(row)
     whole = isinstance(column, range) and column == range(table.shape[1])
     if whole or table.decoder is None:
@@ -260,7 +270,7 @@ def _lines(array, chosen):
 def dense_entries(table: Any, row: AnyArray, column: AnyArray) -> AnyArray:
     """The elements of words and columns that stand side by side, in arrays that broadcast."""
     check_broadcast([tuple(row.shape), tuple(column.shape)])
-    xp = namespace_of(_like(table))
+    xp = namespace_of(like_of(table.stored[0]))
     ids, bad = _selected(row)
     found = with_nan(rows_of(table, ids, wide=True), bad)
     if table.decoder is not None:
@@ -301,7 +311,8 @@ def _blocks(words: int, width: int) -> Iterator[range]:
 
 def bags(table: Any, ids: Any, offsets: Any, mode: str, weights: Any, check: bool | None) -> AnyArray:
     """Sums or means of bags of rows before the decoder, (bags, w), in the accumulation dtype."""
-    xp, like = namespace_of(_like(table)), _like(table)
+    like = like_of(table.stored[0])
+    xp = namespace_of(like)
     ids = as_integers("ids", ids)
     owners, counts = _owners(ids, offsets)
     wide = accumulation_dtype(xp, table.dtype)
@@ -359,7 +370,7 @@ def scores(table: Any, x: AnyArray) -> Iterator[AnyArray]:
     Of order 1 with codes a product with each codebook comes first, and a score is a sum of R picked numbers.
     Otherwise the rows of a block are made.
     """
-    xp, order = namespace_of(x), len(table.stored)
+    xp, order = namespace_of(x), table.order
     if order > 1 or table.codes is None:
         for block in _blocks(table.shape[0], table.width):
             yield xp.matmul(x, transposed(as_dtype(xp, rows_of(table, block, wide=True), x.dtype)))

@@ -15,7 +15,6 @@ import numpy as np
 from ketcore.array_types import ArrayT, ForeignT, Host, HostLike, Index, Key, Lists
 from ketcore.arrays.checks import (
     as_integers,
-    check_floating,
     check_out,
     check_table_shapes,
     shapes_of,
@@ -36,12 +35,14 @@ from ketcore.arrays.namespaces import (
 )
 from ketcore.arrays.quantized import (
     QuantizedArray,
-    as_kept,
     decoded,
     is_quantized,
     like_of,
     nbytes_of,
+    with_axes,
 )
+from ketcore.arrays.quantized_lines import are_few
+from ketcore.lookups.stored_tables import check_stored
 from ketcore.objects import blocks, codebook_lookups, display
 from ketcore.objects.indexing import parse_key
 from ketcore.objects.operands import operand
@@ -72,8 +73,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
     Parameters
     ----------
     codebooks : sequence of N arrays, (R, K_n, q_n)
-        Floating or complex, one R for all, while K_n may differ; 2-D ones mean R = 1.  Integers and nested
-        lists become floating.
+        Floating or complex, one R for all, while K_n may differ; 2-D ones mean R = 1, and R = 0 rows of
+        zeros.  Integers and nested lists become floating.
     codes : array of ints, (N, R, words), PackedCodes, or None
         Which vector each word takes of each codebook, of any integer dtype, in which it stays: narrow ones
         are never widened as a whole, and what is mapped into memory stays mapped.  Beside codebooks of
@@ -93,7 +94,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
         The same as arrays: where they are quantized, decoded at each use of the attribute.
     codes : array of ints, (N, R, words), PackedCodes, or None
         As it was given.
-    row_scale : array, (words,), or None
+    stored_row_scale, row_scale : array, (words,), or None
+        The numbers of rows as they are kept, and as an array.
     stored_decoder, decoder : array, (w, Q), or None
         The decoder as it is kept, and as an array.
 
@@ -136,7 +138,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
 
     stored: tuple[ArrayT | QuantizedArray[ArrayT], ...]
     codes: Any
-    row_scale: ArrayT | None
+    stored_row_scale: ArrayT | QuantizedArray[ArrayT] | None
     stored_decoder: ArrayT | QuantizedArray[ArrayT] | None
 
     _PRODUCTS = "logits(x), which multiplies by the transpose, or to_dense()"
@@ -164,32 +166,36 @@ class CodebookTable(Structured, Generic[ArrayT]):
     ) -> None: ...
     def __init__(self, codebooks: Any, codes: Any, row_scale: Any = None, decoder: Any = None) -> None:
         beside = [each for each in (row_scale, decoder) if each is not None]
-        given, kept = codebooks, decoder
-        xp, codebooks, _ = check_floating("codebooks", codebooks, beside)
-        books = tuple(reshaped(xp, b, (1, *b.shape)) if b.ndim == 2 else b for b in codebooks)
+        _, codebooks, _, kinds = check_stored("codebooks", codebooks, beside)
+        books = tuple(with_axes(book, 3) if book.ndim == 2 else book for book in codebooks)
         check_table_shapes("codebooks", shapes_of(books))
         codes = _as_codes(codes, books)
-        others, words = (*books, *beside), _words(codes, books)
+        others, words = (*kinds, *beside), _words(codes, books)
         if row_scale is not None:
-            row_scale = check_floating("row_scale", (row_scale,), others)[1][0]
+            row_scale = check_stored("row_scale", (row_scale,), others)[1][0]
             if tuple(row_scale.shape) != (words,):
                 rule = f"have shape ({words},), one number for each word"
                 raise ValueError(f"row_scale must {rule}, got {tuple(row_scale.shape)}")
         if decoder is not None:
-            decoder = check_floating("decoder", (decoder,), others)[1][0]
+            decoder = check_stored("decoder", (decoder,), others)[1][0]
             check_decoder(decoder, prod(book.shape[2] for book in books))
-        arrays = [each for each in (*books, row_scale, decoder) if each is not None]
+        object.__setattr__(self, "stored", books)
+        object.__setattr__(self, "codes", codes)
+        object.__setattr__(self, "stored_row_scale", row_scale)
+        object.__setattr__(self, "stored_decoder", decoder)
+        arrays = self._floats()
         namespace(_FLOATING, arrays)
         promoted(_FLOATING, arrays)
-        object.__setattr__(self, "stored", as_kept(xp, given, books))
-        object.__setattr__(self, "codes", codes)
-        object.__setattr__(self, "row_scale", row_scale)
-        object.__setattr__(self, "stored_decoder", kept if isinstance(kept, QuantizedArray) else decoder)
 
     @property
     def codebooks(self: Any) -> tuple[ArrayT, ...]:
         """The codebooks as arrays (R, K_n, q_n): those of `stored`, decoded anew where they are quantized."""
         return tuple(map(decoded, self.stored))
+
+    @property
+    def row_scale(self: Any) -> ArrayT | None:
+        """The numbers of rows as an array (words,), decoded anew where they are quantized; None without."""
+        return decoded(self.stored_row_scale)
 
     @property
     def decoder(self: Any) -> ArrayT | None:
@@ -296,9 +302,9 @@ class CodebookTable(Structured, Generic[ArrayT]):
         >>> table.rows([0, 1]).tolist()
         [[3.0, 4.0], [1.0, 2.0]]
         """
-        table = self._ready()
-        ids, bad = codebook_lookups.checked_ids(table, ids, check)
-        found = codebook_lookups.rows_of(table, ids, check, table.decoder, out)
+        words, bad = codebook_lookups.checked_ids(self, ids, check)
+        table = self._for_words(prod(words.shape))
+        found = codebook_lookups.rows_of(table, words, check, table.decoder, out)
         return codebook_lookups.with_nan(found, bad)
 
     @quiet
@@ -337,9 +343,10 @@ class CodebookTable(Structured, Generic[ArrayT]):
         if not pairs and isinstance(row, int | range):
             found = (*blocks.shape_of(row), *blocks.shape_of(column))
             check_result_size("key", found, self._entry_bytes(), self.dtype, "iter_row_blocks(size)")
+        table = self._for_words(prod(blocks.shape_of(row)))
         if pairs and not isinstance(row, int) and not isinstance(column, int):
-            return codebook_lookups.dense_entries(self._ready(), row, column)
-        return unboxed(codebook_lookups.dense_block(self._ready(), row, column))
+            return codebook_lookups.dense_entries(table, row, column)
+        return unboxed(codebook_lookups.dense_block(table, row, column))
 
     def to_dense(self: Any, max_bytes: float = 2**30, out: ArrayT | None = None) -> ArrayT:
         """The dense table.
@@ -403,10 +410,10 @@ class CodebookTable(Structured, Generic[ArrayT]):
         >>> [block.shape for block in table.iter_row_blocks(2)]
         [(2, 2), (1, 2)]
         """
-        return RowBlocks(self.shape[0], check_int("size", size, 1), self._ready()._read)
+        return RowBlocks(self.shape[0], check_int("size", size, 1), self._for_words(size)._read)
 
     def _read(self, start, stop):
-        table = self._ready()
+        table = self._for_words(stop - start)
         return codebook_lookups.rows_of(table, range(start, stop), decoder=table.decoder)
 
     @quiet
@@ -458,8 +465,9 @@ class CodebookTable(Structured, Generic[ArrayT]):
         ([[4.0, 6.0], [6.0, 8.0]], [[3.0, 4.0], [2.0, 3.0]])
         """
         check_choice("mode", mode, ("sum", "mean"))
-        table = self._ready()
-        return table._decoded(codebook_lookups.bags(table, ids, offsets, mode, weights, check))
+        words = as_integers("ids", ids)
+        table = self._for_words(prod(words.shape))
+        return table._decoded(codebook_lookups.bags(table, words, offsets, mode, weights, check))
 
     def dequantize(self) -> "CodebookTable[ArrayT]":
         """The same table with codebooks and a decoder that are arrays; itself where they are.
@@ -614,6 +622,18 @@ class CodebookTable(Structured, Generic[ArrayT]):
         values, ids = codebook_lookups.best(table, vectors, k)
         return reshaped(xp, as_dtype(xp, values, dtype), (*batch, k)), reshaped(xp, ids, (*batch, k))
 
+    def _for_words(self: Any, count: int) -> Any:
+        """The table as calls of so many words read it: decoded, but for what is much longer than these."""
+        if self.codes is None:
+            return self
+        known = [(book, book.shape[1]) for book in self.stored]
+        known.append((self.stored_row_scale, self.shape[0]))
+        few = [are_few(array, count, lines) for array, lines in known]
+        if not any(few):
+            return self.dequantize()
+        *books, scale = [array if one else decoded(array) for (array, _), one in zip(known, few, strict=True)]
+        return CodebookTable(books, self.codes, scale, self.decoder)
+
     def _vectors(self, x):
         """The namespace, x (B, w) before the decoder in the wide dtype, its batch, the dtype of products."""
         x = operand("x", x, self)
@@ -636,7 +656,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
 
     def _stored(self):
         """All that is kept but the codes."""
-        return [each for each in (*self.stored, self.row_scale, self.stored_decoder) if each is not None]
+        stored = (*self.stored, self.stored_row_scale, self.stored_decoder)
+        return [each for each in stored if each is not None]
 
     def _floats(self):
         """Arrays of their libraries, devices and dtypes."""
@@ -686,7 +707,7 @@ def _as_codes(codes: Any, books: Any) -> Any:
         raise ValueError(f"codes must {rule}, got {tuple(codes.shape)}")
     stored = codes.packed if isinstance(codes, PackedCodes) else codes
     if not is_numpy(stored):
-        namespace("codes and codebooks", (stored, books[0]))
+        namespace("codes and codebooks", (stored, like_of(books[0])))
     return codes
 
 

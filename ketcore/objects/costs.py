@@ -1,11 +1,13 @@
 """What methods of operators cost, from sizes alone: flops, bytes and path, by `ketcore.products.plans`."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ketcore.arrays.elementary import itemsize
 from ketcore.arrays.namespaces import accumulation_dtype, is_numpy
+from ketcore.arrays.quantized import nbytes_of
 from ketcore.lookups.gather import engine_name
 from ketcore.lookups.lookup import make_lookup, narrowed
 from ketcore.products import chains, plans
@@ -31,7 +33,7 @@ def _product_cost(matrix, name, n):
     dims, shape, sizes = (matrix.row_dims, matrix.col_dims), matrix.shape, (n, 1)
     if name == "matmul":
         dims, shape, sizes = dims[::-1], shape[::-1], (1, n)
-    marks, entry, library = matrix.term_identities, itemsize(matrix.factors[0]), _library(matrix)
+    marks, entry, library = matrix.term_identities, itemsize(matrix._like()), _library(matrix)
     if any(marks):
         cost = terms_cost(*dims, marks, *sizes, shape, entry)
         cost.engine = library
@@ -51,13 +53,22 @@ def _computed(matrix):
 
 def _cost(matrix, name, n):
     rows, columns, rank, shape = matrix.row_dims, matrix.col_dims, matrix.rank, matrix.shape
-    entry = itemsize(matrix.factors[0])
+    entry = itemsize(matrix._like())
     if name in ("rows", "to_dense"):
         return plans.rows_cost(rows, columns, rank, n if name == "rows" else shape[0], shape[1], entry)
     if name == "row_kets":
-        return plans.Cost(0, 2 * n * rank * sum(columns) * entry, "gather")
+        made = n * rank * sum(columns) * entry
+        return plans.Cost(0, made + _read(matrix, [n * rank * width for width in columns]), "gather")
     flops = n * rank * matrix.order
-    return plans.Cost(flops, (flops + n) * entry, "gather")
+    return plans.Cost(flops, n * entry + _read(matrix, [n * rank] * matrix.order), "gather")
+
+
+def _read(matrix, numbers):
+    """Bytes of so many numbers of each factor, as they are stored."""
+    pairs = zip(numbers, matrix.stored, strict=True)
+    return sum(
+        -(-number * nbytes_of(factor) // prod(factor.shape)) if number else 0 for number, factor in pairs
+    )
 
 
 def _lookup(matrix):
@@ -71,14 +82,14 @@ def _lookup(matrix):
 
 def _library(matrix):
     """What picks leaves, and makes products that the compiled kernels do not: the library of the factors."""
-    return "numpy" if is_numpy(matrix.factors[0]) else "arrays"
+    return "numpy" if is_numpy(matrix._like()) else "arrays"
 
 
 def sum_cost(matrix: Any, name: str, n: int) -> plans.Cost:
     """What a product of a Kronecker sum with n columns or rows takes: one pass per mode."""
     n, name = check_int("n", n, 0), check_choice("name", name, ("matmul", "rmatmul"))
     before, after = (1, n) if name == "matmul" else (n, 1)
-    after, entry, passes = after * matrix.shape[0], itemsize(matrix.factors[0]), []
+    after, entry, passes = after * matrix.shape[0], itemsize(matrix._like()), []
     for dim in matrix.dims:
         after //= dim
         passes.append(plans.matmul_cost((dim,), (dim,), 1, before, after, itemsize=entry))

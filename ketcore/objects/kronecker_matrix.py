@@ -18,10 +18,19 @@ from numpy.typing import DTypeLike
 from ketcore import ops, shapes
 from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, HostLike, Index, Key, Lists, Seed, Untyped
 from ketcore.arrays.autodiff import as_leaf_view, from_leaf_view
-from ketcore.arrays.checks import check_floating, check_identities, check_shape, check_tables
+from ketcore.arrays.checks import check_identities, check_shape, check_table_shapes, shapes_of
 from ketcore.arrays.elementary import conjugated, itemsize, transposed, unboxed
 from ketcore.arrays.namespaces import quiet
-from ketcore.arrays.quantized import QuantizedArray, as_kept, decoded, is_quantized, like_of, nbytes_of
+from ketcore.arrays.quantized import (
+    QuantizedArray,
+    as_kept,
+    decoded,
+    is_quantized,
+    like_of,
+    nbytes_of,
+    with_axes,
+)
+from ketcore.lookups.stored_tables import check_stored
 from ketcore.objects import alignment, arithmetic, blocks, construction, costs, display, operands, reductions
 from ketcore.objects.ket import Ket
 from ketcore.objects.operator import Operator, Scalable
@@ -119,11 +128,10 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         if isinstance(factors, Ket):
             rule = "a sequence of matrices (p_n, q_n) or (rank, p_n, q_n)"
             raise TypeError(f"factors must be {rule}, got Ket (see Ket.to_column)")
-        given = construction.dense_factors(factors)
-        xp, factors, dtype = check_floating("factors", given)
-        factors = [f[None, ...] if f.ndim == 2 else f for f in factors]
-        check_tables("factors", factors)
-        object.__setattr__(self, "stored", as_kept(xp, given, factors, dtype))
+        xp, factors, dtype, _ = check_stored("factors", construction.dense_factors(factors))
+        factors = [with_axes(f, 3) if f.ndim == 2 else f for f in factors]
+        check_table_shapes("factors", shapes_of(factors))
+        object.__setattr__(self, "stored", as_kept(xp, factors, dtype))
         object.__setattr__(self, "shape", check_shape(shape, factors))
         known = check_identities(identities, (self.row_dims, self.col_dims), self.rank)
         object.__setattr__(self, "term_identities", known)
@@ -305,10 +313,11 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerMatrix([np.eye(2), np.eye(2)])[[0, -1], 2:].tolist()
         [[0.0, 0.0], [0.0, 1.0]]
         """
-        return unboxed(blocks.block(self.factors, self.shape, key))
+        return unboxed(blocks.block(self.stored, self.shape, key))
 
     def _row_reader(self):
-        return lambda start, stop: blocks.row_block(self.factors, range(start, stop), self.shape[1])
+        factors = self.stored if self.order == 1 else self.factors
+        return lambda start, stop: blocks.row_block(factors, range(start, stop), self.shape[1])
 
     def rows(
         self: Any,
@@ -396,7 +405,7 @@ class KroneckerMatrix(Operator[ArrayT], Scalable, Generic[ArrayT]):
         >>> KroneckerMatrix([np.eye(2), np.eye(3)]).row_kets([4, 5]).shape
         (2, 6)
         """
-        kets: Any = ops.row_kets(self.factors, ids, self.shape, check=check)
+        kets: Any = ops.row_kets(self.stored, ids, self.shape, check=check)
         return Ket(kets)
 
     if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from ketcore.arrays.checks import check_floating
 from ketcore.arrays.elementary import chosen, conjugated, identity, itemsize, transposed, unboxed, widened
 from ketcore.arrays.namespaces import accumulation_dtype, namespace, namespace_of, quiet
 from ketcore.arrays.quantized import QuantizedArray, as_kept, decoded, is_quantized, like_of, nbytes_of
+from ketcore.lookups.stored_tables import check_stored
 from ketcore.objects import arithmetic, construction, costs, display
 from ketcore.objects.ket import Ket
 from ketcore.objects.kronecker_matrix import KroneckerMatrix
@@ -85,13 +86,12 @@ class KroneckerSum(Operator[ArrayT], Scalable, Generic[ArrayT]):
     @overload
     def __init__(self: "KroneckerSum[ForeignT]", factors: Sequence[ForeignT]) -> None: ...
     def __init__(self, factors: Any) -> None:
-        given = construction.dense_factors(factors)
-        xp, factors, dtype = check_floating("factors", given)
+        xp, factors, dtype, _ = check_stored("factors", construction.dense_factors(factors))
         shapes = [tuple(f.shape) for f in factors]
         if any(len(s) != 2 or s[0] != s[1] or s[0] < 1 for s in shapes):
             rule = "square matrices (n, n) with n >= 1"
             raise ValueError(f"factors must be {rule}, got shapes {shown(shapes)}")
-        object.__setattr__(self, "stored", as_kept(xp, given, factors, dtype))
+        object.__setattr__(self, "stored", as_kept(xp, factors, dtype))
 
     @property
     def factors(self: Any) -> tuple[ArrayT, ...]:

@@ -32,7 +32,7 @@ class PackedCodes:
     order : int
         N, the number of codebooks of the table.
     rank : int
-        R, its number of terms.
+        R, its number of terms, >= 0.
     bits : int, default 4
         Those of a code: 1, 2 or 4.
 
@@ -81,7 +81,7 @@ class PackedCodes:
             packed = as_integers("packed", packed)
         if packed.dtype != namespace_of(packed).uint8:
             raise TypeError(f"packed must have dtype uint8, got {packed.dtype}")
-        order, rank, bits = check_int("order", order, 1), check_int("rank", rank, 1), check_width(bits)
+        order, rank, bits = check_int("order", order, 1), check_int("rank", rank, 0), check_width(bits)
         size = packed_bytes(order * rank, bits)
         if packed.ndim != 2 or packed.shape[1] != size or not packed.shape[0]:
             codes = f"{shown(order * rank)} codes of {bits} bits"
@@ -123,10 +123,10 @@ class PackedCodes:
         [[1], [2], [3]]
         """
         bits, given = check_width(bits), as_integers("codes", codes)
-        if given.ndim != 3 or 0 in given.shape:
-            rule = "have shape (N, R, words), with at least one of each"
+        if given.ndim != 3 or 0 in (given.shape[0], given.shape[2]):
+            rule = "have shape (N, R, words), with at least one codebook and one word"
             raise ValueError(f"codes must {rule}, got {tuple(given.shape)}")
-        found = extremes(given)
+        found = extremes(given) if given.shape[1] else None
         if found is not None and not 0 <= found[0] <= found[1] < 2**bits:
             got = found[0] if found[0] < 0 else found[1]
             raise IndexError(f"codes must lie in [0, {2**bits}), got {got}")

@@ -35,7 +35,8 @@ def quantize(x: Any, bits: int = 8, block: int = 32) -> Any:
     ----------
     x : array, (..., n), Ket, KroneckerMatrix, KroneckerSum or CodebookTable
         Real; of integers and nested lists the numbers.  Of an object its leaves, or its codebooks and its
-        decoder, become quantized; a row scale stays as it is.
+        decoder, become quantized; a row scale stays as it is, since one that is rounded to zero loses a row
+        (``quantize(scale)`` stands in its place).
     bits : {8, 4, 2}, default 8
         What a number takes.
     block : int, default 32
@@ -96,7 +97,7 @@ def quantize(x: Any, bits: int = 8, block: int = 32) -> Any:
         # Without codes a vector belongs to one word, which is to be decoded alone.
         books = _several("x.codebooks", x.codebooks, bits, block, 2 if x.codes is None else 1)
         decoder = None if x.decoder is None else _quantized("x.decoder", x.decoder, bits, block, 0)
-        return CodebookTable(books, x.codes, x.row_scale, decoder)
+        return CodebookTable(books, x.codes, x.stored_row_scale, decoder)
     if isinstance(x, KroneckerSum):
         return KroneckerSum(_several("x.factors", x.factors, bits, block, 0))
     if isinstance(x, KroneckerMatrix):

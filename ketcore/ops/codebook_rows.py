@@ -25,15 +25,18 @@ from ketcore.arrays.checks import (
     check_like,
     check_optional,
     check_out,
-    check_tables,
+    check_table_shapes,
     check_tangents,
+    shapes_of,
 )
 from ketcore.arrays.conversions import promoted
 from ketcore.arrays.elementary import as_dtype, reshaped, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, namespace, quiet
+from ketcore.arrays.quantized import decoded
 from ketcore.lookups.gather import gather, gather_jvp, gather_vjp
 from ketcore.lookups.index_lookup import index_lookup
 from ketcore.lookups.lookup import made_safe, masked
+from ketcore.lookups.stored_tables import check_stored
 from ketcore.shapes import check_addressable, shown
 
 
@@ -119,7 +122,7 @@ def codebook_rows(
     >>> codebook_rows([books], [1.0, 2.0], None, [[[0, 1], [1, 1]]]).tolist()
     [[1.0, 10.0], [0.0, 22.0]]
     """
-    call = _Call(codebooks, row_scale, decoder, codes, check)
+    call = _Call(codebooks, row_scale, decoder, codes, check, stored=True)
     xp, shape = call.xp, (*call.batch, call.columns)
     check_addressable(shape)
     found = None if out is None else check_out(out, shape, call.dtype, call.codebooks[0], xp)
@@ -376,9 +379,10 @@ def codebook_rows_dense(
 class _Call:
     """Arguments that were checked: the lookup in the accumulation dtype where rows are worked on after it."""
 
-    def __init__(self, codebooks, row_scale, decoder, codes, check):
+    def __init__(self, codebooks, row_scale, decoder, codes, check, stored=False):
         beside = [each for each in (row_scale, decoder) if each is not None]
-        xp, codebooks, _ = check_tables("codebooks", codebooks, beside)
+        xp, given, _, codebooks = check_stored("codebooks", codebooks, beside, stored)
+        check_table_shapes("codebooks", shapes_of(given))
         self.codebooks, self.xp, self.plain = codebooks, xp, not beside
         self.given_scale = check_optional("row_scale", row_scale, (*codebooks, *beside))
         self.given_decoder = check_optional("decoder", decoder, (*codebooks, *beside))
@@ -387,7 +391,7 @@ class _Call:
         namespace(name, arrays)
         self.dtype = promoted(name, arrays)
         self.wide = accumulation_dtype(xp, self.dtype)
-        tables = codebooks if self.plain else [as_dtype(xp, table, self.wide) for table in codebooks]
+        tables = given if self.plain else [_cast(xp, table, self.wide) for table in given]
         dtype = self.dtype if self.plain else tables[0].dtype
         width = prod([table.shape[2] for table in tables])
         check_decoder(self.given_decoder, width)
@@ -422,6 +426,11 @@ class _Call:
             return None
         found = check_like(name, tangent, primal.shape, self.xp, primal, self.dtype)
         return as_dtype(self.xp, found, self.wide)
+
+
+def _cast(xp, table, dtype):
+    """A codebook in this dtype; one that is quantized, and decodes to it, as it is."""
+    return table if table.dtype == dtype else as_dtype(xp, decoded(table), dtype)
 
 
 def check_decoder(decoder: AnyArray | None, width: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any, overload
 import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
-from ketcore.arrays.checks import check_flag, check_tables, check_tangents
+from ketcore.arrays.checks import check_flag, check_table_shapes, check_tangents, shapes_of
 from ketcore.arrays.namespaces import accumulation_dtype, quiet
 from ketcore.lookups.gather import gather_vjp
 from ketcore.lookups.index_lookup import index_lookup
@@ -30,6 +30,7 @@ from ketcore.lookups.row_scales import (
     scaled_rows,
     scaled_tangent,
 )
+from ketcore.lookups.stored_tables import check_stored
 
 
 @overload
@@ -124,7 +125,7 @@ def gather_kron(
     >>> gather_kron((a, b), [[1, 0], [0, 0]]).tolist()
     [[3.0, 30.0, 4.0, 40.0], [1.0, 10.0, 2.0, 20.0]]
     """
-    xp, _, lookup, batch, scale = _lookup(tables, index, columns, per_term, check, row_scale)
+    xp, _, lookup, batch, scale = _lookup(tables, index, columns, per_term, check, row_scale, stored=True)
     return scaled_rows(xp, lookup, batch, scale, out)
 
 
@@ -382,10 +383,14 @@ def gather_kron_dense(
     return rows[..., :columns].astype(dtype)
 
 
-def _lookup(tables, index, columns, per_term, check, row_scale):
-    """Everything checked, as the lookup that engines take, and the batch of the index."""
-    xp, tables, dtype = check_tables("tables", tables, beside_tables(row_scale))
-    scale, dtype = check_row_scale("tables", tables, dtype, row_scale, by_id=False)
+def _lookup(tables, index, columns, per_term, check, row_scale, stored=False):
+    """Everything checked, as the lookup that engines take, and the batch of the index.
+
+    With `stored` quantized tables stay so, until the rows are made.
+    """
+    xp, tables, dtype, kinds = check_stored("tables", tables, beside_tables(row_scale), stored)
+    check_table_shapes("tables", shapes_of(tables))
+    scale, dtype = check_row_scale("tables", kinds, dtype, row_scale, by_id=False)
     per_term = check_flag("per_term", per_term)
     lookup, batch = index_lookup(
         "index", index, xp, tables, dtype, columns=columns, per_term=per_term, check=check

@@ -22,17 +22,15 @@ from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import (
     check_columns,
     check_flag,
-    check_floating,
     check_index,
     check_like,
     to_namespace_of,
 )
 from ketcore.arrays.elementary import flattened
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, is_complex, quiet
-from ketcore.cuda import launcher
 from ketcore.lookups.gather import ids_vjp, packed_vjp
-from ketcore.lookups.leaves import PackedTables, packed_views
-from ketcore.lookups.lookup import Lookup, cut, form, narrowed, narrowed_widths, restored_records
+from ketcore.lookups.leaves import packed_views
+from ketcore.lookups.lookup import Lookup, form, narrowed, narrowed_widths, restored_records
 from ketcore.lookups.row_scales import (
     beside_tables,
     check_row_scale,
@@ -43,6 +41,7 @@ from ketcore.lookups.row_scales import (
     scaled_tangent,
     sparse_scale_gradient,
 )
+from ketcore.lookups.stored_tables import check_stored, tables_of_packed
 from ketcore.shapes import check_dims, check_size, halves_split, offsets, shown, tree_split
 from ketcore.tracing import kept
 
@@ -154,7 +153,9 @@ def ket_rows(
     >>> ket_rows(np.array([[[1.0, 2.0, 1.0, 10.0]]]), 0, (2, 2)).tolist()
     [1.0, 10.0, 2.0, 20.0]
     """
-    xp, _, _, lookup, batch, scale = _lookup(leaves, ids, dims, layernorm, columns, eps, check, row_scale)
+    xp, _, _, lookup, batch, scale = _lookup(
+        leaves, ids, dims, layernorm, columns, eps, check, row_scale, stored=True
+    )
     return scaled_rows(xp, lookup, batch, scale, out)
 
 
@@ -514,10 +515,13 @@ def ket_rows_dense(
     return rows[..., :columns].astype(dtype)
 
 
-def _lookup(leaves, ids, dims, layernorm, columns, eps, check, row_scale):
-    """Everything checked, as the lookup that engines take, and the batch of the ids."""
-    xp, (leaves,), own = check_floating("leaves", (leaves,), beside_tables(row_scale))
-    scale, dtype = check_row_scale("leaves", (leaves,), own, row_scale, by_id=True)
+def _lookup(leaves, ids, dims, layernorm, columns, eps, check, row_scale, stored=False):
+    """Everything checked, as the lookup that engines take, and the batch of the ids.
+
+    With `stored` quantized leaves stay so, until the rows are made.
+    """
+    xp, (leaves,), own, kinds = check_stored("leaves", (leaves,), beside_tables(row_scale), stored)
+    scale, dtype = check_row_scale("leaves", kinds, own, row_scale, by_id=True)
     dims, eps = check_dims("dims", dims), check_size("eps", eps)
     length, width = _sizes(dims)
     if leaves.ndim != 3 or leaves.shape[2] != length:
@@ -529,16 +533,12 @@ def _lookup(leaves, ids, dims, layernorm, columns, eps, check, row_scale):
     # No stand-in row can be read from an empty table, so there an id is always an error.
     check = check if leaves.shape[0] else True
     ids, checked = check_index("ids", ids, leaves.shape[0], check, narrow=xp is np)
-    ids = to_namespace_of(ids, xp, leaves)
+    ids = to_namespace_of(ids, xp, kinds[0])
     columns = check_columns("columns", columns, width)
-    found = _form(type(leaves), tuple(leaves.shape), dims, columns, layernorm, eps, dtype, own)
-    whole = found.widths == dims
-    if launcher.launcher_for(leaves) is not None:
-        tables = PackedTables(leaves, dims, found.widths)
-    else:
-        tables = cut(packed_views(xp, leaves, dims), None if whole else found.widths)
-    records = leaves if whole else None
-    lookup, batch = Lookup(tables, flattened(xp, ids), checked, found, records), tuple(ids.shape)
+    found = _form(type(kinds[0]), tuple(leaves.shape), dims, columns, layernorm, eps, dtype, own)
+    tables, quantized = tables_of_packed(xp, leaves, dims, found.widths), leaves is not kinds[0]
+    records = leaves if quantized or found.widths == dims else None
+    lookup, batch = Lookup(tables, flattened(xp, ids), checked, found, records, quantized), tuple(ids.shape)
     return xp, leaves, dims, scaled_lookup(xp, lookup, batch, scale), batch, scale
 
 

@@ -17,14 +17,18 @@ from ketcore.arrays.checks import (
     check_index,
     check_like,
     check_shape,
-    check_tables,
+    check_table_shapes,
+    shapes_of,
     to_namespace_of,
 )
 from ketcore.arrays.elementary import chosen, reshaped
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
+from ketcore.arrays.quantized import decoded
+from ketcore.arrays.quantized_lines import are_few, rows_of_terms
 from ketcore.lookups.leaves import chosen_leaves, table_rows
 from ketcore.lookups.lookup import made_safe, make_lookup, masked
 from ketcore.lookups.segments import scatter
+from ketcore.lookups.stored_tables import check_stored
 
 
 @overload
@@ -93,7 +97,7 @@ def row_kets(
     >>> [leaf.tolist() for leaf in row_kets((a, b), 5)]
     [[[2.0, 3.0]], [[4.0, 5.0]]]
     """
-    xp, factors, lookup, bad, batch = _lookup(factors, ids, shape, check)
+    xp, factors, lookup, bad, batch = _lookup(factors, ids, shape, check, stored=True)
     return _leaves(xp, factors, lookup, bad, batch)
 
 
@@ -271,15 +275,16 @@ def row_kets_dense(
     return tuple(found)
 
 
-def _lookup(factors, ids, shape, check):
+def _lookup(factors, ids, shape, check, stored=False):
     """The lookup of each row's leaves, with no bad index, and the mask (B,) of rows that had one."""
-    xp, factors, dtype = check_tables("factors", factors)
+    xp, factors, dtype, kinds = check_stored("factors", factors, (), stored)
+    check_table_shapes("factors", shapes_of(factors))
     count, columns = check_shape(shape, factors)
     full = prod([factor.shape[2] for factor in factors])
     if columns != full:
         raise ValueError(f"shape must keep all {full} columns, since a ket has no cropped ones, got {shape}")
     ids, checked = check_index("ids", ids, count, check)
-    ids = to_namespace_of(ids, xp, factors[0])
+    ids = to_namespace_of(ids, xp, kinds[0])
     batch = tuple(ids.shape)
     lookup = make_lookup(
         tables=tuple(factors),
@@ -300,7 +305,9 @@ def _leaves(xp, tables, lookup, bad, batch):
     """The chosen leaves of each mode, NaN where an id is bad."""
     leaves = []
     for table, digit in zip(tables, chosen_leaves(lookup, lookup.index), strict=True):
-        leaf = xp.permute_dims(table_rows(xp, table, digit), (1, 0, 2))
+        few = are_few(table, lookup.batch, table.shape[1])
+        leaf = rows_of_terms(table, digit) if few else table_rows(xp, decoded(table), digit)
+        leaf = xp.permute_dims(leaf, (1, 0, 2))
         if bad is not None:
             leaf = chosen(xp, bad[:, None, None], xp.full_like(leaf, float("nan")), leaf)
         leaves.append(reshaped(xp, leaf, (*batch, table.shape[0], table.shape[2])))

@@ -19,7 +19,6 @@ import numpy as np
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike, Index
 from ketcore.arrays.checks import (
     check_flag,
-    check_floating,
     check_index,
     check_tangents,
     shapes_of,
@@ -38,6 +37,7 @@ from ketcore.lookups.row_scales import (
     scaled_rows,
     scaled_tangent,
 )
+from ketcore.lookups.stored_tables import check_stored
 
 
 @overload
@@ -120,7 +120,8 @@ def rows(
     Notes
     -----
     Cost: ``O(R |ids| columns)`` time, and the memory of the output; M itself would hold P Q numbers.
-    `ketcore.engines` says what computes it.
+    `ketcore.engines` says what computes it.  Of
+    factors that are quantized, and have many more rows than there are ids, only those of the ids are decoded.
 
     References
     ----------
@@ -142,7 +143,7 @@ def rows(
     >>> rows((a, b), 3, row_scale=[1.0, 1.0, 1.0, 2.0])
     array([ 0., 60.,  0., 80.])
     """
-    xp, _, lookup, batch, scale = _lookup(factors, ids, shape, check, row_scale)
+    xp, _, lookup, batch, scale = _lookup(factors, ids, shape, check, row_scale, stored=True)
     return scaled_rows(xp, lookup, batch, scale, out)
 
 
@@ -390,13 +391,17 @@ def rows_dense(
     return dense.astype(dtype)[np.asarray(ids)]
 
 
-def _lookup(factors, ids, shape, check, row_scale):
-    """Everything checked, as the lookup that engines take, and the batch of the ids."""
-    xp, factors, dtype = check_floating("factors", factors, beside_tables(row_scale))
-    scale, dtype = check_row_scale("factors", factors, dtype, row_scale, by_id=True)
+def _lookup(factors, ids, shape, check, row_scale, stored=False):
+    """Everything checked, as the lookup that engines take, and the batch of the ids.
+
+    With `stored` quantized factors stay so, until the rows are made.
+    """
+    xp, factors, dtype, kinds = check_stored("factors", factors, beside_tables(row_scale), stored)
+    scale, dtype = check_row_scale("factors", kinds, dtype, row_scale, by_id=True)
     dtypes = tuple([factor.dtype for factor in factors])
-    form, widths = matrix_form(type(factors[0]), shapes_of(factors), dtypes, dtype, shape)
+    form, widths = matrix_form(type(kinds[0]), shapes_of(factors), dtypes, dtype, shape)
     ids, checked = check_index("ids", ids, form.bound, check, narrow=xp is np)
-    ids = to_namespace_of(ids, xp, factors[0])
+    ids = to_namespace_of(ids, xp, kinds[0])
     lookup, batch = Lookup(cut(factors, widths), flattened(xp, ids), checked, form), tuple(ids.shape)
+    lookup.stored = kinds is not factors
     return xp, factors, scaled_lookup(xp, lookup, batch, scale), batch, scale
