@@ -310,6 +310,8 @@ def test_sentences_follow_their_thresholds():
         assert said(neighbours, cosines) == f"Take pq: {text}."
         assert text not in said(neighbours - 0.01, cosines)
         assert text not in said(neighbours, cosines - 0.01)
+    alone = verdicts.verdict(verdicts.Result("pq", 1, Measures(0.5, 0.5, 0.1), 1.0), 25.0, alone=True)
+    assert alone.startswith("At 25x pq is not worth having: it keeps 10% of")
     assert said(0.1, 0.5).startswith("Nothing at 25x is worth having: the best, pq, keeps 10% of")
     assert "is low-rank: 1 of 8" in verdicts.low_rank_sentence(np.array([0.95, *[0.05 / 7] * 7]))
     assert "not low-rank: 90% of its energy takes 8 of 8" in verdicts.low_rank_sentence(np.full(8, 1 / 8))

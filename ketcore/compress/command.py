@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from ketcore.io import save
 from ketcore.io.tensor_bytes import replacing
 
 _LEAST_WORDS = 4
+# A Kronecker matrix of so many numbers takes a minute or more, and loses most: above them it has to be named.
+_MOST_UNASKED = 1 << 22
 _HEADER = ("method", "bytes", "ratio", "error", "cosines", "neighbours", "seconds")
 _FORM = "{:<18}{:>12}{:>9}{:>8}{:>9}{:>12}{:>9}"
 
@@ -55,7 +58,7 @@ def compress(options: Namespace) -> None:
     found = measured(frame, weights, asked, options)
     print(_measures_text(found, frame))
     chosen = best_result(found.results)
-    sentence = verdict(chosen, options.ratio)
+    sentence = verdict(chosen, options.ratio, options.method != "auto")
     print(sentence)
     if options.output is not None:
         made = found.tables[chosen.name]
@@ -89,6 +92,9 @@ def measured(frame: Frame, weights: np.ndarray, asked: np.ndarray, options: Name
     for method in methods:
         if sizes[method.name] is None:
             found.left_out.append(f"{method.name}: does not reach {options.ratio:g}x")
+            continue
+        if options.method == "auto" and method.name == "kronecker" and prod(frame.shape) > _MOST_UNASKED:
+            found.left_out.append("kronecker: of so large a table by --method kronecker alone")
             continue
         begun = perf_counter()
         try:

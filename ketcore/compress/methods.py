@@ -102,8 +102,11 @@ def _kronecker_sizes(frame, budget):
 
 def _kronecker(frame, sizes, rng):
     # All words are in it: to leave some out would leave nothing of them.
-    weights = np.where(frame.weights > 0, frame.weights, frame.weights.max())
-    found = nearest_kronecker(frame.table.array, *sizes, weights=weights, restarts=0, rng=rng).value
+    given = np.where(frame.weights > 0, frame.weights, frame.weights.max())
+    # Without weights the matrix of order 2 is that of a decomposition, else of many sweeps.
+    weights = None if np.ptp(given) == 0 else given
+    options: Any = {"restarts": 0, "iterations": _SWEEPS, "rng": rng}
+    found = nearest_kronecker(frame.table.array, *sizes, weights=weights, **options).value
     frame.tick(frame.shape[0])
     return KroneckerMatrix(tuple(factor.astype(frame.half) for factor in found.factors), frame.shape)
 

@@ -3,11 +3,12 @@
     row i = e_1 (x) C[1, i_1] + e_2 (x) C[2, i_2] + ... + e_m (x) C[m, i_m]
 
 e_k the unit vectors, which put a piece at its place and take no codes; C[k] the K vectors of piece k.  Where
-m does not divide the columns, the last pieces end in zeros that a decoder of ones and zeros takes off.
+m does not divide the columns, some pieces end in a zero, which a decoder of ones and zeros takes off.
 
 H. Jegou, M. Douze and C. Schmid, Product quantization for nearest neighbor search, IEEE TPAMI 33 (2011).
 """
 
+from itertools import pairwise
 from math import log2
 from typing import Any, NamedTuple
 
@@ -59,31 +60,45 @@ def product_sizes(frame: Frame, budget: float) -> ProductSizes | None:
 def product_table(frame: Frame, sizes: ProductSizes, rng: np.random.Generator) -> Any:
     """The table of these sizes whose codebooks are fitted to the sample."""
     (words, columns), (pieces, entries) = frame.shape, sizes
-    bits, width = _ENTRIES[entries], -(-columns // pieces)
-    short = pieces * width - columns
-    rows = np.pad(frame.sample.rows / np.float32(frame.unit), ((0, 0), (0, short)))
-    count, unit = min(entries, len(rows)), np.float32(frame.unit)
+    bits, width, unit = _ENTRIES[entries], -(-columns // pieces), np.float32(frame.unit)
+    cuts = np.arange(pieces + 1) * columns // pieces
+    parts = [slice(start, stop) for start, stop in pairwise(cuts)]
+    rows, weights = frame.sample.rows / unit, frame.sample.weights
     books = np.zeros((pieces, entries, width), frame.half)
-    for k in range(pieces):
-        piece = np.ascontiguousarray(rows[:, k * width : (k + 1) * width])
-        books[k, :count] = cluster(piece, frame.sample.weights, count, rng, _SWEEPS).centres * unit
+    for book, part in zip(books, parts, strict=True):
+        piece = np.ascontiguousarray(rows[:, part])
+        found = cluster(piece, weights, min(entries, len(rows)), rng, _SWEEPS).centres
+        book[: len(found), : found.shape[1]] = found * unit
         frame.tick(0)
-    centres = [prepared(book.astype(np.float32)) for book in books]
+    # Where the sample has fewer rows than there are vectors, those beyond are zeros, which may be taken too.
+    centres = [
+        prepared(np.ascontiguousarray(book[:, : part.stop - part.start], np.float32))
+        for book, part in zip(books, parts, strict=True)
+    ]
     lines = np.empty((words, packed_bytes(pieces, bits)), np.uint8)
     step = piece_rows(entries)
     for here, block in frame.blocks():
-        block = np.pad(block, ((0, 0), (0, short)))
         codes = np.empty((len(block), pieces), np.uint8)
 
         def work(first, last, block=block, codes=codes):
             for start in range(first * step, min(last * step, len(block)), step):
-                stop = start + step
-                for k, each in enumerate(centres):
-                    codes[start:stop, k] = nearest(block[start:stop, k * width : (k + 1) * width], each)[0]
+                some = slice(start, start + step)
+                for k, (each, part) in enumerate(zip(centres, parts, strict=True)):
+                    codes[some, k] = nearest(block[some, part], each)[0]
 
         run_chunks(work, -(-len(block) // step), 1, limit_blas=True)
         lines[here] = codes if bits == 8 else packed_lines(codes, bits)
     places = np.eye(pieces, dtype=frame.half)[:, None, :]
     stored: Any = lines.T[None] if bits == 8 else PackedCodes(lines, 1, pieces, bits)
-    decoder = np.eye(pieces * width, columns, dtype=frame.half) if short else None
-    return CodebookTable((places, books), stored, None, decoder)
+    return CodebookTable((places, books), stored, None, _decoder(cuts, width, frame.half))
+
+
+def _decoder(cuts, width, dtype):
+    """What takes the zeros of short pieces off: (pieces width, columns); None where all have one length."""
+    pieces, columns = len(cuts) - 1, cuts[-1]
+    if pieces * width == columns:
+        return None
+    found = np.zeros((pieces * width, columns), dtype)
+    owners = np.repeat(np.arange(pieces), np.diff(cuts))
+    found[owners * width + np.arange(columns) - cuts[owners], np.arange(columns)] = 1
+    return found

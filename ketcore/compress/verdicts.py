@@ -41,13 +41,15 @@ def best_result(results: Sequence[Result]) -> Result:
     return max((result for result in results if not result.control), key=score)
 
 
-def verdict(result: Result, ratio: float) -> str:
-    """One sentence on the best method."""
+def verdict(result: Result, ratio: float, alone: bool = False) -> str:
+    """One sentence on the best method, or on one that was asked for alone."""
     measures = result.measures
     for neighbours, cosines, text in LEVELS:
         if measures.neighbours >= neighbours and measures.cosines >= cosines:
             return f"Take {result.name}: {text}."
     kept = f"{measures.neighbours:.0%} of the nearest words, cosines correlate by {measures.cosines:.2f}"
+    if alone:
+        return f"At {ratio:g}x {result.name} is not worth having: it keeps {kept}."
     return f"Nothing at {ratio:g}x is worth having: the best, {result.name}, keeps {kept}."
 
 
