@@ -2,15 +2,14 @@
 
 The names, by what they are for; `help(ketcore.rows)` tells of one of them::
 
-    objects        Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Diagonal, Identity,
-                   Permutation, CodebookTable, PackedCodes; made by ket, eye, kron, kron_power, swap,
-                   commutation
+    objects        Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Diagonal, Identity, Permutation,
+                   CodebookTable, PackedCodes; made by ket, eye, kron, kron_power, swap, commutation
     structure      khatri_rao, face_splitting, hadamard, embed, partial_trace,
                    partial_transpose, permute_subsystems, allclose
     approximation  from_dense, nearest_kronecker, fit_codebooks, recompress, suggest_dims,
                    vocabulary_permutation
     small numbers  quantize, QuantizedArray
-    files          save, load, load_word2ket
+    files          save, load, load_words, load_word2ket
     operations     gather_kron, rows, row_kets, ket_rows, codebook_rows, ket_inner, ket_gram,
                    ket_sandwich, kron_matmul, kron_solve, kron_slogdet, kron_log_likelihood, kron_inner,
                    kron_norm, kron_trace, kron_sandwich: functions of arrays; beside each
@@ -32,6 +31,7 @@ from ketcore.fit import recompress as recompress
 from ketcore.fit import vocabulary_permutation as vocabulary_permutation
 from ketcore.io import load as load
 from ketcore.io import load_word2ket as load_word2ket
+from ketcore.io import load_words as load_words
 from ketcore.io import save as save
 from ketcore.lookups.gather import engines as engines
 from ketcore.objects.codebook_table import CodebookTable as CodebookTable

@@ -1,10 +1,11 @@
-"""The command line: `ketcore demo`, `ketcore info`, `ketcore --version`."""
+"""The command line: `ketcore compress`, `decompress`, `inspect`, `demo`, `info`, and `ketcore --version`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from ketcore._version import __version__
+from ketcore.compress import job_options
 from ketcore.demo.output import drop
 
 
@@ -44,6 +45,9 @@ def _obey(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="ketcore", description=about)
     parser.add_argument("--version", action="version", version=f"ketcore {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
+    job_options.add_compress(commands).set_defaults(run=_run_compress)
+    job_options.add_decompress(commands).set_defaults(run=_run_decompress)
+    job_options.add_inspect(commands).set_defaults(run=_run_inspect)
     _add_demo(commands)
     about = "print what a report of a bug needs: versions, BLAS, threads, engines, GPUs"
     commands.add_parser("info", help=about, description=about).set_defaults(run=_run_info)
@@ -107,6 +111,37 @@ def _run_demo(options: argparse.Namespace) -> int:
         options.fail(str(error))
     unsaved = job.run(tables, corpus, options)
     return _complain(f"ketcore demo: error: {unsaved}") if unsaved else 0
+
+
+def _run_compress(options: argparse.Namespace) -> int:
+    # Imported here, so that the other commands do not wait for SciPy.
+    from ketcore.compress.command import compress
+
+    try:
+        compress(options)
+    except (ValueError, ImportError) as error:
+        return _complain(f"ketcore compress: error: {error}")
+    return 0
+
+
+def _run_decompress(options: argparse.Namespace) -> int:
+    from ketcore.compress.dense_files import decompress
+
+    try:
+        print(decompress(options))
+    except (ValueError, ImportError) as error:
+        return _complain(f"ketcore decompress: error: {error}")
+    return 0
+
+
+def _run_inspect(options: argparse.Namespace) -> int:
+    from ketcore.compress.dense_files import inspected
+
+    try:
+        print(inspected(options.file))
+    except (ValueError, ImportError) as error:
+        return _complain(f"ketcore inspect: error: {error}")
+    return 0
 
 
 def _run_info(_: argparse.Namespace) -> int:

@@ -50,7 +50,7 @@ BROKEN = {
     "metadata": (raw(b'{"__metadata__":{"a":1}}'), r"the metadata must be texts by names, got \{'a': 1\}"),
     "others": (raw(b'{"__metadata__":{"format":"pt"}}'), r"must have a ketcore_format, .* got \['format'\]"),
     "none": (raw(b"{}"), r"the metadata must have a ketcore_format, as those of ketcore alone, got \[\]"),
-    "newer": (changed(ketcore_format="4"), r"ketcore_format must be at most 3, got 4 \(update ketcore\)"),
+    "newer": (changed(ketcore_format="5"), r"ketcore_format must be at most 4, got 5 \(update ketcore\)"),
     "version": (changed(ketcore_format="1.0"), "ketcore_format must be an int >= 1, got '1.0'"),
     "kind": (changed(kind="Matrix"), "kind must be one of Ket, .* Identity, CodebookTable, got 'Matrix'"),
     "no shape": (changed(shape=None), r"the metadata must be texts by names"),

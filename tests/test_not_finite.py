@@ -279,7 +279,7 @@ COMPUTE_NOTHING = {
     *("Diagonal", "Identity", "Ket", "KroneckerMatrix", "KroneckerProduct", "KroneckerSum", "Permutation"),
     "QuantizedArray",
     *("Op", "commutation", "digits", "engines", "eye", "ket", "linalg", "load_word2ket", "suggest_dims"),
-    *("load", "save", "PackedCodes", "QuantizedArray"),
+    *("load", "load_words", "save", "PackedCodes", "QuantizedArray"),
     *("as_linear_operator", "cost", "from_packed", "from_terms", "random", "swap"),
 }
 

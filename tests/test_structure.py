@@ -35,6 +35,7 @@ FLOORS = (
     ("linalg",),
     ("", "data"),
     ("testing", "demo", "torch", "jax", "environment"),
+    ("compress",),
     ("cli",),
     ("__main__",),
 )
@@ -53,8 +54,8 @@ BRIDGES = {
     "sklearn": "fit.kmeans",
     "hypothesis": "testing*",
     "ml_dtypes": "testing*",
-    "matplotlib": "demo*",
-    "tqdm": "demo* testing.identities",
+    "matplotlib": "demo* compress.pictures",
+    "tqdm": "demo* compress.bars testing.identities",
 }
 
 
@@ -126,7 +127,9 @@ def test_no_room_has_a_circle():
         visit(name, ())
 
 
-@pytest.mark.parametrize("name", ["arrays", "cuda", "lookups", "products", "spectra", "objects", "io"])
+@pytest.mark.parametrize(
+    "name", ["arrays", "cuda", "lookups", "products", "spectra", "objects", "io", "compress"]
+)
 def test_a_room_says_what_is_in_it(name):
     """Every module by its name at the begin of a line, so that a reader opens the right one."""
     text = ast.get_docstring(modules()[name], clean=False)

@@ -194,6 +194,7 @@ def functions() -> dict[str, Call]:
         "kron": Call(kc.kron, {"matrices": (MATRIX, SUM)}, "matrices"),
         "kron_power": Call(kc.kron_power, {"matrix": MATRIX, "k": 2}),
         "load": Call(kc.load, {"path": saved(), "mmap_mode": None, "like": None}),
+        "load_words": Call(kc.load_words, {"path": saved()}),
         "load_word2ket": Call(kc.load_word2ket, packed),
         "nearest_kronecker": Call(
             kc.nearest_kronecker, {"A": dense, "gain": None, "weights": None} | fit | dims
@@ -202,7 +203,7 @@ def functions() -> dict[str, Call]:
         "partial_transpose": Call(kc.partial_transpose, {"operator": SQUARE, "where": 0}),
         "permute_subsystems": Call(kc.permute_subsystems, {"operator": SQUARE, "order": (1, 0)}),
         "recompress": Call(kc.recompress, {"x": MATRIX} | fit),
-        "save": Call(kc.save, {"path": saved(), "obj": MATRIX}),
+        "save": Call(kc.save, {"path": saved(), "obj": MATRIX, "words": None}),
         "suggest_dims": Call(kc.suggest_dims, {"n": 6, "order": 2}),
         "swap": Call(kc.swap, {"dims": (2, 3, 2), "i": 0, "j": 2}),
         "vocabulary_permutation": Call(kc.vocabulary_permutation, {"table": dense, "weights": None} | dims),

@@ -138,6 +138,7 @@ RIGHT: dict[str, set[str]] = {
     "layer": {"None"},
     "like": _ARRAYS | {"None", "np.float64(2.0)"},  # of which library and device alone count
     "mmap_mode": {"None"},
+    "words": {"None"},
     "obj": _KINDS,
     "ord": {"None", "2", "np.float64(2.0)", "-1", "inf"},
     "out": {"None"},

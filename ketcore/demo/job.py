@@ -30,7 +30,7 @@ def prepare(options: Namespace) -> tuple[list[Table], Corpus]:
     for name, least in (("epochs", 1), ("seed", 0), ("seeds", 1)):
         if getattr(options, name) < least:
             raise ValueError(f"--{name} must be at least {least}, got {getattr(options, name)}")
-    _check_picture(options.plot)
+    check_picture(options.plot)
     _check_writable("--plot", options.plot)
     _check_writable("--json", options.json)
     files = [Path(path).resolve() for path in (options.json, options.plot) if path is not None]
@@ -156,7 +156,7 @@ def answer(sentence: str, results: Sequence[Result], corpus: Corpus) -> None:
     print(report.format_answers(results, average_words([sentence], corpus.vocabulary), corpus.intents))
 
 
-def _check_picture(path: str | None) -> None:
+def check_picture(path: str | None) -> None:
     """Raise ValueError where matplotlib is missing or does not know this kind of file."""
     if path is None:
         return

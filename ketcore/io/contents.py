@@ -7,9 +7,11 @@
                                     parts.0.data, .indices, .indptr    of sparse ones
     Diagonal                        values
     CodebookTable                   codebooks.0, codebooks.1, ...
-                                    codes                      (words, N, R), those of a word together
+                                    codes                      (words, N, R), those of a word together;
+                                                               N counts the codebooks that have codes
                                     row_scale, decoder         where it has them
-                                    code_bits                  (1,), of packed codes (words, bytes)
+                                    code_bits                  (1,), of packed codes (words, bytes), or
+                                                               (2,) with N, where some have no codes
     Permutation, Identity           nothing but their sizes
 
 Leaves, codebooks, decoders and row scales stand there as they are kept, and may be quantized.
@@ -50,7 +52,7 @@ SIZES: dict[type, tuple[str, ...]] = {
 # Tensors that a file of a kind may have or not.
 OPTIONAL: dict[type, tuple[str, ...]] = {
     KroneckerMatrix: ("identities",),
-    CodebookTable: ("row_scale", "decoder", "code_bits"),
+    CodebookTable: ("codes", "row_scale", "decoder", "code_bits"),
 }
 _SPARSE = ("csr_array", "csc_array", "csr_matrix", "csc_matrix")
 _PARTS = ("dense", "diagonal", "identity", *_SPARSE)
@@ -88,11 +90,18 @@ def _of_codebooks(table):
     """The arrays of a table of codes."""
     found = {f"codebooks.{n}": book for n, book in enumerate(table.stored)}
     if isinstance(table.codes, PackedCodes):
-        found |= {"codes": table.codes.packed, "code_bits": np.array([table.codes.bits], np.uint8)}
-    else:
+        # How many codebooks have codes: those of a word fill whole bytes, which do not tell.
+        counts = [table.codes.bits, table.codes.order][: 1 + lacks_codes(table)]
+        found |= {"codes": table.codes.packed, "code_bits": np.array(counts, np.uint8)}
+    elif table.codes is not None:
         found["codes"] = permuted(namespace_of(table.codes), table.codes, (2, 0, 1))
     named = {"row_scale": table.stored_row_scale, "decoder": table.stored_decoder}
     return found | {name: array for name, array in named.items() if array is not None}
+
+
+def lacks_codes(obj: Any) -> bool:
+    """Whether an object is a table of codes, some of which are left out."""
+    return isinstance(obj, CodebookTable) and (obj.codes is None or obj.codes.shape[0] < obj.order)
 
 
 def _of_part(n, part):
@@ -130,7 +139,7 @@ def tensor_names(kind: type, sizes: Mapping[str, Sequence[int]], parts: Sequence
         count = len(sizes["dims" if kind is KroneckerSum else "row_dims"])
         return [f"factors.{n}" for n in range(count)]
     if kind is CodebookTable:
-        return [*(f"codebooks.{n}" for n in range(len(sizes["dims"]))), "codes"]
+        return [f"codebooks.{n}" for n in range(len(sizes["dims"]))]
     if kind is not KroneckerProduct:
         return []
     orders = {len(parts), len(sizes["row_dims"]), len(sizes["col_dims"])}
@@ -185,17 +194,20 @@ def _made(kind, sizes, parts, arrays):
 
 def _codebook_table(sizes, arrays):
     """A table of codes, of which it keeps the memory that they lie in."""
-    codes, bits = arrays["codes"], arrays.get("code_bits")
+    codes, bits = arrays.get("codes"), arrays.get("code_bits")
     codebooks = [arrays[f"codebooks.{n}"] for n in range(len(sizes["dims"]))]
-    if bits is None:
+    if codes is None:
+        if bits is not None:
+            raise ValueError("code_bits must stand beside codes, got none")
+    elif bits is None:
         if codes.ndim != 3:
             raise ValueError(f"codes must have shape (words, N, R), got {codes.shape}")
         codes = codes.transpose(1, 2, 0)
     else:
-        if bits.shape != (1,) or bits.dtype != np.uint8:
-            raise ValueError(f"code_bits must be one uint8, got {bits.dtype} {bits.shape}")
+        if bits.shape not in ((1,), (2,)) or bits.dtype != np.uint8:
+            raise ValueError(f"code_bits must be one or two uint8, got {bits.dtype} {bits.shape}")
         rank = codebooks[0].shape[0] if codebooks and codebooks[0].ndim == 3 else 1
-        codes = PackedCodes(codes, len(codebooks), rank, int(bits[0]))
+        codes = PackedCodes(codes, int(bits[1]) if len(bits) > 1 else len(codebooks), rank, int(bits[0]))
     return CodebookTable(codebooks, codes, arrays.get("row_scale"), arrays.get("decoder"))
 
 

@@ -4,8 +4,9 @@ The metadata is text: `ketcore_format`, the version of this description; `kind`,
 sizes (`shape`, `dims`, ...) as lists of JSON, in which an integer of more than 63 bits is a hexadecimal text;
 `parts` of a KroneckerProduct; `complex`, the names of the tensors whose last axis has a real and an imaginary
 part; `quantized`, the arrays of 8, 4 or 2 bits a number, as `small_numbers` says.  What the tensors are is in
-`contents`.  A file has the oldest version that describes it: 3 where numbers take 2 bits or a row scale
-is quantized, 2 where something else is, else 1.
+`contents`; one more, `words`, may have the words of a table, as `file_words` says.  A file has the oldest
+version that describes it: 4 where there are words or codes are left out, 3 where numbers take 2 bits or
+a row scale is quantized, 2 where something else is, else 1.
 
 The format is read here, not by its own library: that copies what it reads, maps nothing, and says little of
 what is wrong.  Writing is a header and the bytes behind it, for which nothing new has to be installed.
@@ -14,8 +15,7 @@ what is wrong.  Writing is a header and the bytes behind it, for which nothing n
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from os import PathLike
 from reprlib import repr as shortened
 from typing import Any, Literal, TypeAlias, overload
@@ -25,13 +25,24 @@ import numpy as np
 from ketcore.array_types import ForeignT, Host
 from ketcore.arrays.autodiff import is_traced
 from ketcore.arrays.namespaces import is_array, is_numpy, library_of
-from ketcore.io.contents import OPTIONAL, SIZES, is_count, named_arrays, part_kinds, rebuilt, tensor_names
+from ketcore.io.contents import (
+    OPTIONAL,
+    SIZES,
+    is_count,
+    lacks_codes,
+    named_arrays,
+    part_kinds,
+    rebuilt,
+    tensor_names,
+)
+from ketcore.io.file_words import WORDS, check_words_tensor, words_array
+from ketcore.io.paths import checked_path, naming
 from ketcore.io.small_numbers import (
     check_described,
     parts_of,
     quantized_entries,
+    quantized_version,
     split,
-    version,
     with_quantized,
 )
 from ketcore.io.tensor_bytes import read_arrays, replacing
@@ -57,13 +68,13 @@ Saved: TypeAlias = (
     | Identity
     | CodebookTable[Any]
 )
-_VERSION = 3
+_VERSION = 4
 _KINDS = {kind.__name__: kind for kind in SIZES}
 # What the format calls the dtypes of numbers, and of the parts of complex ones.
 _NUMBERS = ("F64", "F32", "F16", "BF16")
 
 
-def save(path: str | PathLike[str], obj: Saved) -> None:
+def save(path: str | PathLike[str], obj: Saved, words: Sequence[str] | None = None) -> None:
     """Write a ket or an operator to a file, in the format of safetensors and without pickle.
 
     Parameters
@@ -73,19 +84,22 @@ def save(path: str | PathLike[str], obj: Saved) -> None:
     obj : ket, operator or table
         A Ket, KroneckerMatrix, KroneckerSum, KroneckerProduct, Permutation, Diagonal, Identity or
         CodebookTable, with arrays of any library and device.  What is recorded for gradients is not kept.
+    words : sequence of str, optional
+        What the rows of a table stand for, one for each, without line feeds; `load_words` returns them.
 
     Raises
     ------
     TypeError
         On other kinds and dtypes, and on arrays without values (traced ones).
     ValueError
-        On an empty path or one that is a device, and on more than about a hundred thousand modes.
+        On an empty path or one that is a device, on more than about a hundred thousand modes, and on words.
     OSError
         Where the system cannot write the file.
 
     See Also
     --------
     load : Reads what this wrote.
+    load_words : Reads its words.
 
     Notes
     -----
@@ -99,7 +113,7 @@ def save(path: str | PathLike[str], obj: Saved) -> None:
     ...     load(f"{folder}/matrix.safetensors").to_dense().tolist()
     [[3.0, 6.0]]
     """
-    target = _checked_path(path)
+    target = checked_path(path)
     kind = next((kind for kind in SIZES if isinstance(obj, kind)), None)
     if kind is None:
         raise TypeError(f"obj must be one of {', '.join(_KINDS)}, got {type(obj).__name__}")
@@ -107,12 +121,15 @@ def save(path: str | PathLike[str], obj: Saved) -> None:
     arrays, quantized = split(given), quantized_entries(given)
     if any(is_array(array) and is_traced(array) for array in arrays.values()):
         raise TypeError(f"obj must be known by its values for save, got a {kind.__name__} that is traced")
-    metadata = {"ketcore_format": str(version(quantized)), "kind": kind.__name__}
+    version = 4 if words is not None or lacks_codes(obj) else quantized_version(quantized)
+    metadata = {"ketcore_format": str(version), "kind": kind.__name__}
     metadata |= {name: _as_text(getattr(obj, name)) for name in SIZES[kind]}
     if isinstance(obj, KroneckerProduct):
         metadata["parts"] = json.dumps(part_kinds(obj))
     if quantized:
         metadata["quantized"] = json.dumps(quantized)
+    if words is not None:
+        arrays[WORDS] = words_array(words, obj)
     pairs = [name for name, array in arrays.items() if are_pairs(array)]
     if pairs:
         metadata["complex"] = json.dumps(pairs)
@@ -185,6 +202,7 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
     See Also
     --------
     save : Writes such a file.
+    load_words : Reads the words of a table.
     load_word2ket : Reads tables of the word2ket package.
 
     Notes
@@ -202,15 +220,17 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
     ...     load(f"{folder}/ket.safetensors", mmap_mode="c").to_dense().tolist()
     [3.0, 4.0, 6.0, 8.0]
     """
-    source = _checked_path(path)
+    source = checked_path(path)
     if mmap_mode is not None and not (isinstance(mmap_mode, str) and mmap_mode in ("r", "c")):
         raise ValueError(f"mmap_mode must be None, 'r' or 'c', got {shown(mmap_mode)}")
     placed(np.zeros(0, np.float32), like)
-    with open(source, "rb") as file, _naming(source):
+    with open(source, "rb") as file, naming(source):
         size = os.fstat(file.fileno()).st_size
         metadata, entries, start = read_header(file, size)
         kind, sizes, parts, pairs = _described(metadata)
         tensors = layout(entries, size - start)
+        if (words := tensors.pop(WORDS, None)) is not None:
+            check_words_tensor(words)
         quantized = check_described(_optional("quantized", metadata), tensors)
         small = parts_of(quantized)
         _check_names(kind, tensor_names(kind, sizes, parts), {*tensors} - small | {*quantized})
@@ -225,26 +245,8 @@ def load(path: str | PathLike[str], mmap_mode: str | None = None, like: Any = No
         name: array if is_count(name) else as_numbers(array, tensors[name].dtype, name in pairs, beside)
         for name, array in found.items()
     }
-    with _naming(source):
+    with naming(source):
         return rebuilt(kind, sizes, parts, with_quantized(arrays, quantized))
-
-
-def _checked_path(path):
-    found = os.fspath(path) if isinstance(path, PathLike) else path
-    if not isinstance(found, str):
-        raise TypeError(f"path must be a str or an os.PathLike of one, got {type(path).__name__}")
-    if not found or "\0" in found:
-        raise ValueError(f"path must be the name of a file, got {found!r}")
-    return found
-
-
-@contextmanager
-def _naming(path) -> Iterator[None]:
-    """Whatever is wrong with a file is a ValueError that names it."""
-    try:
-        yield
-    except (TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"path must be a file of ketcore.save, got {path!r}, in which {error}") from None
 
 
 def _as_text(sizes):

@@ -24,7 +24,7 @@ def quantized_entries(arrays: Mapping[str, Any]) -> list[list[Any]]:
     return [[name, array.bits, array.block, list(array.shape)] for name, array in found.items()]
 
 
-def version(entries: Sequence[Sequence[Any]]) -> int:
+def quantized_version(entries: Sequence[Sequence[Any]]) -> int:
     """The oldest version of files that describes these entries."""
     if any(bits == 2 or name == "row_scale" for name, bits, *_ in entries):
         return 3

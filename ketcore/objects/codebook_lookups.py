@@ -4,6 +4,7 @@ Letters: N order, R rank, w = prod q_n numbers of a row before the decoder, Q co
 """
 
 from collections.abc import Iterator
+from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -31,7 +32,7 @@ from ketcore.arrays.quantized_lines import lines_at
 from ketcore.arrays.sums import sum_by_index
 from ketcore.arrays.threads import READERS, readers
 from ketcore.objects.blocks import check_broadcast, shape_of
-from ketcore.objects.indexing import Selector, take
+from ketcore.objects.indexing import Selector, take, take_stored
 from ketcore.objects.packed_codes import PackedCodes, unpacked
 from ketcore.ops import codebook_rows, gather_kron
 from ketcore.shapes import shown
@@ -71,12 +72,16 @@ def rows_of(
 
     In the dtype of the table, or in its accumulation dtype.
     """
-    xp = namespace_of(like_of(table.stored[0]))
-    codes, row_scale = _picked(table, ids)
-    if check or (check is None and on_host(codes)):
-        _check_codes(table, codes, ids)
-    codebooks, dtype = table.stored, table.dtype
-    if decoder is not table.decoder or wide:
+    xp, changed = namespace_of(like_of(table.stored[0])), decoder is not table.decoder
+    if table.codes is None:
+        codebooks, row_scale, codes = _own_vectors(table, ids)
+    else:
+        codes, row_scale = _picked(table, ids)
+        if check or (check is None and on_host(codes)):
+            _check_codes(table, codes, ids)
+        codebooks = table.stored
+    dtype = table.dtype
+    if changed or wide:
         dtype = accumulation_dtype(xp, dtype) if wide else dtype
         codebooks = [
             book if book.dtype == dtype else as_dtype(xp, decoded(book), dtype) for book in codebooks
@@ -94,6 +99,47 @@ def with_nan(rows: AnyArray, bad: AnyArray | None) -> AnyArray:
         rows[places] = np.nan
         return rows
     return chosen(xp, places[..., None], xp.full_like(rows, float("nan")), rows)
+
+
+def all_codes(table: Any) -> AnyArray:
+    """The codes (N, R, words) of a table, unpacked, with those that it leaves out.
+
+    >>> from ketcore import CodebookTable
+    >>> all_codes(CodebookTable([[[1.0]], [[1.0], [2.0]]], [[[1, 0, 1]]])).tolist()
+    [[[0, 0, 0]], [[1, 0, 1]]]
+    """
+    if table.codes is not None:
+        return _codes_of(table, slice(None))
+    return _own_codes(table, np.arange(table.shape[0]))
+
+
+def _own_vectors(table, ids):
+    """Codebooks with the vectors of some words alone, the scales of these, and their codes (N, R, ...)."""
+    key = None
+    if isinstance(ids, range):
+        shape, chosen = (len(ids),), ids
+        key = slice(ids.start, ids.stop, ids.step) if ids.step > 0 else None
+        ids = ids if key else np.arange(ids.start, ids.stop, ids.step)
+    else:
+        like = like_of(table.stored[0])
+        ids = to_namespace_of(ids, namespace_of(like), like)
+        shape, chosen = tuple(ids.shape), flattened(namespace_of(ids), ids)
+    # A codebook has at least one vector, also where no word is asked for.
+    some = chosen if prod(shape) else range(1)
+    books = [
+        decoded(take_stored(book, [range(book.shape[0]), some])) if book.shape[1] > 1 else decoded(book)
+        for book in table.stored
+    ]
+    places = np.arange(prod(shape)).reshape(shape)
+    return books, _scales_of(table, ids, key), _own_codes(table, places)
+
+
+def _own_codes(table, places):
+    """Codes (N, R, ...) of places (...), 0 of codebooks with one vector, beside the codebooks."""
+    many = np.array([[book.shape[1] > 1] * book.shape[0] for book in table.stored])
+    codes = places * many.reshape(many.shape + (1,) * places.ndim)
+    like = like_of(table.stored[0])
+    return to_namespace_of(codes, namespace_of(like), like)
 
 
 def _picked(table, ids):
@@ -134,7 +180,18 @@ def _codes_of(table, ids):
     else:
         found = _taken(stored, ids, 2 if packed is None else 0)
     found = found if packed is None else unpacked(found, packed)
-    return native(found) if is_numpy(found) else found
+    found = native(found) if is_numpy(found) else found
+    return _with_left_out(table, found)
+
+
+def _with_left_out(table, codes):
+    """Codes (N, R, ...) with the zeros of codebooks with one vector, where these were left out."""
+    if codes.shape[0] == len(table.stored):
+        return codes
+    xp, lines = namespace_of(codes), iter(range(codes.shape[0]))
+    zeros = xp.zeros_like(codes[:1, ...])
+    parts = [zeros if book.shape[1] == 1 else codes[(n := next(lines)) : n + 1, ...] for book in table.stored]
+    return xp.concat(parts, axis=0)
 
 
 def _lines_at(lines, ids):
@@ -310,11 +367,11 @@ def _owners(ids, offsets):
 def scores(table: Any, x: AnyArray) -> Iterator[AnyArray]:
     """The products of x (B, w), B >= 1, with all rows before the decoder, block by block: (B, block).
 
-    Of order 1 a product with each codebook comes first, and a score is a sum of R picked numbers.  Otherwise
-    the rows of a block are made.
+    Of order 1 with codes a product with each codebook comes first, and a score is a sum of R picked numbers.
+    Otherwise the rows of a block are made.
     """
     xp, order = namespace_of(x), table.order
-    if order > 1:
+    if order > 1 or table.codes is None:
         for block in _blocks(table.shape[0], table.width):
             yield xp.matmul(x, transposed(as_dtype(xp, rows_of(table, block, wide=True), x.dtype)))
         return

@@ -75,10 +75,12 @@ class CodebookTable(Structured, Generic[ArrayT]):
     codebooks : sequence of N arrays, (R, K_n, q_n)
         Floating or complex, one R for all, while K_n may differ; 2-D ones mean R = 1, and R = 0 rows of
         zeros.  Integers and nested lists become floating.
-    codes : array of ints, (N, R, words), or PackedCodes
+    codes : array of ints, (N, R, words), PackedCodes, or None
         Which vector each word takes of each codebook, of any integer dtype, in which it stays: narrow ones
         are never widened as a whole, and what is mapped into memory stays mapped.  Beside codebooks of
-        another library they may be an array of NumPy, of which a call moves what it picks.
+        another library they may be an array of NumPy, of which a call moves what it picks.  Codebooks of one
+        vector leave no choice: the lines of all of them may be left out, and N here is the number of others.
+        None: word i takes vector i of each of these others, which then have a vector for each word.
     row_scale : array, (words,), optional
         One number for each row, of any sign; by default there is none.
     decoder : array, (w, Q), optional
@@ -90,7 +92,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
         The codebooks as they are kept; some may be of the kind QuantizedArray.
     codebooks : tuple of N arrays, (R, K_n, q_n)
         The same as arrays: where they are quantized, decoded at each use of the attribute.
-    codes : array of ints, (N, R, words), or PackedCodes
+    codes : array of ints, (N, R, words), PackedCodes, or None
+        As it was given.
     stored_row_scale, row_scale : array, (words,), or None
         The numbers of rows as they are kept, and as an array.
     stored_decoder, decoder : array, (w, Q), or None
@@ -117,7 +120,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
     ``check=False``, by which its row is NaN.
 
     Codes are read word by word.  Those of one word lie together, so that a row of a mapped file costs one
-    page, where `codes` is ``np.moveaxis(stored, 0, 2)`` of an array (words, N, R).
+    page, where `codes` is ``np.moveaxis(stored, 0, 2)`` of an array (words, N, R).  Without codes the vectors
+    of the words of a call are picked before they are decoded, if a line of a QuantizedArray is one vector.
 
     Examples
     --------
@@ -125,6 +129,11 @@ class CodebookTable(Structured, Generic[ArrayT]):
     >>> table = CodebookTable([books], np.array([[[0, 1, 1], [1, 1, 0]]], np.uint8), [1.0, 2.0, 1.0])
     >>> table.shape, table.rows([1, 2]).tolist()
     ((3, 2), [[0.0, 22.0], [10.0, 1.0]])
+
+    Without codes, a table of few columns and a matrix that makes them more:
+
+    >>> CodebookTable([[[1.0], [3.0], [2.0]]], None, decoder=[[1.0, 10.0]]).rows([1]).tolist()
+    [[3.0, 30.0]]
     """
 
     stored: tuple[ArrayT | QuantizedArray[ArrayT], ...]
@@ -143,7 +152,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def __init__(
         self: "CodebookTable[Host]",
         codebooks: Sequence[HostLike],
-        codes: Index | PackedCodes,
+        codes: Index | PackedCodes | None,
         row_scale: HostLike | None = None,
         decoder: HostLike | None = None,
     ) -> None: ...
@@ -151,7 +160,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def __init__(
         self: "CodebookTable[ForeignT]",
         codebooks: Sequence[ForeignT],
-        codes: Index | PackedCodes,
+        codes: Index | PackedCodes | None,
         row_scale: ForeignT | None = None,
         decoder: ForeignT | None = None,
     ) -> None: ...
@@ -161,11 +170,11 @@ class CodebookTable(Structured, Generic[ArrayT]):
         books = tuple(with_axes(book, 3) if book.ndim == 2 else book for book in codebooks)
         check_table_shapes("codebooks", shapes_of(books))
         codes = _as_codes(codes, books)
-        others = (*kinds, *beside)
+        others, words = (*kinds, *beside), _words(codes, books)
         if row_scale is not None:
             row_scale = check_stored("row_scale", (row_scale,), others)[1][0]
-            if tuple(row_scale.shape) != (codes.shape[2],):
-                rule = f"have shape ({codes.shape[2]},), one number for each word"
+            if tuple(row_scale.shape) != (words,):
+                rule = f"have shape ({words},), one number for each word"
                 raise ValueError(f"row_scale must {rule}, got {tuple(row_scale.shape)}")
         if decoder is not None:
             decoder = check_stored("decoder", (decoder,), others)[1][0]
@@ -207,7 +216,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
     def shape(self) -> tuple[int, int]:
         """The number of words and of columns."""
         matrix = self.stored_decoder
-        return self.codes.shape[2], self.width if matrix is None else matrix.shape[1]
+        return _words(self.codes, self.stored), self.width if matrix is None else matrix.shape[1]
 
     @property
     def ndim(self) -> int:
@@ -231,7 +240,9 @@ class CodebookTable(Structured, Generic[ArrayT]):
 
     @property
     def code_width(self) -> int:
-        """The bits that a stored code takes."""
+        """The bits that a stored code takes; 0 where there are none."""
+        if self.codes is None:
+            return 0
         if isinstance(self.codes, PackedCodes):
             return self.codes.bits
         return int(namespace_of(self.codes).iinfo(self.codes.dtype).bits)
@@ -247,7 +258,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         numbers = sum(map(nbytes_of, self._stored()))
         if isinstance(self.codes, PackedCodes):
             return numbers + self.codes.nbytes
-        return numbers + prod(self.codes.shape) * self.code_width // 8
+        return numbers if self.codes is None else numbers + prod(self.codes.shape) * self.code_width // 8
 
     def __len__(self) -> int:
         return checked_length(self.shape[0])
@@ -373,7 +384,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         check_dense_size(words * columns, self._entry_bytes(), what, max_bytes, "iter_row_blocks(size)")
         if out is None and not is_writeable_in_place(like):
             return self._read(0, words)
-        return codebook_lookups.fill(self.dequantize(), check_out(out, self.shape, dtype, like, xp))
+        return codebook_lookups.fill(self._ready(), check_out(out, self.shape, dtype, like, xp))
 
     def iter_row_blocks(self: Any, size: int) -> RowBlocks:
         """All rows as dense blocks of at most `size`, from row 0 on, for what is too large to be held.
@@ -480,6 +491,10 @@ class CodebookTable(Structured, Generic[ArrayT]):
         table: Any = CodebookTable(books, self.codes, row_scale, decoder)
         return table
 
+    def _ready(self) -> Any:
+        """The table that lookups take: decoded, but for the vectors of words without codes."""
+        return self if self.codes is None else self.dequantize()
+
     def expand(self: Any, max_bytes: float = 2**30) -> "CodebookTable[ArrayT]":
         """The same table with all rows made, but for the decoder: they are vectors of one codebook.
 
@@ -553,7 +568,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         >>> table.logits([1.0, 1.0]).tolist()
         [7.0, 3.0, 7.0]
         """
-        table = self.dequantize()
+        table = self._ready()
         xp, vectors, batch, dtype = table._vectors(x)
         words = self.shape[0]
         if not vectors.shape[0]:
@@ -597,7 +612,7 @@ class CodebookTable(Structured, Generic[ArrayT]):
         ([7.0, 7.0], [0, 2])
         """
         k = check_int("k", k, 1, self.shape[0])
-        table = self.dequantize()
+        table = self._ready()
         xp, vectors, batch, dtype = table._vectors(x)
         if is_complex(xp, dtype):
             raise TypeError(f"x must be real, as the table, for topk, got {dtype}")
@@ -609,6 +624,8 @@ class CodebookTable(Structured, Generic[ArrayT]):
 
     def _for_words(self: Any, count: int) -> Any:
         """The table as calls of so many words read it: decoded, but for what is much longer than these."""
+        if self.codes is None:
+            return self
         known = [(book, book.shape[1]) for book in self.stored]
         known.append((self.stored_row_scale, self.shape[0]))
         few = [are_few(array, count, lines) for array, lines in known]
@@ -660,13 +677,20 @@ class CodebookTable(Structured, Generic[ArrayT]):
         books = tuple(book.shape[1] for book in self.stored)
         numbers = sum(prod(array.shape) for array in self._stored())
         counts = display.sizes(numbers, self.nbytes, prod(self.shape) * self._entry_bytes())
-        codes = f"{self.code_width} bits" if isinstance(self.codes, PackedCodes) else self.codes.dtype
+        packed = isinstance(self.codes, PackedCodes)
+        codes = f"{self.code_width} bits" if packed else getattr(self.codes, "dtype", "none")
         kinds = {"codes": codes, "dtype": self.dtype, **display.storage(self._stored())}
         return {**facts, "codebook_rows": books, **kinds, **counts}
 
 
 def _as_codes(codes: Any, books: Any) -> Any:
     """Codes of the right kind and shape, in the memory and the dtype that they have."""
+    if codes is None:
+        counts = [book.shape[1] for book in books]
+        if len({*counts, 1}) > 2:
+            rule = "be there, or all codebooks have as many vectors as there are words, or one"
+            raise ValueError(f"codes must {rule}, got None for {counts}")
+        return None
     if isinstance(codes, PackedCodes):
         pass
     elif isinstance(codes, np.ndarray) and not isinstance(codes, np.ma.MaskedArray):
@@ -676,11 +700,17 @@ def _as_codes(codes: Any, books: Any) -> Any:
             raise TypeError(f"codes must have an integer dtype, got {codes.dtype}")
     else:
         codes = as_integers("codes", codes)
-    lead = (len(books), books[0].shape[0])
-    if codes.ndim != 3 or tuple(codes.shape[:2]) != lead or not codes.shape[2]:
+    lead, coded = (len(books), books[0].shape[0]), sum(book.shape[1] > 1 for book in books)
+    leads = (lead, (coded or lead[0], lead[1]))
+    if codes.ndim != 3 or tuple(codes.shape[:2]) not in leads or not codes.shape[2]:
         rule = f"have shape (N, R, words), for {lead} and at least one word"
         raise ValueError(f"codes must {rule}, got {tuple(codes.shape)}")
     stored = codes.packed if isinstance(codes, PackedCodes) else codes
     if not is_numpy(stored):
         namespace("codes and codebooks", (stored, like_of(books[0])))
     return codes
+
+
+def _words(codes: Any, books: Any) -> int:
+    """How many words there are."""
+    return max(book.shape[1] for book in books) if codes is None else codes.shape[2]

@@ -94,7 +94,8 @@ def quantize(x: Any, bits: int = 8, block: int = 32) -> Any:
     if isinstance(x, Ket):
         return Ket.from_packed(_quantized("x.packed", x.packed, bits, block, x.ndim - 1), x.dims)
     if isinstance(x, CodebookTable):
-        books = _several("x.codebooks", x.codebooks, bits, block, 1)
+        # Without codes a vector belongs to one word, which is to be decoded alone.
+        books = _several("x.codebooks", x.codebooks, bits, block, 2 if x.codes is None else 1)
         decoder = None if x.decoder is None else _quantized("x.decoder", x.decoder, bits, block, 0)
         return CodebookTable(books, x.codes, x.stored_row_scale, decoder)
     if isinstance(x, KroneckerSum):

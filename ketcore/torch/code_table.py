@@ -17,6 +17,7 @@ import ketcore as kc
 from ketcore.arrays.checks import check_index
 from ketcore.fit.codebooks import codebook_sizes
 from ketcore.objects import display
+from ketcore.objects.codebook_lookups import all_codes
 from ketcore.shapes import check_int
 from ketcore.torch.embedding_tables import described, given_parameter, leaf_std, own_precision, table_size
 from ketcore.torch.functional import codebook_rows, rows
@@ -102,7 +103,7 @@ class CodeTable(SharedTable):
             self._set_row_scale(books[0], trained)
         else:
             self.row_scale = nn.Parameter(parameter(table.row_scale), requires_grad=trained)
-        codes = table.codes.unpack() if isinstance(table.codes, kc.PackedCodes) else table.codes
+        codes = all_codes(table)
         codes = codes if isinstance(codes, Tensor) else torch.from_numpy(host_codes(codes))
         codes = codes.to(books[0].device)
         self.register_buffer("codes", as_bytes(codes.permute(2, 0, 1), max(b.shape[1] for b in books)))
