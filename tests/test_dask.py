@@ -162,6 +162,9 @@ def test_products_of_blocks_of_columns(page):
         np.testing.assert_allclose(found, operator @ x, rtol=1e-12)
         assert product.shape == found.shape
         assert product.dtype == found.dtype
+        for dtype in ("int64", "complex64"):
+            product = page["dask_product"](operator.astype("float32"), da.ones((10, 1), dtype=dtype))
+            assert product.dtype == product.compute(scheduler="sync").dtype
     for wrong, text in {
         (9, 10): r"x must have shape \(10, columns\), got \(9, 10\)",
         (10,): r"x must have shape \(10, columns\), got \(10,\)",

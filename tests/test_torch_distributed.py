@@ -33,6 +33,7 @@ OF_TWO = (
     "only_gradients_of_factors_travel",
     "fully_shard_equals_one_process",
     "recipe_of_dtensors",
+    "records_that_are_assigned_are_divided",
     "sharded_trains_beside_ddp",
     "bytes_of_sharded_rows",
     "processes_draw_other_records",

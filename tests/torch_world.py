@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed import checkpoint
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -201,6 +201,19 @@ def check_a_process_may_have_no_ids():
     agree(whole, drawn_ids(7, (0, 3)))
 
 
+def check_records_that_are_assigned_are_divided():
+    whole, ids = seeded(lambda: kt.EmbeddingKet(7, 16)), torch.arange(7)
+    replicated = distribute_tensor(whole.leaves.detach(), kt.ShardedEmbeddingKet(7, 16).mesh, [Replicate()])
+    for given in (whole.leaves.detach(), replicated):
+        layer = kt.ShardedEmbeddingKet(7, 16, dtype=torch.float32)
+        layer.load_state_dict({"leaves": given}, assign=True)
+        close(layer(ids), whole(ids))
+        own = layer.leaves.to_local()
+        assert layer.leaves.placements == (Shard(0),)
+        assert own.untyped_storage().data_ptr() != whole.leaves.untyped_storage().data_ptr()
+        assert len(own) == len(part(ids))
+
+
 def check_sharded_trains_beside_ddp():
     ids, goal = batch()
     whole = seeded(lambda: kt.EmbeddingKet(WORDS, COLUMNS, order=2))
@@ -225,6 +238,12 @@ def check_sharded_refuses():
     mesh = init_device_mesh("cpu", (dist.get_world_size(), 1))
     refuses(ValueError, "mesh must have one dimension, got 2", kt.ShardedEmbeddingKet, 7, 16, mesh=mesh)
     refuses(TypeError, "mesh must be a DeviceMesh, got int", kt.ShardedEmbeddingKet, 7, 16, mesh=2)
+    alone = DeviceMesh("cpu", [0])
+    if first:
+        assert kt.ShardedEmbeddingKet(7, 16, mesh=alone).leaves.to_local().shape == (7, 1, 8)
+    else:
+        text = rf"mesh must have this process, got process {dist.get_rank()} and those of \[0\]"
+        refuses(ValueError, text, kt.ShardedEmbeddingKet, 7, 16, mesh=alone)
     distributed = distribute_tensor(torch.arange(4), layer.mesh, [Shard(0)])
     refuses(TypeError, "input must be the ids of this process, got a DTensor", layer, distributed)
     refuses(TypeError, "input must have an integer dtype", layer, torch.ones(2))

@@ -207,9 +207,9 @@ def matmul_plan(
     return _plan(*dims, max(rank, 1), rounded, max(trail, 1), idle, itemsize, path, native)
 
 
-def are_symbols(*sizes: Any) -> bool:
+def are_symbols(batch: Any, trail: Any) -> bool:
     """Whether one of these may have no value: in a graph for all sizes, as while PyTorch compiles."""
-    return is_compiling() or any(map(is_symbol, sizes))
+    return is_compiling() or is_symbol(batch) or is_symbol(trail)
 
 
 def typical(trail: int) -> tuple[int, int]:

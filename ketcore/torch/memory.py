@@ -77,7 +77,8 @@ def _to_host_array(tensor):
 def _numbers(tensor):
     # Memory that Tensor.numpy has shown can no longer be resized, by which FSDP frees what it has gathered.
     # DLPack leaves it so, and takes some microseconds longer.
-    if "torch.distributed.fsdp" in sys.modules:
+    # torch.compile loads FSDP too, and has no processes.
+    if "torch.distributed.fsdp" in sys.modules and torch.distributed.is_initialized():
         return np.from_dlpack(tensor.detach().resolve_conj().resolve_neg())
     return tensor.numpy(force=True)
 

@@ -67,9 +67,9 @@ class ShardedEmbeddingKet(nn.Module):
     Raises
     ------
     TypeError, ValueError, IndexError
-        On arguments, as of `EmbeddingKet`; where the mesh has several dimensions, or there is neither a mesh
-        nor a process group.  A call raises IndexError on ids out of range on every process, whichever has
-        them, on all devices.
+        On arguments, as of `EmbeddingKet`; where the mesh has several dimensions or lacks this process, or
+        there is neither a mesh nor a process group.  A call raises IndexError on ids out of range on every
+        process, whichever has them, on all devices.
 
     See Also
     --------
@@ -245,13 +245,17 @@ class ShardedEmbeddingKet(nn.Module):
         """Torch's, which also takes the records of all words, as an EmbeddingKet has them."""
         name, process, processes = f"{prefix}leaves", self.mesh.get_local_rank(), self.mesh.size()
         given: Any = state_dict.get(name)
+        leaves: Any = self.leaves
         if hasattr(given, "to_local"):
             if (found := given.device_mesh.size()) != processes:
                 error_msgs.append(f"{name} must be divided between {processes} processes, got {found}")
                 state_dict[name] = self.leaves.detach()
+            elif given.placements != leaves.placements:
+                # With assign=True it becomes the parameter, of which each process has its words.
+                state_dict[name] = given.redistribute(self.mesh, leaves.placements)
         elif isinstance(given, Tensor) and given.shape == self.leaves.shape:
             own = given[self._first(process) : self._first(process + 1)]
-            state_dict[name] = self._sharded(own.to(self.mesh.device_type))
+            state_dict[name] = self._sharded(own.to(self.mesh.device_type, copy=True))
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -287,4 +291,7 @@ def _checked_mesh(mesh):
         raise TypeError(f"mesh must be a DeviceMesh, got {type(mesh).__name__}")
     if mesh.ndim != 1:
         raise ValueError(f"mesh must have one dimension, got {mesh.ndim}")
+    if mesh.get_coordinate() is None:
+        got = f"process {torch.distributed.get_rank()} and those of {mesh.mesh.tolist()}"
+        raise ValueError(f"mesh must have this process, got {got}")
     return mesh
