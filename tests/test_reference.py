@@ -73,9 +73,12 @@ def test_every_page_of_the_reference_is_listed():
     assert listed == {page.stem for page in REFERENCE.glob("*.rst")} - {"index"}
 
 
-def test_every_option_of_the_command_is_in_the_reference(capsys):
-    with pytest.raises(SystemExit):
-        main(["demo", "--help"])
-    options = set(re.findall(r"--\w+", capsys.readouterr().out)) - {"--help"}
+def test_every_option_of_the_commands_is_in_the_reference(capsys):
     page = (REFERENCE / "command_line.rst").read_text(encoding="utf-8")
-    assert options == set(re.findall(r"^``(--\w+) ", page, re.MULTILINE))
+    sections = re.split(r"^ketcore (\w+)[ A-Z]*\n-+$", page, flags=re.MULTILINE)
+    told = dict(zip(sections[1::2], sections[2::2], strict=True))
+    for command in ("demo", "compress", "decompress", "inspect"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        options = set(re.findall(r"--\w+", capsys.readouterr().out)) - {"--help"}
+        assert options == set(re.findall(r"``(--\w+)[ `]", told.get(command, ""))), command
