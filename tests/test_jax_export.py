@@ -36,6 +36,9 @@ GIVEN = {
     "leaves": draw(50, 2, 8),
     "books": [draw(3, 7, 4)],
     "scale": draw(90),
+    "maps": [draw(2, 4, 4), draw(2, 4, 4)],
+    "kets": kc.Ket.from_packed(draw(50, 2, 8), (4, 4)),
+    "codes": RNG.integers(0, 7, (1, 3, 50)).astype("int32"),
 }
 
 
@@ -45,6 +48,17 @@ CALLS = {
     "rows": ((IDS,), lambda a, ids: kc.rows(a.factors, ids, row_scale=a.scale)),
     "rows of columns": ((IDS,), lambda a, ids: kc.rows(a.factors, ids[:, None])),
     "rows of an object": ((IDS,), lambda a, ids: kc.KroneckerMatrix(a.factors)[ids]),
+    "entries of an object": ((IDS,), lambda a, ids: kc.KroneckerMatrix(a.factors)[ids, ids]),
+    "kets of an object": (
+        (IDS,),
+        lambda a, ids: (a.kets[ids] + a.kets[0]).inner(a.kets[1]),
+    ),
+    "entries of codes": (
+        (IDS,),
+        lambda a, ids: kc.CodebookTable(a.books, a.codes)[ids, ids % 4],
+    ),
+    "ket_sandwich": ((KETS, KETS), lambda a, v, w: kc.ket_sandwich([v, v], a.maps, [w, w])),
+    "kron_sandwich": ((VECTORS, VECTORS), lambda a, x, y: kc.kron_sandwich(x, a.square, y)),
     "rows_vjp": ((IDS, ROWS), lambda a, ids, g: kc.rows_vjp(a.factors, ids, g)),
     "grad of rows": ((IDS, ROWS), lambda a, ids, g: a.gradients(a.factors, ids, g)),
     "row_kets": ((IDS,), lambda a, ids: kc.row_kets(a.factors, ids)),

@@ -347,7 +347,7 @@ def test_methods_refuse():
     with pytest.raises(ValueError, match=r"kets must have equal dims to be added, got \(2, 3\) and \(3, 2\)"):
         v + w
     with pytest.raises(
-        ValueError, match=r"kets must have batch shapes that broadcast, got \[\(4,\), \(3,\)\]"
+        ValueError, match=r"kets must have batches that broadcast, got \(4,\) and \(3,\)"
     ):
         v.kron(w)
     with pytest.raises(ValueError, match="must"):

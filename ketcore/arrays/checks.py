@@ -30,7 +30,7 @@ from ketcore.arrays.namespaces import (
     to_host,
 )
 from ketcore.cuda.library import is_cupy, on_one_device
-from ketcore.shapes import NO_SEQUENCES, check_addressable, check_dense_size, shown
+from ketcore.shapes import NO_SEQUENCES, broadcast, check_addressable, check_dense_size, shown
 from ketcore.tracing import kept
 
 
@@ -340,6 +340,18 @@ def _modes(found, dims):
             got = f"{n} of shape {(dims[0][n], dims[1][n])}"
             raise ValueError(f"identities must be modes of square factors, got {got}")
     return frozenset(map(int, found))
+
+
+def check_batches(names: str, one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    """The shape to which two batches broadcast."""
+    one, other = tuple(one), tuple(other)
+    try:
+        return np.broadcast_shapes(one, other)
+    except TypeError:
+        # Symbols, which NumPy does not take.
+        return broadcast(one, other)
+    except ValueError:
+        raise ValueError(f"{names} must have batches that broadcast, got {one} and {other}") from None
 
 
 def check_like(

@@ -140,6 +140,9 @@ def check_broadcast(shapes: Sequence[tuple[int, ...]]) -> None:
     """IndexError unless index arrays of these shapes broadcast."""
     try:
         np.broadcast_shapes(*shapes)
+    except TypeError:
+        # Symbols, of which the library says whether they do.
+        return
     except ValueError:
         raise IndexError(f"key must hold index arrays that broadcast, got shapes {shown(shapes)}") from None
 

@@ -35,7 +35,7 @@ from ketcore.objects.blocks import check_broadcast, shape_of
 from ketcore.objects.indexing import Selector, take, take_stored
 from ketcore.objects.packed_codes import PackedCodes, unpacked
 from ketcore.ops import codebook_rows, gather_kron
-from ketcore.shapes import shown
+from ketcore.shapes import broadcast, shown
 
 # Numbers of what is made of a block of words: it stays in the last cache of a processor.
 _BLOCK_NUMBERS = 1 << 18
@@ -278,7 +278,7 @@ def dense_entries(table: Any, row: AnyArray, column: AnyArray) -> AnyArray:
         return as_dtype(xp, xp.sum(found * _lines(decoder, column), axis=-1), table.dtype)
     column = to_namespace_of(column, xp, found)
     places, bad = _selected(column)
-    shape = np.broadcast_shapes(found.shape[:-1], tuple(column.shape))
+    shape = broadcast(found.shape[:-1], column.shape)
     places = xp.broadcast_to(places, shape)[..., None]
     found = xp.take_along_axis(xp.broadcast_to(found, (*shape, table.width)), places, axis=-1)
     found = with_nan(found, None if bad is None else xp.broadcast_to(bad, shape))[..., 0]

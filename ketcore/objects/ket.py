@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 from ketcore import shapes
 from ketcore.array_types import ArrayT, ForeignT, Host, HostFactor, Key, Lists, Number, Seed, Untyped
 from ketcore.arrays import scale
-from ketcore.arrays.checks import as_sequence, check_floating
+from ketcore.arrays.checks import as_sequence, check_batches, check_floating
 from ketcore.arrays.conversions import as_array
 from ketcore.arrays.elementary import conjugated, itemsize
 from ketcore.arrays.namespaces import namespace_of, quiet
@@ -777,11 +777,7 @@ def _check_ket(other):
 
 def _batched(left, right):
     """Two packed arrays broadcast to one batch shape."""
-    batches = [tuple(array.shape[:-2]) for array in (left, right)]
-    try:
-        batch = np.broadcast_shapes(*batches)
-    except ValueError:
-        raise ValueError(f"kets must have batch shapes that broadcast, got {batches}") from None
+    batch = check_batches("kets", left.shape[:-2], right.shape[:-2])
     arrays = []
     for array in (left, right):
         xp = namespace_of(array)

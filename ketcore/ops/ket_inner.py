@@ -19,7 +19,14 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
-from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tangents, shapes_of
+from ketcore.arrays.checks import (
+    as_sequence,
+    check_batches,
+    check_floating,
+    check_like,
+    check_tangents,
+    shapes_of,
+)
 from ketcore.arrays.elementary import as_dtype, conjugated, elementwise_product, reshaped, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, is_numpy, quiet
 from ketcore.products import terms
@@ -508,16 +515,7 @@ def _summed(xp: ModuleType, grams: Sequence[AnyArray]) -> AnyArray:
 
 def _broadcast(v, w):
     """The batch of both."""
-    shapes = tuple(v[0].shape[:-2]), tuple(w[0].shape[:-2])
-    try:
-        return np.broadcast_shapes(*shapes)
-    except TypeError:
-        # Symbols, which NumPy does not take.
-        return broadcast(*shapes)
-    except ValueError:
-        raise ValueError(
-            f"v and w must have batches that broadcast, got {shapes[0]} and {shapes[1]}"
-        ) from None
+    return check_batches("v and w", v[0].shape[:-2], w[0].shape[:-2])
 
 
 def _like_primals(xp, gradients, primals, shifts):

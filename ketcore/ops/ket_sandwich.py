@@ -15,7 +15,14 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
-from ketcore.arrays.checks import as_sequence, check_floating, check_like, check_tables, check_tangents
+from ketcore.arrays.checks import (
+    as_sequence,
+    check_batches,
+    check_floating,
+    check_like,
+    check_tables,
+    check_tangents,
+)
 from ketcore.arrays.elementary import conjugated, elementwise_product, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
@@ -296,13 +303,7 @@ class _Call:
         self.xp, _, self.dtype = check_floating("v, factors and w", (*self.v, *self.factors, *self.w))
         for name, ket, axis in (("v", self.v, 1), ("w", self.w, 2)):
             _check_ket(name, ket, tuple(factor.shape[axis] for factor in self.factors))
-        shapes = tuple(self.v[0].shape[:-2]), tuple(self.w[0].shape[:-2])
-        try:
-            self.batch = np.broadcast_shapes(*shapes)
-        except ValueError:
-            raise ValueError(
-                f"v and w must have batches that broadcast, got {shapes[0]} and {shapes[1]}"
-            ) from None
+        self.batch = check_batches("v and w", self.v[0].shape[:-2], self.w[0].shape[:-2])
         self.working = accumulation_dtype(self.xp, self.dtype)
         self.wide_v, by_v = scale.level(self.widened(self.v), -1)
         self.wide, by_factors, carry = scale.level_and_carry(self.widened(self.factors), None)

@@ -13,7 +13,14 @@ import numpy as np
 
 from ketcore.array_types import AnyArray, ForeignT, Host, HostLike
 from ketcore.arrays import scale
-from ketcore.arrays.checks import check_floating, check_like, check_shape, check_tables, check_tangents
+from ketcore.arrays.checks import (
+    check_batches,
+    check_floating,
+    check_like,
+    check_shape,
+    check_tables,
+    check_tangents,
+)
 from ketcore.arrays.elementary import conjugated, padded, transposed
 from ketcore.arrays.namespaces import accumulation_dtype, cast_gradient, quiet
 from ketcore.products import terms
@@ -302,13 +309,7 @@ class _Call:
                 raise ValueError(
                     f"{name} must have {size} entries along its last axis, got shape {tuple(array.shape)}"
                 )
-        shapes = tuple(self.x.shape[:-1]), tuple(self.y.shape[:-1])
-        try:
-            self.batch = np.broadcast_shapes(*shapes)
-        except ValueError:
-            raise ValueError(
-                f"x and y must have batches that broadcast, got {shapes[0]} and {shapes[1]}"
-            ) from None
+        self.batch = check_batches("x and y", self.x.shape[:-1], self.y.shape[:-1])
         self.working = accumulation_dtype(self.xp, self.dtype)
         dims = (tuple(factor.shape[axis] for factor in self.factors) for axis in (1, 2))
         self.reached = [reached_dims(*pair) for pair in zip(dims, self.shape, strict=True)]
