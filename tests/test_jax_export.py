@@ -36,6 +36,7 @@ GIVEN = {
     "leaves": draw(50, 2, 8),
     "books": [draw(3, 7, 4)],
     "scale": draw(90),
+    "stored": [kc.quantize(draw(2, 300, 16), 4, 16)],
 }
 
 
@@ -45,6 +46,7 @@ CALLS = {
     "rows": ((IDS,), lambda a, ids: kc.rows(a.factors, ids, row_scale=a.scale)),
     "rows of columns": ((IDS,), lambda a, ids: kc.rows(a.factors, ids[:, None])),
     "rows of an object": ((IDS,), lambda a, ids: kc.KroneckerMatrix(a.factors)[ids]),
+    "rows of what is quantized": ((IDS,), lambda a, ids: kc.rows(a.stored, ids)),
     "rows_vjp": ((IDS, ROWS), lambda a, ids, g: kc.rows_vjp(a.factors, ids, g)),
     "grad of rows": ((IDS, ROWS), lambda a, ids, g: a.gradients(a.factors, ids, g)),
     "row_kets": ((IDS,), lambda a, ids: kc.row_kets(a.factors, ids)),
