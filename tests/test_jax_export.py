@@ -39,6 +39,7 @@ GIVEN = {
     "maps": [draw(2, 4, 4), draw(2, 4, 4)],
     "kets": kc.Ket.from_packed(draw(50, 2, 8), (4, 4)),
     "codes": RNG.integers(0, 7, (1, 3, 50)).astype("int32"),
+    "stored": [kc.quantize(draw(2, 300, 16), 4, 16)],
 }
 
 
@@ -59,6 +60,7 @@ CALLS = {
     ),
     "ket_sandwich": ((KETS, KETS), lambda a, v, w: kc.ket_sandwich([v, v], a.maps, [w, w])),
     "kron_sandwich": ((VECTORS, VECTORS), lambda a, x, y: kc.kron_sandwich(x, a.square, y)),
+    "rows of what is quantized": ((IDS,), lambda a, ids: kc.rows(a.stored, ids)),
     "rows_vjp": ((IDS, ROWS), lambda a, ids, g: kc.rows_vjp(a.factors, ids, g)),
     "grad of rows": ((IDS, ROWS), lambda a, ids, g: a.gradients(a.factors, ids, g)),
     "row_kets": ((IDS,), lambda a, ids: kc.row_kets(a.factors, ids)),

@@ -80,6 +80,8 @@ def test_what_has_no_vjp_of_its_own_is_named(jax):
         TypeError, match=r"operation must be one of ketcore's, gather_kron, .*, got <built-in"
     ):
         kc.jax.custom_vjp(len)
+    with pytest.raises(TypeError, match=r"operation must be one of ketcore's, .*, got \["):
+        kc.jax.custom_vjp([kc.rows])
     rows, factors = kc.jax.custom_vjp(kc.rows), [jax.numpy.ones((1, 2, 2))]
     with pytest.raises(TypeError, match="out must be None for a function that JAX differentiates"):
         rows(factors, [0], out=np.zeros((1, 2)))
@@ -89,6 +91,10 @@ def test_what_has_no_vjp_of_its_own_is_named(jax):
     gradient = jax.vmap(jax.grad(lambda factor, id: rows([factor], id[None]).sum()), (None, 0))
     found = gradient(factors[0], jax.numpy.array([1, 0]))
     assert found[:, 0].tolist() == [[[0, 0], [1, 1]], [[1, 1], [0, 0]]]
+    # Beside what is quantized a gradient is that of what this decodes to.
+    small = jax.tree.map(jax.numpy.asarray, kc.quantize(RNG.standard_normal((1, 3, 4)), 4))
+    slope = jax.grad(lambda factor, first: rows([first, factor], [1]).sum())
+    assert np.array_equal(slope(factors[0], small), slope(factors[0], small.dequantize()))
 
 
 def near(found, expected, dtype="float64"):

@@ -97,6 +97,19 @@ def test_every_operation_is_exported(problem):
     torch.testing.assert_close(exported.module()(*problem.arrays), problem.forward(*problem.arrays))
 
 
+def test_rows_of_what_is_quantized_are_exported_for_batches_of_every_size():
+    stored = kc.quantize(torch.randn(1, 300, 32), 4)
+
+    class Module(torch.nn.Module):
+        def forward(self, ids):
+            return kc.rows([stored], ids)
+
+    ids = torch.tensor([[299, 0, 7]])
+    shapes = ({1: torch.export.Dim("batch")},)
+    exported = torch.export.export(Module(), (ids,), dynamic_shapes=shapes).module()
+    torch.testing.assert_close(exported(ids[:, :2]), stored.dequantize()[0][ids[:, :2]])
+
+
 @every_problem
 @pytest.mark.parametrize("kind", ["meta", "fake"])
 def test_arrays_without_values_give_shapes_and_dtypes(problem, kind):

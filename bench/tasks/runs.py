@@ -80,12 +80,14 @@ class Runs:
     def _dense(self, seed):
         """The dense table of a seed, with the rate that the demo has for it."""
         table, path = dense_table(self.corpus.words), self._dense_path(seed)
-        if not path.exists():
+        key = _key(table, 1.0, 1.0, seed)
+        # A run may have been stopped between the table and its record.
+        if not path.exists() or self._record(key) is None:
             result, memory = in_a_process(lambda: fit(table, self.corpus, self.epochs, seed, _silent))
             temporary = path.with_suffix(".part.npz")
             np.savez(temporary, *result.parameters)
             temporary.replace(path)
-            yield self._added(_key(table, 1.0, 1.0, seed), result, memory)
+            yield self._added(key, result, memory)
 
     def _dense_path(self, seed):
         return self.path.with_suffix(f".{self.task}.{seed}.npz")
@@ -98,17 +100,24 @@ class Runs:
     def _run(self, table, ratio, factor, seed, teacher):
         """A line for a run that has no record yet; its validation accuracy."""
         key = _key(table, ratio, factor, seed)
-        for record in self.records:
-            if record.items() >= ({"task": self.task} | key).items():
-                return record["validation"]
+        record = self._record(key)
+        if record is not None:
+            return record["validation"]
         rated = replace(table, rates=tuple(factor * rate for rate in table.rates))
         options = {"teacher": teacher if table.lessons is not None else None}
         result, memory = in_a_process(lambda: fit(rated, self.corpus, self.epochs, seed, _silent, **options))
         yield self._added(key, result, memory)
         return result.validation_accuracy
 
+    def _record(self, key):
+        """What the file has of a run; None where it has nothing."""
+        wanted = ({"task": self.task} | key).items()
+        return next((record for record in self.records if record.items() >= wanted), None)
+
     def _added(self, key, result, memory):
-        """A line of a run, whose record is in the file."""
+        """A line of a run, whose record, the only one, is in the file."""
+        known = self._record(key)
+        self.records = [record for record in self.records if record is not known]
         record = {"task": self.task} | key
         record |= {"bytes": stored_bytes(result.parameters[:-2]), "memory": memory, "seconds": result.seconds}
         record |= {"validation": result.validation_accuracy, "test": result.test_accuracy}
@@ -170,7 +179,13 @@ def table_lines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
         tests = [run["test"] for run in runs]
         spread = f" ± {stdev(tests):.4f}" if len(tests) > 1 else ""
         first = runs[0]
-        cells = [task, f"{ratio:g}x", name, f"{first['bytes']:,}", f"x {first['factor']:.2g}"]
+        cells = [
+            task,
+            f"{ratio:g}x",
+            name,
+            f"{max(run['bytes'] for run in runs):,}",
+            f"x {first['factor']:.2g}",
+        ]
         cells += [f"{mean(tests):.4f}{spread}", f"{mean(run['seconds'] for run in runs):.0f}"]
         yield f"| {' | '.join(cells)} | {max(run['memory'] for run in runs) / 2**20:.0f} MiB |"
 

@@ -11,6 +11,7 @@ from ketcore.array_types import AnyArray
 from ketcore.arrays.elementary import as_dtype, flattened, reshaped
 from ketcore.arrays.namespaces import device_of, namespace_of
 from ketcore.arrays.quantized import QuantizedArray
+from ketcore.tracing import is_symbol
 
 # Lines are picked where there are more than so many times as many as picks, which may repeat one: a number
 # that is picked costs more than one that is decoded beside its neighbours.
@@ -20,8 +21,13 @@ _NUMBERS = 1 << 13
 
 
 def are_few(array: object, picks: int, lines: int) -> bool:
-    """Whether so many picks of an array of so many lines, each of a part of it, are to be decoded alone."""
-    return isinstance(array, QuantizedArray) and 0 < _TIMES * picks < lines and array.size >= _NUMBERS
+    """Whether so many picks of an array of so many lines, each of a part of it, are to be decoded alone.
+
+    Not where their number is a symbol, in a graph for all numbers.
+    """
+    if not isinstance(array, QuantizedArray) or array.size < _NUMBERS or is_symbol(picks):
+        return False
+    return 0 < _TIMES * picks < lines
 
 
 def rows_of_terms(table: QuantizedArray[AnyArray], index: AnyArray) -> AnyArray:

@@ -8,12 +8,11 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np  # noqa: F401  (for the example)
 
+from ketcore.arrays.quantized import decoded
 from ketcore.ops import OPS
 from ketcore.shapes import shown
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-_BY_FUNCTION: dict[Any, Any] = {op.forward: op for op in OPS}
 
 
 def custom_vjp(operation: FunctionT) -> FunctionT:
@@ -54,7 +53,7 @@ def custom_vjp(operation: FunctionT) -> FunctionT:
     >>> [gradient.tolist() for gradient in jax.grad(norm)([jnp.array([[[3.0]]]), jnp.array([[[2.0]]])])]
     [[[[2.0]]], [[[3.0]]]]
     """
-    op = _BY_FUNCTION.get(operation)
+    op = next((each for each in OPS if each.forward is operation), None)
     if op is None:
         known = ", ".join(each.name for each in OPS)
         raise TypeError(f"operation must be one of ketcore's, {known}, got {shown(operation)}")
@@ -69,6 +68,8 @@ def custom_vjp(operation: FunctionT) -> FunctionT:
         bound.apply_defaults()
         given = bound.arguments
         arrays, counts = op.flatten([given[each.name] for each in op.primals])
+        # A vjp gives gradients of what is quantized as of what it decodes to.
+        arrays = tuple([decoded(array) for array in arrays])
         constants = [given[name] for name in op.constants]
         return _recorded(op, counts, {name: given[name] for name in op.options})(arrays, constants)
 
