@@ -8,6 +8,7 @@ embeddings, Svenstrup, Hansen, Winther, NeurIPS 2017; codes, see `ketcore.fit_co
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -163,9 +164,13 @@ def tt_tables(words: int, nbytes: int) -> Iterator[Table]:
     import torch
     from tltorch import FactorizedEmbedding
 
+    # The number of words may have no three factors: there are as many rows as the next one that has.
+    row_dims, col_dims = kc.suggest_dims(words, 3), kc.suggest_dims(COLUMNS, 3)
+
     def made(rank):
-        options = {"auto_tensorize": True, "n_tensorized_modes": 3, "factorization": "blocktt", "rank": rank}
-        return FactorizedEmbedding(words, COLUMNS, **options)
+        options = {"auto_tensorize": False, "factorization": "blocktt", "rank": rank}
+        options |= {"tensorized_num_embeddings": row_dims, "tensorized_embedding_dim": col_dims}
+        return FactorizedEmbedding(prod(row_dims), COLUMNS, **options)
 
     def count(rank):
         return sum(each.numel() for each in made(rank).parameters())

@@ -45,6 +45,8 @@ class Runs:
     epochs: int
 
     def __post_init__(self) -> None:
+        # That of the rates of the dense table, once it is chosen.
+        self.dense_factor = 1.0
         self.records = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else []
 
     def all(self, ratio: float, seeds: int, only: str) -> Iterator[str]:
@@ -78,16 +80,21 @@ class Runs:
         return max(found, key=lambda factor: found[factor])
 
     def _dense(self, seed):
-        """The dense table of a seed, with the rate that the demo has for it."""
+        """The dense table of a seed, in a file beside the records."""
         table, path = dense_table(self.corpus.words), self._dense_path(seed)
-        key = _key(table, 1.0, 1.0, seed)
+        if seed == TUNING_SEED:
+            self.dense_factor = yield from self._tuned(table, 1.0, None)
+        key = _key(table, 1.0, self.dense_factor, seed)
         # A run may have been stopped between the table and its record.
         if not path.exists() or self._record(key) is None:
-            result, memory = in_a_process(lambda: fit(table, self.corpus, self.epochs, seed, _silent))
+            rated = _rated(table, self.dense_factor)
+            result, memory = in_a_process(lambda: fit(rated, self.corpus, self.epochs, seed, _silent))
             temporary = path.with_suffix(".part.npz")
             np.savez(temporary, *result.parameters)
             temporary.replace(path)
-            yield self._added(key, result, memory)
+            # That of the tuning has its record already.
+            if self._record(key) is None:
+                yield self._added(key, result, memory)
 
     def _dense_path(self, seed):
         return self.path.with_suffix(f".{self.task}.{seed}.npz")
@@ -103,7 +110,7 @@ class Runs:
         record = self._record(key)
         if record is not None:
             return record["validation"]
-        rated = replace(table, rates=tuple(factor * rate for rate in table.rates))
+        rated = _rated(table, factor)
         options = {"teacher": teacher if table.lessons is not None else None}
         result, memory = in_a_process(lambda: fit(rated, self.corpus, self.epochs, seed, _silent, **options))
         yield self._added(key, result, memory)
@@ -115,9 +122,7 @@ class Runs:
         return next((record for record in self.records if record.items() >= wanted), None)
 
     def _added(self, key, result, memory):
-        """A line of a run, whose record, the only one, is in the file."""
-        known = self._record(key)
-        self.records = [record for record in self.records if record is not known]
+        """A line of a run, whose record is in the file."""
         record = {"task": self.task} | key
         record |= {"bytes": stored_bytes(result.parameters[:-2]), "memory": memory, "seconds": result.seconds}
         record |= {"validation": result.validation_accuracy, "test": result.test_accuracy}
@@ -132,6 +137,11 @@ class Runs:
 def _key(table: Table, ratio: float, factor: float, seed: int) -> dict[str, Any]:
     """What tells runs of one task apart."""
     return {"name": table.name, "ratio": ratio, "factor": factor, "seed": seed}
+
+
+def _rated(table: Table, factor: float) -> Table:
+    """The table with its rates times a factor."""
+    return replace(table, rates=tuple(factor * rate for rate in table.rates))
 
 
 def _silent(line):
