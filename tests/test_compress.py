@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import ketcore as kc
 from ketcore import cli
@@ -144,6 +146,33 @@ def test_measures_are_those_of_their_definitions():
     np.testing.assert_allclose(found.cosines, np.corrcoef(*ranks)[0, 1], atol=0.02)
     assert probe.measure(lambda ids: DENSE[ids]) == Measures(0.0, 1.0, 1.0)
     assert probe.measure(lambda ids: np.zeros_like(DENSE[ids])).cosines == 0
+    # Rows of zeros, and of one value: they have no order of pairs, and keep what there is of it.
+    for dense in (np.zeros((20, 4), np.float32), np.ones((20, 4), np.float32)):
+        flat = Probe(lambda ids, d=dense: d[ids], 20, np.ones(20), np.arange(20), np.random.default_rng(0))
+        assert flat.measure(lambda ids, d=dense: d[ids]) == Measures(0.0, 1.0, 1.0)
+        assert flat.measure(lambda ids: DENSE[ids, :4]).cosines == 0
+
+
+@given(st.integers(2, 60), st.integers(1, 3), st.integers(1, 25), st.integers(0, 2**32 - 1))
+def test_the_nearest_are_those_of_all_scores(words, columns, size, seed):
+    """Few values give equal scores and rows of zeros, of which the first words are taken."""
+    rng = np.random.default_rng(seed)
+    dense = rng.integers(-1, 2, (words, columns)).astype(np.float32)
+    queries = np.arange(0, words, 2)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(measures, "_BLOCK", size * max(len(queries), columns))
+        found = measures._nearest(lambda ids: dense[ids], words, queries)
+    units = dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-9)
+    scores = (units[queries] @ units.T).round(5)
+    scores[np.arange(len(queries)), queries] = -np.inf
+    kept = np.take_along_axis(scores, found, 1)
+    wanted = np.sort(scores, axis=1)[:, ::-1][:, : min(10, words - 1)]
+    np.testing.assert_allclose(-np.sort(-kept, axis=1), wanted, atol=1e-4)
+    assert all(len({*row}) == len(row) for row in found)
+    zeros = np.flatnonzero(~dense[queries].any(axis=1))
+    for place in zeros:
+        others = np.delete(np.arange(words), queries[place])
+        np.testing.assert_array_equal(np.sort(found[place]), others[: found.shape[1]])
 
 
 @pytest.mark.parametrize("kind", ["zeros", "one row", "few words", "huge", "tiny", "column"])
@@ -195,9 +224,11 @@ def test_wrong_outputs_are_named_and_nothing_is_lost(table, tmp_path, capsys):
     os.link(table, link)
     for path, said in (
         (there, "which is there (--force replaces it)"),
-        (tmp_path, "which is a folder"),
-        (table, "another file than what is read"),
-        (link, "another file than what is read"),
+        (tmp_path, "and not of a folder"),
+        (table, "another file than those of other options and of what is read"),
+        (link, "another file than those"),
+        ("a\0b", "must be the name of a file, and"),
+        ("", "must be the name of a file, and"),
         (tmp_path / "no" / "file", "must lie in a folder that is there"),
     ):
         assert (
