@@ -105,6 +105,11 @@ def _nearest(read, words, queries):
         scores = asked @ _unit(read(block)).T
         here = np.flatnonzero((queries >= block[0]) & (queries <= block[-1]))
         scores[here, queries[here] - block[0]] = -np.inf
+        if best.shape[1] == count:
+            # Of later words those alone that are nearer to some query than the last that it has.
+            least = _scores(best.min(axis=1))[:, None]
+            some = np.flatnonzero((scores > least).any(axis=0))
+            scores, block = scores[:, some], block[some]
         best = np.concatenate([best, _keys(scores, block)], axis=1)
         if best.shape[1] > count:
             best = np.partition(best, -count, axis=1)[:, -count:]
@@ -116,7 +121,16 @@ def _keys(scores, ids):
 
     No two are equal, so that the largest of them are found without an order of all.
     """
-    bits = (scores + np.float32(0)).view(np.int32)
-    # Of negative numbers of float32 those nearest to zero have the smallest bits.
-    ordered = np.where(bits < 0, bits ^ np.int32(_MOST_WORDS >> 1), bits)
+    # One zero: that of the other sign is another integer.
+    ordered = _flipped((scores + np.float32(0)).view(np.int32))
     return ordered.astype(np.int64) << 32 | (_MOST_WORDS - ids)
+
+
+def _scores(keys):
+    """The scores that are in keys."""
+    return _flipped((keys >> 32).astype(np.int32)).view(np.float32)
+
+
+def _flipped(bits):
+    """Bits of float32 as integers in the order of the numbers, and back: negative ones run the other way."""
+    return np.where(bits < 0, bits ^ np.int32(_MOST_WORDS >> 1), bits)
