@@ -113,15 +113,37 @@ def test_words_that_are_held_out_are_measured_and_not_fitted(table, tmp_path, mo
     monkeypatch.setattr(command, "METHODS", tuple(replaced))
     probes = []
     monkeypatch.setattr(command, "Probe", lambda *a: probes.append(a) or Probe(*a))
-    out = tmp_path / "out"
-    options = "--ratio", 4, "--method", "pq", "--holdout", 0.25, "--output", out
+    out, records = tmp_path / "out", tmp_path / "records"
+    options = "--ratio", 4, "--method", "pq", "--holdout", 0.25, "--output", out, "--json", records
     assert run("compress", table, *options) == 0
     first, second = seen
     assert len(first) == WORDS / 4
     np.testing.assert_array_equal(first, probes[0][3])
+    results = {
+        result["name"]: result for result in json.loads(records.read_text(encoding="utf-8"))["results"]
+    }
+    # Rows of words that are held out may be kept.
+    assert results["pruned"]["neighbours"] > 0.05
     assert not len(second)
     assert run("compress", table, "--ratio", 4, "--method", "pq", "--output", tmp_path / "all") == 0
     np.testing.assert_array_equal(kc.load(out).to_dense(), kc.load(tmp_path / "all").to_dense())
+
+
+def test_controls_are_those_of_their_definitions():
+    weights = RNG.permutation(WORDS) + 1.0
+    frame = frames.framed(Table(DENSE, None, "float32"), weights, np.random.default_rng(0))
+    heaviest, others = np.split(np.argsort(-weights), [10])
+    rows = methods.pruned_rows(frame, 10 * (2 * COLUMNS + 4))(np.arange(WORDS))
+    np.testing.assert_array_equal(rows[heaviest], DENSE[heaviest])
+    mean = np.broadcast_to(weights @ DENSE / weights.sum(), (len(others), COLUMNS))
+    np.testing.assert_allclose(rows[others], mean, rtol=1e-4, atol=1e-4)
+    read = methods.random_rows(frame, np.random.default_rng(0))
+    rows = read(np.arange(WORDS))
+    np.testing.assert_array_equal(rows[[7, 3]], read(np.array([7, 3])))
+    assert np.sqrt(np.square(rows).mean()) == pytest.approx(frame.unit, rel=0.1)
+    squares = (weights @ np.square(DENSE)).sum() / (weights.sum() * COLUMNS)
+    assert frame.unit == pytest.approx(squares**0.5, rel=1e-4)
+    assert len(np.unique(rows, axis=0)) == WORDS
 
 
 def test_codebooks_of_held_out_words_know_nothing_of_them():

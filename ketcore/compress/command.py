@@ -101,7 +101,8 @@ def measured(frame: Frame, weights: np.ndarray, asked: np.ndarray, options: Name
         found.tables[method.name] = made
         found.results.append(Result(method.name, made.nbytes, probe.measure(rows_of_table(made)), seconds))
     controls = {
-        "pruned": pruned_rows(frame, budget),
+        # Which words are kept is not fitted: those that are held out are among them.
+        "pruned": pruned_rows(frame._replace(weights=weights), budget),
         "random": random_rows(frame, np.random.default_rng([options.seed, 3])),
     }
     for name, read in controls.items():
