@@ -193,7 +193,7 @@ def test_measures_are_those_of_their_definitions():
         assert flat.measure(lambda ids: DENSE[ids, :4]).cosines == 0
 
 
-@given(st.integers(2, 60), st.integers(1, 3), st.integers(1, 25), st.integers(0, 2**32 - 1))
+@given(st.integers(2, 60), st.integers(1, 12), st.integers(1, 25), st.integers(0, 2**32 - 1))
 def test_the_nearest_are_those_of_all_scores(words, columns, size, seed):
     """Few values give equal scores and rows of zeros, of which the first words are taken."""
     rng = np.random.default_rng(seed)
@@ -309,6 +309,11 @@ def test_wrong_ratios_say_the_largest(table, tmp_path, capsys):
     reached = [m for m in methods.METHODS if m.sizes(frame, DENSE.nbytes / (most * 0.999))]
     assert reached
     assert not [m for m in methods.METHODS if m.sizes(frame, DENSE.nbytes / (most * 1.01))]
+    for words in range(50, 400, 100):
+        np.save(table, DENSE[:words])
+        assert run("compress", table, "--ratio", 1e6, "--method", "int2") == 1
+        most = error_of(capsys).split("at most ")[1].split()[0].replace(",", "")
+        assert run("compress", table, "--ratio", most, "--method", "int2") == 0
     for option in (
         ["--ratio", "0.5"],
         ["--ratio", "nan"],

@@ -79,7 +79,8 @@ def measured(frame: Frame, weights: np.ndarray, asked: np.ndarray, options: Name
     sizes = {each.name: each.sizes(frame, budget) for each in methods}
     if all(found is None for found in sizes.values()):
         most = largest_ratio(frame, methods)
-        shown = f"{most:,.1f}" if most >= 1 else f"{most:.2g}"
+        # Rounded down, so that what is said can be asked for.
+        shown = f"{int(10 * most) / 10:,.1f}" if most >= 1 else f"{most:.2g}"
         raise ValueError(f"--ratio must be at most {shown} for this table, got {options.ratio:g}")
     probe = Probe(frame.table.rows, frame.shape[0], weights, asked, np.random.default_rng([options.seed, 1]))
     found = Measured([], {}, [])

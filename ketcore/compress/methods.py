@@ -123,7 +123,7 @@ def random_rows(frame: Frame, rng: np.random.Generator) -> Reader:
 
 
 def largest_ratio(frame: Frame, methods: tuple[Method, ...]) -> float:
-    """The largest ratio that one of these reaches, rounded down to what is said of it."""
+    """The largest ratio that one of these reaches, by a whole number of bytes."""
     low, high = 0, 2 * frame.dense_bytes + 4096
     while high - low > 1:
         middle = (low + high) // 2
