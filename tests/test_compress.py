@@ -406,6 +406,9 @@ def test_sentences_follow_their_thresholds():
         result = verdicts.Result("pq", 1, Measures(0.5, cosines, neighbours), 1.0)
         return verdicts.verdict(result, 25.0)
 
+    near, far = [verdicts.Result("pq", 1, Measures(0.5, share, share), 1.0) for share in (0.9, 0.2)]
+    assert verdicts.best_result([near._replace(control=True), far, far._replace(name="int2")]) == far
+    assert verdicts.best_result([far, near]) == near
     for neighbours, cosines, text in verdicts.LEVELS:
         assert said(neighbours, cosines) == f"Take pq: {text}."
         assert text not in said(neighbours - 0.01, cosines)
