@@ -32,7 +32,7 @@ def test_methods_are_measured_beside_what_people_said(tmp_path, monkeypatch, cap
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(sys.modules, "compress_fasttext", ModuleType("compress_fasttext"))
     files = ["--words", str(tmp_path / "words"), "--similar", str(tmp_path / "pairs.tsv")]
-    options = ["--ratio", "4", "--without", "kronecker", "--without", "pq"]
+    options = ["--ratio", "4", "--without", "pq"]
     compress_tables.main([str(tmp_path / "table.npy"), *files, *options])
     title, head, *lines = capsys.readouterr().out.splitlines()
     assert title == "300 words, 12 columns, as they are:  1.000 (50)"

@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import zipfile
 
 import numpy as np
 import pytest
@@ -54,6 +55,7 @@ WRITERS = {
     "GloVe": lambda p: p.write_text(TEXT, encoding="utf-8"),
     "GloVe with ends of lines of Windows": lambda p: p.write_bytes(TEXT.encode().replace(b"\n", b" \r\n")),
     "word2vec": lambda p: p.write_text(f"7 3\n{TEXT}", encoding="utf-8"),
+    "word2vec with a mark of UTF-8": lambda p: p.write_text(f"7 3\n{TEXT}", encoding="utf-8-sig"),
     "tabs": lambda p: p.write_text(TEXT.replace(" ", "\t").rstrip(), encoding="utf-8"),
     "gzip": lambda p: p.write_bytes(gzip.compress(TEXT.encode())),
     "xz": lambda p: p.write_bytes(lzma.compress(f"7 3\n{TEXT}".encode())),
@@ -101,8 +103,8 @@ BROKEN = {
     "not UTF-8": (b"the 1 2\n\xff 3 4\n", r"line 2 must have a word in UTF-8, got b'\\xff'"),
     "blank within": (b"the 1 2\n\nof 3 4\n", r"line 2 must have a word and its numbers, got nothing"),
     "fewer than said": (b"3 2\nthe 1 2\nof 3 4\n", r"3 words, as the first line says, got 2"),
-    "NaN in text": (b"the 1 2\nof 3 nan\n", r"finite, got nan in row 1 \('of'\)"),
-    "too large": (b"the 1 2\nof 3 1e39\n", r"finite, got inf in row 1 \('of'\)"),
+    "NaN in text": (b"the 1 2\nof 3 nan\n", r"finite in float32, got nan in row 1 \('of'\)"),
+    "too large": (b"the 1 2\nof 3 1e39\n", r"finite in float32, got inf in row 1 \('of'\)"),
     "binary": (bytes(range(256)), r"line 1 must have"),
     "gzip cut short": (gzip.compress(TEXT.encode())[:40], "ended before"),
     "xz cut short": (lzma.compress(TEXT.encode())[:60], "ended before"),
@@ -114,6 +116,7 @@ BROKEN = {
     "cut short": (tensors({"e": TABLE})[:-1], r"84 bytes of tensors behind the header, got 83"),
     "two tensors": (tensors({"a": TABLE, "b": TABLE}), r"its name by --tensor, got 2: \['a', 'b'\]"),
     "no table": (tensors({"a": TABLE[0]}), r"got none among \['a'\]"),
+    "cut in the header": (tensors({"e": TABLE})[:40], r"the header must have at most"),
     "no words": (tensors({"a": TABLE[:0]}), r"must have numbers, got shape \(0, 3\)"),
 }
 ARRAYS = {
@@ -121,8 +124,8 @@ ARRAYS = {
     "complex": (np.ones((3, 2), complex), r"got complex128"),
     "one axis": (TABLE[0], r"words and columns, got shape \(3,\)"),
     "no rows": (TABLE[:0], r"words and columns, got shape \(0, 3\)"),
-    "NaN": (WRONG, r"finite, got nan in row 4"),
-    "beyond float32": (TABLE.astype(float) * 1e39, r"finite, got -?inf in row 0"),
+    "NaN": (WRONG, r"finite in float32, got nan in row 4"),
+    "beyond float32": (TABLE.astype(float) * 1e39, r"finite in float32, got -?inf in row 0"),
     "objects": (np.array([None, 3], object), "objects in dtype"),
 }
 
@@ -148,6 +151,19 @@ def test_an_array_that_is_no_table_is_named(kind, tmp_path):
 def test_an_array_that_is_cut_short_is_named(tmp_path):
     path = tmp_path / "cut"
     npy(path, TABLE)
+    for shape in ((10**20, 9), (-5, 9), (10**10, 10**6)):
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f4", "fortran_order": False, "shape": shape}
+            )
+        with pytest.raises(ValueError, match=r"^TABLE must be a whole file, got '.*cut', in which"):
+            read_table(str(path))
+        if min(shape) > 0:
+            with zipfile.ZipFile(tmp_path / "cut.npz", "w") as packed:
+                packed.writestr("a.npy", path.read_bytes())
+            with pytest.raises(ValueError, match=r"^TABLE must (be a whole file|fit into memory), got"):
+                read_table(str(tmp_path / "cut.npz"))
+    npy(path, TABLE)
     for size in (8, 40, 150):
         path.write_bytes(path.read_bytes()[:size] if size < 150 else tensors({"e": TABLE})[:60])
         with pytest.raises(ValueError, match=r"^TABLE must be a whole file, got '.*cut', in which"):
@@ -172,6 +188,8 @@ def test_a_name_that_is_not_there_is_named(tmp_path):
 def test_counts_become_roots(tmp_path):
     path = tmp_path / "counts"
     path.write_text("4\n1\n16\n", encoding="ascii")
+    assert read_weights(str(path), 3).tolist() == [0.5, 0.25, 1.0]
+    path.write_bytes(b"\xef\xbb\xbf4\n1\n16")
     assert read_weights(str(path), 3).tolist() == [0.5, 0.25, 1.0]
     npy(path, np.array([4, 1, 16]))
     assert read_weights(str(path), 3).tolist() == [0.5, 0.25, 1.0]

@@ -2,7 +2,6 @@
 
 import json
 from argparse import Namespace
-from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -22,8 +21,6 @@ from ketcore.io import save
 from ketcore.io.tensor_bytes import replacing
 
 _LEAST_WORDS = 4
-# A Kronecker matrix of so many numbers takes a minute or more, and loses most: above them it has to be named.
-_MOST_UNASKED = 1 << 22
 _HEADER = ("method", "bytes", "ratio", "error", "cosines", "neighbours", "seconds")
 _FORM = "{:<18}{:>12}{:>9}{:>8}{:>9}{:>12}{:>9}"
 
@@ -56,19 +53,16 @@ def compress(options: Namespace) -> None:
     print(spectrum_line(frame.energy))
     print(low_rank_sentence(frame.energy) + "\n", flush=True)
     found = measured(frame, weights, asked, options)
-    print(_measures_text(found, frame))
     chosen = best_result(found.results)
     sentence = verdict(chosen, options.ratio, options.method != "auto")
-    print(sentence)
-    if options.output is not None:
-        made = found.tables[chosen.name]
-        if options.holdout:
-            made = _fitted_to_all(table, weights, chosen.name, options)
-        with naming_output("--output", options.output):
-            save(options.output, made, table.words)
-        size = Path(options.output).stat().st_size
-        print(f"{options.output}: {chosen.name}, {made.nbytes:,} bytes of numbers, a file of {size:,} bytes")
-    _save_records(found, frame, sentence, options)
+    text = f"{_measures_text(found, frame)}\n{sentence}"
+    # Files come first, since the output may be a pipe that is closed; what was measured is said in any case.
+    try:
+        if options.output is not None:
+            text += "\n" + _save_table(found, chosen.name, table, weights, options)
+        _save_records(found, frame, sentence, options)
+    finally:
+        print(text)
 
 
 def spectrum_line(energy: np.ndarray) -> str:
@@ -85,16 +79,14 @@ def measured(frame: Frame, weights: np.ndarray, asked: np.ndarray, options: Name
     sizes = {each.name: each.sizes(frame, budget) for each in methods}
     if all(found is None for found in sizes.values()):
         most = largest_ratio(frame, methods)
-        shown = f"{most:,.1f}" if most >= 1 else f"{most:.2g}"
+        # Rounded down, so that what is said can be asked for.
+        shown = f"{int(10 * most) / 10:,.1f}" if most >= 1 else f"{most:.2g}"
         raise ValueError(f"--ratio must be at most {shown} for this table, got {options.ratio:g}")
     probe = Probe(frame.table.rows, frame.shape[0], weights, asked, np.random.default_rng([options.seed, 1]))
     found = Measured([], {}, [])
     for method in methods:
         if sizes[method.name] is None:
             found.left_out.append(f"{method.name}: does not reach {options.ratio:g}x")
-            continue
-        if options.method == "auto" and method.name == "kronecker" and prod(frame.shape) > _MOST_UNASKED:
-            found.left_out.append("kronecker: of so large a table by --method kronecker alone")
             continue
         begun = perf_counter()
         try:
@@ -110,7 +102,8 @@ def measured(frame: Frame, weights: np.ndarray, asked: np.ndarray, options: Name
         found.tables[method.name] = made
         found.results.append(Result(method.name, made.nbytes, probe.measure(rows_of_table(made)), seconds))
     controls = {
-        "pruned": pruned_rows(frame, budget),
+        # Which words are kept is not fitted: those that are held out are among them.
+        "pruned": pruned_rows(frame._replace(weights=weights), budget),
         "random": random_rows(frame, np.random.default_rng([options.seed, 3])),
     }
     for name, read in controls.items():
@@ -161,6 +154,17 @@ def _measures_text(found: Measured, frame: Frame) -> str:
         cells = [f"{error:.3f}", f"{cosines:.3f}", f"{neighbours:.3f}", "" if control else f"{seconds:.1f}"]
         lines.append(_FORM.format(f"{name} (control)" if control else name, *shown, *cells).rstrip())
     return "\n".join([*lines, *(f"left out: {text}" for text in found.left_out), ""])
+
+
+def _save_table(found, name, table, weights, options):
+    """Write the table of a method; what was written."""
+    made = found.tables[name]
+    if options.holdout:
+        made = _fitted_to_all(table, weights, name, options)
+    with naming_output("--output", options.output):
+        save(options.output, made, table.words)
+    size = Path(options.output).stat().st_size
+    return f"{options.output}: {name}, {made.nbytes:,} bytes of numbers, a file of {size:,} bytes"
 
 
 def _save_records(found: Measured, frame: Frame, sentence: str, options: Namespace) -> None:

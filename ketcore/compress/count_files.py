@@ -3,7 +3,7 @@
 import numpy as np
 
 from ketcore.compress.table_files import naming_input
-from ketcore.compress.text_vectors import open_text
+from ketcore.compress.text_vectors import numbered_lines, open_text
 
 
 def read_weights(path: str | None, words: int) -> np.ndarray:
@@ -33,7 +33,7 @@ def read_weights(path: str | None, words: int) -> np.ndarray:
 def _of_text(path):
     counts = []
     with open_text(path) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in numbered_lines(file):
             try:
                 counts.append(float(line))
             except ValueError:

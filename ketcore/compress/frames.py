@@ -62,6 +62,17 @@ class Frame(NamedTuple):
             self.tick(here.stop - here.start)
 
 
+def _moments(sample):
+    """`sum_i w_i x_i^T x_i` of the sample in float64, block by block."""
+    columns = sample.rows.shape[1]
+    found, step = np.zeros((columns, columns)), max(1, _BLOCK // columns)
+    for start in range(0, len(sample.rows), step):
+        here = slice(start, start + step)
+        wide = sample.rows[here] * np.sqrt(sample.weights[here].astype(np.float64))[:, None]
+        found += wide.T @ wide
+    return found
+
+
 def framed(
     table: Table, weights: np.ndarray, rng: np.random.Generator, tick: Callable[[int], None] = lambda _: None
 ) -> Frame:
@@ -71,8 +82,7 @@ def framed(
     kept = found.weights > 1e-9
     rows = np.ldexp(found.rows[kept], found.exponent).astype(np.float32)
     sample = Sample(rows, found.weights[kept], 0)
-    wide = rows * np.sqrt(sample.weights.astype(np.float64))[:, None]
-    energy, vectors = np.linalg.eigh(wide.T @ wide)
+    energy, vectors = np.linalg.eigh(_moments(sample))
     total = float(sample.weights.sum(dtype=np.float64))
     energy, vectors = np.maximum(energy[::-1], 0), np.ascontiguousarray(vectors[:, ::-1])
     unit = float(np.sqrt(energy.sum() / (total * columns))) or 1.0

@@ -4,7 +4,7 @@ import argparse
 from math import isfinite
 from typing import Any
 
-NAMES = ("auto", "int8", "int4", "int2", "pq", "codebooks", "lowrank", "kronecker")
+NAMES = ("auto", "int8", "int4", "int2", "pq", "codebooks", "lowrank")
 DTYPES = ("float32", "float16")
 
 

@@ -18,6 +18,8 @@ Reader = Callable[[np.ndarray], np.ndarray]
 PAIRS, QUERIES, NEAREST = 20_000, 300, 10
 # Numbers of a block of rows, and of scores: 16 MB of float32.
 _BLOCK = 1 << 22
+# Ids stay below it: the lower half of an integer of 64 bits, whose upper half is a score.
+_MOST_WORDS = (1 << 32) - 1
 
 
 class Measures(NamedTuple):
@@ -64,8 +66,9 @@ class Probe:
             gap += float(weights @ np.square(rows - found, dtype=np.float64).sum(axis=1))
             norm += float(weights @ np.square(rows, dtype=np.float64).sum(axis=1))
         found = _cosines(read, self.pairs)
-        constant = np.ptp(found) == 0 or np.ptp(self.cosines) == 0
-        correlation = 0.0 if constant else float(spearmanr(self.cosines, found).statistic)
+        flat = np.ptp(found) == 0, np.ptp(self.cosines) == 0
+        # One value alone has no order: all of it stays where the table has none either.
+        correlation = float(all(flat) or (not any(flat) and spearmanr(self.cosines, found).statistic))
         nearest = _nearest(read, self.words, self.queries)
         kept = [len(np.intersect1d(*both)) for both in zip(self.nearest, nearest, strict=True)]
         return Measures((gap / norm) ** 0.5 if norm else 0.0, correlation, sum(kept) / self.nearest.size)
@@ -97,14 +100,37 @@ def _cosines(read, pairs):
 def _nearest(read, words, queries):
     """The nearest words of each query, without itself: (queries, at most NEAREST)."""
     asked, count = _unit(read(queries)), min(NEAREST, words - 1)
-    best, ids = np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
+    best = np.zeros((len(queries), 0), np.int64)
     for block in pieces(np.arange(words), lambda ids: np.empty((1, max(len(queries), asked.shape[1])))):
         scores = asked @ _unit(read(block)).T
         here = np.flatnonzero((queries >= block[0]) & (queries <= block[-1]))
         scores[here, queries[here] - block[0]] = -np.inf
-        best = np.concatenate([best, scores], axis=1)
-        ids = np.concatenate([ids, np.broadcast_to(block, scores.shape)], axis=1)
-        # A stable order: of equal scores, as those of zeros, the first words are taken.
-        order = np.argsort(-best, axis=1, kind="stable")[:, :count]
-        best, ids = np.take_along_axis(best, order, 1), np.take_along_axis(ids, order, 1)
-    return ids
+        if best.shape[1] == count:
+            # Of later words those alone that are nearer to some query than the last that it has.
+            least = _scores(best.min(axis=1))[:, None]
+            some = np.flatnonzero((scores > least).any(axis=0))
+            scores, block = scores[:, some], block[some]
+        best = np.concatenate([best, _keys(scores, block)], axis=1)
+        if best.shape[1] > count:
+            best = np.partition(best, -count, axis=1)[:, -count:]
+    return _MOST_WORDS - (best & _MOST_WORDS)
+
+
+def _keys(scores, ids):
+    """Integers in the order of scores, and of equal ones, as those of zeros, the first ids the largest.
+
+    No two are equal, so that the largest of them are found without an order of all.
+    """
+    # One zero: that of the other sign is another integer.
+    ordered = _flipped((scores + np.float32(0)).view(np.int32))
+    return ordered.astype(np.int64) << 32 | (_MOST_WORDS - ids)
+
+
+def _scores(keys):
+    """The scores that are in keys."""
+    return _flipped((keys >> 32).astype(np.int32)).view(np.float32)
+
+
+def _flipped(bits):
+    """Bits of float32 as integers in the order of the numbers, and back: negative ones run the other way."""
+    return np.where(bits < 0, bits ^ np.int32(_MOST_WORDS >> 1), bits)

@@ -9,10 +9,12 @@ from pathlib import Path
 def check_output(name: str, path: str, force: bool, *inputs: str) -> None:
     """ValueError where no file may or can be written at `path`, found before the work and not after it."""
     target = Path(path)
-    if target.is_dir() or not target.name:
-        raise ValueError(f"{name} must be the name of a file, got {path!r}, which is a folder")
+    if target.is_dir() or not target.name or "\0" in path:
+        raise ValueError(f"{name} must be the name of a file, and not of a folder, got {path!r}")
     if any(_same(target, Path(given)) for given in inputs):
-        raise ValueError(f"{name} must be another file than what is read, got {path!r}")
+        raise ValueError(
+            f"{name} must be another file than those of other options and of what is read, got {path!r}"
+        )
     if target.exists() and not target.is_file():
         raise ValueError(f"{name} must be a file or new, got {path!r}, which is a device or a pipe")
     if target.exists() and not force:

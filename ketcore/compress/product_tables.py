@@ -3,7 +3,8 @@
     row i = e_1 (x) C[1, i_1] + e_2 (x) C[2, i_2] + ... + e_m (x) C[m, i_m]
 
 e_k the unit vectors, which put a piece at its place and take no codes; C[k] the K vectors of piece k.  Where
-m does not divide the columns, some pieces end in a zero, which a decoder of ones and zeros takes off.
+m does not divide the columns, some pieces end in a zero, which a decoder of ones and zeros takes off.  Its
+numbers are of 4 bits with one scale, 1, and so exact.
 
 H. Jegou, M. Douze and C. Schmid, Product quantization for nearest neighbor search, IEEE TPAMI 33 (2011).
 """
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ketcore.arrays.quantized import QuantizedArray
 from ketcore.arrays.threads import run_chunks
 from ketcore.compress.frames import Frame
 from ketcore.fit.kmeans import cluster, nearest, piece_rows, prepared
@@ -37,9 +39,9 @@ def product_bytes(frame: Frame, sizes: ProductSizes) -> int:
     (words, columns), size = frame.shape, frame.half.itemsize
     pieces, entries = sizes
     width = -(-columns // pieces)
-    decoder = pieces * width * columns if pieces * width > columns else 0
-    numbers = pieces * entries * width + pieces * pieces + decoder
-    return words * packed_bytes(pieces, _ENTRIES[entries]) + size * numbers
+    decoder = -(-pieces * width * columns // 2) + 2 if pieces * width > columns else 0
+    numbers = pieces * entries * width + pieces * pieces
+    return words * packed_bytes(pieces, _ENTRIES[entries]) + size * numbers + decoder
 
 
 def product_sizes(frame: Frame, budget: float) -> ProductSizes | None:
@@ -90,15 +92,17 @@ def product_table(frame: Frame, sizes: ProductSizes, rng: np.random.Generator) -
         lines[here] = codes if bits == 8 else packed_lines(codes, bits)
     places = np.eye(pieces, dtype=frame.half)[:, None, :]
     stored: Any = lines.T[None] if bits == 8 else PackedCodes(lines, 1, pieces, bits)
-    return CodebookTable((places, books), stored, None, _decoder(cuts, width, frame.half))
+    return CodebookTable((places, books), stored, None, _decoder(cuts, width))
 
 
-def _decoder(cuts, width, dtype):
+def _decoder(cuts, width):
     """What takes the zeros of short pieces off: (pieces width, columns); None where all have one length."""
     pieces, columns = len(cuts) - 1, cuts[-1]
     if pieces * width == columns:
         return None
-    found = np.zeros((pieces * width, columns), dtype)
+    found = np.zeros((pieces * width, columns), np.uint8)
     owners = np.repeat(np.arange(pieces), np.diff(cuts))
     found[owners * width + np.arange(columns) - cuts[owners], np.arange(columns)] = 1
-    return found
+    # Two numbers a byte, each as itself and 8; one more may be left over.
+    pairs = np.append(found, np.zeros(found.size % 2, np.uint8)).reshape(-1, 2) + np.uint8(8)
+    return QuantizedArray(pairs[:, 0] | pairs[:, 1] << 4, np.ones(1, np.float16), found.shape, 4, found.size)

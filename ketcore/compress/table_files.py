@@ -21,6 +21,8 @@ from ketcore.io.tensor_header import layout, read_header
 
 # Numbers that are looked at at a time: 16 MB of float32.
 _BLOCK = 1 << 22
+# What is raised of a broken file; OverflowError of npy with sizes that no array has.
+_BROKEN = ValueError, TypeError, IndexError, OverflowError, EOFError, BadZipFile, LZMAError, ZlibError
 _FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.float32}
 
 
@@ -58,7 +60,9 @@ def naming_input(name: str, path: str) -> Iterator[None]:
         if error.strerror is None:  # of what gzip cannot unpack
             raise ValueError(f"{name} must be a whole file, got {path!r}, in which {error}") from None
         raise ValueError(f"{name} must be a file that can be read, got {path!r}: {error.strerror}") from None
-    except (ValueError, TypeError, IndexError, EOFError, BadZipFile, LZMAError, ZlibError) as error:
+    except MemoryError:
+        raise ValueError(f"{name} must fit into memory, got {path!r}") from None
+    except _BROKEN as error:
         raise ValueError(f"{name} must be a whole file, got {path!r}, in which {error}") from None
 
 
@@ -86,7 +90,8 @@ def _opened(path, start, name, progress):
         return _of_array(np.load(path, mmap_mode="r", allow_pickle=False))
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _of_npz(path, name)
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < os.stat(path).st_size:
+    # The length of a header, below 2^40, ends in zeros, which no text has.
+    if start[5:9] == b"\0\0\0{":
         return _of_safetensors(path, name)
     _check_alone(name, "text")
     array, words = read_text(path, progress)
@@ -157,4 +162,4 @@ def _check(table):
             row = int(np.argmax(bad))
             got = block[row][~np.isfinite(block[row])][0]
             word = "" if table.words is None else f" ({table.words[start + row]!r})"
-            raise ValueError(f"numbers must be finite, got {got} in row {start + row}{word}")
+            raise ValueError(f"numbers must be finite in float32, got {got} in row {start + row}{word}")

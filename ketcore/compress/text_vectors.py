@@ -6,6 +6,7 @@ spaces, as some of GloVe 840B do.  Files may be packed by gzip or xz.
 
 import gzip
 import lzma
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from reprlib import repr as shortened
 from typing import Any
@@ -24,6 +25,12 @@ def open_text(path: str) -> Any:
         start = file.read(6)
     opened = next((opened for magic, opened in _PACKED.items() if start.startswith(magic)), open)
     return opened(path, "rb")
+
+
+def numbered_lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The lines by their numbers, from 1 on, without the mark of UTF-8 that some editors put first."""
+    for number, line in enumerate(file, 1):
+        yield number, line.removeprefix(BOM_UTF8) if number == 1 else line
 
 
 def read_text(path: str, progress: Callable[[int], None]) -> tuple[np.ndarray, list[str]]:
@@ -57,9 +64,9 @@ def read_text(path: str, progress: Callable[[int], None]) -> tuple[np.ndarray, l
 
 
 def _numbered(file) -> Iterator[tuple[int, bytes]]:
-    """The lines by their numbers, from 1 on, without what is blank at their ends."""
+    """The lines by their numbers, without what is blank at their ends."""
     blank = 0
-    for number, line in enumerate(file, 1):
+    for number, line in numbered_lines(file):
         found = line.strip(b" \t\r\n")
         if not found:
             blank = blank or number
