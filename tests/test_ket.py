@@ -346,9 +346,7 @@ def test_methods_refuse():
     v, w = Ket.random((2, 3), batch_shape=(4,), rng=0), Ket.random((3, 2), batch_shape=(3,), rng=0)
     with pytest.raises(ValueError, match=r"kets must have equal dims to be added, got \(2, 3\) and \(3, 2\)"):
         v + w
-    with pytest.raises(
-        ValueError, match=r"kets must have batches that broadcast, got \(4,\) and \(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"kets must have batches that broadcast, got \(4,\) and \(3,\)"):
         v.kron(w)
     with pytest.raises(ValueError, match="must"):
         v.inner(w)

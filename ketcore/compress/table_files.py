@@ -15,7 +15,7 @@ from zlib import error as ZlibError  # noqa: N812 - a class
 
 import numpy as np
 
-from ketcore.compress.text_vectors import read_text
+from ketcore.compress.text_vectors import vectors_of_text
 from ketcore.io.tensor_bytes import read_arrays
 from ketcore.io.tensor_header import layout, read_header
 
@@ -94,7 +94,7 @@ def _opened(path, start, name, progress):
     if start[5:9] == b"\0\0\0{":
         return _of_safetensors(path, name)
     _check_alone(name, "text")
-    array, words = read_text(path, progress)
+    array, words = vectors_of_text(path, progress)
     return Table(array, words, "text")
 
 

@@ -33,7 +33,7 @@ def numbered_lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, line.removeprefix(BOM_UTF8) if number == 1 else line
 
 
-def read_text(path: str, progress: Callable[[int], None]) -> tuple[np.ndarray, list[str]]:
+def vectors_of_text(path: str, progress: Callable[[int], None]) -> tuple[np.ndarray, list[str]]:
     """The table (words, columns) in float32 and its words; `progress` is told how many lines were read.
 
     ValueError on what is wrong, with the number of the line.
