@@ -1,4 +1,7 @@
-"""The `xp` fixture: one test body on every array library, on awkward NumPy arrays and on simulated CUDA."""
+"""The `xp` fixture: one test body on every array library, on awkward NumPy arrays and on simulated CUDA.
+
+And `jax`, the package, for tests of what it does with objects.
+"""
 
 import os
 from collections.abc import Callable
@@ -96,6 +99,17 @@ def xp(request, monkeypatch) -> Library:
         "cusim-awkward": lambda: _cusim(monkeypatch, "cusim-awkward", awkward, "random"),
         "cupy": _cupy,
     }[request.param]()
+
+
+@pytest.fixture(scope="session")
+def jax():
+    """JAX, which knows objects of ketcore."""
+    require("jax", find_spec("jax") is not None, "jax is not installed")
+    import jax
+
+    import ketcore.jax  # noqa: F401
+
+    return jax
 
 
 def awkward(values: np.ndarray) -> np.ndarray:

@@ -34,8 +34,8 @@ def jax():
     require("jax", find_spec("jax") is not None, "jax is not installed")
     import jax
 
-    jax.config.update("jax_enable_x64", True)
-    return jax
+    with jax.enable_x64(True):
+        yield jax
 
 
 def _as(array, dtype):

@@ -19,17 +19,10 @@ import pytest
 
 import ketcore
 from tests.require import require
+from tests.test_reference import PUBLIC
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ketcore"
-PUBLIC = (
-    "ketcore",
-    "ketcore.linalg",
-    "ketcore.testing",
-    "ketcore.jax",
-    "ketcore.torch",
-    "ketcore.torch.functional",
-)
 
 # The argument tables that the docstrings once had, and what a conversion leaves behind.
 TABLE = re.compile(r"^ *(returns|raises|cost|options)  +\S|\bTODO\b", re.MULTILINE)

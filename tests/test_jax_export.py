@@ -1,25 +1,13 @@
 """Functions exported by JAX for batches of every size: their sizes are symbols while they are traced."""
 
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import ketcore as kc
-from tests.require import require
 
 RNG = np.random.default_rng(5)
-
-
-@pytest.fixture(scope="module")
-def jax():
-    require("jax", find_spec("jax") is not None, "jax is not installed")
-    import jax
-
-    import ketcore.jax  # noqa: F401
-
-    return jax
 
 
 def draw(*shape):

@@ -1,25 +1,13 @@
 """Objects of ketcore as pytrees of JAX: what is taken apart comes together, and transformations take it."""
 
 import sys
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 import ketcore as kc
-from tests.require import require
 
 RNG = np.random.default_rng(3)
-
-
-@pytest.fixture(scope="module")
-def jax():
-    require("jax", find_spec("jax") is not None, "jax is not installed")
-    import jax
-
-    import ketcore.jax  # noqa: F401
-
-    return jax
 
 
 def draw(*shape):

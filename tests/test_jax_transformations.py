@@ -4,7 +4,6 @@ What JAX compiles takes seconds, so that all transformations of an operation are
 """
 
 import warnings
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -14,20 +13,9 @@ from ketcore import linalg
 from ketcore.testing import to_numpy
 from tests.operator_problems import problems_to_compile
 from tests.problems import Problem, drawn
-from tests.require import require
 
 OPS = {op.name: op for op in kc.ops.OPS}
 RNG = np.random.default_rng(5)
-
-
-@pytest.fixture(scope="module")
-def jax():
-    require("jax", find_spec("jax") is not None, "jax is not installed")
-    import jax
-
-    import ketcore.jax  # noqa: F401
-
-    return jax
 
 
 def problems():
