@@ -80,7 +80,9 @@ def test_one_export_serves_batches_of_every_size(jax, name):
     for batch in (1, 3):
         # Ids that differ, and not all of them.
         arrays = [
-            RNG.permutation(7)[:batch] if shape is IDS else draw(*[each or batch for each in shape])
+            RNG.permutation(7)[:batch].astype("int32")
+            if shape is IDS
+            else draw(*[each or batch for each in shape])
             for shape in shapes
         ]
         found = exported.call(*map(jax.numpy.asarray, arrays))
