@@ -2,6 +2,6 @@
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("torch") else ["ketcore/torch/*", "tests/torch_world.py"]
-collect_ignore_glob += [] if find_spec("jax") else ["ketcore/jax/*", "tests/jax_devices.py"]
+collect_ignore_glob = [] if find_spec("torch") else ["ketcore/torch/*"]
+collect_ignore_glob += [] if find_spec("jax") else ["ketcore/jax/*"]
 collect_ignore_glob += [] if find_spec("peft") else ["ketcore/torch/peft_layers.py"]

@@ -29,6 +29,9 @@ profiles.register()
 collect_ignore_glob = ["typing_uses*.py"]
 # They have CuPy on stand-ins, by `python -m tests.cupy_host`.
 collect_ignore_glob += [] if find_spec("cupy") else ["cupy_host/*"]
+# What other processes run with these.
+collect_ignore_glob += [] if find_spec("torch") else ["torch_world.py"]
+collect_ignore_glob += [] if find_spec("jax") else ["jax_devices.py"]
 
 # What takes longest begins first, so that no worker of pytest-xdist is left with it at the end.
 LONG = ("test_sanitized", "test_ptx", "test_notebooks", "test_nvrtc", "test_machine_code", "test_types")
