@@ -17,9 +17,10 @@ TWO = "--xla_force_host_platform_device_count=2"
 
 def started(*arguments, flags=""):
     given = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    given["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+    # Text of blanks alone would be the name of a file.
+    given["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
     command = [sys.executable, "-m", "tests.jax_devices", *arguments]
-    kept = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    kept = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
     return subprocess.Popen(command, env=given, cwd=ROOT, **kept)
 
 
