@@ -115,6 +115,13 @@ def jax():
     return jax
 
 
+@pytest.fixture
+def jax_of_64_bits(jax):
+    """JAX with its types of 64 bits, which the tests after this one do not have."""
+    with jax.enable_x64(True):
+        yield jax
+
+
 def awkward(values: np.ndarray) -> np.ndarray:
     """The same values read-only, with negative strides and gaps."""
     values = np.asarray(values)

@@ -149,9 +149,8 @@ def test_what_is_assumed_reads_no_value(xp, name, monkeypatch):
         "eigvalsh",
     ],
 )
-def test_jit_of_what_is_assumed(name):
-    jax = pytest.importorskip("jax")
-    jax.config.update("jax_enable_x64", True)
+def test_jit_of_what_is_assumed_by_jax(name, jax_of_64_bits):
+    jax = jax_of_64_bits
     factors, right = [jax.numpy.asarray(f) for f in definite()], jax.numpy.arange(1.0, 7.0)
     found = jax.jit(lambda f: results(TAKING[name](f, right, assume_a="pos"))[-1])(factors)
     near(to_numpy(found), to_numpy(results(TAKING[name](definite(), np.arange(1.0, 7.0)))[-1]))
@@ -286,11 +285,9 @@ def test_a_shift_counts_in_the_precision_of_the_result(factors, number, data):
 
 
 @pytest.mark.parametrize("library", ["torch", "jax"])
-def test_a_shift_of_a_library_is_not_rounded_either(library):
-    xp = pytest.importorskip(library)
-    if library == "jax":
-        xp.config.update("jax_enable_x64", True)
-        xp = xp.numpy
+def test_a_shift_of_a_library_is_not_rounded_either(library, request):
+    jax = library == "jax"
+    xp = request.getfixturevalue("jax_of_64_bits").numpy if jax else pytest.importorskip(library)
     factors = [f.astype("float32") for f in definite()]
     b, number = np.arange(1.0, 7.0), 0.1
     for kind, full in ((MATRIX, dense(factors)), (SUM, dense_sum(factors))):

@@ -299,10 +299,9 @@ def test_errors_of_arguments():
         linalg.gaussian_log_likelihood(A, pytest.importorskip("torch").ones(6))
 
 
-def test_gradients_of_jax_under_jit():
+def test_gradients_of_jax_under_jit(jax_of_64_bits):
     """Of equal factors in one mode, so that the whitened ones have equal eigenvalues."""
-    jax = pytest.importorskip("jax")
-    jax.config.update("jax_enable_x64", True)
+    jax = jax_of_64_bits
     rng, jnp = np.random.default_rng(0), jax.numpy
     terms = [[matrix_of(rng, p, p, "float64", "positive") for p in (3, 2)] for _ in range(2)]
     terms[1][1] = 1.5 * terms[0][1]
