@@ -6,8 +6,7 @@ V_r the r leading components, R a rotation that gives all r columns one variance
 serves them; u their unit; Q rounds to 8, 4 or 2 bits.  Where all columns fit there is neither B nor D.
 Without rounding it is a table of low rank.
 
-The rotation is that of a QR decomposition of random numbers.  On GloVe 6B (50,000 words, 50 columns) at 15x,
-2 bits: it keeps .52 of the nearest words, and columns that are scaled to one variance keep .47.
+The rotation is that of a QR decomposition of random numbers.
 """
 
 from typing import Any

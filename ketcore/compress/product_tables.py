@@ -47,7 +47,7 @@ def product_bytes(frame: Frame, sizes: ProductSizes) -> int:
 def product_sizes(frame: Frame, budget: float) -> ProductSizes | None:
     """The most bits of codes a word that fit, large codebooks preferred; None where none do.
 
-    Of as many bits 256 vectors lose less than 16: .33 and .37 of 32,000 words of 256 columns at 15x.
+    Of as many bits 256 vectors lose less than 16.
     """
     words, columns = frame.shape
     found = [
